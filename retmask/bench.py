@@ -1,0 +1,110 @@
+"""Measurements of our own speed, against the plain way of doing the same, in one process on the same prompts."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from transformers import DynamicCache
+
+from retmask.jobs import DetectConfig
+from retmask.model import Answer, LensModel, second_view
+from retmask.needle import NeedlePrompt, load_haystack
+from retmask.retrieval import run_trials
+
+
+class DetectTimes(NamedTuple):
+    """Seconds for the same trials, ours and the plain loop's, and how far their scores and answers differ."""
+
+    trials: int
+    ours: float
+    plain: float
+    same_answers: int
+    largest_difference: float
+    differing_trials: int
+
+    @property
+    def ratio(self) -> float:
+        """Our time as a part of the plain loop's."""
+        return self.ours / self.plain
+
+
+def plain_view(model: LensModel) -> Any:
+    """A transformers model of the same weights that can attend eagerly, with nothing of ours in it."""
+    view, _ = second_view(model.native)
+    for module in view.modules():
+        module._forward_pre_hooks.clear()
+    return view
+
+
+@torch.no_grad()
+def plain_answer(hf: Any, token_ids: Sequence[int], max_new_tokens: int, stop_ids: frozenset[int]) -> Answer:
+    """The textbook loop: prefill the prompt, then a step a token with all attentions, every head's last row by itself.
+
+    Sliding-window layers give only the keys in their window: their positions are counted from the window's start.
+    """
+    cache = DynamicCache(config=hf.config)
+    hf.set_attn_implementation("sdpa")
+    hf(torch.tensor([token_ids[:-1]], device=hf.device), past_key_values=cache, logits_to_keep=1)
+    hf.set_attn_implementation("eager")
+    last, text, attended = token_ids[-1], [], []
+    for step in range(max_new_tokens):
+        out = hf(torch.tensor([[last]], device=hf.device), past_key_values=cache, output_attentions=True)
+        last = int(out.logits[0, -1].argmax())
+        if last in stop_ids:
+            break
+        seen = len(token_ids) + step
+        attended.append(
+            [
+                [int(layer[0, head, -1].argmax()) + seen - layer.shape[-1] for head in range(layer.shape[1])]
+                for layer in out.attentions
+            ]
+        )
+        text.append(last)
+    config = hf.config.get_text_config()
+    shape = (len(text), config.num_hidden_layers, config.num_attention_heads)
+    return Answer(tuple(text), np.array(attended, dtype=int).reshape(shape))
+
+
+def plain_score(answer: Answer, prompt: NeedlePrompt) -> Float[np.ndarray, "layer head"]:
+    """The set-counting score, head by head and step by step, as one would write it on a blackboard."""
+    start, end = prompt.needle_span
+    attended: Int[np.ndarray, "step layer head"] = answer.attended
+    _, n_layers, n_heads = attended.shape
+    out = np.zeros((n_layers, n_heads))
+    for layer in range(n_layers):
+        for head in range(n_heads):
+            copied = set()
+            for step, token in enumerate(answer.token_ids):
+                position = int(attended[step, layer, head])
+                if start <= position < end and prompt.token_ids[position] == token:
+                    copied.add(position)
+            out[layer, head] = len(copied) / (end - start)
+    return out
+
+
+def bench_detect(model: LensModel, config: DetectConfig) -> DetectTimes:
+    """Run a detection's trials both ways. The order is ours, then plain; both are warmed up first."""
+    tasks, haystack = config.tasks(), load_haystack(config.haystack)
+    hf = plain_view(model)
+    prompts = {task.key: task.render(model.tokenizer, haystack) for task in tasks}
+    warm = prompts[tasks[0].key].token_ids[:200]
+    model.answer([warm], 4)
+    plain_answer(hf, warm, 4, model.stop_ids)
+    began = time.perf_counter()
+    trials = [trial for batch in run_trials(model, tasks, haystack) for trial in batch]
+    between = time.perf_counter()
+    same, worst, differing = 0, 0.0, 0
+    plain_seconds = 0.0
+    for trial in trials:
+        prompt = prompts[trial.key]
+        start = time.perf_counter()
+        answer = plain_answer(hf, prompt.token_ids, tasks[0].answer_tokens, model.stop_ids)
+        scores = plain_score(answer, prompt)
+        plain_seconds += time.perf_counter() - start
+        same += answer.token_ids == trial.response_ids
+        difference = float(np.abs(scores - trial.dense(model.grid)).max())
+        worst, differing = max(worst, difference), differing + (difference > 1e-9)
+    return DetectTimes(len(trials), between - began, plain_seconds, same, worst, differing)

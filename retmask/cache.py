@@ -1,0 +1,101 @@
+"""Keys and values of prompts: with room to append, stacked into batches, and shared where prompts begin alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values in a buffer with room at the end: a step appends, where a DynamicLayer copies everything."""
+
+    def __init__(self, room: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.room = room
+        self._buffers: list[Tensor] = []
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append states [row, head, pos, dim] and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        have = self.get_seq_length()
+        end = have + key_states.shape[-2]
+        if not self._buffers or end > self._buffers[0].shape[-2]:
+            self._grow(key_states, value_states, have, max(end, self.room, have * 5 // 4 if have else 0))
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., have:end, :] = states
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def _grow(self, keys: Tensor, values: Tensor, have: int, room: int) -> None:
+        old = (self.keys, self.values)
+        self._buffers = [x.new_empty(*x.shape[:-2], room, x.shape[-1]) for x in (keys, values)]
+        for buffer, states in zip(self._buffers, old, strict=True):
+            if have and states is not None:
+                buffer[..., :have, :] = states
+
+    def fill(self, rows: Sequence[tuple[Tensor, Tensor]], room: int) -> None:
+        """Start with copies of these rows' keys and values, each [1, head, pos, dim] and of one length."""
+        keys, values = rows[0]
+        self.lazy_initialization(keys, values)
+        length = keys.shape[-2]
+        shapes = [(len(rows), x.shape[1], max(room, length), x.shape[3]) for x in (keys, values)]
+        self._buffers = [x.new_empty(shape) for x, shape in zip((keys, values), shapes, strict=True)]
+        for i, row in enumerate(rows):
+            for buffer, states in zip(self._buffers, row, strict=True):
+                buffer[i : i + 1, :, :length] = states
+        self.keys, self.values = (buffer[..., :length, :] for buffer in self._buffers)
+
+
+def new_cache(room: int) -> Cache:
+    """An empty cache that keeps every position of every layer, also of sliding ones, with room for `room` tokens.
+
+    Sliding layers then mask instead of forgetting, so a cache can be cut back to any position.
+    """
+    return Cache(layer_class_to_replicate=lambda: RoomyLayer(room))  # type: ignore[arg-type]
+
+
+def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
+    """One cache of the rows' first `length` positions (default: all), which must be one number for all rows."""
+    cache = new_cache(room)
+    for layers in zip(*(row.layers for row in rows), strict=True):
+        layer = RoomyLayer(room)
+        layer.fill([(one.keys[..., :length, :], one.values[..., :length, :]) for one in layers], room)
+        cache.layers.append(layer)
+    return cache
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts have in common from the start."""
+    n = min(len(one), len(other))
+    different = np.flatnonzero(np.asarray(one[:n]) != np.asarray(other[:n]))
+    return int(different[0]) if len(different) else n
+
+
+@dataclass
+class Trunk:
+    """The longest beginning that prompts share, and its cache, which grows as far as it is asked for."""
+
+    token_ids: tuple[int, ...] = ()
+    cache: Cache = field(default_factory=lambda: new_cache(0))
+
+
+def longest_shared(prompts: Sequence[Sequence[int]]) -> Trunk:
+    """The longest beginning that any two of the prompts share, nothing of it prefilled yet."""
+    ordered = sorted(tuple(prompt) for prompt in prompts)  # neighbours in this order share the most
+    length, prompt = max(((shared(a, b), b) for a, b in pairwise(ordered)), default=(0, ()), key=lambda pair: pair[0])
+    return Trunk(prompt[:length], new_cache(length))
+
+
+def cache_bytes(config: Any, tokens: int, dtype: torch.dtype) -> int:
+    """The size of one row's keys and values at that length, all positions kept in all layers."""
+    text = config.get_text_config()
+    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * kv_heads * d_head * tokens * dtype.itemsize)

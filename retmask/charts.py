@@ -1,0 +1,372 @@
+"""Figures: values in, a Plotly figure out; and the rows of data behind each. No Streamlit, no model.
+
+One style for all: white ground, one hue from white (0) to dark (the most), orange for what is selected. Layer 0 is at
+the bottom, as the residual stream flows upwards. Texts of models and of files are escaped: Plotly reads HTML.
+"""
+
+import csv
+import html
+import io
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from retmask.heads import THRESHOLD, Grid, HeadId, HeadScores
+
+if TYPE_CHECKING:
+    from retmask.retrieval import Trial
+
+INK, MUTED, EMPTY, TEAL, ORANGE = "#1f2937", "#6b7280", "#e5e9eb", "#0f766e", "#d55e00"
+HUE = [(0.0, "#ffffff"), (0.25, "#b5dcd8"), (0.5, "#5fb0a9"), (0.75, "#0f766e"), (1.0, "#063f3b")]
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+Row = dict[str, Any]
+
+
+def ordinal(n: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st ..."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row]:
+    """One row a head, best first: its names, rank, mean, 95 % interval, activation (0-1) and whether it is selected."""
+    low, high = scores.interval
+    return [
+        {
+            "rank": int(scores.rank[head]),
+            "name": str(head),
+            "layer": head.layer,
+            "head": head.head,
+            "kv_group": scores.grid.kv_group(head),
+            "mean": round(float(scores.mean[head]), 6),
+            "low": round(float(low[head]), 6),
+            "high": round(float(high[head]), 6),
+            "activation": round(float(scores.activation[head]), 6),
+            "selected": head in selected,
+        }
+        for head in scores.top(scores.grid.size)
+    ]
+
+
+def recall_rows(trials: Iterable["Trial"]) -> list[Row]:
+    """One row for each length and depth that has been tried: trials, how many found their needle, mean recall (0-1)."""
+
+    def place(trial: "Trial") -> tuple[int, float]:
+        return trial.context_tokens, trial.depth
+
+    rows = []
+    for (length, depth), group in groupby(sorted(trials, key=place), key=place):
+        cell = list(group)
+        recall = sum(trial.recall for trial in cell) / len(cell)
+        found = sum(trial.success for trial in cell)
+        rows.append({"length": length, "depth": depth, "trials": len(cell), "found": found, "recall": round(recall, 4)})
+    return rows
+
+
+def breakdown_rows(trials: Iterable["Trial"], head: HeadId) -> list[Row]:
+    """A head's mean score (0-1) in the successful trials of each needle, each length (tokens) and each depth (0-1)."""
+    found = [trial for trial in trials if trial.success]
+    rows = []
+    for by, field in (("needle", "needle"), ("length", "context_tokens"), ("depth", "depth")):
+        for value in sorted({getattr(trial, field) for trial in found}):
+            scores = [trial.scores.get(head, 0.0) for trial in found if getattr(trial, field) == value]
+            rows.append({"by": by, "value": value, "trials": len(scores), "score": round(float(np.mean(scores)), 6)})
+    return rows
+
+
+def copy_rows(trial: "Trial", head: HeadId) -> list[Row]:
+    """One row for each token of the answer that the head copied: its step, and the context token it looked at."""
+    start = trial.needle_span[0]
+    return [
+        {
+            "step": step,
+            "answer_token": trial.response_tokens[step],
+            "position": position,
+            "needle_token": trial.needle_tokens[position - start],
+        }
+        for step, position in trial.copied.get(head, ())
+        if step < len(trial.response_tokens) and 0 <= position - start < len(trial.needle_tokens)
+    ]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV with a line of names; empty for no rows."""
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return out.getvalue()
+
+
+def head_heatmap(
+    scores: HeadScores,
+    selected: Collection[HeadId] = (),
+    focus: HeadId | None = None,
+    dragmode: str = "pan",
+    stamp: int = 0,
+) -> go.Figure:
+    """The layer x head map: mean scores from 0 to the most, selected heads outlined, key/value groups ruled off.
+
+    The last trace holds an invisible point a head, with customdata [layer, head, stamp], for clicks, boxes and lassos
+    (a heatmap itself cannot be clicked in Streamlit); `selectedpoints` is empty, so that every redraw lets go.
+    """
+    grid, heads = scores.grid, scores.grid.heads()
+    cell = min(30.0, max(14.0, 590 / grid.n_layers))
+    figure = go.Figure(
+        [
+            _cells(scores),
+            _outlines(selected, ORANGE, 2.5),
+            _outlines([focus] if focus else [], INK, 1.5, "dot"),
+            go.Scatter(
+                x=[head.head for head in heads],
+                y=[head.layer for head in heads],
+                customdata=[[head.layer, head.head, stamp] for head in heads],
+                text=_head_texts(scores, selected),
+                hovertemplate="%{text}<extra></extra>",
+                mode="markers",
+                marker={"symbol": "square", "size": cell - 3, "color": ORANGE, "opacity": 0},
+                selected={"marker": {"opacity": 0.6}},
+                unselected={"marker": {"opacity": 0}},
+                selectedpoints=[],
+            ),
+        ]
+    )
+    _style(figure, height=round(cell * grid.n_layers + 84), top=34, bottom=44)
+    figure.update_layout(dragmode=dragmode, hoverdistance=-1, plot_bgcolor=EMPTY, selectionrevision=stamp)
+    figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **_ticks(grid.n_heads))
+    figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **_ticks(grid.n_layers))
+    _rule_groups(figure, grid)
+    return figure
+
+
+def rank_curve(scores: HeadScores, selected: Collection[HeadId] = ()) -> go.Figure:
+    """All heads by rank (log axis) with their mean scores and 95 % intervals; selected heads and 0.1 are marked."""
+    rows = head_rows(scores, selected)
+    texts = [f"{row['name']}: {row['mean']:.3f}, {ordinal(row['rank'])}" for row in rows]
+    ranks, means = [row["rank"] for row in rows], [row["mean"] for row in rows]
+    marked = [i for i, row in enumerate(rows) if row["selected"]]
+    band = [row["high"] for row in rows] + [row["low"] for row in reversed(rows)]
+    figure = go.Figure(
+        [
+            go.Scatter(x=ranks + ranks[::-1], y=band, fill="toself", fillcolor="rgba(15,118,110,0.15)",
+                       mode="none", hoverinfo="skip"),
+            go.Scatter(x=ranks, y=means, text=texts, mode="lines+markers", line={"color": TEAL, "width": 1.5},
+                       marker={"size": 4}, hovertemplate="%{text}<extra></extra>"),
+            go.Scatter(x=[ranks[i] for i in marked], y=[means[i] for i in marked], text=[texts[i] for i in marked],
+                       mode="markers", marker={"color": ORANGE, "size": 7}, hovertemplate="%{text}<extra></extra>"),
+        ]
+    )  # fmt: skip
+    _style(figure, height=230)
+    figure.add_hline(THRESHOLD, line={"color": MUTED, "width": 1, "dash": "dash"})
+    figure.update_xaxes(title="rank", type="log", range=[-0.05, float(np.log10(len(rows))) + 0.05], gridcolor=EMPTY,
+                        tickvals=_log_ticks(len(rows)))  # fmt: skip
+    figure.update_yaxes(title="retrieval score", rangemode="tozero", gridcolor=EMPTY)
+    return figure
+
+
+def needle_grid(trials: Iterable["Trial"]) -> go.Figure:
+    """Mean recall (0-1) at every length (tokens) and depth; what has not been tried yet stays grey."""
+    rows = recall_rows(trials)
+    lengths, depths = sorted({row["length"] for row in rows}), sorted({row["depth"] for row in rows})
+    at = {(row["depth"], row["length"]): row for row in rows}
+    cells = [[at.get((depth, length)) for length in lengths] for depth in depths]
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{length:,}" for length in lengths],
+            y=[_percent(depth) for depth in depths],
+            z=[[row and row["recall"] for row in line] for line in cells],
+            text=[[row and _recall_text(row) for row in line] for line in cells],
+            texttemplate="%{z:.2f}" if len(lengths) <= 10 else None,
+            hovertemplate="%{text}<extra></extra>",
+            hoverongaps=False,
+            zmin=0, zmax=1, colorscale=HUE, xgap=1, ygap=1,
+            colorbar=_colorbar("recall"),
+        )
+    )  # fmt: skip
+    _style(figure, height=max(200, 26 * len(depths) + 90))
+    figure.update_layout(plot_bgcolor=EMPTY)
+    figure.update_xaxes(title="context (tokens)", type="category")
+    figure.update_yaxes(title="depth", type="category", autorange="reversed")
+    return figure
+
+
+def head_breakdown(trials: Iterable["Trial"], head: HeadId) -> go.Figure:
+    """A head's mean score by needle, by length and by depth, side by side on one axis."""
+    rows = breakdown_rows(trials, head)
+    figure = go.Figure()
+    for number, by in enumerate(("needle", "length", "depth"), start=1):
+        part = [row for row in rows if row["by"] == by]
+        figure.add_bar(
+            x=[_level(row, n) for n, row in enumerate(part, start=1)],
+            y=[row["score"] for row in part],
+            text=[_wrapped(f"{row['value']}" if by == "needle" else "") for row in part],
+            customdata=[[row["trials"]] for row in part],
+            hovertemplate="%{text}%{x}: %{y:.3f} in %{customdata[0]} successful trials<extra></extra>",
+            textposition="none",
+            marker={"color": TEAL},
+            xaxis=f"x{number}",
+        )
+        left = (number - 1) * 0.345
+        figure.update_layout({f"xaxis{number}": {"domain": [left, left + 0.31], "title": by, "type": "category"}})
+    _style(figure, height=230)
+    figure.update_yaxes(title="score", rangemode="tozero", gridcolor=EMPTY)
+    return figure
+
+
+def copy_map(trial: "Trial", head: HeadId) -> go.Figure:
+    """The answer's tokens (down) against the scored needle tokens (across): a dot where the head copied."""
+    rows = copy_rows(trial, head)
+    last = max([row["step"] for row in rows], default=0)
+    answer = trial.response_tokens[: max(last + 3, 8)]
+    start = trial.needle_span[0]
+    figure = go.Figure(
+        go.Scatter(
+            x=[row["position"] - start for row in rows],
+            y=[row["step"] for row in rows],
+            text=[f"{_token(row['answer_token'])} copied from position {row['position']:,}" for row in rows],
+            hovertemplate="%{text}<extra></extra>",
+            mode="markers",
+            marker={"color": TEAL, "size": 13},
+        )
+    )
+    _style(figure, height=20 * len(answer) + 84, top=44, bottom=24)
+    n = len(trial.needle_tokens)
+    figure.update_xaxes(side="top", title="token of the needle", range=[-0.5, n - 0.5], gridcolor=EMPTY,
+                        tickvals=list(range(n)), ticktext=[_token(text) for text in trial.needle_tokens])  # fmt: skip
+    figure.update_yaxes(title="answer", range=[len(answer) - 0.5, -0.5], gridcolor=EMPTY,
+                        tickvals=list(range(len(answer))), ticktext=[_token(text) for text in answer])  # fmt: skip
+    return figure
+
+
+def browser() -> str | None:
+    """The Chrome or Chromium that `png` can use; None where there is none."""
+    return next(filter(None, map(shutil.which, _BROWSERS)), None)
+
+
+def png(figure: go.Figure, width: int = 900) -> bytes:
+    """The figure as PNG, two pixels a point. ValueError, one sentence, where no Chrome or Chromium is installed."""
+    if browser() is None:
+        raise ValueError("a PNG needs Chrome or Chromium: install one, or use the camera on the figure itself")
+    return bytes(figure.to_image("png", width=width, height=figure.layout.height, scale=2))
+
+
+def _style(figure: go.Figure, height: int, top: int = 12, bottom: int = 40) -> None:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 52, "r": 12, "t": top, "b": bottom},
+        font={"family": "Source Sans Pro, Segoe UI, Helvetica, Arial, sans-serif", "size": 12, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        showlegend=False,
+        hoverlabel={"bgcolor": "white", "bordercolor": MUTED, "font": {"color": INK, "size": 13}, "align": "left"},
+        bargap=0.25,
+    )
+    figure.update_xaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=6)
+    figure.update_yaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=6)
+    for axis in figure.select_xaxes():
+        axis.showgrid = axis.gridcolor is not None
+    for axis in figure.select_yaxes():
+        axis.showgrid = axis.gridcolor is not None
+
+
+def _cells(scores: HeadScores) -> go.Heatmap:
+    peak = float(scores.mean.max())
+    return go.Heatmap(
+        z=scores.mean.round(6).tolist(),
+        zmin=0, zmax=peak or 1.0, colorscale=HUE, xgap=1, ygap=1, hoverinfo="skip",
+        colorbar=_colorbar("retrieval score"),
+    )  # fmt: skip
+
+
+def _colorbar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, "xpad": 8, "nticks": 6}
+
+
+def _outlines(heads: Iterable[HeadId], color: str, width: float, dash: str = "solid") -> go.Scatter:
+    """One line trace that walks round every cell."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for head in heads:
+        left, right = head.head - 0.46, head.head + 0.46
+        low, high = head.layer - 0.45, head.layer + 0.45
+        x += [left, right, right, left, left, None]
+        y += [low, low, high, high, low, None]
+    return go.Scatter(x=x, y=y, mode="lines", line={"color": color, "width": width, "dash": dash}, hoverinfo="skip")
+
+
+def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
+    """What hovering over each head says, layer by layer."""
+    low, high = scores.interval
+    texts = []
+    for head in scores.grid.heads():
+        group = scores.grid.kv_group(head)
+        lines = [
+            f"<b>{head}</b>{' · selected' if head in selected else ''}",
+            f"mean {scores.mean[head]:.3f} [{low[head]:.3f}, {high[head]:.3f}]",
+            f"{ordinal(int(scores.rank[head]))} of {scores.grid.size}",
+            f"copied in {scores.activation[head]:.0%} of {scores.n_trials} trials",
+            *([] if group is None else [f"key/value group {group}"]),
+        ]
+        texts.append("<br>".join(lines))
+    return texts
+
+
+def _ticks(n: int) -> dict[str, Any]:
+    step = 1 if n <= 20 else 2 if n <= 40 else 5
+    return {"tickvals": list(range(0, n, step)), "ticks": "", "tickfont": {"size": 11}}
+
+
+def _log_ticks(n: int) -> list[int]:
+    ticks = [m * 10**e for e in range(len(str(n))) for m in (1, 2, 5)]
+    return [tick for tick in ticks if tick <= n]
+
+
+def _rule_groups(figure: go.Figure, grid: Grid) -> None:
+    """Lines between groups of heads that share a key/value head, and their numbers above."""
+    n = grid.n_kv_heads
+    if not n or n >= grid.n_heads:
+        return
+    size = grid.n_heads / n
+    name = "KV {}" if n <= 8 else "{}"
+    for group in range(n):
+        edge = group * size - 0.5
+        if group:
+            figure.add_shape(type="line", x0=edge, x1=edge, y0=-0.5, y1=grid.n_layers - 0.5,
+                             line={"color": INK, "width": 1.5})  # fmt: skip
+        figure.add_annotation(x=edge + size / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
+                              text=name.format(group), font={"size": 11, "color": MUTED})  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _recall_text(row: Row) -> str:
+    return (
+        f"{row['length']:,} tokens, depth {_percent(row['depth'])}<br>mean recall {row['recall']:.2f}<br>"
+        f"{row['found']} of {row['trials']} trials found the needle"
+    )
+
+
+def _level(row: Row, number: int) -> str:
+    if row["by"] == "needle":
+        return f"needle {number}"
+    return f"{row['value']:,}" if row["by"] == "length" else _percent(row["value"])
+
+
+def _wrapped(text: str, width: int = 60) -> str:
+    """Foreign text for a hover: escaped, cut at 240 characters, every line with a line break after it."""
+    lines = [text[i : i + width] for i in range(0, min(len(text), 240), width)]
+    return "".join(f"{html.escape(line)}<br>" for line in lines)
+
+
+def _token(text: str) -> str:
+    """A token to read: its spaces and line ends shown, escaped, cut at 24 characters."""
+    shown = text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "·")
+    return html.escape(shown if len(shown) <= 24 else shown[:23] + "…") or "∅"

@@ -1,0 +1,399 @@
+"""A model seen twice: natively, to run fast, and through TransformerLens, to look inside.
+
+Both views use one set of weights. The native one (transformers, SDPA or FlashAttention) prefills prompts and decodes
+answers and stores nothing quadratic; the bridge reads the attention patterns of a whole answer in one pass over it,
+on the native view's cache. Masks work on either: the bridge's `hook_z`, natively the same tensor before `o_proj`.
+
+The only file that knows TransformerLens.
+"""
+
+import copy
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from textwrap import shorten
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
+from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers.utils.logging import disable_progress_bar
+
+from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack
+from retmask.heads import Grid, HeadMask
+from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, free_bytes
+from retmask.weights import Source, read_config, resolve
+
+PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
+_CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
+
+_scales: ContextVar[Tensor | None] = ContextVar("scales", default=None)  # [row, layer, head], on the model's device
+_attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
+
+
+class Step(NamedTuple):
+    """One generated token of one row: its id and its log-probability (natural log) under the model that chose it."""
+
+    token_id: int
+    logprob: float
+
+
+class Answer(NamedTuple):
+    """A generated answer, without the stop token.
+
+    `attended` is, for each of its tokens, the position every head attended to most when the token was chosen.
+    """
+
+    token_ids: tuple[int, ...]
+    attended: Int[np.ndarray, "step layer head"]
+
+
+@dataclass
+class LensModel:
+    """A loaded model: its tokenizer, the two views of its weights, and what is known about them.
+
+    `parity` is the largest difference between the two views' logits on a short prompt, measured at load.
+    """
+
+    name: str
+    revision: str | None
+    sha256: str | None
+    tokenizer: Any
+    native: Any
+    bridge: Any
+    stop_ids: frozenset[int]
+    parity: float = float("nan")
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def grid(self) -> Grid:
+        """Layers x query heads, and the key/value heads they share."""
+        config = self.native.config.get_text_config()
+        kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        return Grid(config.num_hidden_layers, config.num_attention_heads, kv)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.native.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype_name(self) -> str:
+        """The weights' type, such as `float32`."""
+        return str(self.native.dtype).removeprefix("torch.")
+
+    @property
+    def attention(self) -> str:
+        """How the native view attends: `sdpa` or `flash_attention_2`."""
+        return str(self.native.config._attn_implementation)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest context the model was made for, in tokens."""
+        return int(getattr(self.native.config.get_text_config(), "max_position_embeddings", 2**31))
+
+    def check_length(self, tokens: int) -> None:
+        """ValueError if a context of so many tokens is longer than the model can read."""
+        if tokens > self.max_tokens:
+            raise ValueError(
+                f"{self.name} reads {self.max_tokens:,} tokens and {tokens:,} were asked for: choose fewer"
+            )
+
+    def shared_trunk(self, prompts: Sequence[Sequence[int]]) -> Trunk:
+        """The longest beginning that two of the prompts share, to be prefilled once."""
+        return longest_shared(prompts)
+
+    def rows_that_fit(self, tokens: int) -> int:
+        """How many contexts of that length to answer together: a quarter of the free memory, at most 8 or 32."""
+        row = cache_bytes(self.native.config, tokens, self.native.dtype)
+        on_gpu = self.device.type == "cuda"
+        room = free_bytes(self.device) // 4
+        return max(1, min(32, room // row) if on_gpu else min(8, room // row, _CPU_BATCH_BYTES // row))
+
+    @torch.no_grad()
+    def prefill(self, token_ids: Sequence[int], room: int, trunk: Trunk | None = None) -> Cache:
+        """A cache of the tokens, with room for `room` in all; what they share with the trunk is not computed again."""
+        trunk = trunk or Trunk()
+        common = shared(trunk.token_ids, token_ids)
+        have = trunk.cache.get_seq_length() if trunk.cache.layers else 0
+        self._run(trunk.token_ids[have:common], trunk.cache)
+        cache = stack([trunk.cache], room, common) if common else new_cache(room)
+        self._run(token_ids[common:], cache)
+        return cache
+
+    def _run(self, token_ids: Sequence[int], cache: Cache) -> None:
+        for at in range(0, len(token_ids), PREFILL_CHUNK):
+            ids = torch.tensor([token_ids[at : at + PREFILL_CHUNK]], device=self.device)
+            self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+    def decode(self, cache: Cache, last_ids: Sequence[int], max_new_tokens: int) -> Iterator[list[Step | None]]:
+        """Greedy decoding from a cache of all but the prompts' last tokens: at each step every row's token.
+
+        None for a row that has ended; the iterator ends with the last row. A stop token is not handed out.
+        """
+        alive = [True] * len(last_ids)
+        ids = torch.tensor(last_ids, device=self.device)[:, None]
+        for _ in range(max_new_tokens):
+            with torch.no_grad():
+                logits = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                logprobs, ids = logits[:, -1].float().log_softmax(-1).max(-1, keepdim=True)
+            tokens: list[tuple[int, float]] = list(zip(ids[:, 0].tolist(), logprobs[:, 0].tolist(), strict=True))
+            alive = [was and token not in self.stop_ids for was, (token, _) in zip(alive, tokens, strict=True)]
+            if not any(alive):
+                return
+            yield [Step(*token) if row else None for row, token in zip(alive, tokens, strict=True)]
+
+    @torch.no_grad()
+    def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, trunk: Trunk | None = None) -> list[Answer]:
+        """Greedy answers to prompts of one length, decoded together, with where every head looked for each token."""
+        length = len(prompts[0])
+        assert all(len(prompt) == length for prompt in prompts), "prompts answered together have one length"
+        room = length + max_new_tokens
+        rows = [self.prefill(prompt[:-1], room, trunk) for prompt in prompts]
+        cache = rows[0] if len(rows) == 1 else stack(rows, room)
+        del rows
+        texts: list[list[int]] = [[] for _ in prompts]
+        for step in self.decode(cache, [prompt[-1] for prompt in prompts], max_new_tokens):
+            for text, token in zip(texts, step, strict=True):
+                text += [token.token_id] if token else []
+        attended = self.attended(cache, length - 1, prompts, texts)
+        return [Answer(tuple(text), attended[i, : len(text)]) for i, text in enumerate(texts)]
+
+    @torch.no_grad()
+    def attended(
+        self, cache: Cache, prefix: int, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
+    ) -> Int[np.ndarray, "row step layer head"]:
+        """The position every head attends to most at each step of given answers, read in one pass over them.
+
+        `cache` holds the prompts' first `prefix` tokens, and perhaps more, which is dropped. Rows with shorter answers
+        are filled up; what stands there means nothing.
+        """
+        steps = max(map(len, texts), default=0)
+        grid = self.grid
+        if steps == 0:
+            return np.zeros((len(texts), 0, grid.n_layers, grid.n_heads), dtype=int)
+        cache.crop(prefix - cache.get_seq_length())
+        rows = [[*prompt[prefix:], *text][:steps] for prompt, text in zip(prompts, texts, strict=True)]
+        ids = torch.tensor([row + [0] * (steps - len(row)) for row in rows], device=self.device)
+        with reading() as read:
+            self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
+        return torch.stack([read[layer] for layer in range(grid.n_layers)]).permute(1, 3, 0, 2).cpu().numpy()
+
+
+@contextmanager
+def reading() -> Iterator[dict[int, Tensor]]:
+    """While open, passes through a bridge in this thread leave here, by layer, what each head attends to most."""
+    token = _attended.set({})
+    try:
+        read = _attended.get()
+        assert read is not None
+        yield read
+    finally:
+        _attended.reset(token)
+
+
+@contextmanager
+def masked(model: LensModel, masks: Sequence[HeadMask]) -> Iterator[None]:
+    """While open, passes in this thread scale heads as the masks say: one mask a batch row, or one for all rows.
+
+    Where every head keeps its scale of 1 nothing is computed, so an empty mask is the unmasked model bit for bit.
+    ValueError if a head is not on the model's grid.
+    """
+    arrays = np.stack([mask.array(model.grid) for mask in masks])
+    scales = torch.tensor(arrays, dtype=model.native.dtype, device=model.device)
+    token = _scales.set(scales if (arrays != 1).any() else None)
+    try:
+        yield
+    finally:
+        _scales.reset(token)
+
+
+def _scaled(z: Tensor, layer: int) -> Tensor | None:
+    """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
+    scales = _scales.get()
+    if scales is None or bool((scales[:, layer] == 1).all()):
+        return None
+    return z * scales[:, layer, None, :, None]
+
+
+def _watch(bridge: Any, twins: dict[int, Any], grid: Grid) -> None:
+    """Put the permanent hooks in: they act only where a `reading` or `masked` is open in the calling thread.
+
+    Hooks added and removed around a call would act on other threads' passes too. `twins` maps the id of a module under
+    the bridge to the native module that shares its weights.
+    """
+    for layer, block in enumerate(bridge.blocks):
+        block.attn.hook_pattern.add_perma_hook(partial(_read_pattern, layer=layer))
+        block.attn.hook_z.add_perma_hook(partial(_scale_z, layer=layer))
+        o_proj = twins[id(block.attn.o.original_component)]
+        o_proj.register_forward_pre_hook(partial(_scale_native, layer=layer, n_heads=grid.n_heads))
+
+
+def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, layer: int) -> None:
+    read = _attended.get()
+    if read is not None:
+        read[layer] = pattern.argmax(-1)
+
+
+def _scale_z(z: Float[Tensor, "row pos head dim"], hook: Any, layer: int) -> Tensor | None:
+    return _scaled(z, layer)
+
+
+def _scale_native(module: Any, args: tuple[Tensor, ...], layer: int, n_heads: int) -> tuple[Tensor] | None:
+    z = args[0]
+    scaled = _scaled(z.unflatten(-1, (n_heads, -1)), layer)
+    return None if scaled is None else (scaled.flatten(-2),)
+
+
+def load(
+    name_or_path: str = "smollm2-135m",
+    *,
+    revision: str | None = None,
+    adapter: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    context_tokens: int = 2048,
+    trust_remote_code: bool = False,
+) -> LensModel:
+    """A model ready to run, read and mask.
+
+    `name_or_path` is a built-in name, a Hub id (with `revision`), a folder with safetensors, or a .gguf file; `adapter`
+    a PEFT folder that is merged into it. Device and dtype are chosen where not given: CUDA and bfloat16, else CPU and
+    float32. ValueError, one sentence, where the model is not there, not readable without running its code (unless
+    `trust_remote_code`), not supported by TransformerLens, or does not fit into memory at `context_tokens`.
+    """
+    disable_progress_bar()
+    place = choose_device(device)
+    source = resolve(name_or_path, revision)
+    config = read_config(source, trust_remote_code)
+    kind = choose_dtype(dtype, place)
+    check_fit(estimate_for(source.name, config, context_tokens, kind, place))
+    hf = _load_weights(source, config, place, kind, trust_remote_code)
+    if adapter:
+        hf = _merge(hf, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(
+        source.folder, revision=source.revision, trust_remote_code=trust_remote_code
+    )
+    return wrap(hf, tokenizer, source.name + (f" + {adapter}" if adapter else ""), source)
+
+
+def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> LensModel:
+    """The two views of a transformers model, which is taken over. ValueError if TransformerLens cannot bridge it."""
+    with warnings.catch_warnings(), _quiet("transformer_lens"):
+        warnings.simplefilter("ignore")
+        from transformer_lens.model_bridge import TransformerBridge
+
+        hf.eval().requires_grad_(False)
+        hf.config.architectures = hf.config.architectures or [type(hf).__name__]  # none in models made from a config
+        native, twins = second_view(hf)
+        try:
+            bridge = TransformerBridge.boot_transformers(
+                source.folder if source else name,
+                hf_model=hf,
+                tokenizer=copy.copy(tokenizer),
+                dtype=hf.dtype,
+                device=str(hf.device),
+            )
+        except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
+            raise ValueError(f"TransformerLens cannot look into {name}: {shorten(str(error), 200)}") from error
+    native.config._attn_implementation = "sdpa"
+    model = LensModel(
+        name=name,
+        revision=getattr(hf.config, "_commit_hash", None) or (source.revision if source else None),
+        sha256=source.sha256 if source else None,
+        tokenizer=tokenizer,
+        native=native,
+        bridge=bridge,
+        stop_ids=_stop_ids(native, tokenizer),
+    )
+    native.set_attn_implementation(_attention(model))
+    _watch(bridge, twins, model.grid)
+    model.parity = _parity(model)
+    return model
+
+
+def second_view(hf: Any) -> tuple[Any, dict[int, Any]]:
+    """A copy of a module tree that shares every parameter and buffer with it, and the copies by their original's id."""
+    copies: dict[int, Any] = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]}
+    return copy.deepcopy(hf, copies), copies
+
+
+@torch.no_grad()
+def _parity(model: LensModel) -> float:
+    """The largest difference of the two views' logits. ValueError if the bridge shows no attention patterns."""
+    vocabulary = model.native.config.get_text_config().vocab_size
+    ids = torch.arange(24, device=model.device)[None] * 37 % min(vocabulary, 5000)
+    with reading() as read:
+        through = model.bridge(ids)
+    if len(read) < model.grid.n_layers:
+        raise ValueError(
+            f"TransformerLens shows attention patterns of {len(read)} of {model.grid.n_layers} layers of {model.name}: "
+            "models with other kinds of layers cannot be scored"
+        )
+    return float((model.native(input_ids=ids).logits.float() - through.float()).abs().max())
+
+
+def _stop_ids(native: Any, tokenizer: Any) -> frozenset[int]:
+    """All tokens that end an answer, from the generation settings, the config and the tokenizer."""
+    found: set[int] = set()
+    for owner in (native.generation_config, native.config.get_text_config(), tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return frozenset(found)
+
+
+def _attention(model: LensModel) -> str:
+    """FlashAttention-2 where it is installed, the weights are of half precision and the GPU can (Ampere or later)."""
+    half = model.native.dtype in (torch.float16, torch.bfloat16)
+    able = model.device.type == "cuda" and half and torch.cuda.get_device_capability(model.device) >= (8, 0)
+    return "flash_attention_2" if able and is_flash_attn_2_available() else "sdpa"
+
+
+def _load_weights(source: Source, config: Any, device: torch.device, dtype: torch.dtype, trusted: bool) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            config=config,
+            revision=source.revision,
+            dtype=dtype,
+            device_map={"": str(device)},
+            use_safetensors=True,
+            trust_remote_code=trusted,
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the weights of {source.name} cannot be loaded: {shorten(str(error), 300)}") from error
+
+
+def _merge(hf: Any, adapter: str) -> Any:
+    """The model with a PEFT adapter folded into its weights. ValueError if the folder is none, or does not fit."""
+    from pathlib import Path
+
+    from peft import PeftModel
+
+    folder = Path(adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{adapter} is no adapter: adapter_config.json and adapter_model.safetensors are needed")
+    try:
+        return PeftModel.from_pretrained(hf, str(folder), use_safetensors=True).merge_and_unload()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"the adapter {adapter} does not fit this model: {shorten(str(error), 200)}") from error
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """While open, that library logs errors only."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

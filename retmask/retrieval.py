@@ -1,0 +1,228 @@
+"""Retrieval scores: needle tasks in, trials out.
+
+A head *copies* at a decode step when the position it attends to most lies in the needle and holds the token that is
+generated at that step. Its score in a trial is the part of the needle that it copied: |g_h ∩ k| / |k|, k being the
+needle's scored token positions (Wu et al. 2024, arXiv 2404.15574, eq. 1). A model's scores are the trials in which it
+found the needle; the others show nothing about retrieval.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from retmask.files import read_lines
+from retmask.heads import Grid, HeadId, HeadScores
+from retmask.needle import Haystack, NeedlePrompt, NeedleTask, Scored, recall
+
+if TYPE_CHECKING:
+    from retmask.model import Answer, LensModel
+
+GATE = 0.5  # a trial counts when its ROUGE-1 recall is above this (RetMask's code)
+Counting = Literal["set", "steps"]
+Pair = tuple[int, int]
+
+
+def copies(
+    attended: Int[np.ndarray, "step layer head"],
+    generated: Sequence[int],
+    prompt_ids: Sequence[int],
+    needle_span: tuple[int, int],
+) -> Bool[np.ndarray, "step layer head"]:
+    """Whether each head copied from the needle at each step.
+
+    `attended` is the most-attended position of every head when the step's token was chosen; positions from
+    `len(prompt_ids)` on are the answer itself and never count.
+    """
+    start, end = needle_span
+    inside = (attended >= start) & (attended < end)
+    token = np.asarray(prompt_ids)[np.where(inside, attended, start)]
+    hit: Bool[np.ndarray, "step layer head"] = inside & (token == np.asarray(generated, dtype=int)[:, None, None])
+    return hit
+
+
+def retrieval_score(
+    attended: Int[np.ndarray, "step layer head"],
+    generated: Sequence[int],
+    prompt: NeedlePrompt,
+    counting: Counting = "set",
+) -> Float[np.ndarray, "layer head"]:
+    """The score of every head in one trial.
+
+    With `set` (default) each needle position counts once, so scores are in [0, 1]. With `steps` it counts at every
+    step that copies it, as RetMask's public code does: scores are at least 0 and may pass 1.
+    """
+    start, end = prompt.needle_span
+    hit = copies(attended, generated, prompt.token_ids, prompt.needle_span)
+    if counting == "steps":
+        return np.asarray(hit.sum(axis=0) / (end - start))
+    positions = np.arange(start, end)
+    found = (hit[..., None] & (attended[..., None] == positions)).any(axis=0)
+    return np.asarray(found.sum(axis=-1) / (end - start))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One needle task and what the model did with it.
+
+    `scores` holds the heads that are above 0. `copied` holds for the same heads every (step, position) at which they
+    copied; `needle_tokens` and `response_tokens` are the texts of the tokens, so that a reader needs no tokenizer.
+    """
+
+    needle: str
+    question: str
+    answer: str
+    context_tokens: int
+    depth: float
+    needle_span: tuple[int, int]
+    prompt_tokens: int
+    response: str
+    response_ids: tuple[int, ...]
+    recall: float
+    success: bool
+    scores: Mapping[HeadId, float]
+    scored: Scored = "answer"
+    template: str = "plain"
+    char_depth: float = 0.0
+    copied: Mapping[HeadId, tuple[Pair, ...]] = field(default_factory=dict)
+    needle_tokens: tuple[str, ...] = ()
+    response_tokens: tuple[str, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int, float]:
+        """What tells this trial from the others of a run; the same as its task's."""
+        return (self.needle, self.context_tokens, self.depth)
+
+    def dense(self, grid: Grid) -> Float[np.ndarray, "layer head"]:
+        """The score of every head of the grid."""
+        out = np.zeros((grid.n_layers, grid.n_heads))
+        for head, score in self.scores.items():
+            out[head] = score
+        return out
+
+    def to_json(self, keep_prompt: bool = False) -> dict[str, Any]:
+        """One line of trials.jsonl; `prompt_ids` only with `keep_prompt`."""
+        line = {name: value for name, value in vars(self).items() if name not in ("scores", "copied", "prompt_ids")}
+        line["scores"] = {head.key: round(score, 6) for head, score in self.scores.items()}
+        line["copied"] = {head.key: pairs for head, pairs in self.copied.items()}
+        return line | ({"prompt_ids": self.prompt_ids} if keep_prompt else {})
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "Trial":
+        """The trial that `to_json` wrote. KeyError or TypeError for anything else."""
+        known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
+        known["needle_span"] = tuple(line["needle_span"])
+        known["scores"] = {HeadId.parse(key): float(score) for key, score in line["scores"].items()}
+        copied = line.get("copied", {})
+        known["copied"] = {HeadId.parse(k): tuple((int(a), int(b)) for a, b in v) for k, v in copied.items()}
+        for name in ("response_ids", "needle_tokens", "response_tokens", "prompt_ids"):
+            known[name] = tuple(line.get(name, ()))
+        return cls(**known)
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """The finished trials in a detection's folder, in the order in which they ended, each task once."""
+    trials: dict[Any, Trial] = {}
+    for line in read_lines(folder / "trials.jsonl"):
+        try:
+            trial = Trial.from_json(line)
+        except (KeyError, TypeError, ValueError):
+            continue
+        trials.setdefault(trial.key, trial)
+    return list(trials.values())
+
+
+def collect_scores(trials: Sequence[Trial], grid: Grid, model: str, counting: str) -> HeadScores | None:
+    """The scores of the successful trials; None if none was."""
+    values = [trial.dense(grid) for trial in trials if trial.success]
+    return HeadScores(model, np.stack(values), counting, grid.n_kv_heads) if values else None
+
+
+def stable_for(trials: Sequence[Trial], grid: Grid) -> int:
+    """For how many successful trials, up to the last, the top 5 % of heads have been the same set."""
+    values = [trial.dense(grid) for trial in trials if trial.success]
+    tops = (
+        [
+            frozenset(HeadScores("", mean[None]).top_share())
+            for mean in np.cumsum(values, axis=0) / np.arange(1, len(values) + 1)[:, None, None]
+        ]
+        if values
+        else []
+    )
+    return next((n for n, top in enumerate(reversed(tops)) if top != tops[-1]), len(tops))
+
+
+def batches(prompts: Sequence[NeedlePrompt], size: int) -> Iterator[list[int]]:
+    """Indices of prompts to answer together: of one length, so that no row is padded.
+
+    The first batches are small (1, 2, 4, ...), so that a first result is there soon; the order is kept as far as
+    one length allows.
+    """
+    left, now = list(range(len(prompts))), 1
+    while left:
+        length = len(prompts[left[0]].token_ids)
+        batch = [i for i in left if len(prompts[i].token_ids) == length][: min(now, size)]
+        left = [i for i in left if i not in set(batch)]
+        now *= 2
+        yield batch
+
+
+def run_trials(
+    model: "LensModel",
+    tasks: Sequence[NeedleTask],
+    haystack: Haystack,
+    counting: Counting = "set",
+    batch_size: int | None = None,
+) -> Iterator[list[Trial]]:
+    """The trials of the tasks, a batch at a time, as they are finished.
+
+    The part of the haystack that prompts share is prefilled once. `batch_size` is by default what fits in a quarter
+    of the free memory. ValueError, before any trial, where a task cannot be rendered for this model.
+    """
+    prompts = [task.render(model.tokenizer, haystack) for task in tasks]
+    if not prompts:
+        return
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    model.check_length(longest + max(task.answer_tokens for task in tasks))
+    trunk = model.shared_trunk([prompt.token_ids for prompt in prompts])
+    for batch in batches(prompts, batch_size or model.rows_that_fit(longest)):
+        answers = model.answer([prompts[i].token_ids for i in batch], tasks[batch[0]].answer_tokens, trunk)
+        yield [_trial(model, tasks[i], prompts[i], answer, counting) for i, answer in zip(batch, answers, strict=True)]
+
+
+def _trial(model: "LensModel", task: NeedleTask, prompt: NeedlePrompt, answer: "Answer", counting: Counting) -> Trial:
+    """Judge an answer and score its heads."""
+    response = model.tokenizer.decode(answer.token_ids, skip_special_tokens=True).strip()
+    found = recall(task.needle.answer, response)
+    scores = retrieval_score(answer.attended, answer.token_ids, prompt, counting)
+    hit = copies(answer.attended, answer.token_ids, prompt.token_ids, prompt.needle_span)
+    heads = [HeadId(int(layer), int(head)) for layer, head in np.argwhere(scores > 0)]
+    start, end = prompt.needle_span
+    return Trial(
+        needle=task.needle.needle,
+        question=task.needle.question,
+        answer=task.needle.answer,
+        context_tokens=task.context_tokens,
+        depth=task.depth,
+        needle_span=prompt.needle_span,
+        prompt_tokens=len(prompt.token_ids),
+        response=response,
+        response_ids=tuple(answer.token_ids),
+        recall=round(found, 4),
+        success=found > GATE,
+        scores={head: float(scores[head]) for head in heads},
+        scored=prompt.scored,
+        template=prompt.template,
+        char_depth=round(prompt.char_depth, 4),
+        copied={
+            head: tuple((int(step), int(answer.attended[(step, *head)])) for step in np.flatnonzero(hit[:, *head]))
+            for head in heads
+        },
+        needle_tokens=tuple(model.tokenizer.decode([token]) for token in prompt.token_ids[start:end]),
+        response_tokens=tuple(model.tokenizer.decode([token]) for token in answer.token_ids),
+        prompt_ids=prompt.token_ids,
+    )

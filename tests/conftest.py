@@ -1,0 +1,69 @@
+"""What several test files share."""
+
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from retmask.files import home
+
+if TYPE_CHECKING:
+    from retmask.model import LensModel
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip browser tests where there is no browser."""
+    if item.get_closest_marker("browser") and CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With RETMASK_REQUIRE_BROWSER=1 a browser test that is skipped, for whatever reason, has failed."""
+    report = yield
+    required = os.environ.get("RETMASK_REQUIRE_BROWSER") == "1" and item.get_closest_marker("browser")
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"RETMASK_REQUIRE_BROWSER=1 and {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser, for tests marked `browser`."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    return CHROMIUM
+
+
+@pytest.fixture(scope="session")
+def smollm() -> "LensModel":
+    """The default model, loaded once a process."""
+    import retmask
+
+    return retmask.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def gemma() -> "LensModel":
+    """The other built-in model, with sliding-window layers."""
+    import retmask
+
+    return retmask.load("gemma-3-270m")
+
+
+@pytest.fixture
+def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty RETMASK_HOME that shares only the converted models, so that no test sees another's runs."""
+    models = home() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    fresh = tmp_path / "home"
+    fresh.mkdir()
+    (fresh / "models").symlink_to(models)
+    monkeypatch.setenv("RETMASK_HOME", str(fresh))
+    return fresh

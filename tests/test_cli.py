@@ -1,0 +1,118 @@
+"""The command line as a person types it, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retmask.heads import HeadScores
+from retmask.jobs import DetectConfig
+from retmask.retrieval import read_trials
+
+COMMAND = [sys.executable, "-m", "retmask.cli"]
+
+
+def retmask(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def score_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.json"
+    HeadScores("tiny", np.array([[[0.0, 0.5], [0.2, 0.0]], [[0.0, 0.7], [0.0, 0.0]]])).save(path)
+    return path
+
+
+def test_heads_json(score_file: Path) -> None:
+    found = json.loads(retmask("heads", score_file, "--top", "2", "--json").stdout)
+    assert [row["head"] for row in found["heads"]] == ["L0H1", "L1H0"]
+    assert found["heads"][0]["mean"] == 0.6
+    assert found["heads"][1]["activation"] == 0.5
+    assert set(found["heads"][0]) == {"head", "mean", "low", "high", "activation"}
+    assert set(found["concentration"]) == {"n_heads", "above_0.1", "gini", "top_5pct_share", "effective_heads"}
+
+
+def test_heads_for_people(score_file: Path) -> None:
+    done = retmask("heads", score_file, "--threshold", "0.5")
+    assert "1 of 4 heads >= 0.5, best L0H1" in done.stdout
+    assert "L1H0" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["heads", "/nowhere"], "there is no score file"),
+        (["heads", "/nowhere", "--top", "-1"], "there is no score file"),
+        (["detect", "--lengths", "a,b"], "--lengths 'a,b' is not a list of numbers"),
+        (["detect", "--depths", "2"], "depth 2.0 is outside 0 to 1"),
+        (["detect", "--lengths", "5"], "a context of 5 tokens is not possible"),
+        (["detect", "--preset", "big"], "preset 'big' is unknown"),
+        (["detect", "--counting", "x"], "counting 'x' is unknown"),
+        (["detect", "--needles", "/nowhere.json"], "cannot be read"),
+        (["detect", "--haystack", "/nowhere"], "there is no haystack folder"),
+        (["detect", "./nowhere"], "there is no model at"),
+    ],
+)
+def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: str) -> None:
+    done = retmask(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_command_says_what_differs() -> None:
+    config = DetectConfig.preset("quick", model="m", counting="steps", keep_prompts=True)
+    assert config.command == ["retmask", "detect", "m", "--preset", "quick", "--counting", "steps", "--keep-prompts"]
+    custom = DetectConfig(lengths=(300,), depths=(0.5, 1))
+    assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1", "--n-needles", "3"]
+
+
+GRID = ["--lengths", "256", "--depths", "0,0.5,1", "--n-needles", "2", "--keep-prompts"]
+
+
+def test_detect_is_killed_and_continues(fresh_home: Path, tmp_path: Path) -> None:
+    """After SIGKILL the same command does what is left, counts nothing twice, and ends in the scores of all trials."""
+    folder = tmp_path / "out"
+    words = [*COMMAND, "detect", "smollm2-135m", *GRID, "--out", str(folder)]
+    worker = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 240
+    while not read_trials(folder) and worker.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    before = (folder / "trials.jsonl").read_bytes()
+    done = retmask("detect", "smollm2-135m", *GRID, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "trials.jsonl").read_bytes().startswith(before)
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    assert len(lines) == len(read_trials(folder)) == 6
+    assert all(line["prompt_tokens"] == len(line["prompt_ids"]) == 206 for line in lines)
+    scores = HeadScores.load(folder)
+    assert scores.n_trials == sum(line["success"] for line in lines)
+    assert "written to" in done.stdout
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "success"
+    assert {"sha256", "grid", "needles_sha256", "haystack", "template", "dtype", "versions", "seed"} <= set(record)
+
+    again = retmask("detect", "smollm2-135m", *GRID, "--out", folder)  # finished: nothing to do, at once
+    assert again.returncode == 0
+    other = retmask("detect", "smollm2-135m", "--preset", "quick", "--out", folder)
+    assert (other.returncode, len(read_trials(folder))) == (2, 6)
+    assert "holds a run with other settings" in other.stderr
+
+
+def test_no_needle_found_is_said_and_makes_no_map(fresh_home: Path, tmp_path: Path) -> None:
+    needles = tmp_path / "needles.json"
+    needles.write_text(json.dumps([{"needle": "Nothing.", "question": "Who?", "answer": "zyx wvu tsr"}]))
+    done = retmask("detect", "--needles", needles, "--lengths", "200", "--depths", "0.5", "--out", tmp_path / "out")
+    assert done.returncode == 1, done.stderr
+    assert "None of 1 trials found its needle" in done.stdout
+    assert "200 tokens, depth 0.5" in done.stdout
+    assert not (tmp_path / "out" / "scores.json").exists()

@@ -1,0 +1,65 @@
+"""The method on the real built-in models: equal to a plain loop, and true about the heads."""
+
+import numpy as np
+import pytest
+import torch
+
+from retmask.bench import plain_answer, plain_score, plain_view
+from retmask.files import shipped
+from retmask.heads import HeadMask, HeadScores
+from retmask.jobs import DetectConfig
+from retmask.model import LensModel, masked
+from retmask.needle import load_haystack
+from retmask.retrieval import run_trials
+
+LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sliding window of 512
+
+
+@pytest.mark.parametrize("name", ["smollm", "gemma"])
+def test_scores_equal_the_plain_loop(name: str, request: pytest.FixtureRequest) -> None:
+    """Batched on a shared trunk and read in one pass = prefilled alone and read step by step."""
+    model: LensModel = request.getfixturevalue(name)
+    config = DetectConfig(lengths=LENGTHS[name], depths=(0.0, 1.0), n_needles=1 if name == "gemma" else 2)
+    tasks, haystack, hf = config.tasks(), load_haystack(), plain_view(model)
+    trials = [trial for batch in run_trials(model, tasks, haystack, batch_size=4) for trial in batch]
+    assert len(trials) == len(tasks)
+    assert sum(trial.success for trial in trials) >= 2
+    for trial in trials:
+        prompt = next(task for task in tasks if task.key == trial.key).render(model.tokenizer, haystack)
+        plain = plain_answer(hf, prompt.token_ids, 50, model.stop_ids)
+        assert plain.token_ids == trial.response_ids
+        np.testing.assert_allclose(trial.dense(model.grid), plain_score(plain, prompt), atol=1e-6)
+
+
+def test_long_context_is_refused_past_the_models_length(smollm: LensModel) -> None:
+    config = DetectConfig(lengths=(9000,), depths=(0.5,), n_needles=1)
+    with pytest.raises(ValueError, match="reads 8,192 tokens and 9,000 were asked for"):
+        list(run_trials(smollm, config.tasks(), load_haystack()))
+
+
+def test_masked_heads_lose_the_needle_and_random_ones_do_not(smollm: LensModel) -> None:
+    """The shipped map's top 5 % of heads carry the answer; as many others do not."""
+    scores = HeadScores.load(shipped("maps", "smollm2-135m"))
+    scores.check_grid(smollm.grid, smollm.name)
+    best = HeadMask.of(scores.top_share())
+    control = HeadMask.random(smollm.grid, len(best), 0, excluding=best.heads)
+    tasks = DetectConfig(lengths=(256,), depths=(0.7,), n_needles=8).tasks()[-5:]  # none of the three it was made with
+
+    def recall(mask: HeadMask) -> float:
+        with masked(smollm, [mask]):
+            trials = [trial for batch in run_trials(smollm, tasks, load_haystack(), batch_size=5) for trial in batch]
+        return sum(trial.recall for trial in trials) / len(trials)
+
+    unmasked, without, random = recall(HeadMask()), recall(best), recall(control)
+    print(f"recall unmasked {unmasked:.2f}, masked {without:.2f}, random {random:.2f}")
+    assert unmasked > 0.6
+    assert without < unmasked / 2
+    assert random > unmasked / 2
+
+
+def test_warm_model_has_both_views_in_agreement(smollm: LensModel, gemma: LensModel) -> None:
+    assert smollm.parity < 1e-3
+    assert gemma.parity < 1e-3
+    assert (smollm.dtype_name, smollm.attention) == ("float32", "sdpa") or torch.cuda.is_available()
+    assert str(smollm.grid) == "30 x 9"
+    assert str(gemma.grid) == "18 x 4"

@@ -1,0 +1,113 @@
+"""Who may import whom: every module has a floor, and imports go down."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALL = "files heads needle runs weights model retrieval charts pairs dpo suite jobs"
+FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
+    "files": "",
+    "heads": "files",
+    "needle": "files",
+    "runs": "files",
+    "charts": "heads",
+    "weights": "files",
+    "model": "files heads weights",
+    "retrieval": "files heads needle",
+    "pairs": "files heads",
+    "dpo": "files pairs",
+    "suite": "files needle",
+    "jobs": ALL.removesuffix(" jobs"),
+    "cli": ALL,
+    "app": ALL,
+    "analyses": ALL + " cli",
+}
+ONLY = {  # who alone may import these
+    "streamlit": "app",
+    "app": "app",
+    "transformer_lens": "model",
+    "trl": "dpo",
+    "torch": "weights model pairs dpo suite jobs",
+    "transformers": "weights model pairs dpo suite jobs",
+}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The dotted names imported at run time, inside functions too; `retmask.load` counts as `retmask.model`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from imports(ast.Module(node.orelse, []))
+            continue
+        if isinstance(node, ast.Import):
+            yield from ("retmask.model" if alias.name == "retmask" else alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "retmask":
+            names = [alias.name for alias in node.names if alias.name != "__version__"]
+            yield from (f"retmask.{name if name in FLOORS else 'model'}" for name in names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+        yield from imports(node)
+
+
+def violations(owner: str, source: str) -> list[str]:
+    """What `source` imports and its owner, a module of retmask or `app` or `analyses`, may not. Never relative."""
+    assert owner in FLOORS, f"{owner} has no floor: say in {__file__} what it may import"
+    found = []
+    for name in imports(ast.parse(source)):
+        package, _, module = name.partition(".")
+        if package == "retmask":
+            fine = module.split(".")[0] in FLOORS[owner].split()
+        else:
+            fine = package != "" and owner in ONLY.get(package, owner).split()
+        if not fine:
+            found.append(name)
+    return found
+
+
+SOURCES = [path for folder in ("retmask", "app", "analyses") for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES.remove(ROOT / "retmask" / "__init__.py")  # its one import of model is lazy
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    owner = path.stem if folder == "retmask" else folder
+    assert violations(owner, path.read_text(encoding="utf-8")) == []
+
+
+BROKEN = [
+    ("heads", "import streamlit as st"),
+    ("heads", "from retmask.model import load"),
+    ("heads", "from retmask import model"),
+    ("heads", "from retmask import load"),
+    ("heads", "import retmask"),
+    ("heads", "from . import files"),
+    ("heads", "def lazily():\n    import torch"),
+    ("heads", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch"),
+    ("charts", "from retmask.retrieval import Trial"),
+    ("pairs", "import transformer_lens"),
+    ("model", "from trl import DPOTrainer"),
+    ("jobs", "from retmask.cli import main"),
+    ("runs", "import app.state"),
+    ("app", "import torch.nn.functional as F"),
+    ("app", "from retmask import cli"),
+    ("analyses", "from app import state"),
+]
+KEPT = [
+    ("heads", "import numpy as np\nfrom retmask.files import write_atomic"),
+    ("needle", "if TYPE_CHECKING:\n    from retmask.model import LensModel"),
+    ("cli", "from retmask import __version__, jobs"),
+    ("app", "import retmask, streamlit\nfrom app import state\nfrom retmask.heads import HeadMask"),
+]
+
+
+@pytest.mark.parametrize(("owner", "source"), BROKEN)
+def test_a_broken_rule_is_found(owner: str, source: str) -> None:
+    assert violations(owner, source)
+
+
+@pytest.mark.parametrize(("owner", "source"), KEPT)
+def test_a_kept_rule_is_not(owner: str, source: str) -> None:
+    assert violations(owner, source) == []

@@ -1,0 +1,240 @@
+"""The two views, their masks and their cache, on tiny models of every shape."""
+
+import contextvars
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
+
+import retmask
+from retmask.bench import plain_answer, plain_view
+from retmask.cache import longest_shared, new_cache, shared, stack
+from retmask.heads import Grid, HeadId, HeadMask
+from retmask.memory import Estimate, check_fit, estimate
+from retmask.model import LensModel, masked, reading
+from retmask.weights import resolve
+
+IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])
+MASK = HeadMask({HeadId(0, 1): 0.0, HeadId(2, 3): 0.5, HeadId(1, 0): 2.0})
+
+
+@pytest.fixture(params=CONFIGS)
+def model(request: pytest.FixtureRequest) -> LensModel:
+    return tiny_model(request.param)
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, atol=2e-5)
+
+
+def test_views_share_every_weight_and_agree(model: LensModel) -> None:
+    seen = {tensor.data_ptr() for tensor in model.bridge.parameters()}
+    assert all(parameter.data_ptr() in seen for parameter in model.native.parameters())
+    assert model.parity < 1e-4
+
+
+@torch.no_grad()
+def test_mask_is_the_same_on_both_views_and_in_the_weights(model: LensModel) -> None:
+    """Scaling a head's output = scaling its columns of o_proj, the bias untouched."""
+    with masked(model, [MASK]):
+        native, bridge = model.native(IDS).logits, model.bridge(IDS)
+    unmasked = model.native(IDS).logits
+    folded = tiny_hf(model.name.removeprefix("tiny-"))
+    width = folded.config.get_text_config().head_dim if hasattr(folded.config, "head_dim") else 8
+    for head, scale in MASK.scales.items():
+        o_proj = folded.model.layers[head.layer].self_attn.o_proj
+        o_proj.weight[:, head.head * width : (head.head + 1) * width] *= scale
+    assert close(native, bridge)
+    assert close(native, folded(IDS).logits)
+    assert (native - unmasked).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_empty_mask_is_the_unmasked_model_bit_for_bit(model: LensModel) -> None:
+    unmasked = model.native(IDS).logits
+    with masked(model, [HeadMask()]):
+        assert torch.equal(model.native(IDS).logits, unmasked)
+
+
+@torch.no_grad()
+def test_each_row_has_its_own_mask(model: LensModel) -> None:
+    with masked(model, [HeadMask(), MASK]):
+        both = model.native(IDS.repeat(2, 1)).logits
+    with masked(model, [MASK]):
+        alone = model.native(IDS).logits
+    assert close(both[0], model.native(IDS).logits[0])
+    assert close(both[1], alone[0])
+
+
+def test_a_mask_stays_in_the_thread_that_set_it() -> None:
+    model, stop = tiny_model("llama"), threading.Event()
+    with torch.no_grad():
+        unmasked = model.native(IDS).logits
+
+    def disturb() -> None:
+        with torch.no_grad(), masked(model, [MASK]):
+            while not stop.is_set():
+                model.native(IDS)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(disturb,))
+    thread.start()
+    try:
+        with torch.no_grad():
+            assert all(torch.equal(model.native(IDS).logits, unmasked) for _ in range(50))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_mask_outside_the_grid_is_refused() -> None:
+    model = tiny_model("llama")
+    with (
+        pytest.raises(ValueError, match="L40H2 is outside this model's 3 x 4 grid"),
+        masked(model, [HeadMask.of([HeadId(40, 2)])]),
+    ):
+        pass
+
+
+def test_answers_equal_the_plain_loop(model: LensModel) -> None:
+    """Tokens and most-attended positions, in a batch, on a shared trunk, past a sliding window of 8."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 120, 20).tolist()
+    prompts = [start[:k] + rng.integers(0, 120, 30 - k).tolist() for k in (20, 12, 0, 20)]
+    trunk = model.shared_trunk(prompts)
+    assert len(trunk.token_ids) >= 20
+    hf = plain_view(model)
+    for prompt, answer in zip(prompts, model.answer(prompts, 12, trunk), strict=True):
+        plain = plain_answer(hf, prompt, 12, model.stop_ids)
+        assert answer.token_ids == plain.token_ids
+        np.testing.assert_array_equal(answer.attended, plain.attended)
+
+
+def test_answer_ends_at_a_stop_token_and_may_be_empty() -> None:
+    model = tiny_model("llama")
+    prompt = IDS[0].tolist()
+    free = model.answer([prompt], 6)[0].token_ids
+    assert len(free) == 6
+    model.stop_ids = frozenset({free[3]})
+    assert model.answer([prompt], 6)[0].token_ids == free[: free.index(free[3])]
+    model.stop_ids = frozenset({free[0]})
+    empty = model.answer([prompt, prompt[::-1]], 6)[0]
+    assert empty.token_ids == ()
+    assert empty.attended.shape == (0, 3, 4)
+
+
+def test_reading_sees_nothing_outside_its_block() -> None:
+    model = tiny_model("gemma3")
+    with reading() as read:
+        model.bridge(IDS)
+    before = {layer: value.clone() for layer, value in read.items()}
+    model.bridge(IDS.flip(1))
+    assert sorted(read) == [0, 1, 2]
+    assert all(torch.equal(read[layer], before[layer]) for layer in before)
+    assert read[0].shape == (1, 4, 16)
+
+
+def test_cache_grows_crops_and_stacks_like_a_plain_one() -> None:
+    model = tiny_model("qwen3")
+    ids = IDS[0].tolist()
+    small = new_cache(4)  # must grow three times
+    with torch.no_grad():
+        whole = model.native(IDS).logits
+        for token in ids:
+            last = model.native(torch.tensor([[token]]), past_key_values=small).logits
+        assert close(last[:, -1], whole[:, -1])
+        rows = stack([small, small], 40, 10)
+        assert rows.get_seq_length() == 10
+        again = model.native(IDS[:, 10:].repeat(2, 1), past_key_values=rows).logits
+    assert close(again[1, -1], whole[0, -1])
+    rows.crop(-6)
+    assert rows.get_seq_length() == 10
+
+
+def test_shared_beginnings() -> None:
+    assert shared((1, 2, 3), (1, 2, 4)) == 2
+    assert shared((1, 2), (1, 2, 4)) == 2
+    assert shared((), (1,)) == 0
+    assert longest_shared([(1, 2, 3, 9), (7, 8), (1, 2, 3, 4)]).token_ids == (1, 2, 3)
+    assert longest_shared([(1, 2)]).token_ids == ()
+
+
+def test_folder_of_pickles_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ValueError, match="pickle that could run code"):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "there is no model without a name"),
+        ("./nowhere", "there is no model at"),
+        ("no.gguf", "there is no file"),
+    ],
+)
+def test_names_that_are_nothing(name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        resolve(name)
+
+
+def test_model_code_does_not_run_unasked(tmp_path: Path) -> None:
+    tiny_hf("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="--trust-remote-code"):
+        retmask.load(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+def saved(tmp_path: Path) -> Path:
+    tiny_hf("llama").save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_local_folder_and_adapter(tmp_path: Path) -> None:
+    """A merged adapter gives the logits of the PEFT model."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = saved(tmp_path)
+    torch.manual_seed(1)
+    tuned = get_peft_model(tiny_hf("llama"), LoraConfig(target_modules=["q_proj", "o_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    model = retmask.load(str(folder), adapter=str(tmp_path / "adapter"), device="cpu", context_tokens=128)
+    with torch.no_grad():
+        assert close(model.native(IDS).logits, tuned(IDS).logits)
+    assert model.grid == Grid(3, 4, 2)
+    with pytest.raises(ValueError, match="is no adapter"):
+        retmask.load(str(folder), adapter=str(folder), device="cpu", context_tokens=128)
+
+
+def test_estimate_is_the_weights_and_the_cache(tmp_path: Path) -> None:
+    found = estimate(str(saved(tmp_path)), 100, "float32", "cpu")
+    assert found.weights_bytes == 4 * sum(p.numel() for p in tiny_hf("llama").parameters())
+    assert found.cache_bytes == 2 * 3 * 2 * 16 * 100 * 4  # keys and values, layers, KV heads, d_head, tokens, bytes
+    assert found.fits
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    wanted = Estimate("m", 1000, weights_bytes=6_000, cache_bytes=10_000, free_bytes=12_000, dtype="f", place="here")
+    with pytest.raises(ValueError, match="choose at most 384 tokens"):  # (12000 / 1.2 - 6000) / 10 = 400
+        check_fit(wanted)
+    with pytest.raises(ValueError, match="a smaller model"):
+        check_fit(wanted._replace(weights_bytes=60_000))
+
+
+def test_wrong_device_and_dtype() -> None:
+    with pytest.raises(ValueError, match="device 'gpu' is unknown"):
+        retmask.load(device="gpu")
+    with pytest.raises(ValueError, match="dtype 'int8' is unknown"):
+        retmask.load(dtype="int8")

@@ -1,0 +1,68 @@
+"""Models of a few thousand weights, built from config, in the shapes of the families that differ for us."""
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Olmo2Config,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from retmask.model import LensModel, wrap
+
+_SIZE: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,  # n_heads x head_dim is not hidden_size, as in Qwen3 and Gemma 3
+    "max_position_embeddings": 512,
+    "eos_token_id": 127,
+    "bos_token_id": 126,
+    "pad_token_id": 125,
+}
+_OLMO: dict[str, Any] = {name: value for name, value in _SIZE.items() if name != "head_dim"}
+CONFIGS: dict[str, Any] = {
+    "llama": LlamaConfig(**_SIZE, attention_bias=True),
+    "qwen3": Qwen3Config(**_SIZE),
+    "gemma3": Gemma3TextConfig(
+        **_SIZE,
+        query_pre_attn_scalar=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "olmo2": Olmo2Config(**_OLMO),
+}
+
+
+def tiny_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """A token for every ASCII character."""
+    vocabulary = {chr(code): code for code in range(128)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?", eos_token=chr(127), pad_token=chr(125))
+    fast.chat_template = chat_template
+    return fast
+
+
+def tiny_hf(family: str, seed: int = 0) -> Any:
+    """A transformers model with weights large enough that heads matter, biases included."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0, 0.3)
+    return model.eval()
+
+
+def tiny_model(family: str, seed: int = 0) -> LensModel:
+    """The same with both views."""
+    return wrap(tiny_hf(family, seed), tiny_tokenizer(), f"tiny-{family}")
