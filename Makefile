@@ -46,7 +46,7 @@ bench: $(SMOLLM2_READY)
 
 clean:
 	rm -rf $(VENV) build dist retmask.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find retmask app analyses tests -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml $(BROKEN)
 ifdef BROKEN

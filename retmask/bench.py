@@ -11,8 +11,8 @@ from transformers import DynamicCache
 
 from retmask.jobs import DetectConfig
 from retmask.model import Answer, LensModel, second_view
-from retmask.needle import NeedlePrompt, load_haystack
-from retmask.retrieval import run_trials
+from retmask.needle import ANSWER_TOKENS, NeedlePrompt, load_haystack
+from retmask.retrieval import Trial, run_trials
 
 
 class DetectTimes(NamedTuple):
@@ -86,25 +86,35 @@ def plain_score(answer: Answer, prompt: NeedlePrompt) -> Float[np.ndarray, "laye
 
 
 def bench_detect(model: LensModel, config: DetectConfig) -> DetectTimes:
-    """Run a detection's trials both ways. The order is ours, then plain; both are warmed up first."""
+    """Run a detection's trials both ways, batch by batch in turn, so that a noisy machine disturbs both alike."""
     tasks, haystack = config.tasks(), load_haystack(config.haystack)
     hf = plain_view(model)
     prompts = {task.key: task.render(model.tokenizer, haystack) for task in tasks}
     warm = prompts[tasks[0].key].token_ids[:200]
     model.answer([warm], 4)
     plain_answer(hf, warm, 4, model.stop_ids)
+    times = DetectTimes(len(tasks), 0.0, 0.0, 0, 0.0, 0)
+    runs = run_trials(model, tasks, haystack)
+    while True:
+        began = time.perf_counter()
+        batch = next(runs, None)
+        times = times._replace(ours=times.ours + time.perf_counter() - began)
+        if batch is None:
+            return times
+        for trial in batch:
+            times = _plain(hf, model, prompts[trial.key], trial, times)
+
+
+def _plain(hf: Any, model: LensModel, prompt: NeedlePrompt, trial: Trial, times: DetectTimes) -> DetectTimes:
+    """The times with this trial done the plain way too."""
     began = time.perf_counter()
-    trials = [trial for batch in run_trials(model, tasks, haystack) for trial in batch]
-    between = time.perf_counter()
-    same, worst, differing = 0, 0.0, 0
-    plain_seconds = 0.0
-    for trial in trials:
-        prompt = prompts[trial.key]
-        start = time.perf_counter()
-        answer = plain_answer(hf, prompt.token_ids, tasks[0].answer_tokens, model.stop_ids)
-        scores = plain_score(answer, prompt)
-        plain_seconds += time.perf_counter() - start
-        same += answer.token_ids == trial.response_ids
-        difference = float(np.abs(scores - trial.dense(model.grid)).max())
-        worst, differing = max(worst, difference), differing + (difference > 1e-9)
-    return DetectTimes(len(trials), between - began, plain_seconds, same, worst, differing)
+    answer = plain_answer(hf, prompt.token_ids, ANSWER_TOKENS, model.stop_ids)
+    scores = plain_score(answer, prompt)
+    taken = time.perf_counter() - began
+    difference = float(np.abs(scores - trial.dense(model.grid)).max())
+    return times._replace(
+        plain=times.plain + taken,
+        same_answers=times.same_answers + (answer.token_ids == trial.response_ids),
+        largest_difference=max(times.largest_difference, difference),
+        differing_trials=times.differing_trials + (difference > 1e-9),
+    )

@@ -71,6 +71,17 @@ def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
     return cache
 
 
+def take(cache: Cache, rows: Sequence[int], room: int) -> Cache:
+    """A cache of copies of these rows."""
+    taken = new_cache(room)
+    layers: Any = cache.layers
+    for layer in layers:
+        copied = RoomyLayer(room)
+        copied.fill([(layer.keys[i : i + 1], layer.values[i : i + 1]) for i in rows], room)
+        taken.layers.append(copied)
+    return taken
+
+
 def shared(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two prompts have in common from the start."""
     n = min(len(one), len(other))

@@ -32,6 +32,11 @@ def ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
+def percent(share: float) -> str:
+    """A share (0-1) for people: 50 %, 12.5 %, 11.1 %."""
+    return f"{100 * share:.3g} %"
+
+
 def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row]:
     """One row a head, best first: its names, rank, mean, 95 % interval, activation (0-1) and whether it is selected."""
     low, high = scores.interval
@@ -163,9 +168,10 @@ def rank_curve(scores: HeadScores, selected: Collection[HeadId] = ()) -> go.Figu
     )  # fmt: skip
     _style(figure, height=230)
     figure.add_hline(THRESHOLD, line={"color": MUTED, "width": 1, "dash": "dash"})
-    figure.update_xaxes(title="rank", type="log", range=[-0.05, float(np.log10(len(rows))) + 0.05], gridcolor=EMPTY,
+    end = float(np.log10(len(rows)))
+    figure.update_xaxes(title="rank", type="log", range=[-0.05, end + 0.05], showgrid=True, gridcolor=EMPTY,
                         tickvals=_log_ticks(len(rows)))  # fmt: skip
-    figure.update_yaxes(title="retrieval score", rangemode="tozero", gridcolor=EMPTY)
+    figure.update_yaxes(title="retrieval score", rangemode="tozero", showgrid=True, gridcolor=EMPTY)
     return figure
 
 
@@ -178,7 +184,7 @@ def needle_grid(trials: Iterable["Trial"]) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             x=[f"{length:,}" for length in lengths],
-            y=[_percent(depth) for depth in depths],
+            y=[percent(depth) for depth in depths],
             z=[[row and row["recall"] for row in line] for line in cells],
             text=[[row and _recall_text(row) for row in line] for line in cells],
             texttemplate="%{z:.2f}" if len(lengths) <= 10 else None,
@@ -190,8 +196,8 @@ def needle_grid(trials: Iterable["Trial"]) -> go.Figure:
     )  # fmt: skip
     _style(figure, height=max(200, 26 * len(depths) + 90))
     figure.update_layout(plot_bgcolor=EMPTY)
-    figure.update_xaxes(title="context (tokens)", type="category")
-    figure.update_yaxes(title="depth", type="category", autorange="reversed")
+    figure.update_xaxes(title="context (tokens)", type="category", ticks="")
+    figure.update_yaxes(title="depth", type="category", autorange="reversed", ticks="")
     return figure
 
 
@@ -204,17 +210,18 @@ def head_breakdown(trials: Iterable["Trial"], head: HeadId) -> go.Figure:
         figure.add_bar(
             x=[_level(row, n) for n, row in enumerate(part, start=1)],
             y=[row["score"] for row in part],
-            text=[_wrapped(f"{row['value']}" if by == "needle" else "") for row in part],
-            customdata=[[row["trials"]] for row in part],
-            hovertemplate="%{text}%{x}: %{y:.3f} in %{customdata[0]} successful trials<extra></extra>",
+            text=[_bar_text(row) for row in part],
+            hovertemplate="%{text}<extra></extra>",
             textposition="none",
             marker={"color": TEAL},
             xaxis=f"x{number}",
         )
+    _style(figure, height=230, bottom=48)
+    for number, title in enumerate(("needle", "length (tokens)", "depth (%)"), start=1):
         left = (number - 1) * 0.345
-        figure.update_layout({f"xaxis{number}": {"domain": [left, left + 0.31], "title": by, "type": "category"}})
-    _style(figure, height=230)
-    figure.update_yaxes(title="score", rangemode="tozero", gridcolor=EMPTY)
+        axis = {"domain": [left, left + 0.31], "title": title, "type": "category", "tickangle": 0}
+        figure.update_layout({f"xaxis{number}": axis | {"fixedrange": True, "tickfont": {"size": 11}, "ticks": ""}})
+    figure.update_yaxes(title="score", rangemode="tozero", showgrid=True, gridcolor=EMPTY)
     return figure
 
 
@@ -223,7 +230,7 @@ def copy_map(trial: "Trial", head: HeadId) -> go.Figure:
     rows = copy_rows(trial, head)
     last = max([row["step"] for row in rows], default=0)
     answer = trial.response_tokens[: max(last + 3, 8)]
-    start = trial.needle_span[0]
+    start, n = trial.needle_span[0], len(trial.needle_tokens)
     figure = go.Figure(
         go.Scatter(
             x=[row["position"] - start for row in rows],
@@ -234,11 +241,11 @@ def copy_map(trial: "Trial", head: HeadId) -> go.Figure:
             marker={"color": TEAL, "size": 13},
         )
     )
-    _style(figure, height=20 * len(answer) + 84, top=44, bottom=24)
-    n = len(trial.needle_tokens)
-    figure.update_xaxes(side="top", title="token of the needle", range=[-0.5, n - 0.5], gridcolor=EMPTY,
+    _style(figure, height=20 * len(answer) + 110, top=90, bottom=16)
+    figure.update_layout(margin_r=56)
+    figure.update_xaxes(side="top", range=[-0.5, n - 0.5], showgrid=True, gridcolor=EMPTY, tickangle=-60,
                         tickvals=list(range(n)), ticktext=[_token(text) for text in trial.needle_tokens])  # fmt: skip
-    figure.update_yaxes(title="answer", range=[len(answer) - 0.5, -0.5], gridcolor=EMPTY,
+    figure.update_yaxes(range=[len(answer) - 0.5, -0.5], showgrid=True, gridcolor=EMPTY,
                         tickvals=list(range(len(answer))), ticktext=[_token(text) for text in answer])  # fmt: skip
     return figure
 
@@ -268,11 +275,7 @@ def _style(figure: go.Figure, height: int, top: int = 12, bottom: int = 40) -> N
         bargap=0.25,
     )
     figure.update_xaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=6)
-    figure.update_yaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=6)
-    for axis in figure.select_xaxes():
-        axis.showgrid = axis.gridcolor is not None
-    for axis in figure.select_yaxes():
-        axis.showgrid = axis.gridcolor is not None
+    figure.update_yaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=8, automargin=True)
 
 
 def _cells(scores: HeadScores) -> go.Heatmap:
@@ -310,7 +313,7 @@ def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
             f"<b>{head}</b>{' · selected' if head in selected else ''}",
             f"mean {scores.mean[head]:.3f} [{low[head]:.3f}, {high[head]:.3f}]",
             f"{ordinal(int(scores.rank[head]))} of {scores.grid.size}",
-            f"copied in {scores.activation[head]:.0%} of {scores.n_trials} trials",
+            f"copied in {percent(scores.activation[head])} of {scores.n_trials} trials",
             *([] if group is None else [f"key/value group {group}"]),
         ]
         texts.append("<br>".join(lines))
@@ -343,21 +346,28 @@ def _rule_groups(figure: go.Figure, grid: Grid) -> None:
                               text=name.format(group), font={"size": 11, "color": MUTED})  # fmt: skip
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g} %"
-
-
 def _recall_text(row: Row) -> str:
     return (
-        f"{row['length']:,} tokens, depth {_percent(row['depth'])}<br>mean recall {row['recall']:.2f}<br>"
+        f"{row['length']:,} tokens, depth {percent(row['depth'])}<br>mean recall {row['recall']:.2f}<br>"
         f"{row['found']} of {row['trials']} trials found the needle"
     )
 
 
 def _level(row: Row, number: int) -> str:
+    """The name of a bar."""
     if row["by"] == "needle":
-        return f"needle {number}"
-    return f"{row['value']:,}" if row["by"] == "length" else _percent(row["value"])
+        return str(number)
+    return f"{row['value']:,}" if row["by"] == "length" else f"{100 * row['value']:.3g}"
+
+
+def _bar_text(row: Row) -> str:
+    """What hovering over a bar says."""
+    what = {
+        "needle": lambda value: _wrapped(value),
+        "length": lambda value: f"{value:,} tokens<br>",
+        "depth": lambda value: f"depth {percent(value)}<br>",
+    }[row["by"]](row["value"])
+    return f"{what}{row['score']:.3f} in {row['trials']} successful trials"
 
 
 def _wrapped(text: str, width: int = 60) -> str:

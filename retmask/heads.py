@@ -210,7 +210,7 @@ class HeadScores:
         """Means of 1,000 bootstrap draws of the trials, always the same draws."""
         n = self.n_trials
         counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000)
-        return (counts @ self.values.reshape(n, -1) / n).reshape(1000, *self.mean.shape)
+        return np.asarray(counts @ self.values.reshape(n, -1) / n).reshape(1000, *self.mean.shape)
 
     @cached_property
     def interval(self) -> Interval:

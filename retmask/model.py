@@ -27,12 +27,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
-from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack
+from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
 from retmask.heads import Grid, HeadMask
 from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, free_bytes
 from retmask.weights import Source, read_config, resolve
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
+_FIRST_ON_GPU = 2**17  # from an empty cache no mask is stored, so a GPU takes all that 11 GiB of activations allow
+_LATER_ON_GPU = 4096  # later chunks store a mask of chunk x context
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
 _scales: ContextVar[Tensor | None] = ContextVar("scales", default=None)  # [row, layer, head], on the model's device
@@ -130,26 +132,40 @@ class LensModel:
         return cache
 
     def _run(self, token_ids: Sequence[int], cache: Cache) -> None:
-        for at in range(0, len(token_ids), PREFILL_CHUNK):
-            ids = torch.tensor([token_ids[at : at + PREFILL_CHUNK]], device=self.device)
+        at = 0
+        while at < len(token_ids):
+            size = PREFILL_CHUNK
+            if self.device.type == "cuda":
+                size = _FIRST_ON_GPU if cache.get_seq_length() == 0 else _LATER_ON_GPU
+            ids = torch.tensor([token_ids[at : at + size]], device=self.device)
             self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            at += size
 
     def decode(self, cache: Cache, last_ids: Sequence[int], max_new_tokens: int) -> Iterator[list[Step | None]]:
         """Greedy decoding from a cache of all but the prompts' last tokens: at each step every row's token.
 
-        None for a row that has ended; the iterator ends with the last row. A stop token is not handed out.
+        None for a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half
+        of the rows have ended the others go on in a cache of their own, and the one given stays behind.
         """
-        alive = [True] * len(last_ids)
+        rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is
+        room = cache.get_seq_length() + max_new_tokens + 1
         ids = torch.tensor(last_ids, device=self.device)[:, None]
         for _ in range(max_new_tokens):
             with torch.no_grad():
                 logits = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
                 logprobs, ids = logits[:, -1].float().log_softmax(-1).max(-1, keepdim=True)
-            tokens: list[tuple[int, float]] = list(zip(ids[:, 0].tolist(), logprobs[:, 0].tolist(), strict=True))
-            alive = [was and token not in self.stop_ids for was, (token, _) in zip(alive, tokens, strict=True)]
-            if not any(alive):
+            steps = [
+                Step(token, logprob) for token, logprob in zip(ids[:, 0].tolist(), logprobs[:, 0].tolist(), strict=True)
+            ]
+            alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in self.stop_ids]
+            if not alive:
                 return
-            yield [Step(*token) if row else None for row, token in zip(alive, tokens, strict=True)]
+            said = {rows[i]: steps[i] for i in alive}
+            yield [said.get(row) for row in range(len(last_ids))]
+            if 2 * len(alive) <= len(rows):
+                cache, ids, rows = take(cache, alive, room), ids[alive], [rows[i] for i in alive]
+            else:
+                rows = [row if i in alive else -1 for i, row in enumerate(rows)]
 
     @torch.no_grad()
     def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, trunk: Trunk | None = None) -> list[Answer]:
@@ -272,9 +288,9 @@ def load(
     """
     disable_progress_bar()
     place = choose_device(device)
+    kind = choose_dtype(dtype, place)
     source = resolve(name_or_path, revision)
     config = read_config(source, trust_remote_code)
-    kind = choose_dtype(dtype, place)
     check_fit(estimate_for(source.name, config, context_tokens, kind, place))
     hf = _load_weights(source, config, place, kind, trust_remote_code)
     if adapter:
@@ -305,6 +321,8 @@ def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> Le
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             raise ValueError(f"TransformerLens cannot look into {name}: {shorten(str(error), 200)}") from error
     native.config._attn_implementation = "sdpa"
+    # cuDNN's attention plans anew for every length, and a decode step has a new length: 24 ms a layer on an H100
+    torch.backends.cuda.enable_cudnn_sdp(False)
     model = LensModel(
         name=name,
         revision=getattr(hf.config, "_commit_hash", None) or (source.revision if source else None),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALL = "files heads needle runs weights model retrieval charts pairs dpo suite jobs"
+BELOW_JOBS = "files heads needle runs weights cache memory model retrieval charts pairs dpo suite"
+TORCH = "weights cache memory model pairs dpo suite jobs bench"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "files",
@@ -15,23 +16,26 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "runs": "files",
     "charts": "heads",
     "weights": "files",
-    "model": "files heads weights",
+    "cache": "",
+    "memory": "files cache weights",
+    "model": "files heads weights cache memory",
     "retrieval": "files heads needle",
     "pairs": "files heads",
     "dpo": "files pairs",
     "suite": "files needle",
-    "jobs": ALL.removesuffix(" jobs"),
-    "cli": ALL,
-    "app": ALL,
-    "analyses": ALL + " cli",
+    "jobs": BELOW_JOBS,
+    "bench": BELOW_JOBS + " jobs",
+    "cli": BELOW_JOBS + " jobs bench",
+    "app": BELOW_JOBS + " jobs bench",
+    "analyses": BELOW_JOBS + " jobs bench cli",
 }
 ONLY = {  # who alone may import these
     "streamlit": "app",
     "app": "app",
     "transformer_lens": "model",
     "trl": "dpo",
-    "torch": "weights model pairs dpo suite jobs",
-    "transformers": "weights model pairs dpo suite jobs",
+    "torch": TORCH,
+    "transformers": TORCH,
 }
 
 

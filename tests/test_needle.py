@@ -34,9 +34,8 @@ def test_prompt_is_exact(tokens: int, depth: float, template: str | None) -> Non
     assert HAYSTACK.text.startswith(haystack)
     real = (at - text.index("<book>") - 6) / len(haystack)
     assert prompt.char_depth == pytest.approx(real, abs=1e-6)
-    assert (
-        abs(real - depth) * len(haystack) <= 60
-    )  # the nearest boundary: a sentence is 30 characters, the cut keeps 40
+    # the nearest boundary: sentences have 30 characters, the needle keeps 40 from the cut, which moves by up to 60
+    assert abs(real - depth) * len(haystack) <= 130
 
 
 def test_ten_depths_are_ten_prompts() -> None:
