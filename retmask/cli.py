@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from retmask import jobs
-from retmask.heads import THRESHOLD, HeadScores
+from retmask.heads import THRESHOLD, HeadMask, HeadScores
 from retmask.needle import load_needles
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
@@ -113,13 +113,25 @@ def heads(
     file_or_dir: Annotated[Path, typer.Argument(help="a score file, or a folder that detect wrote")],
     top: Annotated[int, typer.Option(help="how many heads to list; by default 20, or all above --threshold")] = 0,
     threshold: Annotated[float, typer.Option(help="the mean score that makes a retrieval head")] = math.nan,
+    only: Annotated[str, typer.Option("--heads", help="list these heads: L17H3,18-6")] = "",
+    random: Annotated[int, typer.Option(help="list so many heads drawn from those below 0.1, as a control")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""
     scores = HeadScores.load(file_or_dir)
-    if threshold < 0 or top < 0:
-        raise ValueError("--threshold and --top cannot be negative")
+    if threshold < 0 or top < 0 or random < 0:
+        raise ValueError("--threshold, --top and --random cannot be negative")
+    if bool(top or not math.isnan(threshold)) + bool(only) + bool(random) > 1:
+        raise ValueError("--top and --threshold, --heads, and --random name heads in different ways: give one of them")
     listed = scores.top(top or 20) if top or math.isnan(threshold) else scores.above(threshold)
+    if only or random:
+        named = (
+            HeadMask.parse(only, scores.grid)
+            if only
+            else HeadMask.random(scores.grid, random, seed, excluding=scores.above())
+        )
+        listed = tuple(sorted(named.heads, key=lambda head: int(scores.rank[head])))
     level = THRESHOLD if math.isnan(threshold) else threshold
     if not as_json:
         return _print_heads(scores, listed, level, read_trials(file_or_dir) if file_or_dir.is_dir() else [])
@@ -139,9 +151,9 @@ def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
 
 def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list[Trial]) -> None:
     table = Table("rank", "head", "mean", "95 % interval", "activation", box=None, pad_edge=False)
-    for row in (_row(scores, head) for head in listed):
+    for row in ({"rank": scores.rank[head], **_row(scores, head)} for head in listed):
         interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        table.add_row(str(len(table.rows) + 1), row["head"], f"{row['mean']:.3f}", interval, f"{row['activation']:.0%}")
+        table.add_row(str(row["rank"]), row["head"], f"{row['mean']:.3f}", interval, f"{row['activation']:.0%}")
     found = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else f"{scores.n_trials} trials"
     out.print(f"{scores.model}, {scores.grid} heads, {found}")
     out.print(table)

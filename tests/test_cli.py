@@ -44,6 +44,16 @@ def test_heads_for_people(score_file: Path) -> None:
     assert "L1H0" not in done.stdout
 
 
+def test_heads_by_name_and_at_random(score_file: Path) -> None:
+    named = json.loads(retmask("heads", score_file, "--heads", "L1H1,0-1", "--json").stdout)
+    assert [row["head"] for row in named["heads"]] == ["L0H1", "L1H1"]
+    drawn = json.loads(retmask("heads", score_file, "--random", "2", "--seed", "1", "--json").stdout)
+    assert {row["head"] for row in drawn["heads"]} == {"L0H0", "L1H1"}  # the two others are above 0.1 or at it
+    assert "3 random heads asked for, 2 are left" in retmask("heads", score_file, "--random", "3").stderr
+    assert "L5H0 is outside" in retmask("heads", score_file, "--heads", "L5H0").stderr
+    assert "give one of them" in retmask("heads", score_file, "--heads", "L0H0", "--top", "3").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -1,0 +1,269 @@
+"""Detection: the form that starts it, the watch over what runs, and what became of the run that is looked at."""
+
+import re
+import shlex
+import threading
+from typing import Any
+
+import state
+import streamlit as st
+
+from retmask import charts
+from retmask.heads import HeadScores
+from retmask.jobs import DEFAULT_MODEL, PRESETS, DetectConfig, new_detect, no_map_sentence
+from retmask.needle import load_haystack
+from retmask.runs import Run
+
+OTHER = "another model"
+CUSTOM = "custom"
+FEW = 3  # successful trials; bootstrap draws of fewer say nothing
+
+
+def form() -> None:
+    """What to detect, the command that does the same, and the button that starts it."""
+    with st.container(border=True, key="detect_form"):
+        st.subheader("Detect retrieval heads", anchor=False)
+        model, preset = _model_and_preset()
+        grid = _custom() if preset == CUSTOM else {}
+        more = _more()
+        try:
+            config = _config(model, preset, grid, more)
+        except ValueError as error:
+            st.error(state.sentence(error))
+            st.button("Start", type="primary", disabled=True, key="detect_start")
+            return
+        n = len(config.lengths) * len(config.depths) * config.n_needles
+        st.caption(f"{n} trials of up to {max(config.lengths):,} tokens. The command that does the same:")
+        st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+        _memory(config)
+        with st.container(horizontal=True):
+            st.button("Start", type="primary", key="detect_start", on_click=_start, args=(config,))
+            st.button("Close", on_click=state.toggle_form, key="detect_close")
+        said = state.said()
+        if said:
+            st.error(said)
+
+
+def _model_and_preset() -> tuple[str, str]:
+    left, right = st.columns(2)
+    with left:
+        choice = st.selectbox(
+            "Model", [*dict.fromkeys([DEFAULT_MODEL, *state.shipped_maps()]), OTHER], key="detect_model"
+        )
+        if choice == OTHER:
+            choice = st.text_input(
+                "Folder or Hub id", key="detect_path", placeholder="HuggingFaceTB/SmolLM2-360M-Instruct"
+            )
+    with right:
+        preset = st.segmented_control(
+            "How much", [*PRESETS, CUSTOM], default="quick", key="detect_preset", required=True
+        )
+        preset = preset or "quick"
+        st.caption(PRESETS[preset].says if preset in PRESETS else "your own lengths and depths")
+    return choice.strip(), preset
+
+
+def _custom() -> dict[str, str | int]:
+    lengths, depths, needles = st.columns([2, 2, 1])
+    return {
+        "lengths": lengths.text_input("Lengths (tokens)", "256, 512, 1024", key="detect_lengths"),
+        "depths": depths.text_input("Depths (0 to 1)", "0, 0.25, 0.5, 0.75, 1", key="detect_depths"),
+        "n_needles": needles.number_input("Needles", 1, 1000, 3, key="detect_needles"),
+    }
+
+
+def _more() -> dict[str, Any]:
+    with st.expander("Needles, haystack, counting"):
+        left, right = st.columns(2)
+        return {
+            "needles": left.text_input(
+                "Needles file", key="detect_needles_file", placeholder="those that come with RetMask"
+            ).strip(),
+            "haystack": right.text_input(
+                "Haystack", "pydoc", key="detect_haystack", help="pydoc, essays, or a folder of .txt files"
+            ).strip(),
+            "counting": left.segmented_control(
+                "Counting", ["set", "steps"], default="set", required=True, key="detect_counting",
+                help="set: each needle token counts once, scores are 0 to 1; steps: as in the published code",
+            ) or "set",
+            "until_stable": right.toggle(
+                "Stop when the top 5 % are stable", key="detect_stable", help="unchanged over 10 successful trials"
+            ),
+        }  # fmt: skip
+
+
+def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectConfig:
+    """The settings. ValueError, one sentence, for what cannot be."""
+    if not model:
+        raise ValueError("Name a model: a folder with its files, or its id on the Hub")
+    if preset != CUSTOM:
+        config = DetectConfig.preset(preset, model=model, **more)
+    else:
+        lengths = [int(x) for x in _numbers(str(grid["lengths"]), r"\d{1,7}", "a length in whole tokens")]
+        depths = [float(x) for x in _numbers(str(grid["depths"]), r"\d*\.?\d+", "a depth from 0 to 1")]
+        config = DetectConfig(
+            model=model, lengths=tuple(lengths), depths=tuple(depths), n_needles=int(grid["n_needles"]), **more
+        )
+    config.tasks()
+    load_haystack(config.haystack)
+    return config
+
+
+def _numbers(text: str, form: str, meaning: str) -> list[str]:
+    parts = [part for part in re.split(r"[,;\s]+", text.strip()) if part]
+    for part in parts:
+        if not re.fullmatch(form, part):
+            raise ValueError(f"{part[:20]!r} is not {meaning}")
+    return parts
+
+
+def _memory(config: DetectConfig) -> None:
+    """The memory estimate, made when it is asked for: it takes some seconds the first time."""
+    if not st.toggle("Check that it fits into memory", key="detect_memory"):
+        return
+    try:
+        with st.spinner("Looking at the model's size…"):
+            fits, says = state.memory(config.model, max(config.lengths))
+    except ValueError as error:
+        st.error(state.sentence(error))
+        return
+    (st.success if fits else st.warning)(state.sentence(says))
+
+
+def _start(config: DetectConfig) -> None:
+    try:
+        run = new_detect(config)
+        run.spawn()
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error))
+        return
+    state.choose(run.id)
+    state.toggle_form()
+
+
+def active() -> list[Run]:
+    """The detections that run now or are about to."""
+    return [run for run in Run.all("detect") if run.status in ("queued", "started")]
+
+
+def watch() -> None:
+    """What runs, every two seconds anew while anything does; the whole page follows when a batch is done."""
+    runs = active()
+    if runs:
+        st.fragment(_watch, run_every=2)(_signs(runs))
+
+
+def _watch(drawn: list[tuple[str, str, int]]) -> None:
+    """Progress; `drawn` are the signs of the runs when the page was drawn."""
+    runs = active()
+    for run in runs:
+        _running(run)
+    if _signs(runs) != drawn:
+        st.rerun(scope="app")
+
+
+def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
+    """What changes when a run has something new to show."""
+    return [(run.id, run.status, len(run.progress)) for run in runs]
+
+
+def _running(run: Run) -> None:
+    with st.container(border=True):
+        st.markdown(f"**Detecting** `{_plain(run.record.get('config', {}).get('model', ''))}`")
+        share, text = progress(run)
+        st.progress(share, text)
+        with st.container(horizontal=True):
+            if state.source() != run.id:
+                st.button("Show", key=f"show-{run.id}", on_click=state.choose, args=(run.id,), type="tertiary")
+            stopping = run.id in state.stopping()
+            st.button(
+                "Stopping…" if stopping else "Cancel", key=f"cancel-{run.id}", disabled=stopping, type="tertiary",
+                on_click=_cancel, args=(run,),
+            )  # fmt: skip
+
+
+def _cancel(run: Run) -> None:
+    """Ask the worker to stop, without making the page wait for it."""
+    state.stopping().add(run.id)
+    threading.Thread(target=run.cancel, daemon=True).start()
+
+
+def progress(run: Run) -> tuple[float, str]:
+    """How far a run is: a share from 0 to 1, and the same in words."""
+    lines = run.progress
+    last = lines[-1] if lines else {}
+    done, total = int(last.get("done", 0)), int(last.get("total", 0))
+    if last.get("stage") != "trials" or not total:
+        return 0.0, "Loading the model…" if lines else "Starting…"
+    eta = last.get("eta")
+    left = f", about {duration(float(eta))} left" if eta else ""
+    return min(1.0, done / total), f"{done} of {total} trials, {last.get('found', 0)} found the needle{left}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 40 s, 3 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def condition(shown: state.HeadMap) -> None:
+    """What became of the run that is looked at; nothing for a map that is finished and whole."""
+    run = shown.run
+    if run is None or shown.source in state.shipped_maps():
+        return
+    status = run.status
+    if status in ("queued", "started"):
+        _so_far(run, shown.scores)
+    elif status == "error":
+        _failed(run)
+    elif status == "cancelled":
+        _, text = progress(run)
+        st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
+        st.button("Continue it", on_click=_again, args=(run,), key="continue")
+    if shown.scores is None and (shown.trials or status == "success"):
+        _no_map(shown)
+
+
+def _so_far(run: Run, scores: HeadScores | None) -> None:
+    """The map while it is being made: from how many trials, and how surely they tell the top heads."""
+    if scores is None:
+        share, text = progress(run)
+        waiting = "The map appears with the first trial that finds its needle."
+        st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
+        return
+    n = scores.n_trials
+    stable = f"stability of its top 5 %: {charts.percent(round(scores.stability(), 2))}"
+    if n < FEW:
+        stable = f"how stable its top 5 % is can be said from {FEW} trials on"
+    st.info(f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}.", icon=":material/hourglass_top:")
+
+
+def _failed(run: Run) -> None:
+    reason = run.record.get("error") or "its worker ended without a word: it may have been killed or run out of memory"
+    st.error("This detection failed. The reason it gave:")
+    st.code(str(reason), language=None, wrap_lines=True)
+    log = run.log_tail()
+    if log:
+        with st.expander("The end of its log"):
+            st.code(log, language=None)
+    st.button("Try again", on_click=_again, args=(run,), key="again", help="finished trials are kept")
+
+
+def _again(run: Run) -> None:
+    state.stopping().discard(run.id)
+    run.spawn()
+
+
+def _no_map(shown: state.HeadMap) -> None:
+    """Instead of a map of zeros: why there is none, and what the model answered."""
+    st.warning(no_map_sentence(list(shown.trials)))
+    rows = [(trial.context_tokens, trial.depth, trial.answer, trial.response, trial.recall) for trial in shown.trials]
+    names = ("tokens", "depth", "right answer", "the model's answer", "recall")
+    st.dataframe(dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}, hide_index=True)
+
+
+def _plain(text: Any) -> str:
+    """Text that stays one piece of code in Markdown."""
+    return str(text).replace("`", "'")[:80]

@@ -1,0 +1,191 @@
+"""What stands behind a map: figures with their downloads, the table of heads, one head closely."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import state
+import streamlit as st
+
+from retmask import charts
+from retmask.heads import HeadId, HeadMask, HeadScores
+from retmask.retrieval import Trial
+
+CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
+    "doubleClick": False,
+    "doubleClickDelay": 1,  # two quick clicks are two clicks
+}
+COLUMN = st.column_config
+TABLE = {
+    "rank": COLUMN.NumberColumn("rank", width=45),
+    "name": COLUMN.TextColumn("head", width=65),
+    "kv_group": COLUMN.NumberColumn("KV", width=40, help="the key/value head that this query head reads"),
+    "mean": COLUMN.ProgressColumn("mean score", width=120, format="%.3f", min_value=0.0),
+    "low": COLUMN.NumberColumn("low", width=52, format="%.3f", help="lower end of the 95 % bootstrap interval"),
+    "high": COLUMN.NumberColumn("high", width=52, format="%.3f", help="upper end of the 95 % bootstrap interval"),
+    "activation": COLUMN.NumberColumn(
+        "active", width=58, format="percent", help="share of successful trials in which the head copied at all"
+    ),
+    "selected": COLUMN.CheckboxColumn("chosen", width=52, help="whether the head is selected on the map"),
+}
+
+
+def shown(figure: go.Figure, name: str, rows: Callable[[], list[charts.Row]], **chart: Any) -> None:
+    """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
+    name = re.sub(r"[^\w.-]+", "-", name)
+    config = CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
+    st.plotly_chart(figure, theme=None, config=config, **({"key": f"chart-{name}"} | chart))
+    downloads(figure, name, rows)
+
+
+def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[charts.Row]]) -> None:
+    """A small menu: the figure as PNG, its data as CSV and as JSON. Files are made when they are asked for."""
+    with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
+        if figure is not None and charts.browser():
+            button("PNG", lambda: charts.png(figure), f"{name}.png", "image/png")
+        elif figure is not None:
+            st.caption("A PNG file needs Chrome or Chromium on this machine. The camera on the figure needs nothing.")
+        button("CSV", lambda: charts.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
+        button(
+            "JSON",
+            lambda: json.dumps(rows(), indent=1, ensure_ascii=False).encode(),
+            f"{name}.json",
+            "application/json",
+        )
+
+
+def button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
+    """A download that is made when it is clicked, and that leaves the page as it is."""
+    st.download_button(text, make, file, mime, key=f"download-{file}", on_click="ignore", type="tertiary")
+
+
+def concentration(scores: HeadScores) -> None:
+    """How few heads hold the scores, in four figures."""
+    found = scores.concentration()
+    figures = [
+        ("Heads ≥ 0.1", found["above_0.1"], "d", "heads with a mean score of at least 0.1, the usual threshold"),
+        ("Gini", found["gini"], ".2f", "0: all heads score the same; near 1: one head holds everything"),
+        ("In top 5 %", found["top_5pct_share"], ".0%", "the part of all scores that the best 5 % of heads hold"),
+        ("Effective", found["effective_heads"], ".1f", "effective number of heads: exp of the entropy of the scores"),
+    ]
+    for column, (name, value, form, hint) in zip(st.columns(4, gap="small"), figures, strict=True):
+        column.metric(name, "–" if value is None else format(value, form).replace("%", " %"), help=hint)
+
+
+def ranks(scores: HeadScores, selected: HeadMask) -> None:
+    """The scores by rank, the selected heads marked."""
+    st.markdown("**Scores by rank**")
+    heads = set(selected.heads)
+    figure = charts.rank_curve(scores, heads)
+    shown(figure, f"{scores.model}-ranks", lambda: charts.head_rows(scores, heads), key="chart-ranks")
+
+
+def recall(model: str, trials: Sequence[Trial]) -> None:
+    """The grid of recall behind the map."""
+    st.markdown("**Recall behind the map**")
+    if not trials:
+        st.caption("This file holds scores only. Recall by length and depth is known for maps detected here.")
+        return
+    found = sum(trial.success for trial in trials)
+    st.caption(f"{found} of {len(trials)} trials found the needle; only these count for the scores.")
+    shown(charts.needle_grid(trials), f"{model}-recall", lambda: charts.recall_rows(trials), key="chart-recall")
+
+
+def table(scores: HeadScores, selected: HeadMask) -> None:
+    """All heads, best first; a click on a row looks at that head."""
+    st.markdown("**All heads**")
+    rows = charts.head_rows(scores, set(selected.heads))
+    columns = ["rank", "name", *(["kv_group"] if scores.n_kv_heads else []), *list(TABLE)[3:]]
+    config = TABLE | {
+        "mean": {**TABLE["mean"], "type_config": {**TABLE["mean"]["type_config"], "max_value": _peak(scores)}}
+    }
+    st.dataframe(
+        {name: [row[name] for row in rows] for name in columns},
+        column_config=config,
+        hide_index=True,
+        height=430,
+        key="table",
+        selection_mode="single-row",
+        on_select=lambda: _look_at_row(rows),
+    )
+    downloads(None, re.sub(r"[^\w.-]+", "-", f"{scores.model}-heads"), lambda: rows)
+
+
+def _peak(scores: HeadScores) -> float:
+    return float(scores.mean.max()) or 1.0
+
+
+def _look_at_row(rows: list[charts.Row]) -> None:
+    picked = state.value("table")["selection"]["rows"]
+    if picked:
+        state.look_at(HeadId(rows[picked[0]]["layer"], rows[picked[0]]["head"]))
+
+
+def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
+    """One head: its figures, its scores by needle, length and depth, and what it copied in one trial."""
+    heads = list(scores.top(scores.grid.size))
+    head = state.focus(scores.grid) or heads[0]
+    key = f"one-head-{head}"
+    st.subheader("One head", anchor=False, divider="gray")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.selectbox(
+            "Head",
+            heads,
+            heads.index(head),
+            key=key,
+            label_visibility="collapsed",
+            width=140,
+            on_change=lambda: state.look_at(state.value(key)),
+        )
+        st.caption(sentence(scores, head), width="content")
+    if not trials:
+        st.caption("Scores by needle, length and depth, and the copied tokens, are known for maps detected here.")
+        return
+    with st.container(key="closely"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            st.markdown("**Its score by needle, length and depth**")
+            name = f"{scores.model}-{head}"
+            shown(
+                charts.head_breakdown(trials, head), name, lambda: charts.breakdown_rows(trials, head), key="chart-head"
+            )
+        with right:
+            _copied(scores.model, trials, head)
+
+
+def sentence(scores: HeadScores, head: HeadId) -> str:
+    """What is known of a head, in a line."""
+    low, high = scores.interval
+    group = scores.grid.kv_group(head)
+    return (
+        f"{charts.ordinal(int(scores.rank[head]))} of {scores.grid.size}, mean {scores.mean[head]:.3f} "
+        f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), copied in {charts.percent(scores.activation[head])} of "
+        f"{scores.n_trials} successful trials" + ("" if group is None else f", key/value group {group}") + "."
+    )
+
+
+def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
+    """In one trial, which answer tokens the head copied from which context tokens."""
+    st.markdown("**What it copied in one trial**")
+    found = sorted((trial for trial in trials if trial.success), key=lambda trial: -trial.scores.get(head, 0.0))
+    names = {_trial_name(trial, head): trial for trial in found}
+    picked = st.selectbox("Trial", list(names), key=f"trial-{head}", label_visibility="collapsed")
+    if picked is None:
+        return
+    trial = names[picked]
+    st.text(f"Question: {trial.question}\nAnswer: {trial.response[:600]}")
+    if not charts.copy_rows(trial, head):
+        st.caption(f"{head} copied no token of the needle in this trial.")
+        return
+    st.caption("Tokens of the answer, downwards; the needle's tokens that they were copied from, across.")
+    figure = charts.copy_map(trial, head)
+    shown(figure, f"{model}-{head}-copied", lambda: charts.copy_rows(trial, head), key="chart-copied")
+
+
+def _trial_name(trial: Trial, head: HeadId) -> str:
+    score = trial.scores.get(head, 0.0)
+    return f"{score:.2f} · {trial.context_tokens:,} tokens · depth {charts.percent(trial.depth)} · {trial.answer}"

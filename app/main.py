@@ -1,0 +1,76 @@
+"""The app: `streamlit run app/main.py`. Page set-up, navigation and the picker of the map."""
+
+import detect
+import heads
+import state
+import streamlit as st
+
+# Side by side where there is room, one below the other where there is not.
+_STYLE = """<style>
+@media (max-width: 1150px) {
+  .st-key-beside > div > [data-testid="stColumn"], .st-key-closely > div > [data-testid="stColumn"] {min-width: 100%;}
+}
+.stMainBlockContainer {padding: 2.5rem 3rem 4rem;}
+[data-testid="stMetricValue"] {font-size: 1.6rem;}
+</style>"""
+
+
+def picker() -> None:
+    """The sidebar: which map is looked at, how to open another one, what is running."""
+    names = state.sources()
+    key = f"map-of-{state.source()}"
+    at = names.index(state.source())
+    st.selectbox("Map", names, at, key=key, format_func=state.label, on_change=_pick, args=(key,))
+    with st.expander("Open a score file", expanded=False):
+        opener()
+    st.button("Detect again", icon=":material/radar:", on_click=state.toggle_form, width="stretch", key="detect_again")
+    detect.watch()
+
+
+def _pick(key: str) -> None:
+    picked = state.value(key)
+    if picked in state.sources():
+        state.choose(picked)
+
+
+def opener() -> None:
+    """Open a score file by path or upload, in the sidebar. What is malformed is told in a sentence and not opened."""
+    path = st.text_input("Path of a score file or run folder", key="open_path", placeholder="folder/scores.json")
+    upload = st.file_uploader("or drop one here", type=["json"], key="open_upload", max_upload_size=64)
+    model = st.selectbox("It belongs to", ["some other model", *state.shipped_maps()], key="open_model")
+    kv = st.number_input(
+        "Key/value heads", 1, 512, None, key="open_kv", placeholder="not known",
+        help="draws the groups of query heads that share a key/value head; published files do not say it",
+    )  # fmt: skip
+    if st.button("Open", key="open_go", disabled=not (path.strip() or upload), width="stretch"):
+        try:
+            name = state.keep_upload(upload.name, upload.getvalue()) if upload else path.strip()
+            _check(state.open_map(name, kv), model)
+        except ValueError as error:
+            st.error(f"{state.sentence(error)} The map you see is unchanged.")
+            return
+        state.choose(name, kv)
+        st.rerun()
+
+
+def _check(opened: state.HeadMap, model: str) -> None:
+    """ValueError where the scores cannot be the model's."""
+    if model in state.shipped_maps() and opened.scores:
+        known = state.open_map(model).grid
+        if known:
+            opened.scores.check_grid(known, model)
+
+
+def main() -> None:
+    """Draw the app."""
+    st.set_page_config(page_title="RetMask Workbench", page_icon=":material/grid_on:", layout="wide")
+    st.html(_STYLE)
+    page = st.navigation(
+        [st.Page(heads.page, title="Heads", icon=":material/grid_on:", url_path="heads", default=True)]
+    )
+    with st.sidebar:
+        picker()
+    page.run()
+
+
+main()
