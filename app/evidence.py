@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,27 +20,23 @@ CONFIG = {
     "doubleClick": False,
     "doubleClickDelay": 1,  # two quick clicks are two clicks
 }
-COLUMN = st.column_config
-TABLE = {
-    "rank": COLUMN.NumberColumn("rank", width=45),
-    "name": COLUMN.TextColumn("head", width=65),
-    "kv_group": COLUMN.NumberColumn("KV", width=40, help="the key/value head that this query head reads"),
-    "mean": COLUMN.ProgressColumn("mean score", width=120, format="%.3f", min_value=0.0),
-    "low": COLUMN.NumberColumn("low", width=52, format="%.3f", help="lower end of the 95 % bootstrap interval"),
-    "high": COLUMN.NumberColumn("high", width=52, format="%.3f", help="upper end of the 95 % bootstrap interval"),
-    "activation": COLUMN.NumberColumn(
-        "active", width=58, format="percent", help="share of successful trials in which the head copied at all"
-    ),
-    "selected": COLUMN.CheckboxColumn("chosen", width=52, help="whether the head is selected on the map"),
-}
+FACTS = (  # of a run's record, what a reader of its map needs
+    "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "scored", "counting", "dtype",
+    "device", "attention", "created", "ended", "versions",
+)  # fmt: skip
 
 
 def shown(figure: go.Figure, name: str, rows: Callable[[], list[charts.Row]], **chart: Any) -> None:
     """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
-    name = re.sub(r"[^\w.-]+", "-", name)
+    name = file_name(name)
     config = CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
     st.plotly_chart(figure, theme=None, config=config, **({"key": f"chart-{name}"} | chart))
     downloads(figure, name, rows)
+
+
+def file_name(name: str) -> str:
+    """A name without what a file name should not have."""
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[charts.Row]]) -> None:
@@ -99,24 +96,34 @@ def table(scores: HeadScores, selected: HeadMask) -> None:
     """All heads, best first; a click on a row looks at that head."""
     st.markdown("**All heads**")
     rows = charts.head_rows(scores, set(selected.heads))
-    columns = ["rank", "name", *(["kv_group"] if scores.n_kv_heads else []), *list(TABLE)[3:]]
-    config = TABLE | {
-        "mean": {**TABLE["mean"], "type_config": {**TABLE["mean"]["type_config"], "max_value": _peak(scores)}}
-    }
+    columns = _columns(float(scores.mean.max()) or 1.0)
+    names = [name for name in columns if name != "kv_group" or scores.n_kv_heads]
     st.dataframe(
-        {name: [row[name] for row in rows] for name in columns},
-        column_config=config,
+        {name: [row[name] for row in rows] for name in names},
+        column_config=columns,
         hide_index=True,
         height=430,
         key="table",
         selection_mode="single-row",
         on_select=lambda: _look_at_row(rows),
     )
-    downloads(None, re.sub(r"[^\w.-]+", "-", f"{scores.model}-heads"), lambda: rows)
+    downloads(None, file_name(f"{scores.model}-heads"), lambda: rows)
 
 
-def _peak(scores: HeadScores) -> float:
-    return float(scores.mean.max()) or 1.0
+def _columns(peak: float) -> dict[str, Any]:
+    """How the table shows its columns; `peak` fills a bar."""
+    column = st.column_config
+    active = "share of successful trials in which the head copied at all"
+    return {
+        "rank": column.NumberColumn("rank", width=45),
+        "name": column.TextColumn("head", width=65),
+        "kv_group": column.NumberColumn("KV", width=40, help="the key/value head that this query head reads"),
+        "mean": column.ProgressColumn("mean score", width=120, format="%.3f", min_value=0.0, max_value=peak),
+        "low": column.NumberColumn("low", width=52, format="%.3f", help="lower end of the 95 % bootstrap interval"),
+        "high": column.NumberColumn("high", width=52, format="%.3f", help="upper end of the 95 % bootstrap interval"),
+        "activation": column.NumberColumn("active", width=58, format="percent", help=active),
+        "selected": column.CheckboxColumn("chosen", width=52, help="whether the head is selected on the map"),
+    }
 
 
 def _look_at_row(rows: list[charts.Row]) -> None:
@@ -162,7 +169,7 @@ def sentence(scores: HeadScores, head: HeadId) -> str:
     low, high = scores.interval
     group = scores.grid.kv_group(head)
     return (
-        f"{charts.ordinal(int(scores.rank[head]))} of {scores.grid.size}, mean {scores.mean[head]:.3f} "
+        f"{charts.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f} "
         f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), copied in {charts.percent(scores.activation[head])} of "
         f"{scores.n_trials} successful trials" + ("" if group is None else f", key/value group {group}") + "."
     )
@@ -189,3 +196,19 @@ def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
 def _trial_name(trial: Trial, head: HeadId) -> str:
     score = trial.scores.get(head, 0.0)
     return f"{score:.2f} · {trial.context_tokens:,} tokens · depth {charts.percent(trial.depth)} · {trial.answer}"
+
+
+def origin(record: Mapping[str, Any]) -> None:
+    """How a map that was detected here was made: the command line that does the same, settings and versions."""
+    if not record:
+        return
+    with st.expander("How this map was made"):
+        st.code(shlex.join(record.get("command", [])), language="bash", wrap_lines=True)
+        facts = {name: record[name] for name in FACTS if record.get(name) is not None}
+        st.dataframe({"what": list(facts), "value": [_flat(value) for value in facts.values()]}, hide_index=True)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_flat(part)}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

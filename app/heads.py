@@ -13,7 +13,7 @@ from retmask.retrieval import Trial
 
 MODES = {"Click": "pan", "Box": "select", "Lasso": "lasso"}
 COUNTING = {"set": "each needle token counts once", "steps": "counted at every step, as in the published code"}
-MOST_CHIPS = 100
+MOST_CHIPS, LONG_COMMAND = 100, 20
 
 
 def page() -> None:
@@ -47,10 +47,13 @@ def _explore(shown: state.HeadMap, scores: HeadScores) -> None:
         with right:
             evidence.concentration(scores)
             evidence.ranks(scores, state.mask(scores.grid))
-            evidence.recall(shown.model, shown.trials)
+        left, right = st.columns([11, 9], gap="medium")
         with left:
             evidence.table(scores, state.mask(scores.grid))
+        with right:
+            evidence.recall(shown.model, shown.trials)
     evidence.one_head(scores, shown.trials)
+    evidence.origin(shown.record)
 
 
 def about(scores: HeadScores, trials: Sequence[Trial]) -> str:
@@ -72,13 +75,11 @@ def _map(scores: HeadScores) -> None:
             "Select by", list(MODES), default="Click", key="mode", required=True, label_visibility="collapsed"
         )
         st.caption(HINTS[mode or "Click"])
-    figure = charts.head_heatmap(
-        scores, set(state.mask(grid).heads), state.focus(grid), MODES[mode or "Click"], state.drawing()
-    )
+    selected = set(state.mask(grid).heads)
     evidence.shown(
-        figure,
+        charts.head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
         f"{scores.model}-map",
-        lambda: charts.head_rows(scores, set(state.mask(grid).heads)),
+        lambda: charts.head_rows(scores, selected),
         key="map",
         on_select=lambda: _picked(grid),
         selection_mode=("points", "box", "lasso"),
@@ -110,7 +111,7 @@ def _selection(scores: HeadScores, shown: state.HeadMap) -> None:
     selected = state.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"**{len(selected)} of {grid.size} heads selected, {len(selected) / grid.size:.1%}**".replace("%", " %")
+            f"**{len(selected)} of {grid.size:,} heads selected, {len(selected) / grid.size:.1%}**".replace("%", " %")
         )
         st.button(
             "Undo",
@@ -133,7 +134,8 @@ def _selection(scores: HeadScores, shown: state.HeadMap) -> None:
     said = state.said()
     if said:
         st.error(said)
-    st.code(shown.command(*state.rule(grid)), language="bash", wrap_lines=True)
+    long = len(selected) > LONG_COMMAND
+    st.code(shown.command(*state.rule(grid)), language="bash", wrap_lines=True, height=120 if long else "content")
 
 
 def _chips(selected: HeadMask, grid: Grid) -> None:

@@ -8,7 +8,8 @@ import streamlit as st
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>
 @media (max-width: 1150px) {
-  .st-key-beside > div > [data-testid="stColumn"], .st-key-closely > div > [data-testid="stColumn"] {min-width: 100%;}
+  .st-key-beside [data-testid="stColumn"], .st-key-closely [data-testid="stColumn"] {min-width: 100%;}
+  .st-key-beside [data-testid="stColumn"] [data-testid="stColumn"] {min-width: 5rem;}
 }
 .stMainBlockContainer {padding: 2.5rem 3rem 4rem;}
 [data-testid="stMetricValue"] {font-size: 1.6rem;}

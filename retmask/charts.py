@@ -141,7 +141,7 @@ def head_heatmap(
             ),
         ]
     )
-    _style(figure, height=round(cell * grid.n_layers + 84), top=34, bottom=44)
+    _style(figure, height=round(cell * grid.n_layers + 100), top=54, bottom=44)
     figure.update_layout(dragmode=dragmode, hoverdistance=-1, plot_bgcolor=EMPTY, selectionrevision=stamp)
     figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **_ticks(grid.n_heads))
     figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **_ticks(grid.n_layers))
@@ -312,7 +312,7 @@ def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
         lines = [
             f"<b>{head}</b>{' · selected' if head in selected else ''}",
             f"mean {scores.mean[head]:.3f} [{low[head]:.3f}, {high[head]:.3f}]",
-            f"{ordinal(int(scores.rank[head]))} of {scores.grid.size}",
+            f"{ordinal(int(scores.rank[head]))} of {scores.grid.size:,}",
             f"copied in {percent(scores.activation[head])} of {scores.n_trials} trials",
             *([] if group is None else [f"key/value group {group}"]),
         ]

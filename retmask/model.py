@@ -37,8 +37,15 @@ _FIRST_ON_GPU = 2**17  # from an empty cache no mask is stored, so a GPU takes a
 _LATER_ON_GPU = 4096  # later chunks store a mask of chunk x context
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
-_scales: ContextVar[Tensor | None] = ContextVar("scales", default=None)  # [row, layer, head], on the model's device
+_scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
 _attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
+
+
+class Scales(NamedTuple):
+    """What a mask does now: a scale for every head, and the layers in which one is not 1. One row stands for all."""
+
+    values: Float[Tensor, "row layer head"]
+    layers: frozenset[int]
 
 
 class Step(NamedTuple):
@@ -145,7 +152,8 @@ class LensModel:
         """Greedy decoding from a cache of all but the prompts' last tokens: at each step every row's token.
 
         None for a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half
-        of the rows have ended the others go on in a cache of their own, and the one given stays behind.
+        of the rows have ended the others go on in a cache of their own, and the one given stays behind; not where each
+        row has a mask of its own.
         """
         rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is
         room = cache.get_seq_length() + max_new_tokens + 1
@@ -162,7 +170,7 @@ class LensModel:
                 return
             said = {rows[i]: steps[i] for i in alive}
             yield [said.get(row) for row in range(len(last_ids))]
-            if 2 * len(alive) <= len(rows):
+            if 2 * len(alive) <= len(rows) and not _masked_by_row():
                 cache, ids, rows = take(cache, alive, room), ids[alive], [rows[i] for i in alive]
             else:
                 rows = [row if i in alive else -1 for i, row in enumerate(rows)]
@@ -224,8 +232,9 @@ def masked(model: LensModel, masks: Sequence[HeadMask]) -> Iterator[None]:
     ValueError if a head is not on the model's grid.
     """
     arrays = np.stack([mask.array(model.grid) for mask in masks])
-    scales = torch.tensor(arrays, dtype=model.native.dtype, device=model.device)
-    token = _scales.set(scales if (arrays != 1).any() else None)
+    layers = frozenset(np.flatnonzero((arrays != 1).any(axis=(0, 2))).tolist())
+    values = torch.tensor(arrays, dtype=model.native.dtype, device=model.device)
+    token = _scales.set(Scales(values, layers) if layers else None)
     try:
         yield
     finally:
@@ -235,9 +244,16 @@ def masked(model: LensModel, masks: Sequence[HeadMask]) -> Iterator[None]:
 def _scaled(z: Tensor, layer: int) -> Tensor | None:
     """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
     scales = _scales.get()
-    if scales is None or bool((scales[:, layer] == 1).all()):
+    if scales is None or layer not in scales.layers:
         return None
-    return z * scales[:, layer, None, :, None]
+    assert len(scales.values) in (1, len(z)), f"{len(scales.values)} masks for a batch of {len(z)} rows"
+    return z * scales.values[:, layer, None, :, None]
+
+
+def _masked_by_row() -> bool:
+    """Whether masks are in force that tell rows apart."""
+    scales = _scales.get()
+    return scales is not None and len(scales.values) > 1
 
 
 def _watch(bridge: Any, twins: dict[int, Any], grid: Grid) -> None:

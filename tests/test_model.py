@@ -113,6 +113,32 @@ def test_answers_equal_the_plain_loop(model: LensModel) -> None:
         np.testing.assert_array_equal(answer.attended, plain.attended)
 
 
+def test_rows_keep_their_masks_when_others_end() -> None:
+    """Decoded together, each row says what it says alone, also after most rows have ended."""
+    model, prompt = tiny_model("llama"), IDS[0].tolist()
+    masks = [HeadMask(), MASK, HeadMask.of([HeadId(1, 2)]), HeadMask.of([HeadId(0, 0)], 0.3)]
+
+    def texts(chosen: list[HeadMask]) -> list[list[int]]:
+        with masked(model, [HeadMask()] * len(chosen)):
+            cache = stack([model.prefill(prompt[:-1], 40)] * len(chosen), 40)
+        with masked(model, chosen):
+            steps = list(model.decode(cache, [prompt[-1]] * len(chosen), 20))
+        return [[step[row].token_id for step in steps if step[row]] for row in range(len(chosen))]
+
+    free = texts(masks)
+    assert len({tuple(text) for text in free}) == len(masks)
+    model.stop_ids = frozenset({free[0][2], free[2][3]})  # two rows end early
+    together = texts(masks)
+    assert min(map(len, together)) < max(map(len, together))
+    assert together == [texts([mask])[0] for mask in masks]
+
+
+def test_masks_that_do_not_fit_the_batch_are_refused() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad(), masked(model, [MASK, MASK]), pytest.raises(AssertionError, match="2 masks for a batch of 3"):
+        model.native(IDS.repeat(3, 1))
+
+
 def test_answer_ends_at_a_stop_token_and_may_be_empty() -> None:
     model = tiny_model("llama")
     prompt = IDS[0].tolist()
