@@ -111,7 +111,7 @@ def _selection(scores: HeadScores, shown: state.HeadMap) -> None:
     selected = state.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"**{len(selected)} of {grid.size:,} heads selected, {len(selected) / grid.size:.1%}**".replace("%", " %")
+            f"**{len(selected):,} of {grid.size:,} heads selected, {len(selected) / grid.size:.1%}**".replace("%", " %")
         )
         st.button(
             "Undo",

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = "files heads needle runs weights cache memory model retrieval charts pairs dpo suite"
-TORCH = "weights cache memory model pairs dpo suite jobs bench"
+TORCH = "weights cache memory model pairs dpo suite jobs bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "files",

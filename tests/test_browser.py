@@ -1,0 +1,172 @@
+"""The Heads page in a real Chromium: clicks and boxes on the map reach the selection, and a reload keeps it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parent.parent
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+CHIPS = ".st-key-chips .react-aria-ComboBox [data-tag]"
+PLACE = """([layer, head]) => {
+  const plot = [...document.querySelectorAll('.st-key-map .js-plotly-plot')].pop();
+  const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
+  return [box.left + xaxis._offset + xaxis.l2p(head), box.top + yaxis._offset + yaxis.l2p(layer)];
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running app of its own, with no runs in it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("home")
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"RETMASK_HOME": str(folder), "PYTHONPATH": path}
+    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
+    with (folder / "log.txt").open("wb") as log:
+        app = subprocess.Popen(
+            [*command, "--server.headless", "true"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    try:
+        _wait(f"http://127.0.0.1:{port}/_stcore/health", app)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        app.terminate()
+        app.wait(10)
+
+
+def _wait(health: str, app: "subprocess.Popen[bytes]") -> None:
+    for _ in range(120):
+        assert app.poll() is None, "the app ended before it served anything"
+        try:
+            with urllib.request.urlopen(health, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError("the app did not come up within 30 seconds")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chrome = driver.chromium.launch(executable_path=chromium, args=QUIET)
+        yield chrome
+        chrome.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The Heads page, drawn, 1400 pixels wide."""
+    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+    tab.goto(address)
+    drawn(tab)
+    yield tab
+    tab.close()
+
+
+def drawn(page: Any) -> None:
+    page.wait_for_selector(".st-key-map .js-plotly-plot .points", state="attached", timeout=60_000)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
+    page.wait_for_timeout(500)
+
+
+def chips(page: Any) -> list[str]:
+    return list(page.eval_on_selector_all(CHIPS, "tags => tags.map(tag => tag.textContent)"))
+
+
+def place(page: Any, layer: int, head: int) -> tuple[float, float]:
+    x, y = page.evaluate(PLACE, [layer, head])
+    return x, y
+
+
+def click(page: Any, layer: int, head: int, expected: list[str]) -> float:
+    """Click a head and wait for the chips; the seconds that took. The pointer rests first: Plotly wants a hover."""
+    x, y = place(page, layer, head)
+    page.mouse.move(x - 3, y)
+    page.wait_for_timeout(300)
+    page.mouse.move(x, y)
+    page.wait_for_timeout(150)
+    began = time.monotonic()
+    page.mouse.click(x, y)
+    wait_for(page, expected)
+    took = time.monotonic() - began
+    drawn(page)
+    return took
+
+
+def wait_for(page: Any, expected: list[str]) -> None:
+    same = f"names => [...document.querySelectorAll('{CHIPS}')].map(tag => tag.textContent).join() === names"
+    page.wait_for_function(same, arg=",".join(expected), timeout=20_000)
+
+
+def test_clicks_turn_heads_on_and_off_and_a_reload_keeps_them(page: Any) -> None:
+    times = [
+        click(page, 18, 6, ["L18H6"]),
+        click(page, 25, 0, ["L18H6", "L25H0"]),
+        click(page, 18, 6, ["L25H0"]),
+        click(page, 18, 6, ["L18H6", "L25H0"]),
+    ]
+    print("seconds from click to chip:", [round(value, 2) for value in times])
+    page.reload()
+    drawn(page)
+    assert chips(page) == ["L18H6", "L25H0"]
+
+
+def test_shift_click_adds(page: Any) -> None:
+    click(page, 20, 1, ["L20H1"])
+    page.keyboard.down("Shift")
+    click(page, 21, 2, ["L20H1", "L21H2"])
+    page.keyboard.up("Shift")
+
+
+@pytest.mark.parametrize("way", ["Box", "Lasso"])
+def test_box_and_lasso_add_what_they_hold(page: Any, way: str) -> None:
+    click(page, 29, 8, ["L29H8"])
+    page.get_by_role("radio", name=way).click()
+    drawn(page)
+    (left, low), (right, high) = place(page, 22, 3), place(page, 23, 5)
+    corners = [(left - 9, low + 6), (right + 9, low + 6), (right + 9, high - 6), (left - 9, high - 6)]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:3] if way == "Box" else [*corners[1:], corners[0]]:
+        page.mouse.move(*corner, steps=8)
+    page.mouse.up()
+    wait_for(page, ["L22H3", "L22H4", "L22H5", "L23H3", "L23H4", "L23H5", "L29H8"])
+
+
+def test_undo_and_chips_answer_too(page: Any) -> None:
+    click(page, 18, 6, ["L18H6"])
+    click(page, 19, 6, ["L18H6", "L19H6"])
+    page.get_by_role("button", name="Remove L18H6").first.click()
+    wait_for(page, ["L19H6"])
+    page.get_by_role("button", name="Undo").click()
+    wait_for(page, ["L18H6", "L19H6"])
+
+
+def test_a_narrow_window_puts_the_selection_under_the_map(page: Any) -> None:
+    page.set_viewport_size({"width": 800, "height": 1000})
+    page.wait_for_timeout(800)
+    map_box = page.locator(".st-key-map").first.bounding_box()
+    chip_box = page.locator(".st-key-chips").first.bounding_box()
+    assert chip_box["y"] > map_box["y"] + map_box["height"]
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
