@@ -9,10 +9,11 @@ import state
 import streamlit as st
 
 from retmask import charts
-from retmask.heads import HeadScores
-from retmask.jobs import DEFAULT_MODEL, PRESETS, DetectConfig, new_detect, no_map_sentence
+from retmask.jobs import PRESETS, DetectConfig, new_detect, no_map_sentence
 from retmask.needle import load_haystack
 from retmask.runs import Run
+from retmask.scores import HeadScores
+from retmask.weights import BUILT_IN
 
 OTHER = "another model"
 CUSTOM = "custom"
@@ -47,9 +48,7 @@ def form() -> None:
 def _model_and_preset() -> tuple[str, str]:
     left, right = st.columns(2)
     with left:
-        choice = st.selectbox(
-            "Model", [*dict.fromkeys([DEFAULT_MODEL, *state.shipped_maps()]), OTHER], key="detect_model"
-        )
+        choice = st.selectbox("Model", [*BUILT_IN, OTHER], key="detect_model")
         if choice == OTHER:
             choice = st.text_input(
                 "Folder or Hub id", key="detect_path", placeholder="HuggingFaceTB/SmolLM2-360M-Instruct"

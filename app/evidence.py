@@ -11,8 +11,9 @@ import state
 import streamlit as st
 
 from retmask import charts
-from retmask.heads import HeadId, HeadMask, HeadScores
+from retmask.heads import HeadId, HeadMask
 from retmask.retrieval import Trial
+from retmask.scores import HeadScores
 
 CONFIG = {
     "displaylogo": False,

@@ -8,8 +8,9 @@ import state
 import streamlit as st
 
 from retmask import charts
-from retmask.heads import THRESHOLD, TOP_SHARE, Grid, HeadId, HeadMask, HeadScores, share_count
+from retmask.heads import Grid, HeadId, HeadMask, share_count
 from retmask.retrieval import Trial
+from retmask.scores import THRESHOLD, TOP_SHARE, HeadScores
 
 MODES = {"Click": "pan", "Box": "select", "Lasso": "lasso"}
 COUNTING = {"set": "each needle token counts once", "steps": "counted at every step, as in the published code"}

@@ -16,10 +16,11 @@ import numpy as np
 import streamlit as st
 
 from retmask.files import home, shipped
-from retmask.heads import Grid, HeadId, HeadMask, HeadScores
+from retmask.heads import Grid, HeadId, HeadMask
 from retmask.jobs import DEFAULT_MODEL
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run, run_path
+from retmask.scores import HeadScores
 
 MOST_NAMED = 40  # heads that are spelt out in the URL; more go as a bit map
 Stamp = tuple[tuple[int, int], ...]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from retmask.heads import THRESHOLD, Grid, HeadId, HeadScores
+from retmask.heads import Grid, HeadId
+from retmask.scores import THRESHOLD, HeadScores
 
 if TYPE_CHECKING:
     from retmask.retrieval import Trial

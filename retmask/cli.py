@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from retmask import jobs
-from retmask.heads import THRESHOLD, HeadMask, HeadScores
+from retmask.heads import HeadMask
 from retmask.needle import load_needles
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
+from retmask.scores import THRESHOLD, HeadScores
 
 app = typer.Typer(
     help="Find the attention heads that copy from the context.",
@@ -198,7 +200,8 @@ def bench_detect(
 
 @app.command(hidden=True)
 def worker(folder: Path) -> None:
-    """Do a queued run: what the page starts."""
+    """Do a queued run: what the page starts. The page goes first where both want the processor."""
+    os.nice(5)
     jobs.work(Run.open(folder))
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retmask.files import append_line, sha256_text
-from retmask.heads import Grid, HeadScores
+from retmask.heads import Grid
 from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import Counting, Trial, collect_scores, read_trials, run_trials, stable_for
 from retmask.runs import Run
+from retmask.scores import HeadScores
 
 if TYPE_CHECKING:
     from retmask.model import LensModel

@@ -13,22 +13,20 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
-from retmask.heads import Grid, HeadMask
+from retmask.heads import Grid
+from retmask.hooks import masked_by_row, reading, watch
 from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, free_bytes
 from retmask.weights import Source, read_config, resolve
 
@@ -36,16 +34,6 @@ PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two 
 _FIRST_ON_GPU = 2**17  # from an empty cache no mask is stored, so a GPU takes all that 11 GiB of activations allow
 _LATER_ON_GPU = 4096  # later chunks store a mask of chunk x context
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
-
-_scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
-_attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
-
-
-class Scales(NamedTuple):
-    """What a mask does now: a scale for every head, and the layers in which one is not 1. One row stands for all."""
-
-    values: Float[Tensor, "row layer head"]
-    layers: frozenset[int]
 
 
 class Step(NamedTuple):
@@ -170,7 +158,7 @@ class LensModel:
                 return
             said = {rows[i]: steps[i] for i in alive}
             yield [said.get(row) for row in range(len(last_ids))]
-            if 2 * len(alive) <= len(rows) and not _masked_by_row():
+            if 2 * len(alive) <= len(rows) and not masked_by_row():
                 cache, ids, rows = take(cache, alive, room), ids[alive], [rows[i] for i in alive]
             else:
                 rows = [row if i in alive else -1 for i, row in enumerate(rows)]
@@ -210,79 +198,6 @@ class LensModel:
         with reading() as read:
             self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
         return torch.stack([read[layer] for layer in range(grid.n_layers)]).permute(1, 3, 0, 2).cpu().numpy()
-
-
-@contextmanager
-def reading() -> Iterator[dict[int, Tensor]]:
-    """While open, passes through a bridge in this thread leave here, by layer, what each head attends to most."""
-    token = _attended.set({})
-    try:
-        read = _attended.get()
-        assert read is not None
-        yield read
-    finally:
-        _attended.reset(token)
-
-
-@contextmanager
-def masked(model: LensModel, masks: Sequence[HeadMask]) -> Iterator[None]:
-    """While open, passes in this thread scale heads as the masks say: one mask a batch row, or one for all rows.
-
-    Where every head keeps its scale of 1 nothing is computed, so an empty mask is the unmasked model bit for bit.
-    ValueError if a head is not on the model's grid.
-    """
-    arrays = np.stack([mask.array(model.grid) for mask in masks])
-    layers = frozenset(np.flatnonzero((arrays != 1).any(axis=(0, 2))).tolist())
-    values = torch.tensor(arrays, dtype=model.native.dtype, device=model.device)
-    token = _scales.set(Scales(values, layers) if layers else None)
-    try:
-        yield
-    finally:
-        _scales.reset(token)
-
-
-def _scaled(z: Tensor, layer: int) -> Tensor | None:
-    """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
-    scales = _scales.get()
-    if scales is None or layer not in scales.layers:
-        return None
-    assert len(scales.values) in (1, len(z)), f"{len(scales.values)} masks for a batch of {len(z)} rows"
-    return z * scales.values[:, layer, None, :, None]
-
-
-def _masked_by_row() -> bool:
-    """Whether masks are in force that tell rows apart."""
-    scales = _scales.get()
-    return scales is not None and len(scales.values) > 1
-
-
-def _watch(bridge: Any, twins: dict[int, Any], grid: Grid) -> None:
-    """Put the permanent hooks in: they act only where a `reading` or `masked` is open in the calling thread.
-
-    Hooks added and removed around a call would act on other threads' passes too. `twins` maps the id of a module under
-    the bridge to the native module that shares its weights.
-    """
-    for layer, block in enumerate(bridge.blocks):
-        block.attn.hook_pattern.add_perma_hook(partial(_read_pattern, layer=layer))
-        block.attn.hook_z.add_perma_hook(partial(_scale_z, layer=layer))
-        o_proj = twins[id(block.attn.o.original_component)]
-        o_proj.register_forward_pre_hook(partial(_scale_native, layer=layer, n_heads=grid.n_heads))
-
-
-def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, layer: int) -> None:
-    read = _attended.get()
-    if read is not None:
-        read[layer] = pattern.argmax(-1)
-
-
-def _scale_z(z: Float[Tensor, "row pos head dim"], hook: Any, layer: int) -> Tensor | None:
-    return _scaled(z, layer)
-
-
-def _scale_native(module: Any, args: tuple[Tensor, ...], layer: int, n_heads: int) -> tuple[Tensor] | None:
-    z = args[0]
-    scaled = _scaled(z.unflatten(-1, (n_heads, -1)), layer)
-    return None if scaled is None else (scaled.flatten(-2),)
 
 
 def load(
@@ -349,7 +264,7 @@ def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> Le
         stop_ids=_stop_ids(native, tokenizer),
     )
     native.set_attn_implementation(_attention(model))
-    _watch(bridge, twins, model.grid)
+    watch(bridge, twins, model.grid.n_heads)
     model.parity = _parity(model)
     return model
 

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from retmask.files import read_lines
-from retmask.heads import Grid, HeadId, HeadScores
+from retmask.heads import Grid, HeadId
 from retmask.needle import Haystack, NeedlePrompt, NeedleTask, Scored, recall
+from retmask.scores import HeadScores
 
 if TYPE_CHECKING:
     from retmask.model import Answer, LensModel

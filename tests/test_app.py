@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from retmask import cli
 from retmask.files import shipped
-from retmask.heads import Grid, HeadId, HeadMask, HeadScores
+from retmask.heads import Grid, HeadId, HeadMask
 from retmask.jobs import DetectConfig
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
+from retmask.scores import HeadScores
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 BEST = HeadScores.load(shipped("maps", "smollm2-135m"))

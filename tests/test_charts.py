@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from retmask import charts
-from retmask.heads import Grid, HeadId, HeadScores
+from retmask.heads import Grid, HeadId
 from retmask.retrieval import Trial
+from retmask.scores import HeadScores
 
 EVIL = '<a href="http://example.org">x</a>\n'
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retmask.heads import HeadScores
 from retmask.jobs import DetectConfig
 from retmask.retrieval import read_trials
+from retmask.scores import HeadScores
 
 COMMAND = [sys.executable, "-m", "retmask.cli"]
 

@@ -6,11 +6,13 @@ import torch
 
 from retmask.bench import plain_answer, plain_score, plain_view
 from retmask.files import shipped
-from retmask.heads import HeadMask, HeadScores
+from retmask.heads import HeadMask
+from retmask.hooks import masked
 from retmask.jobs import DetectConfig
-from retmask.model import LensModel, masked
+from retmask.model import LensModel
 from retmask.needle import load_haystack
 from retmask.retrieval import run_trials
+from retmask.scores import HeadScores
 
 LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sliding window of 512
 

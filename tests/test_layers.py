@@ -7,19 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BELOW_JOBS = "files heads needle runs weights cache memory model retrieval charts pairs dpo suite"
-TORCH = "weights cache memory model pairs dpo suite jobs bench analyses"
+BELOW_JOBS = "files heads scores needle runs weights cache memory hooks model retrieval charts pairs dpo suite"
+TORCH = "weights cache memory hooks model pairs dpo suite jobs bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
-    "heads": "files",
+    "heads": "",
+    "scores": "files heads",
     "needle": "files",
     "runs": "files",
-    "charts": "heads",
+    "charts": "heads scores",
     "weights": "files",
     "cache": "",
     "memory": "files cache weights",
-    "model": "files heads weights cache memory",
-    "retrieval": "files heads needle",
+    "hooks": "heads",
+    "model": "files heads weights cache memory hooks",
+    "retrieval": "files heads scores needle",
     "pairs": "files heads",
     "dpo": "files pairs",
     "suite": "files needle",
@@ -100,7 +102,7 @@ BROKEN = [
     ("analyses", "from app import state"),
 ]
 KEPT = [
-    ("heads", "import numpy as np\nfrom retmask.files import write_atomic"),
+    ("scores", "import numpy as np\nfrom retmask.files import write_atomic"),
     ("needle", "if TYPE_CHECKING:\n    from retmask.model import LensModel"),
     ("cli", "from retmask import __version__, jobs"),
     ("app", "import retmask, streamlit\nfrom app import state\nfrom retmask.heads import HeadMask"),

@@ -14,8 +14,9 @@ import retmask
 from retmask.bench import plain_answer, plain_view
 from retmask.cache import longest_shared, new_cache, shared, stack
 from retmask.heads import Grid, HeadId, HeadMask
+from retmask.hooks import masked, reading
 from retmask.memory import Estimate, check_fit, estimate
-from retmask.model import LensModel, masked, reading
+from retmask.model import LensModel
 from retmask.weights import resolve
 
 IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])

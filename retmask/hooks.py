@@ -1,0 +1,103 @@
+"""Reading attention patterns and masking heads, on either view of a model, without disturbing anybody else.
+
+The hooks are put in once and stay. They act only where the calling thread has a `reading` or a `masked` open: hooks
+that are added and removed around a call would act on other threads' passes too.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from retmask.heads import HeadMask
+
+if TYPE_CHECKING:
+    from retmask.model import LensModel
+
+_scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
+_attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
+
+
+class Scales(NamedTuple):
+    """What a mask does now: a scale for every head, and the layers in which one is not 1. One row stands for all."""
+
+    values: Float[Tensor, "row layer head"]
+    layers: frozenset[int]
+
+
+@contextmanager
+def reading() -> Iterator[dict[int, Tensor]]:
+    """While open, passes through a bridge in this thread leave here, by layer, what each head attends to most."""
+    token = _attended.set({})
+    try:
+        read = _attended.get()
+        assert read is not None
+        yield read
+    finally:
+        _attended.reset(token)
+
+
+@contextmanager
+def masked(model: "LensModel", masks: Sequence[HeadMask]) -> Iterator[None]:
+    """While open, passes in this thread scale heads as the masks say: one mask a batch row, or one for all rows.
+
+    Where every head keeps its scale of 1 nothing is computed, so an empty mask is the unmasked model bit for bit.
+    ValueError if a head is not on the model's grid.
+    """
+    arrays = np.stack([mask.array(model.grid) for mask in masks])
+    layers = frozenset(np.flatnonzero((arrays != 1).any(axis=(0, 2))).tolist())
+    values = torch.tensor(arrays, dtype=model.native.dtype, device=model.device)
+    token = _scales.set(Scales(values, layers) if layers else None)
+    try:
+        yield
+    finally:
+        _scales.reset(token)
+
+
+def _scaled(z: Tensor, layer: int) -> Tensor | None:
+    """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
+    scales = _scales.get()
+    if scales is None or layer not in scales.layers:
+        return None
+    assert len(scales.values) in (1, len(z)), f"{len(scales.values)} masks for a batch of {len(z)} rows"
+    return z * scales.values[:, layer, None, :, None]
+
+
+def masked_by_row() -> bool:
+    """Whether masks are in force that tell rows apart."""
+    scales = _scales.get()
+    return scales is not None and len(scales.values) > 1
+
+
+def watch(bridge: Any, twins: dict[int, Any], n_heads: int) -> None:
+    """Put the permanent hooks in.
+
+    `twins` maps the id of a module under the bridge to the native module that shares its weights.
+    """
+    for layer, block in enumerate(bridge.blocks):
+        block.attn.hook_pattern.add_perma_hook(partial(_read_pattern, layer=layer))
+        block.attn.hook_z.add_perma_hook(partial(_scale_z, layer=layer))
+        o_proj = twins[id(block.attn.o.original_component)]
+        o_proj.register_forward_pre_hook(partial(_scale_native, layer=layer, n_heads=n_heads))
+
+
+def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, layer: int) -> None:
+    read = _attended.get()
+    if read is not None:
+        read[layer] = pattern.argmax(-1)
+
+
+def _scale_z(z: Float[Tensor, "row pos head dim"], hook: Any, layer: int) -> Tensor | None:
+    return _scaled(z, layer)
+
+
+def _scale_native(module: Any, args: tuple[Tensor, ...], layer: int, n_heads: int) -> tuple[Tensor] | None:
+    z = args[0]
+    scaled = _scaled(z.unflatten(-1, (n_heads, -1)), layer)
+    return None if scaled is None else (scaled.flatten(-2),)

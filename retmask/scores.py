@@ -1,0 +1,241 @@
+"""Retrieval scores of all heads: their files, ranks, intervals, and how concentrated they are. No model, no torch."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from retmask.files import write_atomic
+from retmask.heads import Grid, HeadId, share_count
+
+THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
+TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
+MAX_FILE_BYTES = 64 * 2**20
+
+
+class Interval(NamedTuple):
+    """A 95 % bootstrap interval of every head's mean score."""
+
+    low: Float[np.ndarray, "layer head"]
+    high: Float[np.ndarray, "layer head"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """Retrieval scores of every head in every successful trial.
+
+    `values` are at least 0; with set counting at most 1, with the public code's per-step counting a position
+    copied twice counts twice. At least one trial. `counting` is "set", "steps", or "unknown" for foreign files.
+    """
+
+    model: str
+    values: Float[np.ndarray, "trial layer head"]
+    counting: str = "unknown"
+    n_kv_heads: int | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The size of the head grid."""
+        return Grid(self.values.shape[1], self.values.shape[2], self.n_kv_heads)
+
+    @property
+    def n_trials(self) -> int:
+        """How many successful trials there are."""
+        return len(self.values)
+
+    @cached_property
+    def mean(self) -> Float[np.ndarray, "layer head"]:
+        """The mean score over successful trials."""
+        return np.asarray(self.values.mean(axis=0))
+
+    @cached_property
+    def activation(self) -> Float[np.ndarray, "layer head"]:
+        """The share of trials (0-1) in which the head copied at all (Wu et al. 2024, «activation frequency»)."""
+        return np.asarray((self.values > 0).mean(axis=0))
+
+    @cached_property
+    def _resampled(self) -> Float[np.ndarray, "draw layer head"]:
+        """Means of 1,000 bootstrap draws of the trials, always the same draws."""
+        n = self.n_trials
+        counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000)
+        return np.asarray(counts @ self.values.reshape(n, -1) / n).reshape(1000, *self.mean.shape)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The 95 % percentile-bootstrap interval of the mean, over trials."""
+        low, high = np.quantile(self._resampled, [0.025, 0.975], axis=0)
+        return Interval(np.minimum(low, self.mean), np.maximum(high, self.mean))
+
+    @cached_property
+    def order(self) -> Int[np.ndarray, "rank two"]:
+        """All heads as (layer, head), best mean first; equal means in order of layer and head."""
+        flat = np.argsort(-self.mean.ravel(), kind="stable")
+        return np.stack(np.unravel_index(flat, self.mean.shape), axis=1)
+
+    @cached_property
+    def rank(self) -> Int[np.ndarray, "layer head"]:
+        """Every head's place in `order`, from 1."""
+        out = np.empty(self.mean.shape, dtype=int)
+        out[self.order[:, 0], self.order[:, 1]] = np.arange(1, self.mean.size + 1)
+        return out
+
+    def top(self, k: int) -> tuple[HeadId, ...]:
+        """The `k` best heads by mean score, best first."""
+        return tuple(HeadId(int(layer), int(head)) for layer, head in self.order[: max(0, k)])
+
+    def top_share(self, share: float = TOP_SHARE) -> tuple[HeadId, ...]:
+        """The best `share` (0-1) of all heads, best first."""
+        return self.top(share_count(self.grid.size, share))
+
+    def above(self, threshold: float = THRESHOLD) -> tuple[HeadId, ...]:
+        """The heads whose mean is at least `threshold`, best first."""
+        return self.top(int((self.mean >= threshold).sum()))
+
+    def stability(self, share: float = TOP_SHARE) -> float:
+        """How surely the trials so far tell the top heads (0-1).
+
+        The mean overlap of the top `share` with the top of bootstrap draws of the trials; 1 means that any
+        such draw names the same heads.
+        """
+        k = share_count(self.grid.size, share)
+        top = {layer * self.grid.n_heads + head for layer, head in self.top(k)}
+        drawn = np.argsort(-self._resampled.reshape(1000, -1), axis=1, kind="stable")[:, :k]
+        return float(np.isin(drawn, list(top)).mean())
+
+    def concentration(self) -> dict[str, float | int | None]:
+        """How few heads hold the scores; None where all scores are 0. `concentration_of` defines the figures."""
+        return concentration_of(self.mean)
+
+    def check_grid(self, grid: Grid, model: str) -> None:
+        """ValueError if these scores cannot belong to a model of that grid."""
+        if self.values.shape[1:] != (grid.n_layers, grid.n_heads):
+            raise ValueError(
+                f"these scores are for {self.grid} heads and {model} has {grid}: open scores of that model"
+            )
+
+    def to_json(self) -> str:
+        """The published score format: one line, `{"layer-head": [one score per successful trial]}`."""
+        columns = np.round(self.values, 6).transpose(1, 2, 0)
+        return json.dumps({head.key: columns[head].tolist() for head in self.grid.heads()})
+
+    def save(self, path: Path) -> None:
+        """Write the published score format, atomically."""
+        write_atomic(path, self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> "HeadScores":
+        """Scores from a published file, or from a file or folder that `retmask detect` wrote.
+
+        ValueError, one sentence, for what is not such a file.
+        """
+        path = Path(path).expanduser()
+        file = path / "scores.json" if path.is_dir() else path
+        if not file.is_file():
+            raise ValueError(f"there is no score file at {file}: give a scores.json or a folder that holds one")
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"{file.name} is larger than 64 MiB: that is no score file")
+        scores = cls.from_json(file.read_bytes(), name=file.stem)
+        about = _manifest(file.parent / "run.json")
+        grid = about.get("head_grid")
+        if file.name != "scores.json" or not isinstance(grid, dict):
+            return scores
+        return cls(
+            str(about.get("model", scores.model)),
+            scores.values,
+            str(about.get("counting", "unknown")),
+            grid.get("n_kv_heads"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, name: str) -> "HeadScores":
+        """Scores from the text of a score file; `name` stands for the model. ValueError, one sentence, if malformed."""
+        try:
+            raw = json.loads(text, object_pairs_hook=_no_repeats)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name} is not JSON ({error}): a score file is one JSON object") from None
+        except RecursionError:
+            raise ValueError(f"{name} is nested too deeply to be a score file") from None
+        return cls(name, _values(raw, name))
+
+
+def concentration_of(mean: Float[np.ndarray, "layer head"]) -> dict[str, float | int | None]:
+    """Figures of how few heads hold the mass of a map of mean scores.
+
+    - `above_0.1`: heads with a mean of at least 0.1 (Wu et al. 2024).
+    - `gini`: 0 = all heads equal, (n-1)/n = one head has all.
+    - `top_5pct_share`: the best 5 % of heads' part of the sum, 0-1.
+    - `effective_heads`: exp of the Shannon entropy of the scores taken as shares, 1 to n.
+
+    The last three are None where every score is 0.
+    """
+    x: Float[np.ndarray, " head"] = np.sort(mean.ravel().astype(np.float64))
+    n, total = x.size, float(x.sum())
+    out: dict[str, float | int | None] = {"n_heads": n, "above_0.1": int((x >= THRESHOLD).sum())}
+    if total <= 0:
+        return out | {"gini": None, "top_5pct_share": None, "effective_heads": None}
+    p = x / total
+    p = p[p > 0]  # after the division, which can make a tiny score 0
+    ranks = np.arange(1, n + 1)
+    return out | {
+        "gini": float(((2 * ranks - n - 1) * x).sum() / (n * total)),
+        "top_5pct_share": float(x[-share_count(n, TOP_SHARE) :].sum() / total),
+        "effective_heads": float(np.exp(-(p * np.log(p)).sum())),
+    }
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The run.json beside a score file, empty where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _no_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {twice!r} stands twice: each head may stand once")
+    return out
+
+
+def _values(raw: Any, name: str) -> Float[np.ndarray, "trial layer head"]:
+    """Check what a score file holds and lay it on the grid."""
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError(f'{name} holds no scores: a score file is one JSON object {{"layer-head": [scores]}}')
+    columns: dict[HeadId, list[float]] = {}
+    for key, column in raw.items():
+        if not re.fullmatch(r"\d{1,4}-\d{1,4}", key) or HeadId.parse(key).key != key:
+            raise ValueError(f'{name}: key {key[:40]!r} is not a head: keys are "layer-head", such as "15-30"')
+        columns[HeadId.parse(key)] = _column(column, key, name)
+    lengths = {len(column) for column in columns.values()}
+    if lengths == {0}:
+        raise ValueError(f"{name} holds no successful trial: every list is empty")
+    if len(lengths) > 1:
+        raise ValueError(f"{name} is ragged: lists of {min(lengths)} and of {max(lengths)} scores stand side by side")
+    grid = Grid(max(head.layer for head in columns) + 1, max(head.head for head in columns) + 1)
+    if grid.size != len(columns):
+        missing = next(head for head in grid.heads() if head not in columns) if grid.size < 10**6 else "most heads"
+        raise ValueError(f"{name} has {len(columns)} heads of a {grid} grid: {missing} is missing")
+    stacked = np.array([columns[head] for head in grid.heads()])
+    return stacked.T.reshape(-1, grid.n_layers, grid.n_heads)
+
+
+def _column(column: Any, key: str, name: str) -> list[float]:
+    if not isinstance(column, list):
+        raise ValueError(f"{name}: {key} is not a list: each head has a list with one score per trial")
+    for value in column:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}: {key} holds {str(value)[:20]}, which is not a finite number")
+        if value < 0:
+            raise ValueError(f"{name}: {key} holds {value}: scores cannot be negative")
+    return [float(value) for value in column]
