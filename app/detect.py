@@ -9,15 +9,15 @@ import state
 import streamlit as st
 
 from retmask import charts
+from retmask.files import home
 from retmask.jobs import PRESETS, DetectConfig, new_detect, no_map_sentence
 from retmask.needle import load_haystack
 from retmask.runs import Run
-from retmask.scores import HeadScores
+from retmask.scores import FEWEST_TRIALS, HeadScores
 from retmask.weights import BUILT_IN
 
 OTHER = "another model"
 CUSTOM = "custom"
-FEW = 3  # successful trials; bootstrap draws of fewer say nothing
 
 
 def form() -> None:
@@ -220,7 +220,8 @@ def condition(shown: state.HeadMap) -> None:
     elif status == "cancelled":
         _, text = progress(run)
         st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
-        st.button("Continue it", on_click=_again, args=(run,), key="continue")
+        if _ours(run):
+            st.button("Continue it", on_click=_again, args=(run,), key="continue")
     if shown.scores is None and (shown.trials or status == "success"):
         _no_map(shown)
 
@@ -234,8 +235,8 @@ def _so_far(run: Run, scores: HeadScores | None) -> None:
         return
     n = scores.n_trials
     stable = f"stability of its top 5 %: {charts.percent(round(scores.stability(), 2))}"
-    if n < FEW:
-        stable = f"how stable its top 5 % is can be said from {FEW} trials on"
+    if n < FEWEST_TRIALS:
+        stable = f"how stable its top 5 % is can be said from {FEWEST_TRIALS} trials on"
     st.info(f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}.", icon=":material/hourglass_top:")
 
 
@@ -247,7 +248,13 @@ def _failed(run: Run) -> None:
     if log:
         with st.expander("The end of its log"):
             st.code(log, language=None)
-    st.button("Try again", on_click=_again, args=(run,), key="again", help="finished trials are kept")
+    if _ours(run):
+        st.button("Try again", on_click=_again, args=(run,), key="again", help="finished trials are kept")
+
+
+def _ours(run: Run) -> bool:
+    """Whether the run lies among this app's own. A folder from elsewhere is looked at, never worked on."""
+    return run.path.resolve().parent == home() / "runs"
 
 
 def _again(run: Run) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from retmask.heads import HeadMask
 from retmask.needle import load_needles
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
-from retmask.scores import THRESHOLD, HeadScores
+from retmask.scores import FEWEST_TRIALS, THRESHOLD, HeadScores
 
 app = typer.Typer(
     help="Find the attention heads that copy from the context.",
@@ -74,23 +75,22 @@ def detect(
         "adapter": adapter,
         "device": device,
         "dtype": dtype,
-        "trust_remote_code": trust_remote_code,
     }
     changes |= {"lengths": _numbers(lengths, int, "--lengths")} if lengths else {}
     changes |= {"depths": _numbers(depths, float, "--depths")} if depths else {}
     if n_needles or needles:
         changes["n_needles"] = n_needles or len(load_needles(Path(needles)))
     run = jobs.new_detect(jobs.DetectConfig.preset(preset, **changes), out_dir)
-    _follow(run)
+    _follow(run, trust_remote_code)
     _report(run)
 
 
-def _follow(run: Run) -> None:
+def _follow(run: Run, trust_remote_code: bool) -> None:
     """Do a detection in this process, with progress on the terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         line = bar.add_task(f"loading {run.record['config']['model']}", total=None)
-        for step in jobs.detect(run):
+        for step in jobs.detect(run, trust_remote_code):
             left = "" if step.eta is None else f", {step.eta:.0f} s left"
             says = f"{step.found} of {step.done} trials found the needle{left}"
             bar.update(line, completed=step.done, total=step.total, description=says)
@@ -107,6 +107,9 @@ def _report(run: Run) -> None:
             typer.echo(f"  {trial.context_tokens} tokens, depth {trial.depth:g}: {trial.response[:100]!r}")
         raise typer.Exit(1)
     _print_heads(scores, scores.top(10), THRESHOLD, trials)
+    record = run.record
+    parity = f"the two views of the model differ by {record['parity']:.1e} in their logits at most"
+    typer.echo(f"{record['dtype']} on {record['device']}, {record['attention']}; {parity}")
     typer.echo(f"written to {run.path}")
 
 
@@ -121,6 +124,9 @@ def heads(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""
+    trials = read_trials(file_or_dir) if file_or_dir.is_dir() else []
+    if trials and not (file_or_dir / "scores.json").exists():
+        raise ValueError(jobs.no_map_sentence(trials))
     scores = HeadScores.load(file_or_dir)
     if threshold < 0 or top < 0 or random < 0:
         raise ValueError("--threshold, --top and --random cannot be negative")
@@ -136,7 +142,7 @@ def heads(
         listed = tuple(sorted(named.heads, key=lambda head: int(scores.rank[head])))
     level = THRESHOLD if math.isnan(threshold) else threshold
     if not as_json:
-        return _print_heads(scores, listed, level, read_trials(file_or_dir) if file_or_dir.is_dir() else [])
+        return _print_heads(scores, listed, level, trials)
     typer.echo(json.dumps({"heads": [_row(scores, head) for head in listed], "concentration": scores.concentration()}))
 
 
@@ -164,6 +170,7 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
     if figures["gini"] is not None:
         share = f"top 5 % of heads hold {figures['top_5pct_share']:.1%} of the score"
         out.print(f"Gini {figures['gini']:.3f}, {share}, effective number of heads {figures['effective_heads']:.1f}")
+    if scores.n_trials >= FEWEST_TRIALS:
         out.print(
             f"stability of the top 5 % {scores.stability():.0%}: how far bootstrap draws of the trials agree on it"
         )
@@ -202,6 +209,8 @@ def bench_detect(
 def worker(folder: Path) -> None:
     """Do a queued run: what the page starts. The page goes first where both want the processor."""
     os.nice(5)
+    with suppress(OSError):  # where memory runs out, the kernel ends this and not the app
+        Path("/proc/self/oom_score_adj").write_text("1000")
     jobs.work(Run.open(folder))
 
 

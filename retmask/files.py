@@ -12,7 +12,7 @@ from typing import Any
 
 def home() -> Path:
     """The folder for converted models and runs: `RETMASK_HOME`, by default `~/.cache/retmask`."""
-    return Path(os.environ.get("RETMASK_HOME") or Path.home() / ".cache" / "retmask").expanduser()
+    return Path(os.environ.get("RETMASK_HOME") or Path.home() / ".cache" / "retmask").expanduser().resolve()
 
 
 def shipped(*parts: str) -> Path:

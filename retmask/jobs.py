@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retmask.files import append_line, sha256_text
+from retmask.files import append_line, sha256, sha256_text
 from retmask.heads import Grid
 from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import Counting, Trial, collect_scores, read_trials, run_trials, stable_for
@@ -37,7 +37,7 @@ def _steps(n: int) -> tuple[float, ...]:
 
 
 PRESETS = {
-    "quick": Preset(3, (256, 512), (0.0, 0.5, 1.0), "a first map within a minute on two CPU cores"),
+    "quick": Preset(3, (384, 768), (0.0, 0.5, 1.0), "a first map within a minute on two CPU cores"),
     "laptop": Preset(3, (512, 1024, 2048), _steps(5), "a map to work with, some minutes on two CPU cores"),
     "paper": Preset(3, tuple(range(250, 5001, 250)), _steps(10), "the published grid of 600 trials, for a GPU"),
 }
@@ -64,7 +64,6 @@ class DetectConfig:
     adapter: str = ""
     device: str = ""
     dtype: str = ""
-    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", tuple(dict.fromkeys(int(length) for length in self.lengths)))
@@ -99,8 +98,9 @@ class DetectConfig:
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks in the order in which they run. ValueError if there are fewer needles than asked for."""
         needles = load_needles(Path(self.needles) if self.needles else None)
-        if self.needles and self.n_needles > len(needles):
-            raise ValueError(f"{self.needles} holds {len(needles)} needles, {self.n_needles} were asked for")
+        if self.n_needles > len(needles):
+            whose = self.needles or "the file that comes with the project"
+            raise ValueError(f"{whose} holds {len(needles)} needles and {self.n_needles} were asked for: choose fewer")
         return needle_grid(needles[: self.n_needles], self.lengths, self.depths, self.whole_needle)
 
     @property
@@ -111,8 +111,15 @@ class DetectConfig:
         out = ["retmask", "detect", self.model]
         if name and name != "laptop":
             out += ["--preset", name]
+        if name and self.needles:  # else the command line takes all of the file
+            out += ["--n-needles", str(self.n_needles)]
         if not name:
-            out += ["--lengths", ",".join(map(str, self.lengths)), "--depths", ",".join(f"{d:g}" for d in self.depths)]
+            out += [
+                "--lengths",
+                ",".join(map(str, self.lengths)),
+                "--depths",
+                ",".join(repr(d).removesuffix(".0") for d in self.depths),
+            ]
             out += ["--n-needles", str(self.n_needles)]
         for field in fields(self):
             value = getattr(self, field.name)
@@ -155,22 +162,23 @@ def new_detect(config: DetectConfig, out: Path | None = None) -> Run:
     return run
 
 
-def detect(run: Run) -> Iterator[DetectProgress]:
+def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress]:
     """Do what a detection's run says, or the rest of it; yields after every batch of trials.
 
     Each trial is in trials.jsonl before the next batch starts, and scores.json (present once a trial has found its
-    needle) follows. A run whose model has changed since it began is refused with ValueError.
+    needle) follows. A run whose model has changed since it began is refused with ValueError. Whether the model's own
+    code may run is never read from the folder: that may come from anybody.
     """
+    if run.status == "success":
+        return
     config = DetectConfig.from_record(run.record["config"])
     tasks, haystack = config.tasks(), load_haystack(config.haystack)
-    trials = read_trials(run.path)
-    done = {trial.key for trial in trials}
-    left = [task for task in tasks if task.key not in done]
-    if not left and run.status == "success":
-        return
     with run.working():
+        trials = read_trials(run.path)
+        done = {trial.key for trial in trials}
+        left = [task for task in tasks if task.key not in done]
         run.report(stage="loading", done=len(trials), total=len(tasks))
-        model = _load(config)
+        model = _load(config, trust_remote_code)
         _describe(run, config, model, haystack, tasks)
         began, spent = time.monotonic(), 0
         ahead = sum(task.context_tokens for task in left)
@@ -194,7 +202,7 @@ def detect(run: Run) -> Iterator[DetectProgress]:
         run.update(found=sum(trial.success for trial in trials), done=len(trials))
 
 
-def _load(config: DetectConfig) -> "LensModel":
+def _load(config: DetectConfig, trust_remote_code: bool) -> "LensModel":
     from retmask.model import load  # torch takes seconds to import, and only a worker needs it
 
     return load(
@@ -204,7 +212,7 @@ def _load(config: DetectConfig) -> "LensModel":
         device=config.device or None,
         dtype=config.dtype or None,
         context_tokens=max(config.lengths),
-        trust_remote_code=config.trust_remote_code,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -215,6 +223,7 @@ def _describe(run: Run, config: DetectConfig, model: "LensModel", haystack: Hays
         "model": model.name,
         "revision": model.revision,
         "sha256": model.sha256,
+        "adapter_sha256": sha256(Path(config.adapter) / "adapter_model.safetensors") if config.adapter else None,
         "needles_sha256": sha256_text(texts),
         "haystack": {"name": haystack.name, "sha256": haystack.sha256},
         "dtype": model.dtype_name,
@@ -259,7 +268,6 @@ def no_map_sentence(trials: list[Trial]) -> str:
 
 
 KINDS: dict[str, Any] = {"detect": detect}
-Kind = Literal["detect"]
 
 
 def work(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Whether a model fits, known from its config before anything of it is loaded; where it goes and in what type."""
 
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import psutil
@@ -25,8 +26,8 @@ class Estimate(NamedTuple):
 
     @property
     def needed_bytes(self) -> int:
-        """Weights and cache, and a fifth more to work with."""
-        return int(_WORKING_ROOM * (self.weights_bytes + self.cache_bytes))
+        """Weights, two caches (a prompt and what it shares with others), and a fifth more to work with."""
+        return int(_WORKING_ROOM * (self.weights_bytes + 2 * self.cache_bytes))
 
     @property
     def fits(self) -> bool:
@@ -38,13 +39,13 @@ class Estimate(NamedTuple):
         """What it needs, what there is and, where that is too little, what to choose instead."""
         says = (
             f"{self.name} at {self.context_tokens:,} tokens needs about {_gib(self.needed_bytes)} "
-            f"({_gib(self.weights_bytes)} of {self.dtype} weights, {_gib(self.cache_bytes)} of cache) "
+            f"({_gib(self.weights_bytes)} of {self.dtype} weights, twice {_gib(self.cache_bytes)} of cache) "
             f"and {_gib(self.free_bytes)} is free on {self.place}"
         )
         if self.fits:
             return says + "."
         left = self.free_bytes / _WORKING_ROOM - self.weights_bytes
-        tokens = int(left * self.context_tokens / self.cache_bytes) // 128 * 128
+        tokens = int(left * self.context_tokens / (2 * self.cache_bytes)) // 128 * 128
         if tokens >= 128:
             return f"{says}: choose at most {tokens:,} tokens."
         return f"{says}: choose {'bfloat16, ' if self.dtype == 'float32' else ''}a smaller model or another device."
@@ -59,10 +60,24 @@ def estimate(
     return estimate_for(source.name, read_config(source, False), context_tokens, choose_dtype(dtype, place), place)
 
 
-def estimate_for(name: str, config: Any, context_tokens: int, dtype: torch.dtype, device: torch.device) -> Estimate:
-    """The estimate for a transformers config."""
+def estimate_for(
+    name: str,
+    config: Any,
+    context_tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool = False,
+) -> Estimate:
+    """The estimate for a transformers config. ValueError if the model is of no causal kind, or needs untrusted code."""
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+        try:
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        except (ValueError, KeyError, AttributeError, RuntimeError) as error:
+            if "trust_remote_code" in str(error):
+                raise ValueError(
+                    f"{name} needs code from its own repository: allow it with --trust-remote-code, if you trust it"
+                ) from None
+            raise ValueError(f"{name} is no causal language model: {shorten(str(error), 150)}") from error
     weights = sum(p.numel() for p in empty.parameters()) * dtype.itemsize
     cache = cache_bytes(config, context_tokens, dtype)
     kind = str(dtype).removeprefix("torch.")
@@ -95,8 +110,12 @@ def choose_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device {name!r} is unknown: choose cpu, cuda or cuda:0") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device here: leave the device out, or choose cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device {name!r} cannot run a model here: choose cpu, cuda or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {name} here: leave the device out, or choose cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("there is no mps here: leave the device out, or choose cpu")
     return device
 
 

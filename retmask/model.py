@@ -9,17 +9,17 @@ The only file that knows TransformerLens.
 
 import copy
 import logging
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
@@ -31,8 +31,7 @@ from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for,
 from retmask.weights import Source, read_config, resolve
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
-_FIRST_ON_GPU = 2**17  # from an empty cache no mask is stored, so a GPU takes all that 11 GiB of activations allow
-_LATER_ON_GPU = 4096  # later chunks store a mask of chunk x context
+_LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
 
@@ -68,7 +67,6 @@ class LensModel:
     bridge: Any
     stop_ids: frozenset[int]
     parity: float = float("nan")
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def grid(self) -> Grid:
@@ -131,10 +129,15 @@ class LensModel:
         while at < len(token_ids):
             size = PREFILL_CHUNK
             if self.device.type == "cuda":
-                size = _FIRST_ON_GPU if cache.get_seq_length() == 0 else _LATER_ON_GPU
+                size = self._first_on_gpu() if cache.get_seq_length() == 0 else _LATER_ON_GPU
             ids = torch.tensor([token_ids[at : at + size]], device=self.device)
             self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             at += size
+
+    def _first_on_gpu(self) -> int:
+        """How many tokens a GPU can prefill at once with half of its free memory for activations."""
+        width = getattr(self.native.config.get_text_config(), "intermediate_size", 2**16)
+        return max(_LATER_ON_GPU, int(free_bytes(self.device) // 2 // (4 * width * self.native.dtype.itemsize)))
 
     def decode(self, cache: Cache, last_ids: Sequence[int], max_new_tokens: int) -> Iterator[list[Step | None]]:
         """Greedy decoding from a cache of all but the prompts' last tokens: at each step every row's token.
@@ -222,13 +225,16 @@ def load(
     kind = choose_dtype(dtype, place)
     source = resolve(name_or_path, revision)
     config = read_config(source, trust_remote_code)
-    check_fit(estimate_for(source.name, config, context_tokens, kind, place))
+    check_fit(estimate_for(source.name, config, context_tokens, kind, place, trust_remote_code))
     hf = _load_weights(source, config, place, kind, trust_remote_code)
     if adapter:
         hf = _merge(hf, adapter)
-    tokenizer = AutoTokenizer.from_pretrained(
-        source.folder, revision=source.revision, trust_remote_code=trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, revision=source.revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{source.name} has no tokenizer that can be read: {shorten(str(error), 150)}") from error
     return wrap(hf, tokenizer, source.name + (f" + {adapter}" if adapter else ""), source)
 
 
@@ -249,9 +255,8 @@ def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> Le
                 dtype=hf.dtype,
                 device=str(hf.device),
             )
-        except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
+        except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
             raise ValueError(f"TransformerLens cannot look into {name}: {shorten(str(error), 200)}") from error
-    native.config._attn_implementation = "sdpa"
     # cuDNN's attention plans anew for every length, and a decode step has a new length: 24 ms a layer on an H100
     torch.backends.cuda.enable_cudnn_sdp(False)
     model = LensModel(
@@ -263,7 +268,7 @@ def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> Le
         bridge=bridge,
         stop_ids=_stop_ids(native, tokenizer),
     )
-    native.set_attn_implementation(_attention(model))
+    _set_attention(model)
     watch(bridge, twins, model.grid.n_heads)
     model.parity = _parity(model)
     return model
@@ -287,7 +292,13 @@ def _parity(model: LensModel) -> float:
             f"TransformerLens shows attention patterns of {len(read)} of {model.grid.n_layers} layers of {model.name}: "
             "models with other kinds of layers cannot be scored"
         )
-    return float((model.native(input_ids=ids).logits.float() - through.float()).abs().max())
+    logits = model.native(input_ids=ids).logits.float()
+    difference = float((logits - through.float()).abs().max())
+    if model.dtype_name == "float32" and difference > 0.01 * float(logits.abs().max()):
+        raise ValueError(
+            f"TransformerLens sees another {model.name} than transformers runs: their logits differ by {difference:.2g}"
+        )
+    return difference
 
 
 def _stop_ids(native: Any, tokenizer: Any) -> frozenset[int]:
@@ -299,16 +310,23 @@ def _stop_ids(native: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def _attention(model: LensModel) -> str:
-    """FlashAttention-2 where it is installed, the weights are of half precision and the GPU can (Ampere or later)."""
+def _set_attention(model: LensModel) -> None:
+    """FlashAttention-2 where it is installed, the weights are of half precision and the GPU can (Ampere or later).
+
+    Else SDPA; and eager attention for models that have no other, such as those with soft-capped scores.
+    """
     half = model.native.dtype in (torch.float16, torch.bfloat16)
     able = model.device.type == "cuda" and half and torch.cuda.get_device_capability(model.device) >= (8, 0)
-    return "flash_attention_2" if able and is_flash_attn_2_available() else "sdpa"
+    for kind in (*(["flash_attention_2"] if able and is_flash_attn_2_available() else []), "sdpa", "eager"):
+        try:
+            return model.native.set_attn_implementation(kind)  # type: ignore[no-any-return]
+        except ValueError:
+            continue
 
 
 def _load_weights(source: Source, config: Any, device: torch.device, dtype: torch.dtype, trusted: bool) -> Any:
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             config=config,
             revision=source.revision,
@@ -316,9 +334,17 @@ def _load_weights(source: Source, config: Any, device: torch.device, dtype: torc
             device_map={"": str(device)},
             use_safetensors=True,
             trust_remote_code=trusted,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the weights of {source.name} cannot be loaded: {shorten(str(error), 300)}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"the weights of {source.name} cannot be loaded: {shorten(str(error), 200)}") from error
+    model, found = loaded
+    missing = sorted(found["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise ValueError(
+            f"the weights of {source.name} are incomplete: {len(missing)} are missing, such as {missing[0]}"
+        )
+    return model
 
 
 def _merge(hf: Any, adapter: str) -> Any:

@@ -20,8 +20,10 @@ from retmask.files import sha256_text, shipped
 ANSWER_TOKENS = 50  # room for the answer, as in the published method
 _BEFORE, _AFTER = "<book>", "</book>\nBased on the content of the book, Question: {question}\nAnswer:"
 _SLACK = 40  # the least haystack, in tokens; and how far, in characters, the needle keeps from the cut
+_FAR = 600  # the needle is at most this many characters, or a tenth of the text, from where its depth would be
+_ENDS = ("", "\n", ".", "\n\n")
 _NEAR = 60  # how many characters either way an exact cut is looked for: about 15 tokens
-_BOUNDARY = re.compile(r"[.!?][\"')\]]*\s+")
+_BOUNDARY = re.compile(r"[.!?][\"')\]]*\s+|[。！？][」』）]*\s*|\n\n+")
 Scored = Literal["answer", "needle"]
 
 
@@ -39,10 +41,11 @@ class Needle:
 
         The short answer where it stands in the needle, case aside; else, or with `whole`, all of the needle.
         """
-        at = self.needle.casefold().find(self.answer.casefold())
-        if whole or at < 0 or len(self.needle.casefold()) != len(self.needle):
+        needle, answer = self.needle.casefold(), self.answer.casefold()
+        found = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", needle)
+        if whole or not found or len(needle) != len(self.needle):  # where folding moves characters, places are unknown
             return 0, len(self.needle), "needle"
-        return at, at + len(self.answer), "answer"
+        return found.start(), found.end(), "answer"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Haystack:
         """The sentence boundary nearest to `chars` among those up to `end`."""
         known, chars = self.boundaries, max(0, min(chars, end))
         at = bisect_left(known, chars)
-        near = [known[i] for i in (at - 1, at) if 0 <= i < len(known) and known[i] <= max(0, end)]
+        near = [position for position in known[max(0, at - 1) : at + 1] if position <= max(0, end)]
         return min(near, key=lambda position: abs(position - chars))
 
 
@@ -128,30 +131,34 @@ class NeedleTask:
             per_token = cut / max(1, count - least)
             cut = min(cut + round((want - count) * per_token), len(haystack.text))
         at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
-        # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length.
-        for shift in sorted(range(-_NEAR, _NEAR + 1), key=abs):
-            prompt = self._encode(tokenizer, haystack, at, cut + shift)
+        if abs(at - self.depth * cut) > max(_FAR, 0.1 * cut):
+            raise ValueError(f"the haystack {haystack.name} has no sentence end near depth {self.depth:g}")
+        # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length. Where
+        # a character more makes two tokens more there is none, and a line end or a full stop fills the place.
+        for end, shift in product(_ENDS, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
+            prompt = self._encode(tokenizer, haystack, at, cut + shift, end)
             if len(prompt.token_ids) == want:
                 return prompt
         raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
 
-    def _encode(self, tokenizer: Any, haystack: Haystack, at: int, cut: int) -> NeedlePrompt:
-        """The prompt with the first `cut` characters of the haystack, the needle at character `at` of them."""
+    def _encode(self, tokenizer: Any, haystack: Haystack, at: int, cut: int, end: str = "") -> NeedlePrompt:
+        """The prompt with the first `cut` characters of the haystack and `end`, the needle at character `at`."""
         content = (
             _BEFORE
             + haystack.text[:at]
             + f"{self.needle.needle} "
             + haystack.text[at:cut]
+            + end
             + _AFTER.format(question=self.needle.question)
         )
         text, offset, template = _templated(tokenizer, content)
-        start, end, scored = self.needle.scored_chars(self.whole_needle)
-        start, end = (offset + len(_BEFORE) + at + position for position in (start, end))
+        first, last, scored = self.needle.scored_chars(self.whole_needle)
+        first, last = (offset + len(_BEFORE) + at + position for position in (first, last))
         try:
             encoded = tokenizer(text, add_special_tokens=template == "plain", return_offsets_mapping=True)
         except NotImplementedError:
             raise ValueError("this model's tokenizer gives no character offsets: a fast tokenizer is needed") from None
-        span = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > start]
+        span = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < last and b > first]
         ids = tuple(encoded["input_ids"])
         return NeedlePrompt(ids, (span[0], span[-1] + 1), scored, template, at / cut if cut else self.depth)
 
@@ -224,7 +231,7 @@ def load_needles(path: Path | None = None) -> list[Needle]:
     """
     path = path or shipped("needles.json")
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the needles file {path} cannot be read: {error}") from None
     rows: list[Any]
@@ -233,7 +240,7 @@ def load_needles(path: Path | None = None) -> list[Needle]:
             rows = json.loads(text)
         else:
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the needles file {path} is not JSON or JSON lines: {error}") from None
     if not rows:
         raise ValueError(f"the needles file {path} is empty: give at least one needle")
@@ -252,7 +259,7 @@ def _needle(row: Any, where: str) -> Needle:
         "answer": row.get("answer", row.get("real_needle")),
     }
     for name, value in values.items():
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or value.encode(errors="ignore").decode() != value:
             raise ValueError(f"{where}: {name} is missing or not a text")
     return Needle(**{name: str(value).strip() for name, value in values.items()}, name=str(row.get("name", "")))
 

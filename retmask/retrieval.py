@@ -184,11 +184,11 @@ def run_trials(
     The part of the haystack that prompts share is prefilled once. `batch_size` is by default what fits in a quarter
     of the free memory. ValueError, before any trial, where a task cannot be rendered for this model.
     """
-    prompts = [task.render(model.tokenizer, haystack) for task in tasks]
-    if not prompts:
+    if not tasks:
         return
+    model.check_length(max(task.context_tokens for task in tasks))
+    prompts = [task.render(model.tokenizer, haystack) for task in tasks]
     longest = max(len(prompt.token_ids) for prompt in prompts)
-    model.check_length(longest + max(task.answer_tokens for task in tasks))
     trunk = model.shared_trunk([prompt.token_ids for prompt in prompts])
     for batch in batches(prompts, batch_size or model.rows_that_fit(longest)):
         answers = model.answer([prompts[i].token_ids for i in batch], tasks[batch[0]].answer_tokens, trunk)

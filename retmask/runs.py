@@ -19,10 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import psutil
+from filelock import FileLock
 
 from retmask.files import append_line, home, read_lines, write_json
 
@@ -31,8 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PACKAGES = ("retmask", "torch", "transformers", "transformer-lens", "numpy")
 
 
-class Cancelled(Exception):
-    """Raised inside a worker when it is asked to stop."""
+class Cancelled(BaseException):
+    """Raised inside a worker when it is asked to stop; no `except Exception` on the way may keep it."""
 
 
 def run_path(name: str, root: Path | None = None) -> Path:
@@ -74,10 +76,8 @@ class Run:
         """A new queued run; without `path` under `RETMASK_HOME/runs`, named after kind, `name` and time."""
         if path is None:
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-            slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:30]
-            base = "-".join(part for part in (kind, slug, stamp) if part)
-            taken = sorted((home() / "runs").glob(f"{base}*"))
-            path = run_path(f"{base}-{len(taken) + 1}" if taken else base)
+            slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:30]
+            path = _new_folder("-".join(part for part in (kind, slug, stamp) if part))
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path.resolve())
         run.update(kind=kind, status="queued", config=dict(config), created=now(), versions=versions())
@@ -113,8 +113,9 @@ class Run:
         return value if isinstance(value, dict) else {}
 
     def update(self, **fields: Any) -> None:
-        """Change fields of run.json, atomically."""
-        write_json(self.path / "run.json", self.record | fields)
+        """Change fields of run.json, atomically, also where several processes do."""
+        with FileLock(self.path / ".record.lock"):
+            write_json(self.path / "run.json", self.record | fields)
 
     @property
     def alive(self) -> bool:
@@ -131,12 +132,13 @@ class Run:
     @property
     def status(self) -> Status:
         """The recorded status; «error» where the record says started and no worker is alive."""
-        record = self.record
-        recorded: Status = record.get("status", "error")
-        if recorded in ("started", "queued") and not self.alive:
-            age = time.time() - float(record.get("spawned", 0))
-            return "queued" if recorded == "queued" and age < 60 else "error"
-        return recorded
+        recorded: Status = self.record.get("status", "error")
+        if recorded not in ("started", "queued") or self.alive:
+            return recorded
+        record = self.record  # once more: the worker may have ended between the two looks
+        recorded = record.get("status", "error")
+        age = time.time() - float(record.get("spawned", 0))
+        return "error" if recorded == "started" or (recorded == "queued" and age > 60) else recorded
 
     @property
     def progress(self) -> list[dict[str, Any]]:
@@ -156,6 +158,8 @@ class Run:
 
     def spawn(self) -> None:
         """Start the worker in a session of its own: it outlives the page, the server and the terminal."""
+        if self.alive:
+            raise ValueError(f"{self.id} is running already")
         self.update(status="queued", spawned=time.time(), error=None)
         with (self.path / "log.txt").open("ab") as log:
             subprocess.Popen(
@@ -174,20 +178,23 @@ class Run:
         """
         with (self.path / "lock").open("ab") as lock:
             self._take(lock)
-            self.update(status="started", started=now(), pid=os.getpid(), ended=None, error=None)
-            before = signal.signal(signal.SIGTERM, _stop)
+            before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+            ending: dict[str, Any] = {"status": "success"}
             try:
+                self.update(status="started", started=now(), pid=os.getpid(), ended=None, error=None)
                 yield
-            except (Cancelled, KeyboardInterrupt):
-                self.update(status="cancelled", ended=now())
-                raise Cancelled from None
-            except BaseException as error:
-                self.update(status="error", ended=now(), error=f"{type(error).__name__}: {error}"[:2000])
+            except (Cancelled, KeyboardInterrupt, GeneratorExit):
+                ending = {"status": "cancelled"}
                 raise
-            else:
-                self.update(status="success", ended=now())
+            except BaseException as error:
+                ending = {"status": "error", "error": f"{type(error).__name__}: {error}"[:2000]}
+                raise
             finally:
-                signal.signal(signal.SIGTERM, before)
+                for number in before:  # a second Ctrl-C must not stop the last word from being written
+                    signal.signal(number, signal.SIG_IGN)
+                self.update(**ending, ended=now())
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def _take(self, lock: IO[bytes]) -> None:
         """Hold the lock file, or ValueError after a second: `alive` holds it for a moment when it looks."""
@@ -200,13 +207,15 @@ class Run:
 
     def cancel(self, patience: float = 8.0) -> None:
         """Ask the worker's process group to stop; after `patience` seconds make it. Nothing if none is alive."""
+        until = time.monotonic() + patience
+        while self.status == "queued" and not self.alive and time.monotonic() < until:
+            time.sleep(0.05)  # its worker is on the way
         pid = self.record.get("pid")
         if not self.alive or not isinstance(pid, int) or not self._is_worker(pid):
             return
         group = os.getpgid(pid)
         own = group == pid  # started by `spawn`: the group is the worker's; else it is somebody's terminal
         self._signal(pid, own, signal.SIGTERM)
-        until = time.monotonic() + patience
         while self.alive and time.monotonic() < until:
             time.sleep(0.05)
         if self.alive:
@@ -216,7 +225,7 @@ class Run:
     def _is_worker(self, pid: int) -> bool:
         """Whether that process has this run's lock open: a pid alone may mean somebody else by now."""
         try:
-            return any(Path(file.path) == self.path / "lock" for file in psutil.Process(pid).open_files())
+            return any(Path(file.path) == self.path.resolve() / "lock" for file in psutil.Process(pid).open_files())
         except psutil.Error:
             return False
 
@@ -229,6 +238,18 @@ class Run:
     def command(self) -> str:
         """The command line that does the same as this run."""
         return shlex.join(self.record.get("command", []))
+
+
+def _new_folder(base: str) -> Path:
+    """A folder of that name, or the name and a number, that this call has made: two at a time get two."""
+    for number in count(1):
+        path = run_path(base if number == 1 else f"{base}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("count() does not end")
 
 
 def _stop(number: int, frame: object) -> None:

@@ -1,7 +1,6 @@
 """Retrieval scores of all heads: their files, ranks, intervals, and how concentrated they are. No model, no torch."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from retmask.heads import Grid, HeadId, share_count
 
 THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
 TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
+FEWEST_TRIALS = 3  # successful trials; bootstrap draws of fewer say nothing
 MAX_FILE_BYTES = 64 * 2**20
+_HIGHEST = 1000.0  # per-step counts pass 1, by far less than this
 
 
 class Interval(NamedTuple):
@@ -234,8 +235,8 @@ def _column(column: Any, key: str, name: str) -> list[float]:
     if not isinstance(column, list):
         raise ValueError(f"{name}: {key} is not a list: each head has a list with one score per trial")
     for value in column:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{name}: {key} holds {str(value)[:20]}, which is not a finite number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _HIGHEST:
+            raise ValueError(f"{name}: {key} holds {str(value)[:20]}, which is not a finite number up to {_HIGHEST:g}")
         if value < 0:
             raise ValueError(f"{name}: {key} holds {value}: scores cannot be negative")
     return [float(value) for value in column]

@@ -3,14 +3,17 @@
 Only safetensors and GGUF: a pickle can run code when it is read.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
+import psutil
 from filelock import FileLock
 
 from retmask.files import home, sha256
@@ -66,7 +69,7 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
-        return _converted(path.stem, path, sha256(path))
+        return _converted(path.stem, path, _digest(path, path.stat().st_mtime_ns))
     if path.is_dir():
         return _folder(path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
@@ -101,7 +104,24 @@ def _folder(path: Path) -> Source:
         pickles = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
         found = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights"
         raise ValueError(f"{path} holds {found}: convert them to safetensors first")
-    return Source(path.name, str(path), None, sha256(weights[0]) if len(weights) == 1 else None)
+    return Source(path.name, str(path), None, fingerprint(weights))
+
+
+def fingerprint(files: list[Path]) -> str:
+    """The SHA-256 of one file; of several, of their names, sizes and first MiB, quick also for hundreds of GB."""
+    if len(files) == 1:
+        return _digest(files[0], files[0].stat().st_mtime_ns)
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as data:
+            digest.update(f"{file.name} {file.stat().st_size} ".encode() + data.read(2**20))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=32)
+def _digest(path: Path, changed: int) -> str:
+    """A file's SHA-256, computed once for as long as the file stays as it is."""
+    return sha256(path)
 
 
 def _built_in(name: str) -> Source:
@@ -151,18 +171,39 @@ def _converted(name: str, gguf: Path, digest: str) -> Source:
 def _convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a folder that loads in a second. ValueError if it cannot be read."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     dtype = torch.bfloat16 if gguf.stat().st_size > _LARGE_GGUF else torch.float32
-    try:
-        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-    except Exception as error:
-        raise ValueError(f"{gguf.name} cannot be read as GGUF: {shorten(str(error), 200)}") from error
+    with tempfile.TemporaryDirectory() as alone:  # files beside the .gguf, code among them, are not looked at
+        (Path(alone) / "model.gguf").symlink_to(gguf.resolve())
+        where: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
+        where["trust_remote_code"] = False
+        try:
+            _check_room(AutoConfig.from_pretrained(**where), dtype, gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+        except MemoryError as error:
+            raise ValueError(str(error)) from None
+        except Exception as error:
+            raise ValueError(f"{gguf.name} cannot be read as GGUF: {shorten(str(error), 200)}") from error
     # save_pretrained refuses a model that still carries the quantiser it was read with
     model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _check_room(config: Any, dtype: Any, name: str) -> None:
+    """MemoryError, one sentence, if the weights do not fit into memory once they are dequantised."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    need = 1.2 * dtype.itemsize * sum(parameter.numel() for parameter in empty.parameters())
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise MemoryError(
+            f"{name} needs {need / 2**30:.1f} GiB as weights and {free / 2**30:.1f} GiB is free: choose a smaller one"
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retmask import jobs
 from retmask.jobs import DetectConfig
 from retmask.retrieval import read_trials
 from retmask.scores import HeadScores
@@ -67,6 +68,9 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
         (["detect", "--needles", "/nowhere.json"], "cannot be read"),
         (["detect", "--haystack", "/nowhere"], "there is no haystack folder"),
         (["detect", "./nowhere"], "there is no model at"),
+        (["detect", "--n-needles", "50"], "holds 8 needles and 50 were asked for"),
+        (["detect", "--device", "meta"], "device 'meta' cannot run a model here"),
+        (["detect", "--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
 )
 def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: str) -> None:
@@ -80,6 +84,8 @@ def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: s
 def test_command_says_what_differs() -> None:
     config = DetectConfig.preset("quick", model="m", counting="steps", keep_prompts=True)
     assert config.command == ["retmask", "detect", "m", "--preset", "quick", "--counting", "steps", "--keep-prompts"]
+    own = DetectConfig.preset("quick", needles="n.json")
+    assert own.command[3:] == ["--preset", "quick", "--n-needles", "3", "--needles", "n.json"]
     custom = DetectConfig(lengths=(300,), depths=(0.5, 1))
     assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1", "--n-needles", "3"]
 
@@ -126,3 +132,17 @@ def test_no_needle_found_is_said_and_makes_no_map(fresh_home: Path, tmp_path: Pa
     assert "None of 1 trials found its needle" in done.stdout
     assert "200 tokens, depth 0.5" in done.stdout
     assert not (tmp_path / "out" / "scores.json").exists()
+    assert "None of 1 trials found its needle" in retmask("heads", tmp_path / "out").stderr
+
+
+def test_until_stable_stops_early_and_stays_ended(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "STABLE_TRIALS", 2)
+    config = DetectConfig(lengths=(200,), depths=(0.0, 0.3, 0.6, 1.0), n_needles=3, until_stable=True)
+    run = jobs.new_detect(config, tmp_path / "out")
+    done = [step.done for step in jobs.detect(run)]
+    assert done[-1] < 12
+    assert run.status == "success"
+    assert list(jobs.detect(run)) == []
+    assert len(read_trials(run.path)) == done[-1]

@@ -1,18 +1,24 @@
 """The method on the real built-in models: equal to a plain loop, and true about the heads."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from retmask.bench import plain_answer, plain_score, plain_view
+from retmask.bench import plain_answer, plain_score
 from retmask.files import shipped
 from retmask.heads import HeadMask
 from retmask.hooks import masked
 from retmask.jobs import DetectConfig
 from retmask.model import LensModel
-from retmask.needle import load_haystack
+from retmask.needle import NeedleTask, load_haystack, load_needles
 from retmask.retrieval import run_trials
 from retmask.scores import HeadScores
+from retmask.weights import resolve
 
 LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sliding window of 512
 
@@ -22,7 +28,8 @@ def test_scores_equal_the_plain_loop(name: str, request: pytest.FixtureRequest) 
     """Batched on a shared trunk and read in one pass = prefilled alone and read step by step."""
     model: LensModel = request.getfixturevalue(name)
     config = DetectConfig(lengths=LENGTHS[name], depths=(0.0, 1.0), n_needles=1 if name == "gemma" else 2)
-    tasks, haystack, hf = config.tasks(), load_haystack(), plain_view(model)
+    tasks, haystack = config.tasks(), load_haystack()
+    hf = AutoModelForCausalLM.from_pretrained(resolve(model.name).folder, dtype=torch.float32)  # nothing of ours in it
     trials = [trial for batch in run_trials(model, tasks, haystack, batch_size=4) for trial in batch]
     assert len(trials) == len(tasks)
     assert sum(trial.success for trial in trials) >= 2
@@ -65,3 +72,26 @@ def test_warm_model_has_both_views_in_agreement(smollm: LensModel, gemma: LensMo
     assert (smollm.dtype_name, smollm.attention) == ("float32", "sdpa") or torch.cuda.is_available()
     assert str(smollm.grid) == "30 x 9"
     assert str(gemma.grid) == "18 x 4"
+
+
+@pytest.mark.parametrize("name", ["smollm", "gemma"])
+def test_every_length_can_be_met_exactly(name: str, request: pytest.FixtureRequest) -> None:
+    """Also where a character more makes two tokens more, which Gemma's tokenizer has at (violin, 2,000, 0.5)."""
+    tokenizer = request.getfixturevalue(name).tokenizer
+    for needle in load_needles():
+        for length in (500, 1250, 2000, 2750):
+            prompt = NeedleTask(needle, length, 0.5).render(tokenizer, load_haystack())
+            assert len(prompt.token_ids) == length - 50
+            assert needle.answer in tokenizer.decode(prompt.token_ids[slice(*prompt.needle_span)])
+            assert abs(prompt.char_depth - 0.5) < 0.2
+
+
+def test_two_processes_convert_the_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETMASK_HOME", str(tmp_path))
+    code = "from retmask.weights import resolve; print(resolve('smollm2-135m').folder)"
+    racing = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    folders = {process.communicate(timeout=300)[0].strip() for process in racing}
+    assert [process.returncode for process in racing] == [0, 0]
+    (folder,) = folders
+    assert Path(folder, "model.safetensors").is_file()
+    assert [file.name for file in (tmp_path / "models").iterdir() if file.is_dir()] == [Path(folder).name]

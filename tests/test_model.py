@@ -223,6 +223,73 @@ def test_model_code_does_not_run_unasked(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+EVIL = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+Path({ran!r}).touch()
+class Config(LlamaConfig):
+    model_type = "evil"
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
+
+
+@pytest.mark.parametrize("model_type", ["evil", "t5", "llama"])
+def test_remote_code_is_asked_for_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str) -> None:
+    """Whatever the folder names, its code does not run, and nobody is asked whether it may."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = saved(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": model_type,
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    }
+    if model_type == "t5":
+        del config["auto_map"]["AutoConfig"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(EVIL.format(ran=str(tmp_path / "ran")))
+    if model_type == "llama":  # transformers knows how to run it without the folder's code
+        retmask.load(str(folder), device="cpu", context_tokens=128)
+    else:
+        with pytest.raises(ValueError, match="allow it with --trust-remote-code"):
+            retmask.load(str(folder), device="cpu", context_tokens=128)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trusted_code_passes_the_estimate(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(EVIL.format(ran=str(tmp_path / "ran")))
+    model = retmask.load(str(folder), device="cpu", context_tokens=128, trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
+    with torch.no_grad():
+        assert close(model.native(IDS).logits, tiny_hf("llama")(IDS).logits)
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "layers", "shapes", "no tokenizer", "no causal model"])
+def test_broken_folders_get_one_sentence(tmp_path: Path, damage: str) -> None:
+    folder = saved(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    if damage in ("empty", "garbage"):
+        (folder / "model.safetensors").write_bytes(b"" if damage == "empty" else b"x" * 500)
+    elif damage == "no tokenizer":
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    else:
+        change = {
+            "layers": {"num_hidden_layers": 5, "layer_types": None},
+            "shapes": {"intermediate_size": 64},
+            "no causal model": {"model_type": "t5"},
+        }[damage]
+        (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match="model") as caught:
+        retmask.load(str(folder), device="cpu", context_tokens=128)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 def saved(tmp_path: Path) -> Path:
     tiny_hf("llama").save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
@@ -253,8 +320,8 @@ def test_estimate_is_the_weights_and_the_cache(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
-    wanted = Estimate("m", 1000, weights_bytes=6_000, cache_bytes=10_000, free_bytes=12_000, dtype="f", place="here")
-    with pytest.raises(ValueError, match="choose at most 384 tokens"):  # (12000 / 1.2 - 6000) / 10 = 400
+    wanted = Estimate("m", 1000, weights_bytes=6_000, cache_bytes=5_000, free_bytes=12_000, dtype="f", place="here")
+    with pytest.raises(ValueError, match="choose at most 384 tokens"):  # (12000 / 1.2 - 6000) / (2 * 5) = 400
         check_fit(wanted)
     with pytest.raises(ValueError, match="a smaller model"):
         check_fit(wanted._replace(weights_bytes=60_000))

@@ -38,6 +38,25 @@ def test_prompt_is_exact(tokens: int, depth: float, template: str | None) -> Non
     assert abs(real - depth) * len(haystack) <= 130
 
 
+@pytest.mark.parametrize("joint", ["\n\n", "。", "! "])
+def test_depth_is_kept_with_any_sentence_end(joint: str) -> None:
+    text = Haystack("test", joint.join(f"verse {n} of many without a stop" for n in range(300)))
+    for depth in (0, 0.25, 0.5, 0.75, 1):
+        prompt = NeedleTask(NEEDLE, 1500, depth).render(tiny_tokenizer(), text)
+        assert abs(prompt.char_depth - depth) < 0.1
+
+
+def test_a_haystack_without_sentences_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no sentence end near depth 0\.5"):
+        NeedleTask(NEEDLE, 3000, 0.5).render(tiny_tokenizer(), Haystack("test", "word " * 5000))
+
+
+def test_scored_part_is_a_whole_word_whatever_its_case() -> None:
+    assert Needle("Go to Strasse 5 now.", "?", "Straße").scored_chars() == (6, 13, "answer")
+    assert Needle("The cart has art in it.", "?", "ART").scored_chars() == (13, 16, "answer")
+    assert Needle("The cart is here.", "?", "art").scored_chars() == (0, 17, "needle")
+
+
 def test_ten_depths_are_ten_prompts() -> None:
     """The public code put nine of ten at position 0 for most tokenizers."""
     tasks = [NeedleTask(NEEDLE, 2000, i / 9) for i in range(10)]

@@ -5,6 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,6 +87,46 @@ def test_cancel_ends_the_worker(fresh_home: Path) -> None:
     run.cancel()
     assert worker.wait(5) != 0
     assert run.status == "cancelled"
+
+
+def test_cancel_through_a_link(fresh_home: Path, tmp_path: Path) -> None:
+    run = Run.create("detect", {})
+    worker = start_worker(run)
+    (tmp_path / "link").symlink_to(run.path.parent)
+    Run(tmp_path / "link" / run.id).cancel()
+    assert worker.wait(5) != 0
+    assert run.status == "cancelled"
+
+
+def test_cancel_waits_for_a_worker_on_its_way(fresh_home: Path) -> None:
+    run = Run.create("detect", {})
+    run.update(spawned=time.time())
+    late = threading.Timer(0.5, lambda: workers.append(start_worker(run)))
+    workers: list[subprocess.Popen[bytes]] = []
+    late.start()
+    run.cancel()
+    late.join()
+    assert workers[0].wait(5) != 0
+    assert run.status == "cancelled"
+
+
+def test_an_iterator_that_is_closed_is_a_cancelled_run(fresh_home: Path) -> None:
+    run = Run.create("detect", {})
+
+    def job() -> Iterator[int]:
+        with run.working():
+            yield from range(9)
+
+    for _ in job():
+        break
+    assert run.status == "cancelled"
+
+
+def test_updates_of_two_processes_are_both_kept(fresh_home: Path) -> None:
+    run = Run.create("detect", {})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: run.update(**{f"field{n}": n}), range(40)))
+    assert {f"field{n}" for n in range(40)} <= set(run.record)
 
 
 def test_cancel_never_signals_a_stranger(fresh_home: Path) -> None:

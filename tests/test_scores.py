@@ -109,6 +109,8 @@ def test_score_file_survives_the_disk(tmp_path: Path) -> None:
         ('{"0-0": [true]}', "not a finite number"),
         ('{"0-0": ["1"]}', "not a finite number"),
         ('{"0-0": [-0.1]}', "cannot be negative"),
+        ('{"0-0": [1e308]}', "not a finite number up to 1000"),
+        ('{"0-0": [1' + "0" * 400 + "]}", "not a finite number up to 1000"),
         ('{"0-0": [1], "0-0": [1]}', "stands twice"),
         ('{"0-0": [1], "1-1": [1]}', "L0H1 is missing"),
         ('{"9999-9999": [1]}', "missing"),
