@@ -23,7 +23,7 @@ CONFIG = {
 }
 FACTS = (  # of a run's record, what a reader of its map needs
     "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "scored", "counting", "dtype",
-    "device", "attention", "created", "ended", "versions",
+    "device", "attention", "parity", "created", "ended", "versions",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from retmask import cli
 from retmask.files import shipped
 from retmask.heads import Grid, HeadId, HeadMask
-from retmask.jobs import DetectConfig
+from retmask.jobs import PRESETS, DetectConfig
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
@@ -343,4 +343,4 @@ def test_start_makes_a_run_and_shows_it(monkeypatch: pytest.MonkeyPatch) -> None
     (run,) = Run.all("detect")
     assert spawned == [run.id]
     assert query(at, "map") == run.id
-    assert run.record["config"]["lengths"] == [256, 512]
+    assert run.record["config"]["lengths"] == list(PRESETS["quick"].lengths)
