@@ -1,24 +1,17 @@
 """Reading attention patterns and masking heads, on either view of a model, without disturbing anybody else.
 
-The hooks are put in once and stay. They act only where the calling thread has a `reading` or a `masked` open: hooks
+The hooks are put in once and stay. They act only where the calling thread has a `reading` or a `scaling` open: hooks
 that are added and removed around a call would act on other threads' passes too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from retmask.heads import HeadMask
-
-if TYPE_CHECKING:
-    from retmask.model import LensModel
 
 _scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
 _attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
@@ -44,15 +37,12 @@ def reading() -> Iterator[dict[int, Tensor]]:
 
 
 @contextmanager
-def masked(model: "LensModel", masks: Sequence[HeadMask]) -> Iterator[None]:
-    """While open, passes in this thread scale heads as the masks say: one mask a batch row, or one for all rows.
+def scaling(values: Float[Tensor, "row layer head"]) -> Iterator[None]:
+    """While open, passes in this thread scale the output of every head: one row for each batch row, or one for all.
 
-    Where every head keeps its scale of 1 nothing is computed, so an empty mask is the unmasked model bit for bit.
-    ValueError if a head is not on the model's grid.
+    Where every scale is 1 nothing is computed, so the passes are those of the unmasked model bit for bit.
     """
-    arrays = np.stack([mask.array(model.grid) for mask in masks])
-    layers = frozenset(np.flatnonzero((arrays != 1).any(axis=(0, 2))).tolist())
-    values = torch.tensor(arrays, dtype=model.native.dtype, device=model.device)
+    layers = frozenset((values != 1).any(2).any(0).nonzero().flatten().tolist())
     token = _scales.set(Scales(values, layers) if layers else None)
     try:
         yield

@@ -11,7 +11,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
-from retmask.heads import Grid
-from retmask.hooks import masked_by_row, reading, watch
+from retmask.heads import Grid, HeadMask
+from retmask.hooks import masked_by_row, reading, scaling, watch
 from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, free_bytes
 from retmask.weights import Source, read_config, resolve
 
@@ -105,6 +105,14 @@ class LensModel:
     def shared_trunk(self, prompts: Sequence[Sequence[int]]) -> Trunk:
         """The longest beginning that two of the prompts share, to be prefilled once."""
         return longest_shared(prompts)
+
+    def masked(self, masks: Sequence[HeadMask]) -> AbstractContextManager[None]:
+        """While open, passes in this thread scale heads as the masks say: one mask for each batch row, or one for all.
+
+        An empty mask is the unmasked model bit for bit. ValueError if a head is not on the model's grid.
+        """
+        arrays = np.stack([mask.array(self.grid) for mask in masks])
+        return scaling(torch.tensor(arrays, dtype=self.native.dtype, device=self.device))
 
     def rows_that_fit(self, tokens: int) -> int:
         """How many contexts of that length to answer together: a quarter of the free memory, at most 8 or 32."""

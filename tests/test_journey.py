@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from retmask.bench import plain_answer, plain_score
 from retmask.files import shipped
 from retmask.heads import HeadMask
-from retmask.hooks import masked
 from retmask.jobs import DetectConfig
 from retmask.model import LensModel
 from retmask.needle import NeedleTask, load_haystack, load_needles
@@ -55,7 +54,7 @@ def test_masked_heads_lose_the_needle_and_random_ones_do_not(smollm: LensModel) 
     tasks = DetectConfig(lengths=(256,), depths=(0.7,), n_needles=8).tasks()
 
     def recall(mask: HeadMask) -> float:
-        with masked(smollm, [mask]):
+        with smollm.masked([mask]):
             trials = [trial for batch in run_trials(smollm, tasks, load_haystack(), batch_size=8) for trial in batch]
         return sum(trial.recall for trial in trials) / len(trials)
 

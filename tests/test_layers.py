@@ -19,7 +19,7 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "weights": "files",
     "cache": "",
     "memory": "files cache weights",
-    "hooks": "heads",
+    "hooks": "",
     "model": "files heads weights cache memory hooks",
     "retrieval": "files heads scores needle",
     "pairs": "files heads",

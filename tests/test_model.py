@@ -14,7 +14,7 @@ import retmask
 from retmask.bench import plain_answer, plain_view
 from retmask.cache import longest_shared, new_cache, shared, stack
 from retmask.heads import Grid, HeadId, HeadMask
-from retmask.hooks import masked, reading
+from retmask.hooks import reading
 from retmask.memory import Estimate, check_fit, estimate
 from retmask.model import LensModel
 from retmask.weights import resolve
@@ -41,7 +41,7 @@ def test_views_share_every_weight_and_agree(model: LensModel) -> None:
 @torch.no_grad()
 def test_mask_is_the_same_on_both_views_and_in_the_weights(model: LensModel) -> None:
     """Scaling a head's output = scaling its columns of o_proj, the bias untouched."""
-    with masked(model, [MASK]):
+    with model.masked([MASK]):
         native, bridge = model.native(IDS).logits, model.bridge(IDS)
     unmasked = model.native(IDS).logits
     folded = tiny_hf(model.name.removeprefix("tiny-"))
@@ -57,15 +57,15 @@ def test_mask_is_the_same_on_both_views_and_in_the_weights(model: LensModel) -> 
 @torch.no_grad()
 def test_empty_mask_is_the_unmasked_model_bit_for_bit(model: LensModel) -> None:
     unmasked = model.native(IDS).logits
-    with masked(model, [HeadMask()]):
+    with model.masked([HeadMask()]):
         assert torch.equal(model.native(IDS).logits, unmasked)
 
 
 @torch.no_grad()
 def test_each_row_has_its_own_mask(model: LensModel) -> None:
-    with masked(model, [HeadMask(), MASK]):
+    with model.masked([HeadMask(), MASK]):
         both = model.native(IDS.repeat(2, 1)).logits
-    with masked(model, [MASK]):
+    with model.masked([MASK]):
         alone = model.native(IDS).logits
     assert close(both[0], model.native(IDS).logits[0])
     assert close(both[1], alone[0])
@@ -77,7 +77,7 @@ def test_a_mask_stays_in_the_thread_that_set_it() -> None:
         unmasked = model.native(IDS).logits
 
     def disturb() -> None:
-        with torch.no_grad(), masked(model, [MASK]):
+        with torch.no_grad(), model.masked([MASK]):
             while not stop.is_set():
                 model.native(IDS)
 
@@ -95,7 +95,7 @@ def test_mask_outside_the_grid_is_refused() -> None:
     model = tiny_model("llama")
     with (
         pytest.raises(ValueError, match="L40H2 is outside this model's 3 x 4 grid"),
-        masked(model, [HeadMask.of([HeadId(40, 2)])]),
+        model.masked([HeadMask.of([HeadId(40, 2)])]),
     ):
         pass
 
@@ -120,9 +120,9 @@ def test_rows_keep_their_masks_when_others_end() -> None:
     masks = [HeadMask(), MASK, HeadMask.of([HeadId(1, 2)]), HeadMask.of([HeadId(0, 0)], 0.3)]
 
     def texts(chosen: list[HeadMask]) -> list[list[int]]:
-        with masked(model, [HeadMask()] * len(chosen)):
+        with model.masked([HeadMask()] * len(chosen)):
             cache = stack([model.prefill(prompt[:-1], 40)] * len(chosen), 40)
-        with masked(model, chosen):
+        with model.masked(chosen):
             steps = list(model.decode(cache, [prompt[-1]] * len(chosen), 20))
         return [[step[row].token_id for step in steps if step[row]] for row in range(len(chosen))]
 
@@ -136,7 +136,7 @@ def test_rows_keep_their_masks_when_others_end() -> None:
 
 def test_masks_that_do_not_fit_the_batch_are_refused() -> None:
     model = tiny_model("llama")
-    with torch.no_grad(), masked(model, [MASK, MASK]), pytest.raises(AssertionError, match="2 masks for a batch of 3"):
+    with torch.no_grad(), model.masked([MASK, MASK]), pytest.raises(AssertionError, match="2 masks for a batch of 3"):
         model.native(IDS.repeat(3, 1))
 
 
