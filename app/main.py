@@ -1,5 +1,7 @@
 """The app: `streamlit run app/main.py`. Page set-up, navigation and the picker of the map."""
 
+from pathlib import Path
+
 import detect
 import heads
 import state
@@ -64,7 +66,7 @@ def _check(opened: state.HeadMap, model: str) -> None:
 
 def main() -> None:
     """Draw the app."""
-    st.set_page_config(page_title="RetMask Workbench", page_icon=":material/grid_on:", layout="wide")
+    st.set_page_config(page_title="RetMask Workbench", page_icon=str(Path(__file__).parent / "icon.png"), layout="wide")
     st.html(_STYLE)
     page = st.navigation(
         [st.Page(heads.page, title="Heads", icon=":material/grid_on:", url_path="heads", default=True)]

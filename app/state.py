@@ -52,9 +52,8 @@ class HeadMap:
 
     def command(self, *options: str) -> str:
         """The command line that shows this map, with options."""
-        here = Path.cwd()
-        path = self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
-        return shlex.join(["retmask", "heads", str(path), *options])
+        name = self.source if self.source in shipped_maps() else str(self.path)
+        return shlex.join(["retmask", "heads", name, *options])
 
 
 def shipped_maps() -> list[str]:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from retmask import jobs
+from retmask.files import shipped
 from retmask.heads import HeadMask
 from retmask.needle import load_needles
 from retmask.retrieval import Trial, read_trials
@@ -115,7 +116,7 @@ def _report(run: Run) -> None:
 
 @app.command()
 def heads(
-    file_or_dir: Annotated[Path, typer.Argument(help="a score file, or a folder that detect wrote")],
+    file_or_dir: Annotated[Path, typer.Argument(help="a score file, a folder of detect, or a built-in model")],
     top: Annotated[int, typer.Option(help="how many heads to list; by default 20, or all above --threshold")] = 0,
     threshold: Annotated[float, typer.Option(help="the mean score that makes a retrieval head")] = math.nan,
     only: Annotated[str, typer.Option("--heads", help="list these heads: L17H3,18-6")] = "",
@@ -124,6 +125,8 @@ def heads(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""
+    if not file_or_dir.exists() and shipped("maps", file_or_dir.name).is_dir() and file_or_dir.parent == Path():
+        file_or_dir = shipped("maps", file_or_dir.name)  # the map that comes with a built-in model, by its name
     trials = read_trials(file_or_dir) if file_or_dir.is_dir() else []
     if trials and not (file_or_dir / "scores.json").exists():
         raise ValueError(jobs.no_map_sentence(trials))
@@ -225,7 +228,8 @@ def _numbers(text: str, kind: Callable[[str], Any], flag: str) -> tuple[Any, ...
 
 def main() -> None:
     """Run a command. Wrong input is one sentence and exit code 2; an interrupted run says how to go on, code 130."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for library in ("transformers", "huggingface_hub"):  # their warnings are for programmers
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app()
     except Cancelled:

@@ -37,7 +37,7 @@ def _steps(n: int) -> tuple[float, ...]:
 
 
 PRESETS = {
-    "quick": Preset(3, (384, 768), (0.0, 0.5, 1.0), "a first map within a minute on two CPU cores"),
+    "quick": Preset(3, (384, 768), (0.0, 0.5, 1.0), "a first map: a minute or so on two idle CPU cores"),
     "laptop": Preset(3, (512, 1024, 2048), _steps(5), "a map to work with, some minutes on two CPU cores"),
     "paper": Preset(3, tuple(range(250, 5001, 250)), _steps(10), "the published grid of 600 trials, for a GPU"),
 }
