@@ -1,16 +1,16 @@
-"""Detection: the form that starts it, the watch over what runs, and what became of the run that is looked at."""
+"""Detection: the form that starts it, and what became of the run that is looked at."""
 
 import re
 import shlex
-import threading
 from typing import Any
 
+import maps
 import state
 import streamlit as st
+import watch
 
 from retmask import charts
-from retmask.files import home
-from retmask.jobs import PRESETS, DetectConfig, new_detect, no_map_sentence
+from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence
 from retmask.needle import load_haystack
 from retmask.runs import Run
 from retmask.scores import FEWEST_TRIALS, HeadScores
@@ -140,77 +140,10 @@ def _start(config: DetectConfig) -> None:
     state.toggle_form()
 
 
-def active() -> list[Run]:
-    """The detections that run now or are about to."""
-    return [run for run in Run.all("detect") if run.status in ("queued", "started")]
-
-
-def watch() -> None:
-    """What runs, every two seconds anew while anything does; the whole page follows when a batch is done."""
-    runs = active()
-    if runs:
-        st.fragment(_watch, run_every=2)(_signs(runs))
-
-
-def _watch(drawn: list[tuple[str, str, int]]) -> None:
-    """Progress; `drawn` are the signs of the runs when the page was drawn."""
-    runs = active()
-    for run in runs:
-        _running(run)
-    if _signs(runs) != drawn:
-        st.rerun(scope="app")
-
-
-def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
-    """What changes when a run has something new to show."""
-    return [(run.id, run.status, len(run.progress)) for run in runs]
-
-
-def _running(run: Run) -> None:
-    with st.container(border=True):
-        st.markdown(f"**Detecting** `{_plain(run.record.get('config', {}).get('model', ''))}`")
-        share, text = progress(run)
-        st.progress(share, text)
-        with st.container(horizontal=True):
-            if state.source() != run.id:
-                st.button("Show", key=f"show-{run.id}", on_click=state.choose, args=(run.id,), type="tertiary")
-            stopping = run.id in state.stopping()
-            st.button(
-                "Stopping…" if stopping else "Cancel", key=f"cancel-{run.id}", disabled=stopping, type="tertiary",
-                on_click=_cancel, args=(run,),
-            )  # fmt: skip
-
-
-def _cancel(run: Run) -> None:
-    """Ask the worker to stop, without making the page wait for it."""
-    state.stopping().add(run.id)
-    threading.Thread(target=run.cancel, daemon=True).start()
-
-
-def progress(run: Run) -> tuple[float, str]:
-    """How far a run is: a share from 0 to 1, and the same in words."""
-    lines = run.progress
-    last = lines[-1] if lines else {}
-    done, total = int(last.get("done", 0)), int(last.get("total", 0))
-    if last.get("stage") != "trials" or not total:
-        return 0.0, "Loading the model…" if lines else "Starting…"
-    eta = last.get("eta")
-    left = f", about {duration(float(eta))} left" if eta else ""
-    return min(1.0, done / total), f"{done} of {total} trials, {last.get('found', 0)} found the needle{left}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 40 s, 3 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def condition(shown: state.HeadMap) -> None:
+def condition(shown: maps.HeadMap) -> None:
     """What became of the run that is looked at; nothing for a map that is finished and whole."""
     run = shown.run
-    if run is None or shown.source in state.shipped_maps():
+    if run is None or shown.source in maps.shipped_maps():
         return
     status = run.status
     if status in ("queued", "started"):
@@ -218,10 +151,10 @@ def condition(shown: state.HeadMap) -> None:
     elif status == "error":
         _failed(run)
     elif status == "cancelled":
-        _, text = progress(run)
+        _, text = watch.progress(run)
         st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
-        if _ours(run):
-            st.button("Continue it", on_click=_again, args=(run,), key="continue")
+        if watch.ours(run):
+            st.button("Continue it", on_click=watch.again, args=(run,), key="continue")
     if shown.scores is None and (shown.trials or status == "success"):
         _no_map(shown)
 
@@ -229,7 +162,7 @@ def condition(shown: state.HeadMap) -> None:
 def _so_far(run: Run, scores: HeadScores | None) -> None:
     """The map while it is being made: from how many trials, and how surely they tell the top heads."""
     if scores is None:
-        share, text = progress(run)
+        share, text = watch.progress(run)
         waiting = "The map appears with the first trial that finds its needle."
         st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
         return
@@ -248,28 +181,13 @@ def _failed(run: Run) -> None:
     if log:
         with st.expander("The end of its log"):
             st.code(log, language=None)
-    if _ours(run):
-        st.button("Try again", on_click=_again, args=(run,), key="again", help="finished trials are kept")
+    if watch.ours(run):
+        st.button("Try again", on_click=watch.again, args=(run,), key="again", help="finished trials are kept")
 
 
-def _ours(run: Run) -> bool:
-    """Whether the run lies among this app's own. A folder from elsewhere is looked at, never worked on."""
-    return run.path.resolve().parent == home() / "runs"
-
-
-def _again(run: Run) -> None:
-    state.stopping().discard(run.id)
-    run.spawn()
-
-
-def _no_map(shown: state.HeadMap) -> None:
+def _no_map(shown: maps.HeadMap) -> None:
     """Instead of a map of zeros: why there is none, and what the model answered."""
     st.warning(no_map_sentence(list(shown.trials)))
     rows = [(trial.context_tokens, trial.depth, trial.answer, trial.response, trial.recall) for trial in shown.trials]
     names = ("tokens", "depth", "right answer", "the model's answer", "recall")
     st.dataframe(dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}, hide_index=True)
-
-
-def _plain(text: Any) -> str:
-    """Text that stays one piece of code in Markdown."""
-    return str(text).replace("`", "'")[:80]

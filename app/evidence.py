@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import state
 import streamlit as st
 
-from retmask import charts
+from retmask import charts, tables
 from retmask.heads import HeadId, HeadMask
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
@@ -27,7 +27,7 @@ FACTS = (  # of a run's record, what a reader of its map needs
 )  # fmt: skip
 
 
-def shown(figure: go.Figure, name: str, rows: Callable[[], list[charts.Row]], **chart: Any) -> None:
+def shown(figure: go.Figure, name: str, rows: Callable[[], list[tables.Row]], **chart: Any) -> None:
     """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
     name = file_name(name)
     config = CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
@@ -40,14 +40,14 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[charts.Row]]) -> None:
+def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[tables.Row]]) -> None:
     """A small menu: the figure as PNG, its data as CSV and as JSON. Files are made when they are asked for."""
     with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
         if figure is not None and charts.browser():
             button("PNG", lambda: charts.png(figure), f"{name}.png", "image/png")
         elif figure is not None:
             st.caption("A PNG file needs Chrome or Chromium on this machine. The camera on the figure needs nothing.")
-        button("CSV", lambda: charts.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
+        button("CSV", lambda: tables.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
         button(
             "JSON",
             lambda: json.dumps(rows(), indent=1, ensure_ascii=False).encode(),
@@ -79,7 +79,7 @@ def ranks(scores: HeadScores, selected: HeadMask) -> None:
     st.markdown("**Scores by rank**")
     heads = set(selected.heads)
     figure = charts.rank_curve(scores, heads)
-    shown(figure, f"{scores.model}-ranks", lambda: charts.head_rows(scores, heads), key="chart-ranks")
+    shown(figure, f"{scores.model}-ranks", lambda: tables.head_rows(scores, heads), key="chart-ranks")
 
 
 def recall(model: str, trials: Sequence[Trial]) -> None:
@@ -90,13 +90,13 @@ def recall(model: str, trials: Sequence[Trial]) -> None:
         return
     found = sum(trial.success for trial in trials)
     st.caption(f"{found} of {len(trials)} trials found the needle; only these count for the scores.")
-    shown(charts.needle_grid(trials), f"{model}-recall", lambda: charts.recall_rows(trials), key="chart-recall")
+    shown(charts.needle_grid(trials), f"{model}-recall", lambda: tables.recall_rows(trials), key="chart-recall")
 
 
 def table(scores: HeadScores, selected: HeadMask) -> None:
     """All heads, best first; a click on a row looks at that head."""
     st.markdown("**All heads**")
-    rows = charts.head_rows(scores, set(selected.heads))
+    rows = tables.head_rows(scores, set(selected.heads))
     columns = _columns(float(scores.mean.max()) or 1.0)
     names = [name for name in columns if name != "kv_group" or scores.n_kv_heads]
     st.dataframe(
@@ -127,7 +127,7 @@ def _columns(peak: float) -> dict[str, Any]:
     }
 
 
-def _look_at_row(rows: list[charts.Row]) -> None:
+def _look_at_row(rows: list[tables.Row]) -> None:
     picked = state.value("table")["selection"]["rows"]
     if picked:
         state.look_at(HeadId(rows[picked[0]]["layer"], rows[picked[0]]["head"]))
@@ -159,7 +159,7 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
             st.markdown("**Its score by needle, length and depth**")
             name = f"{scores.model}-{head}"
             shown(
-                charts.head_breakdown(trials, head), name, lambda: charts.breakdown_rows(trials, head), key="chart-head"
+                charts.head_breakdown(trials, head), name, lambda: tables.breakdown_rows(trials, head), key="chart-head"
             )
         with right:
             _copied(scores.model, trials, head)
@@ -186,12 +186,12 @@ def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
         return
     trial = names[picked]
     st.text(f"Question: {trial.question}\nAnswer: {trial.response[:600]}")
-    if not charts.copy_rows(trial, head):
+    if not tables.copy_rows(trial, head):
         st.caption(f"{head} copied no token of the needle in this trial.")
         return
     st.caption("Tokens of the answer, downwards; the needle's tokens that they were copied from, across.")
     figure = charts.copy_map(trial, head)
-    shown(figure, f"{model}-{head}-copied", lambda: charts.copy_rows(trial, head), key="chart-copied")
+    shown(figure, f"{model}-{head}-copied", lambda: tables.copy_rows(trial, head), key="chart-copied")
 
 
 def _trial_name(trial: Trial, head: HeadId) -> str:

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 import detect
 import evidence
+import maps
+import selection
 import state
 import streamlit as st
 
-from retmask import charts
-from retmask.heads import Grid, HeadId, HeadMask, share_count
+from retmask import charts, tables
+from retmask.heads import Grid
 from retmask.retrieval import Trial
-from retmask.scores import THRESHOLD, TOP_SHARE, HeadScores
+from retmask.scores import HeadScores
 
 MODES = {"Click": "pan", "Box": "select", "Lasso": "lasso"}
 COUNTING = {"set": "each needle token counts once", "steps": "counted at every step, as in the published code"}
-MOST_CHIPS, LONG_COMMAND = 100, 20
+LONG_COMMAND = 20
 
 
 def page() -> None:
@@ -37,7 +39,7 @@ def page() -> None:
 
 
 @st.fragment
-def _explore(shown: state.HeadMap, scores: HeadScores) -> None:
+def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
     """Map, selection and evidence: what a click draws anew, and nothing else; first what it is waited for."""
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
@@ -80,7 +82,7 @@ def _map(scores: HeadScores) -> None:
     evidence.shown(
         charts.head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
         f"{scores.model}-map",
-        lambda: charts.head_rows(scores, selected),
+        lambda: tables.head_rows(scores, selected),
         key="map",
         on_select=lambda: _picked(grid),
         selection_mode=("points", "box", "lasso"),
@@ -106,115 +108,15 @@ def _picked(grid: Grid) -> None:
         state.look_at(heads[-1])
 
 
-def _selection(scores: HeadScores, shown: state.HeadMap) -> None:
+def _selection(scores: HeadScores, shown: maps.HeadMap) -> None:
     """The selected heads: counted, as chips, with the rules that make them and the command that does the same."""
     grid = scores.grid
     selected = state.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(
-            f"**{len(selected):,} of {grid.size:,} heads selected, {len(selected) / grid.size:.1%}**".replace("%", " %")
-        )
-        st.button(
-            "Undo",
-            icon=":material/undo:",
-            on_click=state.undo,
-            args=(grid,),
-            disabled=not state.can_undo(grid),
-            type="tertiary",
-        )
-        st.button(
-            "Clear",
-            icon=":material/close:",
-            on_click=state.select,
-            args=((), grid),
-            disabled=not len(selected),
-            type="tertiary",
-        )
-    _chips(selected, grid)
-    _rules(scores)
-    said = state.said()
-    if said:
-        st.error(said)
+        share = charts.percent(round(len(selected) / grid.size, 3))
+        scaled = f", {selection.condition(selected)}" if any(selected.scales.values()) else ""
+        st.markdown(f"**{len(selected):,} of {grid.size:,} heads selected, {share}{scaled}**")
+        selection.steps(grid)
+    selection.editor(scores)
     long = len(selected) > LONG_COMMAND
     st.code(shown.command(*state.rule(grid)), language="bash", wrap_lines=True, height=120 if long else "content")
-
-
-def _chips(selected: HeadMask, grid: Grid) -> None:
-    """The selected heads, each with a cross to let it go; very many as text."""
-    if len(selected) > MOST_CHIPS:
-        with st.container(height=130):
-            st.text(str(selected).replace(",", ", "))
-        return
-    key = f"chips-{state.drawing()}"
-    st.container(key="chips").multiselect(
-        "Selected heads",
-        grid.heads(),
-        list(selected.heads),
-        key=key,
-        label_visibility="collapsed",
-        select_all=False,
-        wrap=True,
-        placeholder="None yet: click the map, use a rule, or type a head",
-        on_change=lambda: state.select(state.value(key), grid),
-    )
-
-
-RULES = ["Score", "Top k", "Top %", "List", "Random"]
-
-
-def _rules(scores: HeadScores) -> None:
-    """Select by a rule: its kind, its number, and whether it replaces the selection or adds to it."""
-    grid = scores.grid
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.segmented_control("Select by", RULES, default="Top %", key="rule_kind", required=True)
-        _rule_inputs(kind or "Top %", grid)
-        st.button("Select", type="primary", on_click=_apply, args=(scores, False), key="rule_select")
-        st.button("Add", on_click=_apply, args=(scores, True), key="rule_add", help="add to the selection")
-
-
-def _rule_inputs(kind: str, grid: Grid) -> None:
-    if kind == "Score":
-        st.number_input("at least", 0.0, 10.0, THRESHOLD, 0.01, key="rule_above", width=110)
-    elif kind == "Top k":
-        st.number_input("heads", 1, grid.size, share_count(grid.size, TOP_SHARE), key="rule_top", width=110)
-    elif kind == "Top %":
-        st.number_input("per cent", 0.1, 100.0, 100 * TOP_SHARE, 1.0, key="rule_share", width=110, format="%g")
-    elif kind == "List":
-        st.text_input("heads", placeholder="L17H3, 18-6", key="rule_list", width=200)
-    else:
-        size = len(state.mask(grid)) or share_count(grid.size, TOP_SHARE)
-        st.number_input("heads", 1, grid.size, size, key="rule_random", width=90)
-        st.number_input(
-            "seed", 0, 10**6, 0, key="rule_seed", width=90, help="drawn from the heads below 0.1: a control"
-        )
-
-
-def _apply(scores: HeadScores, add: bool) -> None:
-    """Do what the rule says; a sentence and no change where it cannot be done."""
-    grid = scores.grid
-    try:
-        heads, options = _ruled(scores)
-    except ValueError as error:
-        return state.say(f"{state.sentence(error)} Nothing was changed.")
-    before = state.mask(grid).heads if add else ()
-    state.select([*before, *heads], grid, () if before else options)
-    return None
-
-
-def _ruled(scores: HeadScores) -> tuple[Sequence[HeadId], tuple[str, ...]]:
-    """The heads that the rule names, and the options of `retmask heads` that name them."""
-    kind, grid = state.value("rule_kind"), scores.grid
-    if kind == "Score":
-        threshold = state.value("rule_above")
-        return scores.above(threshold), ("--threshold", f"{threshold:g}")
-    if kind in ("Top k", "Top %"):
-        k = state.value("rule_top") if kind == "Top k" else share_count(grid.size, state.value("rule_share") / 100)
-        return scores.top(k), ("--top", f"{k}")
-    if kind == "List":
-        heads = HeadMask.parse(state.value("rule_list"), grid).heads
-        if not heads:
-            raise ValueError("the list is empty: write heads such as L17H3, 18-6")
-        return heads, ("--heads", ",".join(map(str, heads)))
-    k, seed = state.value("rule_random"), state.value("rule_seed")
-    drawn = HeadMask.random(grid, k, seed, excluding=scores.above())
-    return drawn.heads, ("--random", f"{k}", "--seed", f"{seed}")

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
-import detect
+import compare
 import heads
+import maps
+import markup
 import state
 import streamlit as st
+import watch
 
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>
 @media (max-width: 1150px) {
-  .st-key-beside [data-testid="stColumn"], .st-key-closely [data-testid="stColumn"] {min-width: 100%;}
+  .st-key-beside [data-testid="stColumn"], .st-key-closely [data-testid="stColumn"],
+  .st-key-settings [data-testid="stColumn"], .st-key-answers [data-testid="stColumn"] {min-width: 100%;}
   .st-key-beside [data-testid="stColumn"] [data-testid="stColumn"] {min-width: 5rem;}
 }
 .stMainBlockContainer {padding: 2.5rem 3rem 4rem;}
@@ -23,11 +27,11 @@ def picker() -> None:
     names = state.sources()
     key = f"map-of-{state.source()}"
     at = names.index(state.source())
-    st.selectbox("Map", names, at, key=key, format_func=state.label, on_change=_pick, args=(key,))
+    st.selectbox("Map", names, at, key=key, format_func=maps.label, on_change=_pick, args=(key,))
     with st.expander("Open a score file", expanded=False):
         opener()
     st.button("Detect again", icon=":material/radar:", on_click=state.toggle_form, width="stretch", key="detect_again")
-    detect.watch()
+    watch.watch()
 
 
 def _pick(key: str) -> None:
@@ -40,14 +44,14 @@ def opener() -> None:
     """Open a score file by path or upload, in the sidebar. What is malformed is told in a sentence and not opened."""
     path = st.text_input("Path of a score file or run folder", key="open_path", placeholder="folder/scores.json")
     upload = st.file_uploader("or drop one here", type=["json"], key="open_upload", max_upload_size=64)
-    model = st.selectbox("It belongs to", ["some other model", *state.shipped_maps()], key="open_model")
+    model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
     kv = st.number_input(
         "Key/value heads", 1, 512, None, key="open_kv", placeholder="not known",
         help="draws the groups of query heads that share a key/value head; published files do not say it",
     )  # fmt: skip
     if st.button("Open", key="open_go", disabled=not (path.strip() or upload), width="stretch"):
         try:
-            name = state.keep_upload(upload.name, upload.getvalue()) if upload else path.strip()
+            name = maps.keep_upload(upload.name, upload.getvalue()) if upload else path.strip()
             _check(state.open_map(name, kv), model)
         except ValueError as error:
             st.error(f"{state.sentence(error)} The map you see is unchanged.")
@@ -56,9 +60,9 @@ def opener() -> None:
         st.rerun()
 
 
-def _check(opened: state.HeadMap, model: str) -> None:
+def _check(opened: maps.HeadMap, model: str) -> None:
     """ValueError where the scores cannot be the model's."""
-    if model in state.shipped_maps() and opened.scores:
+    if model in maps.shipped_maps() and opened.scores:
         known = state.open_map(model).grid
         if known:
             opened.scores.check_grid(known, model)
@@ -67,10 +71,13 @@ def _check(opened: state.HeadMap, model: str) -> None:
 def main() -> None:
     """Draw the app."""
     st.set_page_config(page_title="RetMask Workbench", page_icon=str(Path(__file__).parent / "icon.png"), layout="wide")
-    st.html(_STYLE)
-    page = st.navigation(
-        [st.Page(heads.page, title="Heads", icon=":material/grid_on:", url_path="heads", default=True)]
+    st.html(_STYLE + markup.STYLE)
+    on_map = st.Page(heads.page, title="Heads", icon=":material/grid_on:", url_path="heads", default=True)
+    side_by_side = st.Page(
+        lambda: compare.page(on_map), title="Compare", icon=":material/compare_arrows:", url_path="compare"
     )
+    page = st.navigation([on_map, side_by_side])
+    state.keep_address()
     with st.sidebar:
         picker()
     page.run()

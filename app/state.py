@@ -3,96 +3,37 @@
 The only user of `st.cache_*` and `st.session_state`.
 """
 
-import base64
-import hashlib
 import re
-import shlex
+import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
+import ask
 import streamlit as st
+from address import from_url, to_url
+from ask import Setup
+from going import Going
+from maps import HeadMap, locate, shipped_maps
 
-from retmask.files import home, shipped
+from retmask.detect import DEFAULT_MODEL
 from retmask.heads import Grid, HeadId, HeadMask
-from retmask.jobs import DEFAULT_MODEL
 from retmask.retrieval import Trial, read_trials
-from retmask.runs import Run, run_path
+from retmask.runs import Run
 from retmask.scores import HeadScores
 
-MOST_NAMED = 40  # heads that are spelt out in the URL; more go as a bit map
+if TYPE_CHECKING:
+    from retmask.model import LensModel
+
+IN_URL = ("map", "kv", "heads", "head", "c")
 Stamp = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class HeadMap:
-    """What is looked at: the scores (None while no trial has found its needle), what is known of them, the trials."""
-
-    source: str
-    path: Path
-    scores: HeadScores | None
-    trials: Sequence[Trial]
-    record: dict[str, Any]
-    run: Run | None
-
-    @property
-    def model(self) -> str:
-        """The model's name, for people."""
-        return self.scores.model if self.scores else str(self.record.get("config", {}).get("model", self.source))
-
-    @property
-    def grid(self) -> Grid | None:
-        """The head grid, None as long as nothing says it."""
-        if self.scores:
-            return self.scores.grid
-        known = self.record.get("head_grid")
-        return Grid(**known) if isinstance(known, dict) else None
-
-    def command(self, *options: str) -> str:
-        """The command line that shows this map, with options."""
-        name = self.source if self.source in shipped_maps() else str(self.path)
-        return shlex.join(["retmask", "heads", name, *options])
-
-
-def shipped_maps() -> list[str]:
-    """The names of the maps that come with the project, the default model's first."""
-    folder = shipped("maps")
-    names = [file.parent.name for file in folder.glob("*/scores.json")] if folder.is_dir() else []
-    return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
 
 
 def sources() -> list[str]:
     """What the picker offers: shipped maps, runs (newest first), and what is open now if it is neither."""
     names = [*shipped_maps(), *(run.id for run in Run.all("detect"))]
     return names if source() in names else [*names, source()]
-
-
-def label(name: str) -> str:
-    """A map's name for people: a shipped one's model, a run's model and start (UTC), a file's name.
-
-    It never changes for as long as the map is there: Streamlit tells choices by their labels.
-    """
-    if name in shipped_maps():
-        return f"{name} (shipped)"
-    path = locate(name)
-    record = Run(path).record
-    if not record:
-        return path.name
-    when = str(record.get("created", ""))[5:19].replace("T", " ")
-    return f"{record.get('config', {}).get('model', name)} · {when}"
-
-
-def locate(name: str) -> Path:
-    """Where a map lies: the folder of a shipped map or of a run, or the path that `name` is."""
-    if name in shipped_maps():
-        return shipped("maps", name)
-    try:
-        path = run_path(name)
-    except ValueError:
-        return Path(name).expanduser()
-    return path if path.is_dir() else Path(name).expanduser()
 
 
 def source() -> str:
@@ -130,29 +71,36 @@ def open_map(name: str, kv_heads: int | None = None) -> HeadMap:
     return HeadMap(name, path, scores, trials, run.record if run else {}, run)
 
 
-def keep_upload(name: str, content: bytes) -> str:
-    """The path of a lasting copy of an uploaded score file. ValueError, and no copy, if it is none."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.")[:60] or "scores"
-    HeadScores.from_json(content, stem)
-    path = home() / "opened" / hashlib.sha256(content).hexdigest()[:12] / f"{stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return str(path)
-
-
 def mask(grid: Grid) -> HeadMask:
     """The selected heads; on the first view those in the URL."""
     return _history(grid)[-1]
 
 
 def select(heads: Iterable[HeadId], grid: Grid, options: Sequence[str] = ()) -> None:
-    """Select exactly these heads; `options` of `retmask heads` do the same. One step for `undo`."""
-    chosen = HeadMask.of(heads)
+    """Select exactly these heads; `options` of `retmask heads` do the same. One step for `undo`.
+
+    Heads that stay keep their scale; new ones get the scale that all selected heads have, else they are masked.
+    """
+    known = mask(grid).scales
+    scales = set(known.values())
+    scale = scales.pop() if len(scales) == 1 else 0.0
+    set_mask(HeadMask({head: known.get(head, scale) for head in sorted(set(heads))}), grid, options)
+
+
+def set_mask(chosen: HeadMask, grid: Grid, options: Sequence[str] = ()) -> None:
+    """Select these heads at these scales."""
     if chosen != mask(grid):
         _history(grid).append(chosen)
     _draw_anew()
-    st.session_state["rule"] = (chosen, tuple(options))
+    if options or not _same_heads(chosen):
+        st.session_state["rule"] = (chosen.heads, tuple(options))
     _into_url("heads", to_url(chosen, grid))
+
+
+def rescale(scale: float | None, grid: Grid) -> None:
+    """Put all selected heads at one scale, to four decimals."""
+    if scale is not None:
+        set_mask(mask(grid).scaled(round(scale, 4)), grid)
 
 
 def undo(grid: Grid) -> None:
@@ -170,10 +118,16 @@ def can_undo(grid: Grid) -> bool:
 
 def rule(grid: Grid) -> tuple[str, ...]:
     """Options of `retmask heads` that give the selection: the rule that made it, else the list of its heads."""
-    chosen, options = st.session_state.get("rule", (None, ()))
-    if not len(mask(grid)):
+    selected = mask(grid)
+    if not len(selected):
         return ()
-    return tuple(options) if chosen == mask(grid) and options else ("--heads", str(mask(grid)))
+    _, options = st.session_state.get("rule", ((), ()))
+    return tuple(options) if options and _same_heads(selected) else ("--heads", ",".join(map(str, selected.heads)))
+
+
+def _same_heads(chosen: HeadMask) -> bool:
+    """Whether a rule has made this selection: whatever the scales are."""
+    return bool(st.session_state.get("rule", ((), ()))[0] == chosen.heads)
 
 
 def focus(grid: Grid) -> HeadId | None:
@@ -193,18 +147,30 @@ def look_at(head: HeadId) -> None:
 
 
 def picked_points(event: Any) -> list[HeadId]:
-    """The heads in a map's selection event that are new in it.
+    """The heads in a map's selection event that are new in it."""
+    return [HeadId(layer, head) for layer, head in _new_points(event, "map")]
+
+
+def picked_copy(event: Any) -> tuple[int, HeadId] | None:
+    """The step and the head of the dot in a trace that has just been clicked."""
+    points = _new_points(event, "trace")
+    return (points[-1][0], HeadId(*points[-1][1:])) if points else None
+
+
+def _new_points(event: Any, chart: str) -> list[tuple[int, ...]]:
+    """The customdata of the points in a selection event that are new in it, without the stamp at their ends.
 
     An event repeats the points of the one before it when both come from the same drawing (shift-click, or a click
     before the answer to the last is drawn); only what was added since then is meant.
     """
-    points = [point["customdata"] for point in event.get("selection", {}).get("points", []) if point.get("customdata")]
-    heads = {HeadId(int(layer), int(head)): int(stamp) for layer, head, stamp in points}
-    stamp = max(heads.values(), default=-1)
-    last_stamp, last = cast(tuple[int, set[HeadId]], st.session_state.get("points", (-1, set())))
-    st.session_state["points"] = (stamp, set(heads))
+    found = [point["customdata"] for point in event.get("selection", {}).get("points", []) if point.get("customdata")]
+    stamps = {tuple(map(int, values[:-1])): int(values[-1]) for values in found}
+    stamp, now = max(stamps.values(), default=-1), set(stamps)
+    key = f"points-{chart}"
+    last_stamp, last = cast(tuple[int, set[tuple[int, ...]]], st.session_state.get(key, (-1, set())))
+    st.session_state[key] = (stamp, now)
     _draw_anew()
-    return sorted(set(heads) - last if stamp == last_stamp and last < set(heads) else set(heads))
+    return sorted(now - last if stamp == last_stamp and last < now else now)
 
 
 def drawing() -> int:
@@ -221,20 +187,25 @@ def value(key: str, default: Any = None) -> Any:
     return st.session_state.get(key, default)
 
 
+def put(key: str, value: Any) -> None:
+    """Keep a value of the session."""
+    st.session_state[key] = value
+
+
 def sentence(error: Exception | str) -> str:
     """What an error says, as a sentence that Markdown shows as it is, whatever a file or a person put into it."""
     text = str(error).rstrip(".") + "."
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:])", r"\\\1", text)
 
 
-def say(words: str) -> None:
-    """Show a sentence, as `sentence` makes it, at the next drawing, once."""
-    st.session_state["said"] = words
+def say(words: str, where: str = "") -> None:
+    """Show a sentence, as `sentence` makes it, at the next drawing, once; `where` names one of several places for it."""
+    st.session_state[f"said{where}"] = words
 
 
-def said() -> str:
-    """The sentence to show now, empty for none."""
-    return str(st.session_state.pop("said", ""))
+def said(where: str = "") -> str:
+    """The sentence to show there now, empty for none."""
+    return str(st.session_state.pop(f"said{where}", ""))
 
 
 def form_open() -> bool:
@@ -247,33 +218,110 @@ def toggle_form() -> None:
     st.session_state["form_open"] = not form_open()
 
 
+def setup() -> Setup:
+    """The settings of the Compare page; on the first view those that the address names."""
+    if "setup" not in st.session_state:
+        st.session_state["setup"] = ask.read(st.query_params.get("c", ""))
+    return cast(Setup, st.session_state["setup"])
+
+
+def change(**values: Any) -> None:
+    """Change settings of the Compare page and keep them on disk, so that a reload finds them."""
+    changed = replace(setup(), **values)
+    if changed != setup():
+        st.session_state["setup"] = changed
+        ask.keep(_setup_id(), changed)
+        _into_url("c", _setup_id())
+
+
+def widget(name: str) -> dict[str, Any]:
+    """What makes a widget show a setting of the Compare page and change it.
+
+    The widget's own value is dropped whenever another page is drawn; it is set anew from the setting.
+    """
+    key = f"ask_{name}"
+    st.session_state.setdefault(key, getattr(setup(), name))
+    return {"key": key, "on_change": _take, "args": (name, key)}
+
+
+def kept(name: str, default: Any) -> dict[str, Any]:
+    """What makes a widget keep its value in the session while other pages are drawn."""
+    key = f"shown_{name}"
+    st.session_state.setdefault(key, st.session_state.setdefault(name, default))
+    return {"key": key, "on_change": lambda: put(name, value(key))}
+
+
+def show(**values: Any) -> None:
+    """Change settings and what their widgets show."""
+    change(**values)
+    for name, value in values.items():
+        st.session_state[f"ask_{name}"] = value
+
+
+def text_file() -> Path:
+    """Where the text of one's own lies for the command line: written when it is asked for."""
+    return ask.keep_text(_setup_id(), setup().text)
+
+
+def want() -> None:
+    """Ask for a new comparison, made by the next drawing of the Compare page."""
+    st.session_state["wanted"], st.session_state["failed"] = True, ""
+
+
+def wanted() -> bool:
+    """Whether a new comparison has been asked for and not been made."""
+    return bool(st.session_state.get("wanted", False))
+
+
+def fail(error: Exception | str) -> None:
+    """Give up the comparison that was asked for; `failed` says why until the next is asked for."""
+    st.session_state["wanted"], st.session_state["failed"] = False, sentence(error)
+
+
+def failed() -> str:
+    """Why the last comparison could not be made, as a sentence; empty if it could."""
+    return str(st.session_state.get("failed", ""))
+
+
+def stop() -> None:
+    """Leave the comparison where it is."""
+    st.session_state["wanted"] = False
+    running = going()
+    if running:
+        running.stop()
+
+
+def going() -> Going | None:
+    """The comparison that is on its way or was made last."""
+    return cast(Going | None, st.session_state.get("going"))
+
+
+def begin(comparison: Going) -> None:
+    """Put a comparison in the place of the last."""
+    last = going()
+    if last:
+        last.stop()
+    st.session_state["going"] = comparison
+    st.session_state["wanted"] = False
+
+
+def model(name: str) -> "LensModel":
+    """A model, loaded once and shared by all sessions. ValueError, one sentence, where it cannot be loaded."""
+    if st.session_state.get("loaded") not in (None, name):
+        _load_model.clear()  # two models need not fit
+    loaded = _load_model(name)
+    st.session_state["loaded"] = name
+    return loaded
+
+
+def loaded(name: str) -> "LensModel | None":
+    """The model, if this session has loaded it."""
+    return model(name) if st.session_state.get("loaded") == name else None
+
+
 def stopping() -> set[str]:
     """The ids of runs that have been asked to stop in this session."""
     return cast(set[str], st.session_state.setdefault("stopping", set()))
-
-
-def to_url(selected: HeadMask, grid: Grid) -> str | None:
-    """A selection as text for the URL: `L17H3,L18H6`, or for many heads `~` and a bit map; None for none."""
-    if not len(selected):
-        return None
-    if len(selected) <= MOST_NAMED:
-        return str(selected)
-    bits = np.packbits(selected.array(grid).ravel() == 0)
-    return "~" + base64.urlsafe_b64encode(bits.tobytes()).decode().rstrip("=")
-
-
-def from_url(text: str, grid: Grid) -> HeadMask:
-    """The selection that `to_url` wrote. ValueError for anything else."""
-    if not text.startswith("~"):
-        return HeadMask.parse(text, grid)
-    try:
-        packed = base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        packed = b""
-    if len(packed) != -(-grid.size // 8):
-        raise ValueError(f"the selection in the address is not one of a {grid} grid")
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8))[: grid.size]
-    return HeadMask.of(head for head, bit in zip(grid.heads(), bits, strict=True) if bit)
 
 
 @st.cache_data(show_spinner=False, ttl=20)
@@ -286,6 +334,13 @@ def memory(model: str, context_tokens: int) -> tuple[bool, str]:
 
     found = estimate(model, context_tokens)
     return found.fits, found.sentence
+
+
+@st.cache_resource(show_spinner=False, max_entries=1)
+def _load_model(name: str) -> "LensModel":
+    from retmask.loading import load  # here, since it imports torch
+
+    return load(name)
 
 
 @st.cache_resource(show_spinner=False, max_entries=12)
@@ -323,6 +378,20 @@ def _history(grid: Grid) -> list[HeadMask]:
     return cast(list[HeadMask], histories[key])
 
 
+def _setup_id() -> str:
+    """The id of this session's settings: that in the address if it can be one."""
+    if "setup_id" not in st.session_state:
+        known = re.fullmatch("[0-9a-f]{12}", st.query_params.get("c", ""))
+        st.session_state["setup_id"] = known[0] if known else secrets.token_hex(6)
+    return str(st.session_state["setup_id"])
+
+
+def _take(name: str, key: str) -> None:
+    """Keep what a widget has been set to."""
+    if value(key) is not None:
+        change(**{name: value(key)})
+
+
 def _draw_anew() -> None:
     st.session_state["drawing"] = drawing() + 1
 
@@ -332,8 +401,18 @@ def _kv_heads() -> int | None:
     return int(text) if re.fullmatch(r"[1-9]\d{0,2}", text) else None
 
 
-def _into_url(name: str, value: str | None) -> None:
-    if value is not None:
-        st.query_params[name] = value
+def keep_address() -> None:
+    """Put back into the URL what a move to another page takes out of it."""
+    known = {name: text for name, text in st.query_params.items() if name in IN_URL}
+    for name, text in st.session_state.setdefault("address", known).items():
+        if st.query_params.get(name) != text:
+            st.query_params[name] = text
+
+
+def _into_url(name: str, text: str | None) -> None:
+    address = st.session_state.setdefault("address", {})
+    address.pop(name, None)
+    if text is not None:
+        address[name] = st.query_params[name] = text
     elif name in st.query_params:
         del st.query_params[name]

@@ -7,15 +7,16 @@ score file never waits for torch.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retmask.model import LensModel, load
+    from retmask.loading import load
+    from retmask.model import LensModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["LensModel", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "LensModel"):
-        from retmask import model
+    if name in __all__:
+        from retmask import loading
 
-        return getattr(model, name)
+        return getattr(loading, name)
     raise AttributeError(f"module 'retmask' has no attribute {name!r}")

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from transformers import DynamicCache
 
-from retmask.jobs import DetectConfig
-from retmask.model import Answer, LensModel, second_view
+from retmask.bridge import second_view
+from retmask.detect import DetectConfig
+from retmask.heads import HeadMask
+from retmask.model import Answer, LensModel
 from retmask.needle import ANSWER_TOKENS, NeedlePrompt, load_haystack
 from retmask.retrieval import Trial, run_trials
 
@@ -36,6 +38,7 @@ def plain_view(model: LensModel) -> Any:
     view, _ = second_view(model.native)
     for module in view.modules():
         module._forward_pre_hooks.clear()
+        module.__dict__.pop("forward", None)
     return view
 
 
@@ -83,6 +86,47 @@ def plain_score(answer: Answer, prompt: NeedlePrompt) -> Float[np.ndarray, "laye
                     copied.add(position)
             out[layer, head] = len(copied) / (end - start)
     return out
+
+
+def bench_pair(model: LensModel, mask: HeadMask, prompt_tokens: int, new_tokens: int, rounds: int) -> dict[str, float]:
+    """Seconds, the least of all rounds, to answer one prompt in each of several ways, all of them in every round.
+
+    `one`: unmasked; `pair`: unmasked and masked in one batch; `apart`: one after the other; `plain`: unmasked, by
+    transformers' own generation.
+    """
+    text = load_haystack("pydoc-end").take(8 * prompt_tokens).text
+    prompt = model.tokenizer(text)["input_ids"][:prompt_tokens]
+    hf, none = plain_view(model), HeadMask()
+    hf.set_attn_implementation(model.attention)
+
+    def answer(masks: list[HeadMask]) -> int:
+        cache = model.fan_out(prompt[:-1], prompt_tokens + new_tokens, masks)
+        return sum(1 for _ in model.decode(cache, [prompt[-1]] * len(masks), new_tokens, masks))
+
+    def plain() -> None:
+        ids = torch.tensor([prompt], device=model.device)
+        hf.generate(ids, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0)
+
+    ways: dict[str, Any] = {
+        "one": lambda: answer([none]),
+        "pair": lambda: answer([none, mask]),
+        "apart": lambda: [answer([which]) for which in (none, mask)],
+        "plain": plain,
+    }
+    stops, model.stop_ids = model.stop_ids, frozenset()
+    try:
+        taken = [{name: _timed(way, model) for name, way in ways.items()} for _ in range(rounds + 1)][1:]  # one to warm
+    finally:
+        model.stop_ids = stops
+    return {name: min(times[name] for times in taken) for name in ways}
+
+
+def _timed(work: Any, model: LensModel) -> float:
+    began = time.perf_counter()
+    work()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def bench_detect(model: LensModel, config: DetectConfig) -> DetectTimes:

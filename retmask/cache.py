@@ -72,14 +72,15 @@ def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
 
 
 def take(cache: Cache, rows: Sequence[int], room: int) -> Cache:
-    """A cache of copies of these rows."""
-    taken = new_cache(room)
+    """A cache of copies of these rows; of a layer's first row where the layer does not have that many."""
+    full = new_cache(room)
     layers: Any = cache.layers
     for layer in layers:
         copied = RoomyLayer(room)
-        copied.fill([(layer.keys[i : i + 1], layer.values[i : i + 1]) for i in rows], room)
-        taken.layers.append(copied)
-    return taken
+        have = [row if row < len(layer.keys) else 0 for row in rows]
+        copied.fill([(layer.keys[i : i + 1], layer.values[i : i + 1]) for i in have], room)
+        full.layers.append(copied)
+    return full
 
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:

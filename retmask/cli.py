@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from retmask import jobs
-from retmask.files import shipped
+from retmask.ablate import export
+from retmask.detect import DEFAULT_MODEL, PRESETS, DetectConfig, new_detect, no_map_sentence, read_scores
+from retmask.detect import detect as do_detect
+from retmask.dose import KS, DoseConfig, new_dose, read_points
+from retmask.dose import dose as do_dose
 from retmask.heads import HeadMask
-from retmask.needle import load_needles
+from retmask.masks import MaskRule, control
+from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
-from retmask.scores import FEWEST_TRIALS, THRESHOLD, HeadScores
+from retmask.sampling import Sampling
+from retmask.scores import FEWEST_TRIALS, THRESHOLD, HeadScores, scores_path
+from retmask.tables import dose_rows
 
 app = typer.Typer(
     help="Find the attention heads that copy from the context.",
@@ -36,14 +43,17 @@ out = Console(highlight=False, soft_wrap=True)
 Model = Annotated[str, typer.Argument(help="built-in name, Hub id, folder with safetensors, or .gguf file")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; by default cuda where there is one")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; by default bfloat16 on cuda, else float32")]
-PresetName = Annotated[str, typer.Option(help=f"the grid: {', '.join(jobs.PRESETS)}")]
+PresetName = Annotated[str, typer.Option(help=f"the grid: {', '.join(PRESETS)}")]
 Lengths = Annotated[str, typer.Option(help="context lengths in tokens, prompt and answer: 512,1024")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="run code from the model's repository: only if you trust it")
+]
 Depths = Annotated[str, typer.Option(help="needle depths, 0 = beginning, 1 = end: 0,0.5,1")]
 
 
 @app.command()
 def detect(
-    model: Model = jobs.DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     preset: PresetName = "laptop",
     lengths: Lengths = "",
     depths: Depths = "",
@@ -58,9 +68,7 @@ def detect(
     adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
     device: Device = "",
     dtype: Dtype = "",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run code from the model's repository: only if you trust it")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     out_dir: Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")] = None,
 ) -> None:
     """Find a model's retrieval heads: scores.json, run.json and trials.jsonl in a folder."""
@@ -81,29 +89,37 @@ def detect(
     changes |= {"depths": _numbers(depths, float, "--depths")} if depths else {}
     if n_needles or needles:
         changes["n_needles"] = n_needles or len(load_needles(Path(needles)))
-    run = jobs.new_detect(jobs.DetectConfig.preset(preset, **changes), out_dir)
+    run = new_detect(DetectConfig.preset(preset, **changes), out_dir)
     _follow(run, trust_remote_code)
     _report(run)
 
 
 def _follow(run: Run, trust_remote_code: bool) -> None:
     """Do a detection in this process, with progress on the terminal."""
+    steps = (
+        (step.done, step.total, f"{step.found} of {step.done} trials found the needle", step.eta)
+        for step in do_detect(run, trust_remote_code)
+    )
+    _progress(steps, run.record["config"]["model"])
+
+
+def _progress(steps: Iterator[tuple[int, int, str, float | None]], model: str) -> None:
+    """Show (done, total, words, seconds left) as they come: a bar on a terminal, lines elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task(f"loading {run.record['config']['model']}", total=None)
-        for step in jobs.detect(run, trust_remote_code):
-            left = "" if step.eta is None else f", {step.eta:.0f} s left"
-            says = f"{step.found} of {step.done} trials found the needle{left}"
-            bar.update(line, completed=step.done, total=step.total, description=says)
+        line = bar.add_task(f"loading {model}", total=None)
+        for done, total, words, eta in steps:
+            says = words + ("" if eta is None else f", {eta:.0f} s left")
+            bar.update(line, completed=done, total=total, description=says)
             if not sys.stderr.isatty():
-                typer.echo(f"{step.done}/{step.total}: {says}", err=True)
+                typer.echo(f"{done}/{total}: {says}", err=True)
 
 
 def _report(run: Run) -> None:
     """The result of a detection; exit code 1 with the model's answers if no trial found its needle."""
-    trials, scores = read_trials(run.path), jobs.read_scores(run.path)
+    trials, scores = read_trials(run.path), read_scores(run.path)
     if scores is None:
-        typer.echo(jobs.no_map_sentence(trials))
+        typer.echo(no_map_sentence(trials))
         for trial in trials[:5]:
             typer.echo(f"  {trial.context_tokens} tokens, depth {trial.depth:g}: {trial.response[:100]!r}")
         raise typer.Exit(1)
@@ -125,11 +141,10 @@ def heads(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""
-    if not file_or_dir.exists() and shipped("maps", file_or_dir.name).is_dir() and file_or_dir.parent == Path():
-        file_or_dir = shipped("maps", file_or_dir.name)  # the map that comes with a built-in model, by its name
+    file_or_dir = scores_path(str(file_or_dir))
     trials = read_trials(file_or_dir) if file_or_dir.is_dir() else []
     if trials and not (file_or_dir / "scores.json").exists():
-        raise ValueError(jobs.no_map_sentence(trials))
+        raise ValueError(no_map_sentence(trials))
     scores = HeadScores.load(file_or_dir)
     if threshold < 0 or top < 0 or random < 0:
         raise ValueError("--threshold, --top and --random cannot be negative")
@@ -179,9 +194,181 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
         )
 
 
+MaskFile = Annotated[str, typer.Option("--mask", help="a saved mask: its name or file")]
+MaskHeads = Annotated[str, typer.Option("--heads", help="these heads, each with a scale if you like: L17H3,L18H6:0.5")]
+TopK = Annotated[int, typer.Option(help="the best so many heads of --scores")]
+Above = Annotated[float, typer.Option("--threshold", help="the heads of --scores with at least this mean score")]
+Share = Annotated[float, typer.Option(help="the best share of all heads of --scores, such as 0.05")]
+Draw = Annotated[int, typer.Option("--random", help="so many random heads, none that scores 0.1 or more in --scores")]
+ScoreFile = Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")]
+Scale = Annotated[
+    float, typer.Option(help="0 masks, below 1 weakens, up to 2 emphasises; by default the mask's own, or 0")
+]
+
+
+@app.command()
+def ask(
+    model: Model = DEFAULT_MODEL,
+    prompt: Annotated[str, typer.Option(help="your own text")] = "",
+    prompt_file: Annotated[Path | None, typer.Option(help="a .txt file with your own text")] = None,
+    needle: Annotated[
+        str, typer.Option(help="a needle that comes with the project, by name, hidden in a haystack")
+    ] = "",
+    tokens: Annotated[int, typer.Option(help="of the needle's context: prompt and room for the answer")] = 512,
+    depth: Annotated[float, typer.Option(help="of the needle, 0 = beginning, 1 = end")] = 0.5,
+    haystack: Annotated[str, typer.Option(help="pydoc, pydoc-end, essays, or a folder with .txt files")] = "pydoc-end",
+    template: Annotated[str, typer.Option(help="chat or plain; by default chat where the model has a template")] = "",
+    mask: MaskFile = "",
+    heads: MaskHeads = "",
+    top_k: TopK = 0,
+    threshold: Above = 0.0,
+    share: Share = 0.0,
+    random: Draw = 0,
+    scores: ScoreFile = "",
+    scale: Scale = math.nan,
+    with_control: Annotated[bool, typer.Option("--control/--no-control", help="also mask as many random heads")] = True,
+    control_seed: Annotated[int, typer.Option(help="of the random control, and of --random")] = 0,
+    layer_matched: Annotated[
+        bool, typer.Option("--layer-matched", help="draw the control from the same layers")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="the longest answer, in tokens")] = 64,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token; above: drawn")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that reach this together")] = 1.0,
+    seed: Annotated[int, typer.Option(help="of the drawn tokens: the same seed says the same again")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON: texts, log-probabilities, copies")] = False,
+    device: Device = "",
+    dtype: Dtype = "",
+) -> None:
+    """Answer a prompt unmasked, masked, and with as many random heads masked, and say what differs."""
+    if bool(prompt) + bool(prompt_file) + bool(needle) != 1:
+        raise ValueError("say what to ask in one way: --prompt TEXT, --prompt-file FILE, or --needle NAME")
+    if template not in ("", "chat", "plain"):
+        raise ValueError(f"template {template!r} is unknown: choose chat or plain")
+    chosen: Any = template or None
+    rule = MaskRule(
+        mask, heads, top_k, threshold, share, random, control_seed, False, scores, None if math.isnan(scale) else scale
+    )
+    task = NeedleTask(known_needle(needle), tokens, depth, template=chosen) if needle else None
+    try:
+        text = prompt_file.read_text(encoding="utf-8-sig") if prompt_file else prompt
+    except UnicodeDecodeError:
+        raise ValueError(f"{prompt_file} is not a text in UTF-8: save it as one") from None
+    from retmask.compare import Column, Prompt, compare
+    from retmask.loading import load
+
+    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=tokens)
+    columns = [Column("unmasked", HeadMask())]
+    if rule.given:
+        masked = rule.build(loaded.grid)
+        columns.append(Column("masked", masked))
+        if with_control:
+            known = HeadScores.load(scores_path(scores)) if scores else None
+            drawn = control(loaded.grid, len(masked), control_seed, known, masked.heads, layer_matched)
+            columns.append(Column("random control", drawn.scaled(scale if scale == scale else 0.0)))
+    asked = (
+        Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
+        if task
+        else Prompt.of_text(loaded.tokenizer, text, chosen)
+    )
+    *_, last = compare(loaded, asked, columns, max_new_tokens, Sampling(temperature, top_p, seed))
+    typer.echo(json.dumps(last.to_json(), ensure_ascii=False) if as_json else _side_by_side(last))
+
+
+def _side_by_side(comparison: Any) -> str:
+    """A comparison in plain text."""
+    from retmask.compare import first_divergence
+
+    lines = []
+    if comparison.prompt.needle:
+        lines += [f"right answer: {comparison.prompt.needle.answer}", ""]
+    for i, column in enumerate(comparison.columns):
+        recall = comparison.recall(i)
+        facts = [f"{len(column.mask)} heads masked" if len(column.mask) else "no heads masked"]
+        facts += [] if recall is None else [f"recall {recall:.2f}"]
+        facts += [f"{len(comparison.token_ids[i])} tokens, {comparison.rate(i):.1f} a second"]
+        at = first_divergence(comparison.token_ids[0], comparison.token_ids[i]) if i else None
+        facts += [] if at is None else [f"differs from unmasked at token {at + 1}"]
+        lines += [f"{column.name} ({', '.join(facts)})", f"  {comparison.text(i)}", ""]
+    return "\n".join(lines).rstrip()
+
+
+@app.command()
+def dose(
+    model: Model,
+    scores: Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")],
+    ks: Annotated[str, typer.Option(help="how many heads to mask")] = ",".join(map(str, KS)),
+    random_seeds: Annotated[int, typer.Option(help="how many random draws of each size")] = 5,
+    layer_matched: Annotated[
+        bool, typer.Option("--layer-matched", help="draw from the layers of the best heads")
+    ] = False,
+    trials: Annotated[
+        int, typer.Option(help="needle trials a point, on needles and depths detection did not use")
+    ] = 24,
+    context_tokens: Annotated[int, typer.Option(help="of a trial: prompt and answer")] = 512,
+    prose_tokens: Annotated[int, typer.Option(help="tokens of plain prose for the perplexity")] = 2048,
+    needles: Annotated[str, typer.Option(help="JSON or JSON lines, as for detect")] = "",
+    haystack: Annotated[str, typer.Option(help="pydoc-end, essays, or a folder with .txt files")] = "pydoc-end",
+    prose: Annotated[str, typer.Option(help="a text file; by default the last quarter of Python's manual")] = "",
+    revision: Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")] = "",
+    adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
+    device: Device = "",
+    dtype: Dtype = "",
+    trust_remote_code: TrustRemoteCode = False,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")] = None,
+) -> None:
+    """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
+    config = DoseConfig(
+        model, scores, _numbers(ks, int, "--ks"), random_seeds, layer_matched, trials, context_tokens, prose_tokens,
+        needles, haystack, prose, revision, adapter, device, dtype,
+    )  # fmt: skip
+    run = new_dose(config, out_dir)
+    _progress(
+        ((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), model
+    )
+    table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
+    for row in dose_rows(read_points(run.path)):
+        which = "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
+        interval = f"{row['low']:.2f} to {row['high']:.2f}"
+        figures = (f"{row['recall']:.2f}", interval, f"{row['found']:.0%}", f"{row['perplexity']:.2f}")
+        table.add_row(str(row["k"]), which, *figures)
+    out.print(table)
+    out.print(f"written to {run.path}")
+
+
+def _dose_words(point: dict[str, Any]) -> str:
+    which = "best" if point["kind"] == "top" else "random"
+    return f"{point['k']} {which} heads masked: recall {point['recall']:.2f}, perplexity {point['perplexity']:.1f}"
+
+
+@app.command()
+def ablate(
+    model: Model,
+    out_dir: Annotated[Path, typer.Option("--out", help="folder for the checkpoint")],
+    mask: MaskFile = "",
+    heads: MaskHeads = "",
+    top_k: TopK = 0,
+    threshold: Above = 0.0,
+    share: Share = 0.0,
+    random: Draw = 0,
+    seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
+    scores: ScoreFile = "",
+    scale: Scale = math.nan,
+    revision: Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")] = "",
+    adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Write a checkpoint with heads masked in its weights, for plain transformers or any server."""
+    rule = MaskRule(
+        mask, heads, top_k, threshold, share, random, seed, False, scores, None if math.isnan(scale) else scale
+    )
+    manifest = export(model, rule, out_dir, revision=revision, adapter=adapter, trust_remote_code=trust_remote_code)
+    scales = manifest["mask"]["scales"]
+    typer.echo(f"{model} with {len(scales)} heads scaled ({', '.join(scales)}), {manifest['dtype']}, in {out_dir}")
+
+
 @bench.command("detect")
 def bench_detect(
-    model: Model = jobs.DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     preset: PresetName = "laptop",
     lengths: Lengths = "",
     depths: Depths = "",
@@ -191,13 +378,13 @@ def bench_detect(
 ) -> None:
     """Run a detection and a plain loop on the same prompts; print both times, the ratio and the difference."""
     from retmask.bench import bench_detect as measure
-    from retmask.model import load
+    from retmask.loading import load
 
     changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
     changes |= {"lengths": _numbers(lengths, int, "--lengths")} if lengths else {}
     changes |= {"depths": _numbers(depths, float, "--depths")} if depths else {}
     changes |= {"n_needles": n_needles} if n_needles else {}
-    config = jobs.DetectConfig.preset(preset, **changes)
+    config = DetectConfig.preset(preset, **changes)
     loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=max(config.lengths))
     times = measure(loaded, config)
     out.print(f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {times.trials} trials")
@@ -206,6 +393,33 @@ def bench_detect(
         f"same answers in {times.same_answers} of {times.trials} trials; scores differ in {times.differing_trials}, "
         f"by at most {times.largest_difference:.2g}"
     )
+
+
+@bench.command("pair")
+def bench_pair(
+    model: Model = DEFAULT_MODEL,
+    scores: ScoreFile = "",
+    share: Annotated[float, typer.Option(help="the share of heads that is masked")] = 0.05,
+    prompt_tokens: Annotated[int, typer.Option(help="of the prompt")] = 1000,
+    new_tokens: Annotated[int, typer.Option(help="of the answers")] = 64,
+    rounds: Annotated[int, typer.Option(help="how often each is timed, in turn")] = 5,
+    device: Device = "",
+    dtype: Dtype = "",
+) -> None:
+    """Time an unmasked and a masked answer in one batch against an unmasked one alone; print the ratio."""
+    from retmask.bench import bench_pair as measure
+    from retmask.loading import load
+
+    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=prompt_tokens + new_tokens)
+    mask = MaskRule(scores=scores or Path(model).name, share=share).build(loaded.grid)
+    times = measure(loaded, mask, prompt_tokens, new_tokens, rounds)
+    out.print(
+        f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {len(mask)} heads masked, "
+        f"the first in layer {mask.first_layer} of {loaded.grid.n_layers}"
+    )
+    out.print(f"{prompt_tokens} + {new_tokens} tokens, fastest of {rounds} rounds in turn:")
+    for name, seconds in times.items():
+        out.print(f"  {name}: {seconds:.2f} s, {seconds / times['one']:.2f} of one")
 
 
 @app.command(hidden=True)

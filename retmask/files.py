@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def home() -> Path:
@@ -18,6 +21,18 @@ def home() -> Path:
 def shipped(*parts: str) -> Path:
     """A file or folder that comes with the package, such as `shipped("needles.json")`."""
     return Path(str(resources.files("retmask"))) / "data" / Path(*parts)
+
+
+def inside(root: Path, name: str, what: str = "name", ending: str = "") -> Path:
+    """The path of that name in a folder. The one place where a name from a person becomes a path.
+
+    ValueError for a name with a slash, `..`, a leading dot or more than 64 characters.
+    """
+    root = root.resolve()
+    path = (root / (name + ending)).resolve() if _NAME.fullmatch(name) and ".." not in name else None
+    if path is None or path.parent != root:
+        raise ValueError(f"{name[:70]!r} is not a {what}: use letters, digits, '.', '_' and '-', 64 at most")
+    return path
 
 
 def sha256(path: Path) -> str:

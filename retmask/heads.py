@@ -104,10 +104,20 @@ class HeadMask:
 
     @classmethod
     def parse(cls, text: str, grid: Grid) -> "HeadMask":
-        """A typed list such as `L17H3, 18-6`, masked. ValueError for what is no head or not on the grid."""
-        heads = [HeadId.parse(part) for part in re.split(r"[,;\s]+", text.strip()) if part]
-        grid.check(heads)
-        return cls.of(heads)
+        """A typed list such as `L17H3, 18-6:0.5`: masked, or scaled to what follows the colon.
+
+        ValueError for what is no head, no scale or not on the grid.
+        """
+        scales: dict[HeadId, float] = {}
+        for part in re.split(r"[,;\s]+", text.strip()):
+            name, colon, scale = part.partition(":")
+            if not part:
+                continue
+            if colon and not re.fullmatch(r"\d+\.?\d*|\.\d+", scale):
+                raise ValueError(f"{part[:40]!r} has no scale after the colon: write L17H3:0.5")
+            scales[HeadId.parse(name)] = float(scale) if colon else 0.0
+        grid.check(scales)
+        return cls(dict(sorted(scales.items())))
 
     @classmethod
     def random(
@@ -142,6 +152,15 @@ class HeadMask:
         """The named heads in order of layer and head."""
         return tuple(sorted(self.scales))
 
+    def scaled(self, scale: float) -> "HeadMask":
+        """The same heads, all at one scale."""
+        return HeadMask.of(self.scales, scale)
+
+    @property
+    def first_layer(self) -> int | None:
+        """The lowest layer in which a head is not left untouched; None for a mask that changes nothing."""
+        return min((head.layer for head, scale in self.scales.items() if scale != 1), default=None)
+
     def array(self, grid: Grid) -> Float[np.ndarray, "layer head"]:
         """The scale of every head of a grid, 1 where none is named. ValueError if a head is not on the grid."""
         grid.check(self.heads)
@@ -154,4 +173,4 @@ class HeadMask:
         return len(self.scales)
 
     def __str__(self) -> str:
-        return ",".join(map(str, self.heads))
+        return ",".join(f"{head}:{self.scales[head]:g}" if self.scales[head] else str(head) for head in self.heads)

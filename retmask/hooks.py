@@ -10,10 +10,12 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 _scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
+_forks: ContextVar[dict[int, int] | None] = ContextVar("forks", default=None)  # layer -> rows from there on
 _attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
 
 
@@ -50,19 +52,27 @@ def scaling(values: Float[Tensor, "row layer head"]) -> Iterator[None]:
         _scales.reset(token)
 
 
+@contextmanager
+def forking(rows: dict[int, int]) -> Iterator[None]:
+    """While open, native passes in this thread take in one row and have `rows[layer]` from that layer on.
+
+    The new rows are copies of the first; masks belong to the rows in this order.
+    """
+    token = _forks.set(rows)
+    try:
+        yield
+    finally:
+        _forks.reset(token)
+
+
 def _scaled(z: Tensor, layer: int) -> Tensor | None:
     """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
     scales = _scales.get()
     if scales is None or layer not in scales.layers:
         return None
-    assert len(scales.values) in (1, len(z)), f"{len(scales.values)} masks for a batch of {len(z)} rows"
-    return z * scales.values[:, layer, None, :, None]
-
-
-def masked_by_row() -> bool:
-    """Whether masks are in force that tell rows apart."""
-    scales = _scales.get()
-    return scales is not None and len(scales.values) > 1
+    values = scales.values[: len(z)] if _forks.get() else scales.values
+    assert len(values) in (1, len(z)), f"{len(values)} masks for a batch of {len(z)} rows"
+    return z * values[:, layer, None, :, None]
 
 
 def watch(bridge: Any, twins: dict[int, Any], n_heads: int) -> None:
@@ -75,6 +85,17 @@ def watch(bridge: Any, twins: dict[int, Any], n_heads: int) -> None:
         block.attn.hook_z.add_perma_hook(partial(_scale_z, layer=layer))
         o_proj = twins[id(block.attn.o.original_component)]
         o_proj.register_forward_pre_hook(partial(_scale_native, layer=layer, n_heads=n_heads))
+        native = twins[id(block.original_component)]
+        native.register_forward_pre_hook(partial(_fork, layer=layer), with_kwargs=True)
+
+
+def _fork(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int) -> Any:
+    rows = (_forks.get() or {}).get(layer)
+    if rows is None:
+        return None
+    hidden = args[0] if args else kwargs["hidden_states"]
+    hidden = torch.cat([hidden, hidden[:1].expand(rows - len(hidden), *hidden.shape[1:])])
+    return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
 
 def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, layer: int) -> None:

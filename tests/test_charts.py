@@ -1,12 +1,13 @@
 """Figures hold the values they were given, the groups of heads, the selection; foreign text stays text."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from retmask import charts
+from retmask import charts, tables
 from retmask.heads import Grid, HeadId
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
@@ -41,6 +42,16 @@ def a_trial(depth: float = 0.5, success: bool = True, length: int = 512, **chang
         "response_tokens": ("It", " is", " under", EVIL, " mat"),
     }
     return Trial(**(fields | changes))
+
+
+def a_point(kind: str, k: int, seed: int | None = None, perplexity: float = 10.0, **changes: Any) -> dict[str, Any]:
+    recalls = [1.0, 0.5, 0.0, 0.5]
+    fields = {"recall": 0.5, "found": 0.25, "trials": 4, "recalls": recalls, "heads": "L1H2"}
+    return {"kind": kind, "k": k, "seed": seed, "perplexity": perplexity} | fields | changes
+
+
+def a_trace(n_steps: int = 4, **copied: Mapping[int, int]) -> Any:
+    return SimpleNamespace(n_steps=n_steps, copied={HeadId.parse(name): steps for name, steps in copied.items()})
 
 
 def texts(figure: Any) -> str:
@@ -129,7 +140,7 @@ def test_rank_curve_falls_and_marks_the_selection() -> None:
 
 
 def test_head_rows_are_ranked_and_complete() -> None:
-    rows = charts.head_rows(some_scores(), [HeadId(0, 0)])
+    rows = tables.head_rows(some_scores(), [HeadId(0, 0)])
     assert [row["rank"] for row in rows] == list(range(1, 13))
     assert rows[0] == {"rank": 1, "name": "L1H2", "layer": 1, "head": 2, "kv_group": 1, "mean": 0.9, "low": 0.9,
                        "high": 0.9, "activation": 1.0, "selected": False}  # fmt: skip
@@ -139,7 +150,7 @@ def test_head_rows_are_ranked_and_complete() -> None:
 
 def test_recall_by_length_and_depth() -> None:
     trials = [a_trial(0.0), a_trial(0.0, success=False, needle="another"), a_trial(1.0, length=1024)]
-    rows = charts.recall_rows(trials)
+    rows = tables.recall_rows(trials)
     assert rows == [
         {"length": 512, "depth": 0.0, "trials": 2, "found": 1, "recall": 0.625},
         {"length": 1024, "depth": 1.0, "trials": 1, "found": 1, "recall": 1.0},
@@ -151,7 +162,7 @@ def test_recall_by_length_and_depth() -> None:
 
 def test_breakdown_counts_successful_trials_only() -> None:
     trials = [a_trial(0.0), a_trial(1.0, scores={}), a_trial(0.5, success=False)]
-    rows = charts.breakdown_rows(trials, HeadId(1, 2))
+    rows = tables.breakdown_rows(trials, HeadId(1, 2))
     assert [(row["by"], row["trials"], row["score"]) for row in rows] == [
         ("needle", 2, 0.5), ("length", 2, 0.5), ("depth", 1, 1.0), ("depth", 1, 0.0),
     ]  # fmt: skip
@@ -159,11 +170,11 @@ def test_breakdown_counts_successful_trials_only() -> None:
 
 
 def test_copied_tokens_are_named_from_both_sides() -> None:
-    rows = charts.copy_rows(a_trial(needle_tokens=(" under", " the", " mat")), HeadId(1, 2))
+    rows = tables.copy_rows(a_trial(needle_tokens=(" under", " the", " mat")), HeadId(1, 2))
     assert [(row["step"], row["position"], row["needle_token"]) for row in rows] == [
         (2, 100, " under"), (3, 101, " the"), (4, 102, " mat"),
     ]  # fmt: skip
-    assert charts.copy_rows(a_trial(), HeadId(0, 0)) == []
+    assert tables.copy_rows(a_trial(), HeadId(0, 0)) == []
 
 
 def test_texts_of_models_and_files_are_no_html() -> None:
@@ -177,8 +188,8 @@ def test_an_unsuccessful_head_has_an_empty_copy_map() -> None:
 
 
 def test_csv_has_a_line_of_names() -> None:
-    assert charts.to_csv([{"a": 1, "b": "x,y"}, {"a": 2, "b": None}]) == 'a,b\n1,"x,y"\n2,\n'
-    assert charts.to_csv([]) == ""
+    assert tables.to_csv([{"a": 1, "b": "x,y"}, {"a": 2, "b": None}]) == 'a,b\n1,"x,y"\n2,\n'
+    assert tables.to_csv([]) == ""
 
 
 def test_png_without_a_browser_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,5 +204,131 @@ def test_png_is_a_png(chromium: str) -> None:
 
 
 def test_grid_without_groups_has_no_column_for_them() -> None:
-    assert charts.head_rows(some_scores(n_kv_heads=None))[0]["kv_group"] is None
+    assert tables.head_rows(some_scores(n_kv_heads=None))[0]["kv_group"] is None
     assert Grid(3, 4).kv_group(HeadId(0, 0)) is None
+
+
+def test_dose_rows_are_in_order_with_the_interval_of_their_trials() -> None:
+    points = [a_point("top", 2), a_point("random", 2, 1), a_point("top", 0, recalls=[0.5] * 3), a_point("random", 2, 0)]
+    rows = tables.dose_rows(points)
+    assert [(row["k"], row["kind"], row["seed"]) for row in rows] == [
+        (0, "top", None), (2, "random", 0), (2, "random", 1), (2, "top", None),
+    ]  # fmt: skip
+    assert (rows[0]["low"], rows[0]["high"]) == (0.5, 0.5)
+    assert 0 <= rows[3]["low"] < 0.5 < rows[3]["high"] <= 1
+    assert set(rows[0]) == (set(points[0]) - {"recalls"}) | {"low", "high"}
+    assert rows == tables.dose_rows(reversed(points))
+
+
+def test_interval_of_a_mean_narrows_with_more_trials() -> None:
+    few, many = (tables.mean_interval([0.0, 1.0] * n) for n in (5, 500))
+    assert few[0] < many[0] < 0.5 < many[1] < few[1]
+    assert many == pytest.approx((0.5 - 1.96 * 0.5 / 1000**0.5, 0.5 + 1.96 * 0.5 / 1000**0.5), abs=0.004)
+    assert tables.mean_interval([0.25]) == (0.25, 0.25)
+
+
+def test_both_dose_curves_begin_with_no_head_masked() -> None:
+    random = [a_point("random", 8, seed, 11.0 + seed, recall=recall) for seed, recall in enumerate((0.25, 0.75))]
+    figure = charts.dose_curve([*random, a_point("top", 8, recall=0.125), a_point("top", 0, recall=1.0)])
+    band, mean, draws, top = (line for line in figure.data if line.xaxis == "x")
+    assert (list(mean.x), list(mean.y)) == ([0, 1], [1.0, 0.5])
+    assert (list(band.x), list(band.y)) == ([0, 1, 1, 0], [1.0, 0.75, 0.25, 1.0])
+    assert (list(draws.x), list(draws.y)) == ([1, 1], [0.25, 0.75])
+    assert (list(top.x), list(top.y)) == ([0, 1], [1.0, 0.125])
+    assert "random heads masked, seed 1<br>recall 0.75" in draws.text[1]
+    assert top.text[0].startswith("no head masked")
+    assert list(figure.layout.xaxis.ticktext) == list(figure.layout.xaxis2.ticktext) == ["0", "8"]
+    perplexity = [line for line in figure.data if line.xaxis == "x2"]
+    assert list(perplexity[1].y) == [10.0, 11.5]
+    assert [line.showlegend for line in figure.data] == [True] * 4 + [False] * 4
+
+
+def test_error_bars_end_where_the_rows_say() -> None:
+    points = [a_point("top", 0), a_point("top", 4, recall=0.4, recalls=[0.4, 0.0, 0.8])]
+    top, row = charts.dose_curve(points).data[0], tables.dose_rows(points)[1]
+    assert top.y[1] + top.error_y.array[1] == pytest.approx(row["high"])
+    assert top.y[1] - top.error_y.arrayminus[1] == pytest.approx(row["low"])
+
+
+@pytest.mark.parametrize("points", [[], [a_point("top", 0)], [a_point("top", k) for k in (0, 1, 2)]])
+def test_a_dose_run_in_progress_draws_what_it_has(points: list[dict[str, Any]]) -> None:
+    figure = charts.dose_curve(points)
+    assert {line.name for line in figure.data} == {"top heads"}
+    assert len(figure.data[0].x) == len(points)
+
+
+@pytest.mark.parametrize(("most", "kind"), [(50.0, None), (51.0, "log"), (1e9, "log"), (1e250, "log")])
+def test_perplexities_far_apart_have_a_logarithmic_axis(most: float, kind: str | None) -> None:
+    axis = charts.dose_curve([a_point("top", 0, perplexity=10.0), a_point("top", 8, perplexity=most)]).layout.yaxis2
+    assert axis.type == kind
+    if kind:
+        assert 2 <= len(axis.tickvals) <= 12
+        assert min(axis.tickvals) <= 10
+        assert len(axis.tickvals) == len(axis.ticktext)
+
+
+def test_trace_rows_say_what_was_copied_from_where() -> None:
+    rows = tables.trace_rows(a_trace(L3H1={2: 90, 0: 80}, L1H2={2: 91}, L0H0={}), ["a", "b", "c", "d"])
+    assert [(row["step"], row["token"], row["head"], row["position"]) for row in rows] == [
+        (0, "a", "L3H1", 80), (2, "c", "L1H2", 91), (2, "c", "L3H1", 90),
+    ]  # fmt: skip
+    assert list(rows[0]) == ["step", "token", "head", "layer", "head_index", "position"]
+    assert (rows[0]["layer"], rows[0]["head_index"]) == (3, 1)
+
+
+def test_a_raster_has_a_point_a_copy_and_the_busiest_head_on_top() -> None:
+    trace = a_trace(L1H2={2: 91}, L3H1={2: 90, 0: 80}, L0H0={})
+    figure = charts.trace_raster(trace, ["a", "b", " c", "d"], [HeadId(1, 2)], step=2, head=HeadId(1, 2), stamp=9)
+    points = figure.data[-1]
+    assert [tuple(data) for data in points.customdata] == [(0, 3, 1, 9), (2, 1, 2, 9), (2, 3, 1, 9)]
+    assert isinstance(points.customdata, list | tuple)
+    assert (list(points.x), list(points.y)) == ([0, 2, 2], [0, 1, 0])
+    assert list(points.marker.color) == [charts.TEAL, charts.ORANGE, charts.TEAL]
+    assert points.text[1] == "L1H2 copied «␣c» from position 91"
+    assert list(points.selectedpoints) == []
+    assert points.unselected.marker.opacity == 1
+    assert [charts.ORANGE in name for name in figure.layout.yaxis.ticktext] == [False, True]
+    across, down = figure.layout.shapes
+    assert (across.x0, across.x1, down.y0, down.y1) == (1.5, 2.5, 0.5, 1.5)
+
+
+def test_a_raster_of_many_heads_says_how_many_it_leaves_out() -> None:
+    trace = a_trace(200, **{f"L{layer}H0": dict.fromkeys(range(layer + 1), 5) for layer in range(50)})
+    figure = charts.trace_raster(trace, [" long token text"] * 200, head=HeadId(0, 0))
+    assert len(figure.layout.yaxis.ticktext) == charts.MOST_ROWS == 40
+    assert "L49H0" in figure.layout.yaxis.ticktext[0]
+    assert min(data[1] for data in figure.data[-1].customdata) == 10
+    assert figure.layout.annotations[0].text.startswith("and 10 more heads")
+    assert figure.layout.shapes == ()  # the head that is looked at copied too little to be shown
+    assert len(figure.layout.xaxis.tickvals) <= 80
+    assert set(map(len, figure.layout.xaxis.ticktext)) == {12}
+    assert figure.layout.height >= 18 * 40
+
+
+def test_a_trace_without_copies_says_so() -> None:
+    for trace in (a_trace(), a_trace(0), a_trace(L1H2={})):
+        figure = charts.trace_raster(trace, ["a"] * trace.n_steps, step=0, head=HeadId(1, 2))
+        assert figure.layout.annotations[0].text == "No head copied anything."
+        assert len(figure.data[-1].x) == 0
+
+
+def test_log_probabilities_are_lines_that_tell_their_divergence() -> None:
+    others = {"masked": [-2.0, -3.0], "random control": [-0.25, -1.5], "<b>tuned": [-0.5, -0.5]}
+    args = ([-0.25, -1.0], others, [" a", "\n"], {"masked": [1.5, 0.125]})
+    figure = charts.logprob_lines(*args)
+    assert [list(line.y) for line in figure.data] == [args[0], *others.values()]
+    assert [line.line.color for line in figure.data] == [charts.TEAL, charts.ORANGE, charts.MUTED, charts.PURPLE]
+    assert figure.data[1].text[0] == "␣a, masked<br>log-probability -2.00 nats<br>KL divergence 1.500 nats"
+    assert figure.data[3].name == "&lt;b&gt;tuned"
+    assert list(figure.layout.xaxis.ticktext) == ["␣a", "⏎"]
+    assert tables.logprob_rows(*args)[1] == {
+        "step": 1, "token": "\n", "own": -1.0, "masked": -3.0, "random control": -1.5, "<b>tuned": -0.5,
+        "kl masked": 0.125,
+    }  # fmt: skip
+
+
+def test_generated_tokens_are_no_html() -> None:
+    tokens = [EVIL] * 4
+    lines = charts.logprob_lines([-1.0] * 4, {EVIL: [-2.0] * 4}, tokens, {})
+    for figure in (lines, charts.trace_raster(a_trace(L1H2={2: 91}), tokens)):
+        assert "<a" not in texts(figure).replace("\\u003c", "<")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import tiny_folder
 
-from retmask import jobs
-from retmask.jobs import DetectConfig
+from retmask import detect
+from retmask.detect import DetectConfig
 from retmask.retrieval import read_trials
 from retmask.scores import HeadScores
 
@@ -71,6 +72,17 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
         (["detect", "--n-needles", "50"], "holds 8 needles and 50 were asked for"),
         (["detect", "--device", "meta"], "device 'meta' cannot run a model here"),
         (["detect", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["ask"], "say what to ask in one way"),
+        (["ask", "--prompt", "a", "--needle", "glacier"], "say what to ask in one way"),
+        (["ask", "--needle", "nothing"], "needle 'nothing' is unknown: choose soup"),
+        (["ask", "--prompt-file", "/nowhere.txt"], "/nowhere.txt"),
+        (["ask", "--prompt", "a", "--template", "x"], "template 'x' is unknown"),
+        (["ask", "--prompt", "a", "--heads", "L99H0"], "L99H0 is outside this model's 30 x 9 grid"),
+        (["ablate", "smollm2-135m", "--out", "/tmp/never"], "say in one way which heads to mask"),
+        (["dose", "smollm2-135m", "--scores", "/nowhere"], "there is no score file"),
+        (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--ks", "271"], "271 heads cannot be masked"),
+        (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--haystack", "pydoc"], "detection used the haystack"),
+        (["bench", "pair", "smollm2-135m", "--share", "2"], "a share of 2"),
     ],
 )
 def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: str) -> None:
@@ -88,6 +100,26 @@ def test_command_says_what_differs() -> None:
     assert own.command[3:] == ["--preset", "quick", "--n-needles", "3", "--needles", "n.json"]
     custom = DetectConfig(lengths=(300,), depths=(0.5, 1))
     assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1", "--n-needles", "3"]
+
+
+def test_ask_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, score_file: Path) -> None:
+    """What the commands print and write; the exported folder says unmasked what the mask says on the original."""
+    model, out = tiny_folder(tmp_path), tmp_path / "out"
+    HeadScores("tiny", np.arange(12.0).reshape(1, 3, 4) / 20).save(score_file)
+    best = ["--scores", score_file, "--top-k", "2"]
+    asked = json.loads(retmask("ask", model, "--prompt", "abcabc", *best, "--max-new-tokens", "9", "--json").stdout)
+    assert [column["name"] for column in asked["columns"]] == ["unmasked", "masked", "random control"]
+    assert asked["columns"][1]["mask"] == "L2H2,L2H3"
+    done = retmask("ablate", model, *best, "--out", out)
+    assert "2 heads scaled (2-2, 2-3), float32" in done.stdout, done.stderr
+    again = retmask("ask", out, "--prompt", "abcabc", "--max-new-tokens", "9")
+    assert again.stdout.splitlines()[1].strip() == asked["columns"][1]["text"].splitlines()[0].strip()
+    curve = retmask(
+        "dose", model, "--scores", score_file, "--ks", "1", "--random-seeds", "1", "--trials", "1",
+        "--context-tokens", "500", "--prose-tokens", "60", "--out", tmp_path / "curve",
+    )  # fmt: skip
+    assert "random, seed 0" in curve.stdout, curve.stderr
+    assert (tmp_path / "curve" / "dose.csv").is_file()
 
 
 GRID = ["--lengths", "256", "--depths", "0,0.5,1", "--n-needles", "2", "--keep-prompts"]
@@ -138,11 +170,11 @@ def test_no_needle_found_is_said_and_makes_no_map(fresh_home: Path, tmp_path: Pa
 def test_until_stable_stops_early_and_stays_ended(
     fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "STABLE_TRIALS", 2)
+    monkeypatch.setattr(detect, "STABLE_TRIALS", 2)
     config = DetectConfig(lengths=(200,), depths=(0.0, 0.3, 0.6, 1.0), n_needles=3, until_stable=True)
-    run = jobs.new_detect(config, tmp_path / "out")
-    done = [step.done for step in jobs.detect(run)]
+    run = detect.new_detect(config, tmp_path / "out")
+    done = [step.done for step in detect.detect(run)]
     assert done[-1] < 12
     assert run.status == "success"
-    assert list(jobs.detect(run)) == []
+    assert list(detect.detect(run)) == []
     assert len(read_trials(run.path)) == done[-1]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from retmask.ablate import export
 from retmask.bench import plain_answer, plain_score
+from retmask.compare import Column, Prompt, compare
+from retmask.detect import DetectConfig
 from retmask.files import shipped
 from retmask.heads import HeadMask
-from retmask.jobs import DetectConfig
+from retmask.masks import MaskRule, control
 from retmask.model import LensModel
-from retmask.needle import NeedleTask, load_haystack, load_needles
+from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
 from retmask.retrieval import run_trials
 from retmask.scores import HeadScores
 from retmask.weights import resolve
@@ -63,6 +67,57 @@ def test_masked_heads_lose_the_needle_and_random_ones_do_not(smollm: LensModel) 
     assert unmasked > 0.5
     assert without < unmasked / 2
     assert random > 2 * without
+
+
+def test_masked_column_loses_a_needle_that_the_others_find(smollm: LensModel) -> None:
+    """The whole comparison on a needle that detection did not use; the trace shows the masked heads at work."""
+    scores = HeadScores.load(shipped("maps", "smollm2-135m"))
+    best = HeadMask.of(scores.top_share())
+    random = control(smollm.grid, len(best), 0, scores, best.heads)
+    columns = [Column("unmasked", HeadMask()), Column("masked", best), Column("random control", random)]
+    task = NeedleTask(known_needle("glacier"), 384, 0.3)
+    prompt = Prompt.of_needle(smollm.tokenizer, task, load_haystack("pydoc-end"))
+    *_, last = compare(smollm, prompt, columns, 40)
+    found = [last.recall(i) for i in range(3)]
+    print("recall", found)
+    assert found[0] > 0.8
+    assert found[1] < 0.4
+    trace = last.traces[0]
+    copying = {head for step in range(trace.n_steps) for head in trace.heads_at(step)}
+    assert len(copying & set(best.heads)) > len(best) / 2
+    assert last.forced[0][1].logprobs != last.forced[0][0].logprobs
+    assert sum(last.forced[0][0].kl) == pytest.approx(0, abs=1e-4)
+
+
+def test_sessions_of_other_masks_do_not_disturb_each_other(smollm: LensModel) -> None:
+    """Eight at once on the one model, each against itself alone; a ninth leaves halfway."""
+    prompt = Prompt.of_text(smollm.tokenizer, "Name the four seasons and say what each of them is like.")
+    masks = [HeadMask.random(smollm.grid, 10 * k, k) for k in range(8)]
+
+    def session(mask: HeadMask, steps: int = 99) -> tuple[int, ...]:
+        going = compare(smollm, prompt, [Column("masked", mask), Column("unmasked", HeadMask())], 12)
+        return [now.token_ids[0] for now, _ in zip(going, range(steps), strict=False)][-1]
+
+    alone = [session(mask) for mask in masks]
+    assert len(set(alone)) >= 5
+    with ThreadPoolExecutor(9) as pool:
+        left = pool.submit(session, masks[5], 6)
+        together = list(pool.map(session, masks))
+    assert together == alone
+    assert left.result() == alone[5][:5]
+    assert not smollm.lock.locked()
+
+
+def test_exported_checkpoint_says_what_the_masked_model_says(smollm: LensModel, tmp_path: Path) -> None:
+    """Plain transformers on the exported folder, greedily, against the hooks."""
+    mask = HeadMask.of(HeadScores.load(shipped("maps", "smollm2-135m")).top_share())
+    export("smollm2-135m", MaskRule(scores="smollm2-135m", share=0.05), tmp_path / "out")
+    prompt = Prompt.of_text(smollm.tokenizer, "Write a sentence about a lighthouse and repeat it.")
+    *_, hooked = compare(smollm, prompt, [Column("masked", mask)], 24)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([prompt.token_ids])
+    said = plain.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :].tolist()
+    assert tuple(token for token in said if token not in smollm.stop_ids) == hooked.token_ids[0]
 
 
 def test_warm_model_has_both_views_in_agreement(smollm: LensModel, gemma: LensModel) -> None:

@@ -7,34 +7,48 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BELOW_JOBS = "files heads scores needle runs weights cache memory hooks model retrieval charts pairs dpo suite"
-TORCH = "weights cache memory hooks model pairs dpo suite jobs bench analyses"
+BELOW_JOBS = (
+    "files heads scores masks needle runs weights cache memory hooks linear sampling model bridge loading retrieval "
+    "compare tables charts pairs dpo suite"
+)
+JOBS = " detect dose ablate jobs"
+TORCH = "weights cache memory hooks linear sampling model bridge loading pairs dpo suite dose ablate bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "",
     "scores": "files heads",
+    "masks": "files heads scores",
     "needle": "files",
     "runs": "files",
-    "charts": "heads scores",
+    "tables": "heads scores",
+    "charts": "heads scores tables",
     "weights": "files",
     "cache": "",
     "memory": "files cache weights",
     "hooks": "",
-    "model": "files heads weights cache memory hooks",
+    "linear": "",
+    "sampling": "",
+    "model": "heads cache memory hooks sampling",
+    "bridge": "heads cache hooks linear model weights",
+    "loading": "files memory model bridge weights",
+    "compare": "heads scores needle retrieval sampling",
     "retrieval": "files heads scores needle",
     "pairs": "files heads",
     "dpo": "files pairs",
     "suite": "files needle",
-    "jobs": BELOW_JOBS,
-    "bench": BELOW_JOBS + " jobs",
-    "cli": BELOW_JOBS + " jobs bench",
-    "app": BELOW_JOBS + " jobs bench",
-    "analyses": BELOW_JOBS + " jobs bench cli",
+    "detect": BELOW_JOBS,
+    "dose": BELOW_JOBS,
+    "ablate": BELOW_JOBS,
+    "jobs": BELOW_JOBS + JOBS,
+    "bench": BELOW_JOBS + JOBS,
+    "cli": BELOW_JOBS + JOBS + " bench",
+    "app": BELOW_JOBS + JOBS + " bench",
+    "analyses": BELOW_JOBS + JOBS + " bench cli",
 }
 ONLY = {  # who alone may import these
     "streamlit": "app",
     "app": "app",
-    "transformer_lens": "model",
+    "transformer_lens": "bridge",
     "trl": "dpo",
     "torch": TORCH,
     "transformers": TORCH,
@@ -42,16 +56,16 @@ ONLY = {  # who alone may import these
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """The dotted names imported at run time, inside functions too; `retmask.load` counts as `retmask.model`."""
+    """The dotted names imported at run time, inside functions too; `retmask.load` counts as `retmask.loading`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             yield from imports(ast.Module(node.orelse, []))
             continue
         if isinstance(node, ast.Import):
-            yield from ("retmask.model" if alias.name == "retmask" else alias.name for alias in node.names)
+            yield from ("retmask.loading" if alias.name == "retmask" else alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == "retmask":
             names = [alias.name for alias in node.names if alias.name != "__version__"]
-            yield from (f"retmask.{name if name in FLOORS else 'model'}" for name in names)
+            yield from (f"retmask.{name if name in FLOORS else 'loading'}" for name in names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
         yield from imports(node)

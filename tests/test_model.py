@@ -3,20 +3,25 @@
 import contextvars
 import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
+from tiny import CONFIGS, tiny_folder, tiny_hf, tiny_model
 
 import retmask
 from retmask.bench import plain_answer, plain_view
+from retmask.bridge import fold
 from retmask.cache import longest_shared, new_cache, shared, stack
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.hooks import reading
+from retmask.linear import few_rows
 from retmask.memory import Estimate, check_fit, estimate
-from retmask.model import LensModel
+from retmask.model import LensModel, fork_plan
+from retmask.sampling import Sampling, Step, choose, generator
 from retmask.weights import resolve
 
 IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])
@@ -120,10 +125,8 @@ def test_rows_keep_their_masks_when_others_end() -> None:
     masks = [HeadMask(), MASK, HeadMask.of([HeadId(1, 2)]), HeadMask.of([HeadId(0, 0)], 0.3)]
 
     def texts(chosen: list[HeadMask]) -> list[list[int]]:
-        with model.masked([HeadMask()] * len(chosen)):
-            cache = stack([model.prefill(prompt[:-1], 40)] * len(chosen), 40)
-        with model.masked(chosen):
-            steps = list(model.decode(cache, [prompt[-1]] * len(chosen), 20))
+        cache = stack([model.prefill(prompt[:-1], 40)] * len(chosen), 40)
+        steps = list(model.decode(cache, [prompt[-1]] * len(chosen), 20, chosen))
         return [[step[row].token_id for step in steps if step[row]] for row in range(len(chosen))]
 
     free = texts(masks)
@@ -132,6 +135,133 @@ def test_rows_keep_their_masks_when_others_end() -> None:
     together = texts(masks)
     assert min(map(len, together)) < max(map(len, together))
     assert together == [texts([mask])[0] for mask in masks]
+
+
+FAN = [MASK, HeadMask(), HeadMask.of([HeadId(2, 0)]), HeadMask.of([HeadId(1, 2)], 0.3), HeadMask.of([HeadId(0, 0)])]
+
+
+def test_rows_of_one_prompt_share_what_is_the_same(model: LensModel) -> None:
+    """Leaving a common pass at the first masked layer gives what each mask gives in a pass of its own."""
+    prompt = IDS[0].tolist()
+    assert model.forks
+    forked = model.fan_out(prompt, 20, FAN)
+    model.forks = False
+    apart = model.fan_out(prompt, 20, FAN)
+    for one, other in zip(forked.layers, apart.layers, strict=True):
+        assert close(one.keys, other.keys)
+        assert close(one.values, other.values)
+        assert len(one.keys) == len(FAN)
+
+
+def test_fork_plan_by_hand() -> None:
+    """First masked layers 0, none, 2, 1, 0 of 3: the unmasked row goes all the way, the others join from below."""
+    assert fork_plan(FAN, 3) == ([1, 0, 4, 3, 2], {0: 3, 1: 4, 2: 5})
+    assert fork_plan([HeadMask(), HeadMask()], 3) == ([0, 1], {2: 2})
+
+
+def test_sampling_says_the_same_alone_and_beside_others() -> None:
+    model, prompt = tiny_model("qwen3"), IDS[0].tolist()
+    model.stop_ids = frozenset()
+    drawn = Sampling(0.9, 0.8, 5)
+
+    def text(masks: list[HeadMask], row: int) -> list[int]:
+        cache = model.fan_out(prompt[:-1], 40, masks)
+        steps = model.decode(cache, [prompt[-1]] * len(masks), 20, masks, [drawn] * len(masks))
+        return [step[row].token_id for step in steps]
+
+    assert text([MASK], 0) == text(FAN, 0) == text([HeadMask(), MASK], 1)
+    assert text([MASK], 0) != text([HeadMask()], 0)
+
+
+def test_drawn_tokens_follow_their_probabilities() -> None:
+    """Half, a quarter, a quarter; with top_p 0.6 the two likeliest stay, with 0.5 only the first."""
+    logits = torch.tensor([0.25, 0.5, 0.25, 0.0]).log()[None]
+
+    def shares(top_p: float, temperature: float = 1.0) -> list[float]:
+        draw = generator(Sampling(temperature, top_p, 3))
+        found = [choose(logits, [draw])[0].token_id for _ in range(3000)]
+        return [found.count(token) / 3000 for token in range(4)]
+
+    assert shares(1.0) == pytest.approx([0.25, 0.5, 0.25, 0], abs=0.03)
+    assert shares(0.6) == pytest.approx([1 / 3, 2 / 3, 0, 0], abs=0.03)
+    assert shares(0.5) == [0, 1, 0, 0]
+    assert shares(1.0, 0.5) == pytest.approx([1 / 6, 2 / 3, 1 / 6, 0], abs=0.03)  # squared
+    assert choose(logits, [None])[0] == Step(1, pytest.approx(np.log(0.5)))
+
+
+@pytest.mark.parametrize("wrong", [Sampling(-1), Sampling(9), Sampling(1, 0), Sampling(1, 1.1), Sampling(1, 1, -1)])
+def test_impossible_sampling_is_refused(wrong: Sampling) -> None:
+    with pytest.raises(ValueError, match=r"outside|not possible"):
+        wrong.check()
+
+
+def test_eight_sessions_at_once_say_what_each_says_alone() -> None:
+    """With other masks each, one of them left halfway: nothing of one is seen in another, and no lock is kept."""
+    model, prompt = tiny_model("gemma3"), IDS[0].tolist()
+    model.stop_ids = frozenset()
+    masks = [HeadMask.random(model.grid, k, k) for k in range(8)]
+
+    def session(mask: HeadMask, steps: int = 30) -> list[int]:
+        cache = model.fan_out(prompt[:-1], 60, [mask, HeadMask()])
+        decoding = model.decode(cache, [prompt[-1]] * 2, 30, [mask, HeadMask()])
+        return [step[0].token_id for step, _ in zip(decoding, range(steps), strict=False)]
+
+    alone = [session(mask) for mask in masks]
+    assert len(set(map(tuple, alone))) >= 6
+    with ThreadPoolExecutor(9) as pool:
+        left = pool.submit(session, masks[3], 7)
+        together = list(pool.map(session, masks))
+    assert together == alone
+    assert left.result() == alone[3][:7]
+    assert not model.lock.locked()
+
+
+def test_sessions_in_one_thread_keep_apart() -> None:
+    """Two iterators advanced in turn, as two pages of one server may be."""
+    model, prompt = tiny_model("llama"), IDS[0].tolist()
+    model.stop_ids = frozenset()
+
+    def session(mask: HeadMask) -> Iterator[int]:
+        cache = model.fan_out(prompt[:-1], 40, [mask])
+        return (step[0].token_id for step in model.decode(cache, [prompt[-1]], 20, [mask]))
+
+    alone = [list(session(mask)) for mask in FAN[:3]]
+    turns = list(zip(*map(session, FAN[:3]), strict=True))
+    assert [list(texts) for texts in zip(*turns, strict=True)] == alone
+
+
+@torch.no_grad()
+def test_given_texts_have_the_logits_of_a_plain_pass(model: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retmask.model.LOGITS", 3 * 2 * 128)  # three steps at a time
+    prompt, text = IDS[0, :9].tolist(), IDS[0, 9:].tolist()
+    cache = model.fan_out(prompt[:-1], 20, [HeadMask(), MASK])
+    parts = list(model.continuation_logits(cache, prompt, text, [HeadMask(), MASK]))
+    assert [part.shape[1] for part in parts] == [3, 3, 1]
+    with model.masked([MASK]):
+        masked = model.native(IDS).logits[0, 8:-1]
+    assert close(torch.cat(parts, 1)[1], masked)
+    assert close(torch.cat(parts, 1)[0], model.native(IDS).logits[0, 8:-1])
+    own = masked.log_softmax(-1).gather(-1, IDS[0, 9:, None])[:, 0]
+    assert model.logprobs(prompt, text, MASK) == pytest.approx(own.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_rows_are_multiplied_as_ever(rows: int, bias: bool) -> None:
+    torch.manual_seed(rows)
+    layer = torch.nn.Linear(24, 40, bias=bias)
+    x = torch.randn(rows, 1, 24)
+    assert torch.allclose(few_rows(layer, x), torch.nn.functional.linear(x, layer.weight, layer.bias), atol=1e-6)
+    assert few_rows(layer, x[:, 0]).shape == (rows, 40)
+
+
+@torch.no_grad()
+def test_folded_masks_are_the_hooked_ones(model: LensModel) -> None:
+    with model.masked([MASK]):
+        hooked = model.native(IDS).logits
+    fold(model, MASK)
+    assert close(model.native(IDS).logits, hooked)
+    assert close(model.bridge(IDS), hooked)
 
 
 def test_masks_that_do_not_fit_the_batch_are_refused() -> None:
@@ -238,7 +368,7 @@ class Model(LlamaForCausalLM):
 def test_remote_code_is_asked_for_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str) -> None:
     """Whatever the folder names, its code does not run, and nobody is asked whether it may."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    folder = saved(tmp_path)
+    folder = tiny_folder(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config |= {
         "model_type": model_type,
@@ -257,7 +387,7 @@ def test_remote_code_is_asked_for_nowhere(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_trusted_code_passes_the_estimate(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
+    folder = tiny_folder(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
@@ -270,7 +400,7 @@ def test_trusted_code_passes_the_estimate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "layers", "shapes", "no tokenizer", "no causal model"])
 def test_broken_folders_get_one_sentence(tmp_path: Path, damage: str) -> None:
-    folder = saved(tmp_path)
+    folder = tiny_folder(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     if damage in ("empty", "garbage"):
         (folder / "model.safetensors").write_bytes(b"" if damage == "empty" else b"x" * 500)
@@ -290,17 +420,11 @@ def test_broken_folders_get_one_sentence(tmp_path: Path, damage: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-def saved(tmp_path: Path) -> Path:
-    tiny_hf("llama").save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_local_folder_and_adapter(tmp_path: Path) -> None:
     """A merged adapter gives the logits of the PEFT model."""
     from peft import LoraConfig, get_peft_model
 
-    folder = saved(tmp_path)
+    folder = tiny_folder(tmp_path)
     torch.manual_seed(1)
     tuned = get_peft_model(tiny_hf("llama"), LoraConfig(target_modules=["q_proj", "o_proj"], init_lora_weights=False))
     tuned.save_pretrained(tmp_path / "adapter")
@@ -313,7 +437,7 @@ def test_local_folder_and_adapter(tmp_path: Path) -> None:
 
 
 def test_estimate_is_the_weights_and_the_cache(tmp_path: Path) -> None:
-    found = estimate(str(saved(tmp_path)), 100, "float32", "cpu")
+    found = estimate(str(tiny_folder(tmp_path)), 100, "float32", "cpu")
     assert found.weights_bytes == 4 * sum(p.numel() for p in tiny_hf("llama").parameters())
     assert found.cache_bytes == 2 * 3 * 2 * 16 * 100 * 4  # keys and values, layers, KV heads, d_head, tokens, bytes
     assert found.fits

@@ -1,5 +1,6 @@
 """Models of a few thousand weights, built from config, in the shapes of the families that differ for us."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from retmask.model import LensModel, wrap
+from retmask.bridge import wrap
+from retmask.model import LensModel
 
 _SIZE: dict[str, Any] = {
     "vocab_size": 128,
@@ -61,6 +63,13 @@ def tiny_hf(family: str, seed: int = 0) -> Any:
             if "norm" not in name:
                 parameter.normal_(0, 0.3)
     return model.eval()
+
+
+def tiny_folder(path: Path, family: str = "llama") -> Path:
+    """A folder with such a model and its tokenizer, as `load` takes it."""
+    tiny_hf(family).save_pretrained(path / "model")
+    tiny_tokenizer().save_pretrained(path / "model")
+    return path / "model"
 
 
 def tiny_model(family: str, seed: int = 0) -> LensModel:

@@ -1,0 +1,184 @@
+"""What is asked on the Compare page: settings, the columns and the prompt they mean, the same command.
+
+No widget, no model.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from retmask.compare import Column, Prompt
+from retmask.files import home, inside, shipped, write_atomic, write_json
+from retmask.heads import HeadMask
+from retmask.masks import control
+from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
+from retmask.sampling import Sampling
+from retmask.scores import HeadScores
+
+UNMASKED, MASKED, CONTROL = "unmasked", "masked", "random control"
+HELD_OUT = shipped("needles_held_out.json")
+LIMITS: dict[str, tuple[float, float]] = {
+    "tokens": (100, 10**6), "depth": (0, 1), "new_tokens": (1, 512), "temperature": (0, 5), "top_p": (0.01, 1),
+    "seed": (0, 10**9), "control_seed": (0, 10**9),
+}  # fmt: skip
+CHOICES = {"kind": ("needle", "text"), "template": ("chat", "plain")}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The settings of a comparison, without the mask and without the map's model.
+
+    `tokens` is the whole window of a needle task, `depth` 0-1; `template` «chat» means plain for a model that has no
+    chat template; `model` is a folder or Hub id, for maps that do not say whose they are.
+    """
+
+    kind: str = "needle"
+    needle: str = "fair"
+    tokens: int = 512
+    depth: float = 0.5
+    haystack: str = "pydoc-end"
+    text: str = ""
+    template: str = "chat"
+    new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    unmasked: bool = True
+    masked: bool = True
+    control: bool = True
+    control_seed: int = 0
+    matched: bool = False
+    model: str = ""
+
+    @classmethod
+    def from_json(cls, record: Any) -> "Setup":
+        """The settings in a record; the default of every field that is missing or cannot be."""
+        record = record if isinstance(record, Mapping) else {}
+        values = {field.name: record.get(field.name) for field in fields(cls)}
+        known = {name: type(getattr(cls, name))(value) for name, value in values.items() if _possible(name, value)}
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that `from_json` reads."""
+        return asdict(self)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are chosen; the seed and top_p count only above temperature 0."""
+        return Sampling(self.temperature, self.top_p, self.seed) if self.temperature else Sampling()
+
+    def columns(self, mask: HeadMask, scores: HeadScores) -> tuple[Column, ...]:
+        """The columns to answer in. Without a selected head there is nothing to mask, and only «unmasked» is left.
+
+        ValueError where no column is left, or too few heads for the control.
+        """
+        out = [Column(UNMASKED, HeadMask())] if self.unmasked else []
+        out += [Column(MASKED, mask)] if self.masked and len(mask) else []
+        out += [Column(CONTROL, self.control_mask(mask, scores))] if self.control and len(mask) else []
+        if not out:
+            wanted = "select heads to mask" if self.masked or self.control else "switch on a column"
+            raise ValueError(f"there is nothing to run: {wanted}")
+        return tuple(out)
+
+    def control_mask(self, mask: HeadMask, scores: HeadScores) -> HeadMask:
+        """As many random heads at the same scales. ValueError where too few are left to draw from."""
+        try:
+            drawn = control(scores.grid, len(mask), self.control_seed, scores, mask.heads, self.matched)
+        except ValueError as error:
+            raise ValueError(f"{error}: select fewer heads, or switch the random control off") from None
+        return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in mask.heads), strict=True)))
+
+    def prompt(self, tokenizer: Any) -> Prompt:
+        """The prompt in the tokens of a model. ValueError, one sentence, where there can be none."""
+        template = "plain" if self.template == "plain" else None
+        if self.kind == "text":
+            return Prompt.of_text(tokenizer, self.text, template)
+        task = NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)
+        return Prompt.of_needle(tokenizer, task, load_haystack(self.haystack))
+
+    def command(self, model: str, mask: HeadMask, file: Path | None) -> str:
+        """The command line that does the same; `file` holds the text of one's own, if that is asked."""
+        parts = ["retmask", "ask", model]
+        if self.kind == "text":
+            parts += ["--prompt-file", str(file)]
+        else:
+            parts += ["--needle", self.needle, "--tokens", f"{self.tokens}", "--depth", f"{self.depth:g}"]
+            parts += ["--haystack", self.haystack]
+        parts += _mask_options(mask)
+        parts += ["--template", "plain"] if self.template == "plain" else []
+        if self.control:
+            parts += ["--control-seed", f"{self.control_seed}"] + (["--layer-matched"] if self.matched else [])
+        else:
+            parts += ["--no-control"]
+        parts += ["--max-new-tokens", f"{self.new_tokens}"]
+        if self.temperature:
+            parts += ["--temperature", f"{self.temperature:g}", "--top-p", f"{self.top_p:g}", "--seed", f"{self.seed}"]
+        return shlex.join(parts)
+
+    def __str__(self) -> str:
+        """The prompt and the way of decoding, in a few words."""
+        if self.kind == "text":
+            asked = "own text"
+        else:
+            asked = f"needle «{self.needle}» at {100 * self.depth:.0f} % of {self.tokens:,} tokens of {self.haystack}"
+        drawn = f"temperature {self.temperature:g}, top_p {self.top_p:g}, seed {self.seed}"
+        return f"{asked} · {drawn if self.temperature else 'greedy'}"
+
+
+def needles() -> dict[str, str]:
+    """The names of the needles that can be hidden, with what is to be known of each: first those no map was made of."""
+    held_out = {needle.name: f"{needle.name} (not used by the map)" for needle in load_needles(HELD_OUT)}
+    return held_out | {needle.name: needle.name for needle in load_needles()}
+
+
+def read(name: str) -> Setup:
+    """The settings that were kept under an id, or the defaults if there are none that can be read."""
+    try:
+        return Setup.from_json(json.loads(_path(name, ".json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return Setup()
+
+
+def keep(name: str, setup: Setup) -> None:
+    """Keep settings under an id, in `RETMASK_HOME/compare`."""
+    write_json(_path(name, ".json"), setup.to_json())
+
+
+def keep_text(name: str, text: str) -> Path:
+    """The file that holds a text for the command line."""
+    path = _path(name, ".txt")
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomic(path, text)
+    return path
+
+
+def _path(name: str, ending: str) -> Path:
+    return inside(home() / "compare", name, "id", ending)
+
+
+def _mask_options(mask: HeadMask) -> list[str]:
+    """The mask on the command line: one scale for all is an option, others stand behind their heads."""
+    if not len(mask):
+        return []
+    scales = set(mask.scales.values())
+    if len(scales) > 1:
+        return ["--heads", str(mask)]
+    scale = scales.pop()
+    return ["--heads", str(mask.scaled(0))] + (["--scale", f"{scale:g}"] if scale else [])
+
+
+def _possible(name: str, value: Any) -> bool:
+    """Whether a field can have that value: what a widget cannot show must not come out of a file."""
+    default = getattr(Setup, name)
+    if isinstance(default, float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        fits = type(value) is type(default)
+    if name == "needle":
+        return fits and value in needles()
+    if name in LIMITS:
+        return fits and LIMITS[name][0] <= value <= LIMITS[name][1]
+    return fits and value in CHOICES.get(name, (value,))

@@ -1,0 +1,203 @@
+"""The Compare page: one prompt answered unmasked, masked, and with as many random heads masked, side by side."""
+
+import ask
+import differences
+import maps
+import markup
+import selection
+import settings
+import state
+import streamlit as st
+import traces
+from going import Going
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.navigation.page import StreamlitPage
+
+from retmask import charts
+from retmask.compare import Comparison, compare
+from retmask.heads import HeadMask
+from retmask.retrieval import GATE
+from retmask.scores import HeadScores
+
+IDLE = {
+    ask.UNMASKED: "The model as it is.",
+    ask.MASKED: "The same model with the selected heads masked.",
+    ask.CONTROL: "The same model with as many random heads masked.",
+}
+UNSELECTED = "No head is selected: press «Mask the top 5 %» above, or select heads on the map."
+VIEWS = ["Differences", "Trace"]
+
+
+def page(heads_page: StreamlitPage) -> None:
+    """Draw the page for the map that is chosen; `heads_page` is where heads are selected on it."""
+    st.header("Compare", anchor=False)
+    try:
+        shown = state.current()
+    except ValueError as error:
+        st.error(state.sentence(error))
+        st.caption("Choose another map in the sidebar, open a score file, or detect the heads of a model.")
+        return
+    if shown.scores is None:
+        st.info("This map has no heads yet: a comparison can be made once a trial has found its needle.")
+        return
+    st.caption(
+        f"{state.sentence(shown.model)[:-1]} answers one prompt side by side. Heads are ranked by the map "
+        f"«{state.sentence(maps.label(shown.source))[:-1]}»."
+    )
+    _mask(shown.scores, shown.model, heads_page)
+    name = settings.section(shown)
+    _buttons()
+    answers, details, command = st.container(), st.empty(), st.container()
+    with command:  # what is below the answers is drawn first: they may take their time
+        _command(name, shown.scores)
+    going = state.going()
+    if going and going.done and not state.wanted():
+        with details.container():
+            _details(going, going.done)
+    with answers:
+        _answers(name, shown.scores)
+
+
+def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
+    """How many heads are masked, in a line, and what changes that."""
+    grid = scores.grid
+    selected = state.mask(grid)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        share = charts.percent(round(len(selected) / grid.size, 3))
+        st.markdown(f"**{len(selected):,} of {grid.size:,} heads {selection.condition(selected)} ({share})**")
+        best = scores.top_share()
+        if not len(selected):
+            st.button(
+                "Mask the top 5 %", type="primary", key="mask_best", on_click=state.select,
+                args=(best, grid, ("--top", f"{len(best)}")),
+            )  # fmt: skip
+        st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
+    with st.expander("Change the mask", key="mask_editor"):
+        selection.editor(scores)
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            selection.scale(grid)
+            selection.kept(grid, model)
+            selection.steps(grid)
+
+
+def _buttons() -> None:
+    going = state.going()
+    running = state.wanted() or bool(going and not going.over)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", on_click=state.want, key="run"
+        )
+        st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not running, key="stop")
+    if state.failed():
+        st.error(state.failed())
+
+
+def _command(name: str, scores: HeadScores) -> None:
+    """The command line that does what the settings say."""
+    mask = state.mask(scores.grid)
+    setup = state.setup()
+    if name and len(mask) and (setup.kind == "needle" or setup.text.strip()):
+        st.caption("The command that does the same:")
+        file = state.text_file() if setup.kind == "text" else None
+        st.code(setup.command(name, mask, file), language="bash", wrap_lines=True)
+
+
+def _answers(name: str, scores: HeadScores) -> None:
+    """The columns: what was said last, or what is being said now, token by token."""
+    if state.wanted():
+        with st.spinner("Loading the model and making the prompt…"):
+            _begin(name, scores)
+        st.rerun()
+    going = state.going()
+    if going is None:
+        _frames(state.setup(), {}, state.mask(scores.grid))
+        return
+    assert going.now is not None, "a comparison is begun with its first snapshot"
+    _asked(going, name, scores)
+    masks = {column.name: column.mask for column in going.now.columns}
+    places = _frames(going.setup, masks, state.mask(scores.grid))
+    _draw(going, places)
+    if going.over:
+        return
+    try:
+        while not going.over:
+            going.advance()
+            _draw(going, places)
+    except (RuntimeError, MemoryError) as error:  # such as a GPU that is out of memory
+        state.fail(f"the comparison broke off: {error}")
+    st.rerun()  # what comes after an answer, and the buttons as they are then
+
+
+def _begin(name: str, scores: HeadScores) -> None:
+    """Put a new comparison in the place of the last; where there can be none, say why and leave the last."""
+    setup, mask = state.setup(), state.mask(scores.grid)
+    try:
+        if not name:
+            raise ValueError("the model is missing: name its folder or its Hub id above")
+        columns = setup.columns(mask, scores)
+        model = state.model(name)
+        scores.check_grid(model.grid, name)
+        steps = compare(model, setup.prompt(model.tokenizer), columns, setup.new_tokens, setup.sampling)
+        going = Going(steps, name, setup, mask, scores, model.tokenizer)
+        going.advance()
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        state.fail(error)
+    else:
+        state.begin(going)
+
+
+def _asked(going: Going, name: str, scores: HeadScores) -> None:
+    """What was asked, the right answer, and whether the settings have been changed since."""
+    assert going.now is not None
+    st.caption(state.sentence(f"{going.model} · {going.setup}")[:-1])
+    if (going.model, going.setup, going.mask) != (name, state.setup(), state.mask(scores.grid)):
+        st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
+    if going.now.prompt.needle:
+        st.html(markup.fact("Right answer", going.now.prompt.needle.answer))
+
+
+def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
+    """A frame for each column that is switched on, with its name; the places for the answers, by name."""
+    on = {ask.UNMASKED: setup.unmasked, ask.MASKED: setup.masked, ask.CONTROL: setup.control}
+    names = [name for name in on if on[name]]
+    places = {}
+    with st.container(key="answers"):
+        for name, column in zip(names, st.columns(max(1, len(names)), gap="medium", border=True), strict=False):
+            with column:
+                st.markdown(f"**{name}**")
+                if name in masks:
+                    _what(name, setup, masks[name])
+                    places[name] = st.empty()
+                else:
+                    st.caption(IDLE[name] if len(selected) or name == ask.UNMASKED else UNSELECTED)
+    return places
+
+
+def _what(name: str, setup: ask.Setup, mask: HeadMask) -> None:
+    """What a column's model is, in a line."""
+    if name == ask.UNMASKED:
+        st.caption("the model as it is")
+        return
+    n = f"{len(mask):,} {'random ' * (name == ask.CONTROL)}head{'s' * (len(mask) != 1)} {selection.condition(mask)}"
+    seed = f", seed {setup.control_seed}" if name == ask.CONTROL else ""
+    st.caption(n + seed, help=state.sentence(", ".join(str(mask).split(","))))
+
+
+def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
+    """Every column as far as it has come."""
+    now = going.now
+    assert now is not None
+    for i, column in enumerate(now.columns):
+        places[column.name].html(markup.answer(now, i, going.stopped, GATE))
+
+
+@st.fragment
+def _details(going: Going, done: Comparison) -> None:
+    """What the finished answers tell: a click in it draws nothing else anew."""
+    view = st.segmented_control(
+        "Details", VIEWS, required=True, label_visibility="collapsed", **state.kept("view", VIEWS[0])
+    )
+    if view == "Trace":
+        traces.section(going, done)
+    else:
+        differences.section(going, done)

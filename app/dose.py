@@ -1,0 +1,107 @@
+"""The dose curve on the page: start it, watch its points come, look at it."""
+
+import shlex
+
+import evidence
+import maps
+import state
+import streamlit as st
+import watch
+
+from retmask import charts, tables
+from retmask.dose import KS, DoseConfig, new_dose, read_points
+from retmask.heads import Grid
+from retmask.runs import Run
+
+
+def section(shown: maps.HeadMap, name: str, grid: Grid) -> None:
+    """The curves that have been measured for the map's model, and the form for another."""
+    st.subheader("Dose curve", anchor=False, divider="gray")
+    st.caption(
+        "Recall and perplexity against the number of masked heads: the best heads of the map, and as many random ones. "
+        "On needles, depths and a haystack that the map was not made with."
+    )
+    runs = [run for run in Run.all("dose") if run.record.get("config", {}).get("scores") == _scores(shown)]
+    if runs:
+        _curve(runs)
+    with st.expander("Measure a curve" if runs else "Measure the first curve", expanded=not runs, key="dose_form"):
+        _form(shown, name, grid)
+
+
+def _scores(shown: maps.HeadMap) -> str:
+    """The map as `retmask dose --scores` takes it."""
+    return shown.source if shown.source in maps.shipped_maps() else str(shown.path)
+
+
+def _form(shown: maps.HeadMap, name: str, grid: Grid) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks")
+        seeds = st.number_input("Random draws of each", 0, 100, 5, key="dose_seeds", width=170)
+        trials = st.number_input("Trials a point", 1, 10_000, 24, key="dose_trials", width=140)
+        tokens = st.number_input("Length in tokens", 256, 2**20, 512, 128, key="dose_tokens", width=150)
+        matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
+    try:
+        config = _config(name, _scores(shown), ks, int(seeds), matched, int(trials), int(tokens))
+    except ValueError as error:
+        st.error(state.sentence(error))
+        st.button("Measure", disabled=True, key="dose_start")
+        return
+    n = len(config.points(grid))
+    st.caption(f"{n} points. They go on without this page, and each is kept when it is done. The same as a command:")
+    st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+    st.button("Measure", type="primary", key="dose_start", on_click=_start, args=(config,))
+    said = state.said("dose")
+    if said:
+        st.error(said)
+
+
+def _config(name: str, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int) -> DoseConfig:
+    """The settings. ValueError, one sentence, for what cannot be."""
+    if not name:
+        raise ValueError("the model is missing: name its folder or its Hub id above")
+    parts = [part for part in ks.replace(",", " ").split() if part]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
+    config = DoseConfig(name, scores, tuple(map(int, parts)), seeds, matched, trials, tokens)
+    config.tasks()
+    return config
+
+
+def _start(config: DoseConfig) -> None:
+    try:
+        new_dose(config).spawn()
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "dose")
+
+
+def _curve(runs: list[Run]) -> None:
+    """One of the curves, with what became of its run."""
+    names = {run.id: run for run in runs}
+    key = f"dose_run-{len(runs)}"  # a new run is shown at once
+    picked = st.selectbox("Curve", list(names), key=key, format_func=lambda id: _label(names[id]))
+    run = names[picked or runs[0].id]
+    points, status = read_points(run.path), run.status
+    share, text = watch.progress(run)
+    if status in ("queued", "started"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(share, text, width=500)
+            watch.stop(run, f"dose_cancel-{run.id}")
+    elif status in ("error", "cancelled"):
+        reason = str(run.record.get("error") or "") if status == "error" else "It was cancelled; its points are kept."
+        st.warning(state.sentence(reason or "its worker ended without a word"))
+        st.button("Continue it", on_click=watch.again, args=(run,), key=f"dose_again-{run.id}")
+    if points:
+        evidence.shown(charts.dose_curve(points), f"dose-{run.id}", lambda: tables.dose_rows(points), key="chart-dose")
+        st.caption(
+            f"{points[0]['trials']} trials a point; bars are 95 % bootstrap intervals, the band goes from the least to "
+            "the most of the random draws."
+        )
+    with st.expander("How this curve was made"):
+        st.code(run.command, language="bash", wrap_lines=True)
+        st.code(str(run.path), language=None, wrap_lines=True)
+
+
+def _label(run: Run) -> str:
+    when = str(run.record.get("created", ""))[5:19].replace("T", " ")
+    config = run.record.get("config", {})
+    return f"{when} · {config.get('trials')} trials of {config.get('context_tokens')} tokens · {run.id}"

@@ -1,0 +1,57 @@
+"""A comparison on its way: what the session holds of it between two drawings of the page."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from ask import Setup
+
+from retmask.compare import Comparison
+from retmask.heads import HeadMask
+from retmask.scores import HeadScores
+
+
+@dataclass(eq=False)
+class Going:
+    """An iterator of snapshots with the latest of them, what was asked, and the map that was looked at.
+
+    A drawing that a click has replaced may still be within a step while the next one wants to go on: they take turns.
+    """
+
+    steps: Iterator[Comparison]
+    model: str
+    setup: Setup
+    mask: HeadMask
+    scores: HeadScores
+    tokenizer: Any
+    now: Comparison | None = None
+    stopped: bool = False
+    _turn: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.stopped or self.done is not None
+
+    @property
+    def done(self) -> Comparison | None:
+        """The finished comparison."""
+        return self.now if self.now and self.now.stage == "done" else None
+
+    def advance(self) -> None:
+        """Go one step on. RuntimeError or MemoryError, with an end to it, where the machine cannot."""
+        with self._turn:
+            if self.over:
+                return
+            try:
+                self.now = next(self.steps)
+            except (RuntimeError, MemoryError):
+                self.stop()
+                raise
+            if self.over:
+                self.steps = iter(())  # lets go of the caches
+
+    def stop(self) -> None:
+        """Leave it where it is. Never waits: the step that is being computed ends by itself."""
+        self.stopped, self.steps = True, iter(())

@@ -1,0 +1,96 @@
+"""Maps of heads: what one holds, where it lies, and what it is called."""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retmask.detect import DEFAULT_MODEL
+from retmask.files import home, shipped
+from retmask.heads import Grid
+from retmask.retrieval import Trial
+from retmask.runs import Run, run_path
+from retmask.scores import HeadScores
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMap:
+    """What is looked at: the scores (None while no trial has found its needle), what is known of them, the trials."""
+
+    source: str
+    path: Path
+    scores: HeadScores | None
+    trials: Sequence[Trial]
+    record: dict[str, Any]
+    run: Run | None
+
+    @property
+    def model(self) -> str:
+        """The model's name, for people."""
+        return self.scores.model if self.scores else str(self.record.get("config", {}).get("model", self.source))
+
+    @property
+    def grid(self) -> Grid | None:
+        """The head grid, None as long as nothing says it."""
+        if self.scores:
+            return self.scores.grid
+        known = self.record.get("head_grid")
+        return Grid(**known) if isinstance(known, dict) else None
+
+    @property
+    def loadable(self) -> str:
+        """What the map's model can be loaded by; empty where the map does not say it."""
+        if self.source in shipped_maps():
+            return self.source
+        return str(self.record.get("config", {}).get("model", "")) if self.run else ""
+
+    def command(self, *options: str) -> str:
+        """The command line that shows this map, with options."""
+        name = self.source if self.source in shipped_maps() else str(self.path)
+        return shlex.join(["retmask", "heads", name, *options])
+
+
+def shipped_maps() -> list[str]:
+    """The names of the maps that come with the project, the default model's first."""
+    folder = shipped("maps")
+    names = [file.parent.name for file in folder.glob("*/scores.json")] if folder.is_dir() else []
+    return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
+
+
+def label(name: str) -> str:
+    """A map's name for people: a shipped one's model, a run's model and start (UTC), a file's name.
+
+    It never changes for as long as the map is there: Streamlit tells choices by their labels.
+    """
+    if name in shipped_maps():
+        return f"{name} (shipped)"
+    path = locate(name)
+    record = Run(path).record
+    if not record:
+        return path.name
+    when = str(record.get("created", ""))[5:19].replace("T", " ")
+    return f"{record.get('config', {}).get('model', name)} · {when}"
+
+
+def locate(name: str) -> Path:
+    """Where a map lies: the folder of a shipped map or of a run, or the path that `name` is."""
+    if name in shipped_maps():
+        return shipped("maps", name)
+    try:
+        path = run_path(name)
+    except ValueError:
+        return Path(name).expanduser()
+    return path if path.is_dir() else Path(name).expanduser()
+
+
+def keep_upload(name: str, content: bytes) -> str:
+    """The path of a lasting copy of an uploaded score file. ValueError, and no copy, if it is none."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.")[:60] or "scores"
+    HeadScores.from_json(content, stem)
+    path = home() / "opened" / hashlib.sha256(content).hexdigest()[:12] / f"{stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)

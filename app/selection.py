@@ -1,0 +1,176 @@
+"""The selected heads as widgets, on any page: chips, rules that choose them, their scale, masks kept under a name."""
+
+from collections.abc import Sequence
+
+import state
+import streamlit as st
+
+from retmask.heads import Grid, HeadId, HeadMask, share_count
+from retmask.masks import load_mask, save_mask, saved_masks
+from retmask.scores import THRESHOLD, TOP_SHARE, HeadScores
+
+MOST_CHIPS = 100
+
+
+def condition(selected: HeadMask) -> str:
+    """What is done to the selected heads: masked, or at which scale they are."""
+    scales = set(selected.scales.values())
+    if scales <= {0.0}:
+        return "masked"
+    return f"at scale {scales.pop():g}" if len(scales) == 1 else "at mixed scales"
+
+
+def steps(grid: Grid) -> None:
+    """One step back, and all heads gone."""
+    st.button(
+        "Undo",
+        icon=":material/undo:",
+        on_click=state.undo,
+        args=(grid,),
+        disabled=not state.can_undo(grid),
+        type="tertiary",
+    )
+    st.button(
+        "Clear",
+        icon=":material/close:",
+        on_click=state.select,
+        args=((), grid),
+        disabled=not len(state.mask(grid)),
+        type="tertiary",
+    )
+
+
+def editor(scores: HeadScores) -> None:
+    """Chips of the selected heads, the rules that make them, and what could not be done."""
+    _chips(state.mask(scores.grid), scores.grid)
+    _rules(scores)
+    said = state.said()
+    if said:
+        st.error(said)
+
+
+def scale(grid: Grid) -> None:
+    """The scale of all selected heads."""
+    selected = state.mask(grid)
+    scales = set(selected.scales.values())
+    key = f"scale-{state.drawing()}"
+    st.number_input(
+        "Scale",
+        0.0,
+        2.0,
+        None if len(scales) > 1 else next(iter(scales), 0.0),
+        0.1,
+        key=key,
+        format="%g",
+        placeholder="mixed",
+        disabled=not len(selected),
+        help="what the output of the selected heads is multiplied with: 0 masks them, 1 leaves them as they are",
+        on_change=lambda: state.rescale(state.value(key), grid),
+        width=150,
+    )
+
+
+def kept(grid: Grid, model: str) -> None:
+    """Keep the selection under a name, or take one that was kept."""
+    st.text_input("Keep this mask as", key="mask_name", placeholder="a name", width=170)
+    st.button("Save", key="mask_save", on_click=_save, args=(grid, model), disabled=not len(state.mask(grid)))
+    names = saved_masks()
+    if names:
+        st.selectbox("Kept masks", names, key="mask_kept", width=190)
+        st.button("Load", key="mask_load", on_click=_load, args=(grid,))
+
+
+def _save(grid: Grid, model: str) -> None:
+    try:
+        save_mask(state.value("mask_name", "").strip(), state.mask(grid), grid, model)
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error))
+
+
+def _load(grid: Grid) -> None:
+    try:
+        state.set_mask(load_mask(state.value("mask_kept"), grid), grid)
+    except ValueError as error:
+        state.say(f"{state.sentence(error)} Nothing was changed.")
+
+
+def _chips(selected: HeadMask, grid: Grid) -> None:
+    """The selected heads, each with a cross to let it go; very many as text."""
+    if len(selected) > MOST_CHIPS:
+        with st.container(height=130):
+            st.text(str(selected).replace(",", ", "))
+        return
+    key = f"chips-{state.drawing()}"
+    st.container(key="chips").multiselect(
+        "Selected heads",
+        grid.heads(),
+        list(selected.heads),
+        format_func=lambda head: f"{head}:{selected.scales[head]:g}" if selected.scales.get(head) else str(head),
+        key=key,
+        label_visibility="collapsed",
+        select_all=False,
+        wrap=True,
+        placeholder="None yet: click the map, use a rule, or type a head",
+        on_change=lambda: state.select(state.value(key), grid),
+    )
+
+
+RULES = ["Score", "Top k", "Top %", "List", "Random"]
+
+
+def _rules(scores: HeadScores) -> None:
+    """Select by a rule: its kind, its number, and whether it replaces the selection or adds to it."""
+    grid = scores.grid
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kind = st.segmented_control("Select by", RULES, default="Top %", key="rule_kind", required=True)
+        _rule_inputs(kind or "Top %", grid)
+        st.button("Select", type="primary", on_click=_apply, args=(scores, False), key="rule_select")
+        st.button("Add", on_click=_apply, args=(scores, True), key="rule_add", help="add to the selection")
+
+
+def _rule_inputs(kind: str, grid: Grid) -> None:
+    if kind == "Score":
+        st.number_input("at least", 0.0, 10.0, THRESHOLD, 0.01, key="rule_above", width=110)
+    elif kind == "Top k":
+        st.number_input("heads", 1, grid.size, share_count(grid.size, TOP_SHARE), key="rule_top", width=110)
+    elif kind == "Top %":
+        st.number_input("per cent", 0.1, 100.0, 100 * TOP_SHARE, 1.0, key="rule_share", width=110, format="%g")
+    elif kind == "List":
+        st.text_input("heads", placeholder="L17H3, 18-6", key="rule_list", width=200)
+    else:
+        size = len(state.mask(grid)) or share_count(grid.size, TOP_SHARE)
+        st.number_input("heads", 1, grid.size, size, key="rule_random", width=90)
+        st.number_input(
+            "seed", 0, 10**6, 0, key="rule_seed", width=90, help="drawn from the heads below 0.1: a control"
+        )
+
+
+def _apply(scores: HeadScores, add: bool) -> None:
+    """Do what the rule says; a sentence and no change where it cannot be done."""
+    grid = scores.grid
+    try:
+        heads, options = _ruled(scores)
+    except ValueError as error:
+        return state.say(f"{state.sentence(error)} Nothing was changed.")
+    before = state.mask(grid).heads if add else ()
+    state.select([*before, *heads], grid, () if before else options)
+    return None
+
+
+def _ruled(scores: HeadScores) -> tuple[Sequence[HeadId], tuple[str, ...]]:
+    """The heads that the rule names, and the options of `retmask heads` that name them."""
+    kind, grid = state.value("rule_kind"), scores.grid
+    if kind == "Score":
+        threshold = state.value("rule_above")
+        return scores.above(threshold), ("--threshold", f"{threshold:g}")
+    if kind in ("Top k", "Top %"):
+        k = state.value("rule_top") if kind == "Top k" else share_count(grid.size, state.value("rule_share") / 100)
+        return scores.top(k), ("--top", f"{k}")
+    if kind == "List":
+        heads = HeadMask.parse(state.value("rule_list"), grid).heads
+        if not heads:
+            raise ValueError("the list is empty: write heads such as L17H3, 18-6")
+        return heads, ("--heads", ",".join(map(str, heads)))
+    k, seed = state.value("rule_random"), state.value("rule_seed")
+    drawn = HeadMask.random(grid, k, seed, excluding=scores.above())
+    return drawn.heads, ("--random", f"{k}", "--seed", f"{seed}")

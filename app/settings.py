@@ -1,0 +1,132 @@
+"""The settings of a comparison as widgets: the prompt, how the answer is chosen, and the columns."""
+
+import ask
+import maps
+import state
+import streamlit as st
+
+from retmask.needle import known_needle
+
+HAYSTACKS = {
+    "pydoc-end": "second half of Python's manual",
+    "pydoc": "Python's manual",
+    "essays": "essays (where installed)",
+}
+MOST_UPLOAD = 8  # megabytes
+
+
+def section(shown: maps.HeadMap) -> str:
+    """Prompt, decoding and columns; the name that the model is loaded by, empty where none is known."""
+    with st.container(border=True, key="settings"):
+        left, right = st.columns([11, 9], gap="large")
+        with left:
+            name = shown.loadable or _model_name()
+            kind = st.segmented_control(
+                "Prompt", ["needle", "text"], format_func={"needle": "Needle", "text": "Own text"}.get,
+                required=True, label_visibility="collapsed", **state.widget("kind"),
+            )  # fmt: skip
+            (_own_text if kind == "text" else _needle)(name)
+        with right:
+            _decoding(name)
+            _columns()
+    return name
+
+
+def _model_name() -> str:
+    text: str = st.text_input(
+        "Model",
+        placeholder="folder or Hub id",
+        help="this map does not say where its model lies",
+        **state.widget("model"),
+    )
+    return text.strip()
+
+
+def _needle(_: str) -> None:
+    names = ask.needles()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        needle = st.selectbox("Needle", list(names), format_func=names.get, width=290, **state.widget("needle"))
+        st.number_input(
+            "Length in tokens", *map(int, ask.LIMITS["tokens"]), step=128, width=150,
+            help="of prompt and answer together, as in the needle test", **state.widget("tokens"),
+        )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        known = [*HAYSTACKS, *({state.setup().haystack} - set(HAYSTACKS))]
+        st.selectbox(
+            "Haystack", known, format_func=lambda name: HAYSTACKS.get(name, name), accept_new_options=True, width=290,
+            help="the text round the needle; or type the path of a folder with .txt files. Maps of up to 20,000 tokens "
+            "that were made here have not read the second half of the manual", **state.widget("haystack"),
+        )  # fmt: skip
+        st.slider("Depth", 0.0, 1.0, step=0.05, format="percent", width=150, **state.widget("depth"))
+    chosen = known_needle(needle or ask.Setup.needle)
+    st.caption(state.sentence(f"Hidden: «{chosen.needle}» Asked: «{chosen.question}»")[:-1])
+
+
+def _own_text(name: str) -> None:
+    st.text_area("Text", height=200, placeholder="What the model is to answer or to go on with", **state.widget("text"))
+    key = "ask_upload"
+    st.file_uploader(
+        "or a text file", type=["txt"], key=key, max_upload_size=MOST_UPLOAD, on_change=_uploaded, args=(key,)
+    )
+    st.caption(_length(name))
+
+
+def _uploaded(key: str) -> None:
+    """Put an uploaded file's text into the text area."""
+    file = state.value(key)
+    if file is None:
+        return
+    try:
+        state.show(text=file.getvalue().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        state.fail(f"{file.name} is not a text in UTF-8: save it as one")
+
+
+def _length(name: str) -> str:
+    """How long the text is in tokens, and how long it may be, once that is known."""
+    model = state.loaded(name)
+    if model is None or not state.setup().text.strip():
+        return "How many tokens it has is known once the model is loaded, with the first run."
+    try:
+        n = len(state.setup().prompt(model.tokenizer).token_ids)
+    except ValueError as error:
+        return state.sentence(error)
+    room = model.max_tokens - state.setup().new_tokens
+    return f"{n:,} tokens as a prompt; the model reads up to {room:,} and {state.setup().new_tokens} new ones."
+
+
+def _decoding(name: str) -> None:
+    setup = state.setup()
+    with st.container(horizontal=True):
+        st.number_input(
+            "New tokens", *map(int, ask.LIMITS["new_tokens"]), step=16, width=120, **state.widget("new_tokens")
+        )
+        st.number_input(
+            "Temperature", 0.0, 5.0, step=0.1, format="%g", width=120, help="0 takes the likeliest token",
+            **state.widget("temperature"),
+        )  # fmt: skip
+        if setup.temperature:
+            st.number_input("Top p", 0.01, 1.0, step=0.05, format="%g", width=110, **state.widget("top_p"))
+            st.number_input("Seed", 0, 10**9, width=110, **state.widget("seed"))
+        model = state.loaded(name)
+        if model is not None and not getattr(model.tokenizer, "chat_template", None):
+            st.caption("This model has no chat template: the prompt is plain text.", width="content")
+        else:
+            st.segmented_control(
+                "Template", ["chat", "plain"], required=True, help="chat: in the model's chat template, if it has one",
+                **state.widget("template"),
+            )  # fmt: skip
+
+
+def _columns() -> None:
+    """Which columns are answered in."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.toggle("Unmasked", **state.widget("unmasked"))
+        st.toggle("Masked", **state.widget("masked"))
+        st.toggle("Random control", help="as many random heads, none of them selected", **state.widget("control"))
+    if state.setup().control:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.number_input("Seed of the control", 0, 10**9, width=150, **state.widget("control_seed"))
+            st.toggle(
+                "Same layers", help="as many heads of each layer as are selected there", **state.widget("matched")
+            )

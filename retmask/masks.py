@@ -1,0 +1,131 @@
+"""Masks by rule and by name: how a person says which heads are meant, and the JSON file that keeps it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retmask.files import home, inside, write_json
+from retmask.heads import Grid, HeadId, HeadMask
+from retmask.scores import THRESHOLD, HeadScores, scores_path
+
+_WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
+_HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """One way to say which heads to mask, and at what scale: exactly one of the fields down to `random` is given.
+
+    `mask` is the name or path of a saved mask, `heads` a typed list, `top_k`, `threshold` and `share` take the best
+    heads of the scores, `random` draws so many heads, none of them a retrieval head of the scores where there are some.
+    """
+
+    mask: str = ""
+    heads: str = ""
+    top_k: int = 0
+    threshold: float = 0.0
+    share: float = 0.0
+    random: int = 0
+    seed: int = 0
+    layer_matched: bool = False
+    scores: str = ""
+    scale: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether it says anything about which heads."""
+        return any(getattr(self, name) for name in _WAYS)
+
+    def build(self, grid: Grid) -> HeadMask:
+        """The mask on that grid. ValueError, one sentence, where the rule is none, or does not fit the grid."""
+        ways = [name for name in _WAYS if getattr(self, name)]
+        if len(ways) != 1:
+            said = f", not with {' and '.join(map(_flag, ways))}" if ways else ""
+            raise ValueError(f"say in one way which heads to mask{said}: {_HOW}")
+        built = self._build(ways[0], grid)
+        if not built.heads:
+            raise ValueError(f"{_flag(ways[0])} names no head: choose another value")
+        return built if self.scale is None else built.scaled(self.scale)
+
+    def _build(self, way: str, grid: Grid) -> HeadMask:
+        if way == "mask":
+            return load_mask(self.mask, grid)
+        if way == "heads":
+            return HeadMask.parse(self.heads, grid)
+        scores = HeadScores.load(scores_path(self.scores)) if self.scores else None
+        if scores:
+            scores.check_grid(grid, "this model")
+        if way == "random":
+            return control(grid, self.random, self.seed, scores)
+        if scores is None:
+            raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
+        if way == "top_k":
+            return HeadMask.of(scores.top(self.top_k))
+        return HeadMask.of(scores.above(self.threshold) if way == "threshold" else scores.top_share(self.share))
+
+
+def control(
+    grid: Grid, k: int, seed: int, scores: HeadScores | None = None, like: Sequence[HeadId] = (), matched: bool = False
+) -> HeadMask:
+    """`k` random heads to compare a mask with: none of `like`, none that scores 0.1 or more.
+
+    With `matched`, as many of each layer as `like` has; retrieval heads beyond `like` may then be drawn, since few
+    heads of a layer are left. ValueError where not enough heads are left.
+    """
+    known = set(scores.above(THRESHOLD)) if scores and not matched else set()
+    return HeadMask.random(grid, k, seed, known | set(like), like if matched else ())
+
+
+def save_mask(name: str, mask: HeadMask, grid: Grid, model: str = "") -> Path:
+    """Keep a mask under a name in `RETMASK_HOME/masks`; the path of its file. ValueError for a name that is none.
+
+    The file: `{"model", "grid": [layers, heads], "scales": {"17-3": 0.0}}`.
+    """
+    path = mask_path(name)
+    write_json(path, mask_record(mask, grid, model))
+    return path
+
+
+def mask_record(mask: HeadMask, grid: Grid, model: str = "") -> dict[str, object]:
+    """What a mask's file holds."""
+    scales = {head.key: mask.scales[head] for head in mask.heads}
+    return {"model": model, "grid": [grid.n_layers, grid.n_heads], "scales": scales}
+
+
+def load_mask(name_or_path: str, grid: Grid) -> HeadMask:
+    """A saved mask by name, or the mask in a file (also one that `retmask ablate` wrote).
+
+    ValueError, one sentence, for what is no mask or is one for another grid.
+    """
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        path = mask_path(name_or_path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record = record.get("mask", record)
+        n_layers, n_heads = record["grid"]
+        scales = {HeadId.parse(key): float(scale) for key, scale in record["scales"].items()}
+    except FileNotFoundError:
+        known = ", ".join(saved_masks()) or "none is saved yet"
+        raise ValueError(f"there is no mask {name_or_path}: give a file or a saved name ({known})") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no mask file: {error}") from None
+    if (n_layers, n_heads) != grid[:2]:
+        raise ValueError(f"{path.stem} masks a {n_layers} x {n_heads} grid and this model has {grid}: use another mask")
+    grid.check(scales)
+    return HeadMask(dict(sorted(scales.items())))
+
+
+def saved_masks() -> list[str]:
+    """The names of the saved masks."""
+    return sorted(file.stem for file in (home() / "masks").glob("*.json"))
+
+
+def mask_path(name: str) -> Path:
+    """Where the mask of that name is kept. ValueError for a name that could lead elsewhere."""
+    return inside(home() / "masks", name, "mask name", ".json")
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")

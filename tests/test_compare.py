@@ -1,0 +1,158 @@
+"""A prompt answered side by side: traces and differences by hand, and the whole on a tiny model."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from retmask.compare import Column, Comparison, Prompt, Trace, changes, compare, first_divergence, jaccard
+from retmask.heads import Grid, HeadId, HeadMask
+from retmask.model import LensModel
+from retmask.sampling import Sampling
+
+A, B, C = HeadId(0, 0), HeadId(0, 1), HeadId(1, 0)
+TRACE = Trace(4, Grid(2, 2), {A: {0: 5, 1: 6, 3: 2}, B: {0: 5}, C: {1: 9}})
+
+
+def test_trace_reads_copies_from_the_prompt_only() -> None:
+    """Prompt 10 11 12, answer 11 12 11: a head copies where it looks at the same token, not at the answer itself."""
+    attended = np.zeros((3, 1, 2), dtype=int)
+    attended[:, 0, 0] = [1, 2, 3]  # 11 and 12; then position 3, the answer's own 11
+    attended[:, 0, 1] = [0, 2, 1]  # 10, which is not said; 12; 11
+    trace = Trace.read(attended, [11, 12, 11], [10, 11, 12])
+    assert trace.copied == {HeadId(0, 0): {0: 1, 1: 2}, HeadId(0, 1): {1: 2, 2: 1}}
+    assert trace.n_steps == 3
+    assert trace.grid == Grid(1, 2)
+
+
+def test_trace_by_step() -> None:
+    assert TRACE.heads_at(0) == {A, B}
+    assert TRACE.heads_at(2) == frozenset()
+    assert TRACE.sources(0) == {5: (A, B)}
+    assert TRACE.sources(1) == {6: (A,), 9: (C,)}
+
+
+def test_measures_by_hand() -> None:
+    """H = {A,B}, {A,C}, {}, {A}; against {A}: 1/2, 1/2, -, 1; neighbours: 1/3, 0, 0; copies 3, 1, 1 of 5."""
+    assert TRACE.overlap([A]) == pytest.approx(2 / 3)
+    assert TRACE.persistence() == pytest.approx(1 / 9)
+    assert TRACE.entropy() == pytest.approx(-(0.6 * math.log(0.6) + 0.4 * math.log(0.2)))
+    assert Trace(2, Grid(2, 2), {A: {0: 1, 1: 1}}).entropy() == 0
+    empty = Trace(3, Grid(2, 2), {})
+    assert (empty.overlap([A]), empty.persistence(), empty.entropy()) == (None, None, None)
+    assert jaccard(frozenset(), frozenset()) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "step"),
+    [((1, 2), (1, 2), None), ((1, 2), (1, 3), 1), ((1, 2), (1,), 1), ((), (1,), 0), ((), (), None)],
+)
+def test_first_divergence(one: tuple[int, ...], other: tuple[int, ...], step: int | None) -> None:
+    assert first_divergence(one, other) == step
+
+
+def test_changed_words() -> None:
+    found = changes("the key is in the owl", "the key was in a brass owl")
+    assert [(kind, text.strip()) for kind, text in found] == [
+        ("same", "the key"), ("lost", "is"), ("added", "was"), ("same", "in"), ("lost", "the"), ("added", "a brass"),
+        ("same", "owl"),
+    ]  # fmt: skip
+    assert changes("", "") == []
+    assert changes("a", "") == [("lost", "a")]
+    assert "".join(text for kind, text in found if kind != "lost") == "the key was in a brass owl"
+
+
+MASK = HeadMask({HeadId(0, 1): 0.0, HeadId(2, 3): 0.5, HeadId(1, 0): 2.0})
+COLUMNS = [Column("unmasked", HeadMask()), Column("masked", MASK), Column("random", HeadMask.of([HeadId(1, 2)]))]
+
+
+@pytest.fixture(scope="module")
+def model() -> LensModel:
+    found = tiny_model("llama")
+    found.stop_ids = frozenset()
+    return found
+
+
+@pytest.fixture(scope="module")
+def done(model: LensModel) -> Comparison:
+    *_, last = compare(model, Prompt.of_text(model.tokenizer, "Copy this, please: abcabcabc"), COLUMNS, 12)
+    return last
+
+
+def test_snapshots_grow_by_a_token_and_end_with_what_was_found(model: LensModel) -> None:
+    snapshots = list(compare(model, Prompt.of_text(model.tokenizer, "abc"), COLUMNS, 5))
+    assert [now.stage for now in snapshots] == ["reading", *["answering"] * 5, "judging", "done"]
+    assert [len(now.token_ids[0]) for now in snapshots] == [0, 1, 2, 3, 4, 5, 5, 5]
+    assert snapshots[-1].ended == ("length",) * 3
+    assert all(later.text(1).startswith(now.text(1)) for now, later in pairwise(snapshots))
+
+
+def test_columns_say_what_they_say_alone(model: LensModel, done: Comparison) -> None:
+    for i, column in enumerate(COLUMNS):
+        *_, alone = compare(model, done.prompt, [column], 12)
+        assert alone.token_ids[0] == done.token_ids[i]
+        assert alone.traces[0] == done.traces[i]
+        assert alone.forced[0][0].logprobs == pytest.approx(done.forced[i][i].logprobs, abs=1e-4)
+    assert len(set(done.token_ids)) == 3
+
+
+@torch.no_grad()
+def test_forced_log_probabilities_and_divergence(model: LensModel, done: Comparison) -> None:
+    """Equal to passes over prompt and text under each mask; the divergence from itself is 0."""
+    prompt, text = done.prompt.token_ids, done.token_ids[1]
+    ids = torch.tensor([[*prompt, *text]])
+    log = []
+    for column in COLUMNS:
+        with model.masked([column.mask]):
+            log.append(model.native(ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1))
+    for i in range(3):
+        own = log[i].gather(-1, torch.tensor(text)[:, None])[:, 0]
+        assert done.forced[1][i].logprobs == pytest.approx(own.tolist(), abs=1e-3)
+        divergence = (log[1].exp() * (log[1] - log[i])).sum(-1)
+        assert done.forced[1][i].kl == pytest.approx(divergence.tolist(), abs=1e-3)
+    assert done.forced[1][1].kl == pytest.approx([0] * 12, abs=1e-6)
+
+
+def test_sampled_columns_with_one_seed(model: LensModel, done: Comparison) -> None:
+    def texts(columns: list[Column], seed: int) -> tuple[tuple[int, ...], ...]:
+        *_, last = compare(model, done.prompt, columns, 12, Sampling(1.0, 0.9, seed))
+        return last.token_ids
+
+    assert texts(COLUMNS, 4) == texts(COLUMNS, 4)
+    assert texts(COLUMNS, 4)[1] == texts(COLUMNS[1:2], 4)[0]
+    assert texts(COLUMNS, 4) != texts(COLUMNS, 5)
+
+
+def test_plain_data(done: Comparison) -> None:
+    data = done.to_json()
+    assert [column["name"] for column in data["columns"]] == ["unmasked", "masked", "random"]
+    assert data["columns"][1]["mask"] == "L0H1,L1H0:2,L2H3:0.5"
+    assert set(data["columns"][0]["kl"]) == {"unmasked", "masked", "random"}
+    assert "".join(data["columns"][0]["tokens"]).strip() == data["columns"][0]["text"]
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_computed(model: LensModel) -> None:
+    prompt = Prompt.of_text(model.tokenizer, "abc")
+    with pytest.raises(ValueError, match="reads 512 tokens and 603 were asked for"):
+        compare(model, prompt, COLUMNS, 600)
+    with pytest.raises(ValueError, match="L7H0 is outside"):
+        compare(model, prompt, [Column("masked", HeadMask.of([HeadId(7, 0)]))], 5)
+    with pytest.raises(ValueError, match="temperature -1"):
+        compare(model, prompt, COLUMNS, 5, Sampling(-1))
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        Prompt.of_text(model.tokenizer, " \n ")
+    with pytest.raises(ValueError, match="no chat template: choose plain"):
+        Prompt.of_text(model.tokenizer, "abc", "chat")
+
+
+@pytest.mark.parametrize(
+    ("template", "says"), [("{{ missing.thing() }}", "template of this model fails"), ("hello", "changes the prompt")]
+)
+def test_templates_that_fail(template: str, says: str) -> None:
+    tokenizer = tiny_tokenizer(template)
+    with pytest.raises(ValueError, match=says):
+        Prompt.of_text(tokenizer, "abc")
+    assert Prompt.of_text(tokenizer, "abc", "plain").template == "plain"

@@ -1,0 +1,356 @@
+"""The Compare page without a browser, with the real model: what a person sets, runs and reads on it."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from retmask.compare import Comparison, Prompt, changes
+from retmask.files import shipped
+from retmask.heads import HeadId, HeadMask
+from retmask.masks import saved_masks
+from retmask.sampling import Sampling
+from retmask.scores import HeadScores
+
+MAIN = Path(__file__).parent.parent / "app" / "main.py"
+BEST = HeadScores.load(shipped("maps", "smollm2-135m"))
+TOP = HeadMask.of(BEST.top_share())
+SHORT = {"tokens": 256, "new_tokens": 32}  # long enough for the needle, and for its loss
+
+
+@pytest.fixture(autouse=True)
+def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home without runs, and the app's folder on the path as Streamlit puts it there."""
+    monkeypatch.syspath_prepend(MAIN.parent)
+
+
+def opened(**query: str) -> AppTest:
+    """The Compare page at an address, drawn."""
+    at = AppTest.from_file(str(MAIN), default_timeout=300)
+    at._page_hash = calc_hash("compare")  # `switch_page` knows pages in files only
+    for name, value in query.items():
+        at.query_params[name] = value
+    return drawn(at.run())
+
+
+def drawn(at: AppTest) -> AppTest:
+    assert not at.exception
+    assert at.header[0].value == "Compare"
+    return at
+
+
+def change(at: AppTest, **values: Any) -> AppTest:
+    """Set widgets of the page, by the names of the settings."""
+    for name, value in values.items():
+        kinds = (at.number_input, at.text_area, at.text_input, at.selectbox, at.toggle, at.segmented_control, at.slider)
+        found = [widget for kind in kinds for widget in kind if widget.key == f"ask_{name}"]
+        drawn(found[0].set_value(value).run())
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return drawn(at.button(key=key).click().run())
+
+
+def answered(**values: Any) -> AppTest:
+    """The page after a run with the best heads masked."""
+    return press(change(opened(heads=str(TOP)), **(SHORT | values)), "run")
+
+
+def texts(at: AppTest) -> list[str]:
+    """The HTML of the columns, in order; then what else is drawn as HTML."""
+    return [element.proto.body for element in at.get("html") if "<style>" not in element.proto.body]
+
+
+def columns(at: AppTest) -> list[str]:
+    return [text for text in texts(at) if "tokens/s" in text]
+
+
+def lines(at: AppTest) -> str:
+    return " ".join(element.value for element in [*at.caption, *at.markdown])
+
+
+def errors(at: AppTest) -> str:
+    return " ".join(error.value for error in at.error).replace("\\", "")
+
+
+def query(at: AppTest, name: str) -> str:
+    value = at.query_params[name]
+    return value if isinstance(value, str) else value[0]
+
+
+def test_opening_imports_no_torch() -> None:
+    names = "compare, differences, traces, settings, selection, going, ask, markup"
+    code = f"import sys; sys.path.insert(0, 'app'); import {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
+
+
+def test_without_a_selection_one_button_makes_one() -> None:
+    at = opened()
+    assert "0 of 270 heads masked" in lines(at)
+    assert lines(at).count("No head is selected: press «Mask the top 5 %» above") == 2
+    assert not at.code
+    at = press(at, "mask_best")
+    assert "14 of 270 heads masked (5.2 %)" in lines(at)
+    assert query(at, "heads") == str(TOP)
+    assert at.code[0].value.startswith("retmask ask smollm2-135m --needle fair --tokens 512 --depth 0.5 --haystack")
+
+
+def test_masking_the_best_heads_loses_the_needle_and_masking_random_ones_does_not() -> None:
+    at = answered()
+    unmasked, masked, control = columns(at)
+    assert '<span class="badge good">recall 1.00</span>' in unmasked
+    assert '<span class="badge bad">recall 0.' in masked
+    assert "badge good" in control
+    assert "ended by itself" in unmasked
+    assert any("Right answer: <b>a wheelbarrow decorated" in text for text in texts(at))
+    assert at.button(key="stop").disabled
+    _differences(at)
+    _trace(at)
+
+
+def _differences(at: AppTest) -> None:
+    parting = next(text for text in texts(at) if "They part at token" in text)
+    assert "unmasked" in parting
+    lost = next(text for text in texts(at) if "<del>" in text and "They part" not in text)
+    assert "wheelbarrow" in lost[lost.index("<del>") : lost.rindex("</del>")]
+    assert "Mean divergence" in lines(at)
+
+
+def _trace(at: AppTest) -> None:
+    drawn(at.segmented_control(key="shown_view").set_value("Trace").run())
+    names = [metric.label for metric in at.metric]
+    assert names == ["Overlap with the mask", "With the top 20", "Persistence", "Entropy", "Effective heads"]
+    assert 0 < float(at.metric[0].value) < 1
+    step = next(box for box in at.selectbox if box.label == "Token")
+    assert any('<mark class="now">' in text and "from position" in text for text in texts(at))
+    head = next(box for box in at.selectbox if box.label == "Head")
+    assert head.value in TOP.heads
+    drawn(step.set_value(0).run())
+    assert next(box for box in at.selectbox if box.label == "Token").value == 0
+
+
+def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() -> None:
+    at = change(opened(), kind="text", text="Say <b>hello</b> & *nothing* else.", new_tokens=4)
+    assert "is known once the model is loaded" in lines(at)
+    at = press(at, "run")
+    assert len(columns(at)) == 1
+    assert "recall" not in columns(at)[0]
+    assert "No head is selected" in lines(at)
+    assert "tokens as a prompt; the model reads up to 8,188 and 4 new ones" in lines(at)
+    assert "Differences need two columns" in lines(at)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"tokens": 100}, "100 tokens are too few"),
+        ({"kind": "text", "text": "  "}, "the prompt is empty"),
+        ({"haystack": "/no/such/folder"}, "there is no haystack folder /no/such/folder"),
+        ({"unmasked": False, "masked": False, "control": False}, "there is nothing to run: switch on a column"),
+        ({"tokens": 9000}, "reads 8,192 tokens and"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
+    import ask
+
+    ask.keep("0123456789ab", ask.Setup(**values))
+    at = press(opened(heads="L17H3", c="0123456789ab"), "run")
+    assert len(at.error) == 1
+    assert sentence in errors(at)
+    assert columns(at) == []
+
+
+def test_an_error_leaves_the_last_answers_and_other_settings_are_told() -> None:
+    at = answered(new_tokens=2, control=False)
+    before = columns(at)
+    assert len(before) == 2
+    at = press(change(at, tokens=100), "run")
+    assert "too few" in errors(at)
+    assert columns(at) == before
+    assert "These answers are of other settings" in lines(at)
+    at = press(change(at, tokens=256), "run")
+    assert errors(at) == ""
+    assert "These answers are of other settings" not in lines(at)
+
+
+def test_a_reload_keeps_the_settings() -> None:
+    values = {"needle": "lift", "tokens": 640, "depth": 0.25, "template": "plain", "control": False, "temperature": 0.7}
+    at = change(opened(), **values, seed=3)
+    again = opened(c=query(at, "c"))
+    kept = {name: again.session_state[f"ask_{name}"] for name in [*values, "seed"]}
+    assert kept == values | {"seed": 3}
+    change(again, tokens=300)
+    assert query(again, "c") == query(at, "c")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"tokens": "many", "depth": 7, "needle": "none", "seed": true}'])
+def test_settings_that_cannot_be_read_are_the_defaults(content: str, fresh_home: Path) -> None:
+    import ask
+
+    (fresh_home / "compare").mkdir()
+    (fresh_home / "compare" / "0123456789ab.json").write_text(content)
+    assert ask.read("0123456789ab") == ask.Setup()
+    assert ask.read("../../etc/passwd") == ask.Setup()
+
+
+def test_settings_come_back_from_their_record() -> None:
+    import ask
+
+    setup = ask.Setup(kind="text", text="a\n«b»", depth=0.0, temperature=1.0, matched=True)
+    assert ask.Setup.from_json(json.loads(json.dumps(setup.to_json()))) == setup
+    assert isinstance(ask.Setup.from_json({"depth": 1}).depth, float)
+
+
+def test_the_scale_is_in_the_address_and_heads_that_stay_keep_it() -> None:
+    at = opened(heads="L17H3,L18H6")
+    scale = next(widget for widget in at.number_input if widget.label == "Scale")
+    drawn(scale.set_value(0.5).run())
+    assert query(at, "heads") == "L17H3:0.5,L18H6:0.5"
+    assert "2 of 270 heads at scale 0.5" in lines(at)
+    assert at.code[0].value.split(" --control")[0].endswith("--heads L17H3,L18H6 --scale 0.5")
+    again = opened(heads="L17H3:0.5,L18H6")
+    assert "at mixed scales" in lines(again)
+    drawn(again.multiselect[0].set_value([*again.multiselect[0].value, HeadId(20, 1)]).run())
+    assert query(again, "heads") == "L17H3:0.5,L18H6,L20H1"
+
+
+def test_a_mask_is_kept_under_a_name_and_loaded() -> None:
+    at = opened(heads="L17H3:0.5,L18H6")
+    at.text_input(key="mask_name").set_value("two of them").run()
+    at = press(at, "mask_save")
+    assert "is not a mask name" in errors(at)
+    at.text_input(key="mask_name").set_value("two").run()
+    at = press(at, "mask_save")
+    assert saved_masks() == ["two"]
+    assert not at.error
+    again = press(opened(), "mask_load")
+    assert query(again, "heads") == "L17H3:0.5,L18H6"
+
+
+def test_a_map_that_names_no_model_asks_for_it_and_must_fit_it(tmp_path: Path) -> None:
+    HeadScores("mine", np.random.default_rng(0).random((3, 4, 8)) / 10).save(tmp_path / "mine.json")
+    at = press(opened(map=str(tmp_path / "mine.json"), heads="L1H2"), "run")
+    assert "the model is missing" in errors(at)
+    at = press(change(at, model="smollm2-135m"), "run")
+    assert "4 x 8" in errors(at)
+    assert "30 x 9" in errors(at)
+    at = press(change(at, model="/no/such/model"), "run")
+    assert "/no/such/model" in errors(at)
+
+
+def test_the_command_says_what_the_settings_say() -> None:
+    import ask
+
+    setup = ask.Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
+    parts = shlex.split(setup.command("my model", HeadMask.of([HeadId(1, 2)], 0.5), None))
+    assert parts[:3] == ["retmask", "ask", "my model"]
+    options = " ".join(parts[3:])
+    assert options == (
+        "--needle lift --tokens 640 --depth 0.25 --haystack pydoc-end --heads L1H2 --scale 0.5 --control-seed 2 "
+        "--layer-matched --max-new-tokens 64 --temperature 0.7 --top-p 1 --seed 5"
+    )
+    own = replace(setup, kind="text", control=False, temperature=0.0, template="plain")
+    mixed = HeadMask({HeadId(1, 2): 0.5, HeadId(1, 3): 0.0})
+    assert own.command("m", mixed, Path("a b.txt")) == (
+        "retmask ask m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control --max-new-tokens 64"
+    )
+
+
+def test_the_control_has_the_scales_of_the_mask_layer_by_layer() -> None:
+    import ask
+
+    mask = HeadMask({HeadId(3, 1): 0.5, HeadId(3, 4): 0.5, HeadId(9, 0): 0.0})
+    drawn_heads = ask.Setup(matched=True).control_mask(mask, BEST)
+    assert [(head.layer, scale) for head, scale in drawn_heads.scales.items()] == [(3, 0.5), (3, 0.5), (9, 0.0)]
+    assert not set(drawn_heads.heads) & set(mask.heads)
+
+
+def snapshot(stage: Any, n: int) -> Comparison:
+    prompt = Prompt((1, 2), "plain")
+    return Comparison(prompt, (), Sampling(), stage, ((0,) * n,), (("a",) * n,), ("",), (1.0,))
+
+
+def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> None:
+    import ask
+    from going import Going
+
+    closed = []
+
+    def steps() -> Iterator[Comparison]:
+        try:
+            yield snapshot("reading", 0)
+            for n in range(1, 9):
+                yield snapshot("answering", n)
+            yield snapshot("done", 8)
+        finally:
+            closed.append(True)
+
+    def begun() -> Going:
+        return Going(steps(), "m", ask.Setup(), HeadMask(), BEST, None)
+
+    going = begun()
+    for _ in range(3):
+        going.advance()
+    assert going.now is not None
+    assert going.now.text(0) == "aa"
+    going.stop()
+    going.advance()
+    assert (going.now.text(0), going.over, going.done) == ("aa", True, None)
+    assert closed == [True], "stopping lets go of the caches"
+    going = begun()
+    while not going.over:
+        going.advance()
+    assert going.done is not None
+    assert closed == [True, True]
+
+
+NASTY = '<img src=x onerror="alert(1)"> & <script>'
+
+
+def test_no_text_of_a_model_becomes_markup() -> None:
+    import markup
+
+    parts = [
+        markup.said(NASTY), markup.differences(changes(NASTY, NASTY + " more")), markup.marked([NASTY, "b"], [0]),
+        markup.marked([NASTY], [], [0]), markup.token_at([NASTY], 0), markup.fact("a", NASTY),
+    ]  # fmt: skip
+    for part in parts:
+        assert "<img" not in part
+        assert "<script" not in part
+        assert escape("onerror") in part or "…" in part
+
+
+class Letters:
+    """A tokenizer of one letter a token, of which 0 is the first byte of a two-byte one."""
+
+    def decode(self, ids: Any, **_: Any) -> str:
+        return "".join("\ufffd" if token == 0 else chr(96 + token) for token in ids).replace("\ufffda", "é")
+
+
+def test_tokens_side_by_side_are_the_decoded_text() -> None:
+    import markup
+
+    assert markup.pieces(Letters(), [2, 0, 1, 3]) == ["b", "", "é", "c"]
+    assert markup.pieces(Letters(), [2, 0]) == ["b", "\ufffd"]
+
+
+def test_the_context_is_drawn_round_the_heaviest_positions_within_its_limit() -> None:
+    import markup
+
+    assert markup.windows({5: 1, 8: 1, 100: 1}, 110, around=3, most=50) == [range(2, 12), range(97, 104)]
+    assert markup.windows({5: 1, 100: 3}, 110, around=3, most=10) == [range(97, 104)]
+    assert markup.windows({0: 1}, 2, around=3, most=10) == [range(0, 2)]
+    drawn_text = markup.context(Letters(), [1] * 60, {30: 1}, [30])
+    assert drawn_text.count("…") == 2
+    assert drawn_text.count("a") > 20

@@ -1,0 +1,123 @@
+"""Masks by rule and by name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retmask.heads import Grid, HeadId, HeadMask
+from retmask.masks import MaskRule, control, load_mask, save_mask, saved_masks
+from retmask.scores import HeadScores
+
+GRID = Grid(3, 4)
+SCORES = HeadScores("tiny", np.array([[[0.0, 0.5, 0, 0], [0.2, 0, 0.05, 0], [0, 0, 0, 0.3]]]))
+MASK = HeadMask({HeadId(0, 1): 0.0, HeadId(2, 3): 0.5})
+
+
+@pytest.fixture
+def score_file(tmp_path: Path) -> str:
+    SCORES.save(tmp_path / "scores.json")
+    return str(tmp_path / "scores.json")
+
+
+@given(st.dictionaries(st.tuples(st.integers(0, 2), st.integers(0, 3)), st.sampled_from([0, 0.25, 1, 1.5, 2])))
+def test_a_mask_reads_what_it_prints(scales: dict[tuple[int, int], float]) -> None:
+    mask = HeadMask({HeadId(*head): scale for head, scale in scales.items()})
+    assert HeadMask.parse(str(mask), GRID) == mask
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("L0H1:x", "no scale"), ("L0H1:", "no scale"), ("L0H1:3", "outside 0 to 2"), ("L3H0", "outside")]
+)
+def test_wrong_lists(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        HeadMask.parse(text, GRID)
+
+
+def test_first_masked_layer() -> None:
+    assert MASK.first_layer == 0
+    assert HeadMask({HeadId(0, 1): 1.0, HeadId(2, 3): 0.5}).first_layer == 2
+    assert HeadMask.of([HeadId(1, 1)], 1).first_layer is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "mask"),
+    [
+        ({"heads": "L0H1,2-3:0.5"}, "L0H1,L2H3:0.5"),
+        ({"heads": "L0H1,2-3:0.5", "scale": 2.0}, "L0H1:2,L2H3:2"),
+        ({"top_k": 2}, "L0H1,L2H3"),
+        ({"threshold": 0.2}, "L0H1,L1H0,L2H3"),
+        ({"share": 0.1}, "L0H1"),
+    ],
+)
+def test_rules(rule: dict[str, float], mask: str, score_file: str) -> None:
+    assert str(MaskRule(scores=score_file, **rule).build(GRID)) == mask
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({}, "say in one way which heads to mask: --mask FILE"),
+        ({"heads": "L0H1", "top_k": 3}, "not with --heads and --top-k"),
+        ({"top_k": 3}, "give it with --scores"),
+        ({"mask": "nothing"}, "there is no mask nothing"),
+        ({"mask": "../x"}, "is not a mask name"),
+        ({"random": 13}, "13 random heads asked for, 12 are left"),
+        ({"heads": "L0H1", "scale": 3.0}, "outside 0 to 2"),
+    ],
+)
+def test_wrong_rules(rule: dict[str, float], says: str, fresh_home: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        MaskRule(**rule).build(GRID)
+
+
+def test_scores_of_another_model_are_refused(score_file: str) -> None:
+    with pytest.raises(ValueError, match="3 x 4 heads and this model has 5 x 5"):
+        MaskRule(scores=score_file, top_k=1).build(Grid(5, 5))
+
+
+def test_random_heads_are_none_that_retrieve(score_file: str) -> None:
+    drawn = MaskRule(random=9, seed=3, scores=score_file).build(GRID)
+    assert not {HeadId(0, 1), HeadId(1, 0), HeadId(2, 3)} & set(drawn.heads)
+    assert drawn == control(GRID, 9, 3, SCORES)
+    assert control(GRID, 2, 1, SCORES) != control(GRID, 2, 2, SCORES)
+
+
+def test_layer_matched_controls_have_as_many_of_each_layer() -> None:
+    like = [HeadId(0, 1), HeadId(0, 2), HeadId(2, 3)]
+    drawn = control(GRID, 3, 0, SCORES, like, matched=True)
+    assert [head.layer for head in drawn.heads] == [0, 0, 2]
+    assert not set(drawn.heads) & set(like)
+
+
+def test_masks_are_kept_by_name(fresh_home: Path) -> None:
+    assert saved_masks() == []
+    path = save_mask("best-two", MASK, GRID, "tiny")
+    assert saved_masks() == ["best-two"]
+    assert load_mask("best-two", GRID) == load_mask(str(path), GRID) == MASK
+    assert json.loads(path.read_text())["grid"] == [3, 4]
+    with pytest.raises(ValueError, match="best-two masks a 3 x 4 grid and this model has 5 x 5"):
+        load_mask("best-two", Grid(5, 5))
+    with pytest.raises(ValueError, match="is not a mask name"):
+        save_mask("../elsewhere", MASK, GRID)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"grid": 3, "scales": {}}', '{"grid": [3, 4], "scales": {"x": 0}}',
+                '{"grid": [3, 4], "scales": {"0-1": null}}', '{"grid": [3, 4], "scales": [1]}', '{"mask": 3}'],
+)  # fmt: skip
+def test_what_is_no_mask_file(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="is no mask file"):
+        load_mask(str(path), GRID)
+
+
+def test_a_mask_file_cannot_name_heads_off_its_grid(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text('{"grid": [3, 4], "scales": {"9-9": 0}}')
+    with pytest.raises(ValueError, match="L9H9 is outside"):
+        load_mask(str(path), GRID)
