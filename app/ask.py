@@ -99,8 +99,8 @@ class Setup:
         task = NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)
         return Prompt.of_needle(tokenizer, task, load_haystack(self.haystack))
 
-    def command(self, model: str, mask: HeadMask, file: Path | None) -> str:
-        """The command line that does the same; `file` holds the text of one's own, if that is asked."""
+    def command(self, model: str, mask: HeadMask, scores: str, file: Path | None) -> str:
+        """The command line that does the same; `scores` is the map, `file` holds one's own text."""
         parts = ["retmask", "ask", model]
         if self.kind == "text":
             parts += ["--prompt-file", str(file)]
@@ -110,7 +110,8 @@ class Setup:
         parts += _mask_options(mask)
         parts += ["--template", "plain"] if self.template == "plain" else []
         if self.control:
-            parts += ["--control-seed", f"{self.control_seed}"] + (["--layer-matched"] if self.matched else [])
+            parts += ["--scores", scores, "--control-seed", f"{self.control_seed}"]  # no retrieval head is drawn
+            parts += ["--layer-matched"] if self.matched else []
         else:
             parts += ["--no-control"]
         parts += ["--max-new-tokens", f"{self.new_tokens}"]

@@ -1,7 +1,12 @@
 """The Compare page: one prompt answered unmasked, masked, and with as many random heads masked, side by side."""
 
+import json
+
 import ask
 import differences
+import dose
+import evidence
+import export
 import maps
 import markup
 import selection
@@ -15,7 +20,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from retmask import charts
 from retmask.compare import Comparison, compare
-from retmask.heads import HeadMask
+from retmask.heads import Grid, HeadMask
 from retmask.retrieval import GATE
 from retmask.scores import HeadScores
 
@@ -47,9 +52,11 @@ def page(heads_page: StreamlitPage) -> None:
     _mask(shown.scores, shown.model, heads_page)
     name = settings.section(shown)
     _buttons()
-    answers, details, command = st.container(), st.empty(), st.container()
-    with command:  # what is below the answers is drawn first: they may take their time
-        _command(name, shown.scores)
+    answers, details, below = st.container(), st.empty(), st.container()
+    with below:  # it is drawn first: the answers may take their time
+        _command(name, shown, shown.scores.grid)
+        dose.section(shown, name, shown.scores.grid)
+        export.section(name, shown.scores.grid)
     going = state.going()
     if going and going.done and not state.wanted():
         with details.container():
@@ -92,14 +99,14 @@ def _buttons() -> None:
         st.error(state.failed())
 
 
-def _command(name: str, scores: HeadScores) -> None:
+def _command(name: str, shown: maps.HeadMap, grid: Grid) -> None:
     """The command line that does what the settings say."""
-    mask = state.mask(scores.grid)
+    mask = state.mask(grid)
     setup = state.setup()
     if name and len(mask) and (setup.kind == "needle" or setup.text.strip()):
         st.caption("The command that does the same:")
         file = state.text_file() if setup.kind == "text" else None
-        st.code(setup.command(name, mask, file), language="bash", wrap_lines=True)
+        st.code(setup.command(name, mask, shown.argument, file), language="bash", wrap_lines=True)
 
 
 def _answers(name: str, scores: HeadScores) -> None:
@@ -194,10 +201,17 @@ def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
 @st.fragment
 def _details(going: Going, done: Comparison) -> None:
     """What the finished answers tell: a click in it draws nothing else anew."""
-    view = st.segmented_control(
-        "Details", VIEWS, required=True, label_visibility="collapsed", **state.kept("view", VIEWS[0])
-    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        view = st.segmented_control(
+            "Details", VIEWS, required=True, label_visibility="collapsed", **state.kept("view", VIEWS[0])
+        )
+        file = evidence.file_name(f"{going.model}-answers.json")
+        evidence.button("All as JSON", lambda: _json(done), file, "application/json")
     if view == "Trace":
         traces.section(going, done)
     else:
         differences.section(going, done)
+
+
+def _json(done: Comparison) -> bytes:
+    return json.dumps(done.to_json(), indent=1, ensure_ascii=False).encode()

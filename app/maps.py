@@ -47,10 +47,14 @@ class HeadMap:
             return self.source
         return str(self.record.get("config", {}).get("model", "")) if self.run else ""
 
+    @property
+    def argument(self) -> str:
+        """The map as the command line takes it."""
+        return self.source if self.source in shipped_maps() else str(self.path)
+
     def command(self, *options: str) -> str:
         """The command line that shows this map, with options."""
-        name = self.source if self.source in shipped_maps() else str(self.path)
-        return shlex.join(["retmask", "heads", name, *options])
+        return shlex.join(["retmask", "heads", self.argument, *options])
 
 
 def shipped_maps() -> list[str]:

@@ -17,7 +17,7 @@ STYLE = """<style>
 .said {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.55; margin: 0;}
 .said del {color: #b45309; text-decoration: line-through;}
 .said ins {color: #0f766e; text-decoration: underline; text-underline-offset: 3px;}
-.said mark {background: #cdebe7; color: inherit; border-radius: 3px; padding: 0 1px;}
+.said mark {background: #cdebe7; color: inherit; border-radius: 3px; padding: 0;}
 .said mark.now {background: #f8d3b4; box-shadow: 0 0 0 1px #d55e00;}
 .facts {color: #6b7280; font-size: 0.875rem; line-height: 1.7; margin-bottom: 0.4rem;}
 .facts b {color: #1f2937; font-weight: 600;}

@@ -199,7 +199,7 @@ def sentence(error: Exception | str) -> str:
 
 
 def say(words: str, where: str = "") -> None:
-    """Show a sentence, as `sentence` makes it, at the next drawing, once; `where` names one of several places for it."""
+    """Show a sentence, as `sentence` makes it, at the next drawing, once; `where` names one of several places."""
     st.session_state[f"said{where}"] = words
 
 

@@ -1,4 +1,4 @@
-"""The Heads page in a real Chromium: clicks and boxes on the map reach the selection, and a reload keeps it."""
+"""The app in a real Chromium: what is clicked reaches the selection and the answers, and a reload keeps it."""
 
 import os
 import socket
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from retmask.files import home
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,14 @@ PLACE = """([layer, head]) => {
   const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
   return [box.left + xaxis._offset + xaxis.l2p(head), box.top + yaxis._offset + yaxis.l2p(layer)];
 }"""
+DOT = """() => {
+  const plot = [...document.querySelectorAll('.st-key-trace .js-plotly-plot')].pop();
+  plot.scrollIntoView({block: 'center'});
+  const box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout, dots = plot.data[0];
+  const [step, layer, head] = dots.customdata[dots.x.length - 1];
+  const place = [xaxis._offset + xaxis.l2p(dots.x.at(-1)), yaxis._offset + yaxis.l2p(dots.y.at(-1))];
+  return [box.left + place[0], box.top + place[1], step + 1, `L${layer}H${head}`];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +49,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("home")
+    (home() / "models").mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(home() / "models")  # converted once
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"RETMASK_HOME": str(folder), "PYTHONPATH": path}
     command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
@@ -170,3 +182,33 @@ def test_a_narrow_window_puts_the_selection_under_the_map(page: Any) -> None:
     chip_box = page.locator(".st-key-chips").first.bounding_box()
     assert chip_box["y"] > map_box["y"] + map_box["height"]
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_masked_heads_lose_the_needle_and_a_dot_says_where_it_was_copied_from(page: Any) -> None:
+    page.locator(".st-key-rule_select button").click()  # the rule that is set: the top 5 %
+    page.wait_for_function(f"document.querySelectorAll('{CHIPS}').length === 14", timeout=20_000)
+    page.get_by_role("link", name="Compare").first.click()
+    page.get_by_text("14 of 270 heads masked (5.2 %)").wait_for(timeout=20_000)
+    page.locator(".st-key-ask_tokens input").fill("300")
+    page.keyboard.press("Control+Enter")
+    answers = page.locator(".st-key-answers .facts")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.st-key-answers .facts')].filter("
+        "one => one.textContent.includes('recall')).length === 3",
+        timeout=240_000,
+    )
+    assert ["good" in one.inner_html() for one in answers.all()] == [True, False, True]
+    page.get_by_role("radio", name="Trace").click()
+    page.wait_for_selector(".st-key-trace .js-plotly-plot .points", state="attached", timeout=20_000)
+    page.wait_for_timeout(500)
+    page.evaluate(DOT)
+    page.wait_for_timeout(500)
+    x, y, token, head = page.evaluate(DOT)
+    page.mouse.move(x - 3, y)
+    page.wait_for_timeout(300)
+    page.mouse.move(x, y)
+    page.wait_for_timeout(150)
+    page.mouse.click(x, y)
+    page.locator(f".st-key-closely input[value^='{token}. ']").wait_for(timeout=20_000)
+    page.locator(f".st-key-closely input[value^='{head}, ']").wait_for(timeout=20_000)
+    assert page.locator(".st-key-closely mark.now").count() > 1, "the dot's token, where it is from and where it went"

@@ -1,12 +1,13 @@
 """The Compare page without a browser, with the real model: what a person sets, runs and reads on it."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
+from typer.testing import CliRunner
 
+from retmask import cli
 from retmask.compare import Comparison, Prompt, changes
 from retmask.files import shipped
 from retmask.heads import HeadId, HeadMask
@@ -99,7 +102,7 @@ def test_without_a_selection_one_button_makes_one() -> None:
     at = opened()
     assert "0 of 270 heads masked" in lines(at)
     assert lines(at).count("No head is selected: press «Mask the top 5 %» above") == 2
-    assert not at.code
+    assert not any("retmask ask" in code.value for code in at.code)
     at = press(at, "mask_best")
     assert "14 of 270 heads masked (5.2 %)" in lines(at)
     assert query(at, "heads") == str(TOP)
@@ -138,6 +141,15 @@ def _trace(at: AppTest) -> None:
     assert head.value in TOP.heads
     drawn(step.set_value(0).run())
     assert next(box for box in at.selectbox if box.label == "Token").value == 0
+
+
+def test_the_command_on_the_page_answers_the_same() -> None:
+    at = answered(tokens=200, new_tokens=6)
+    done = CliRunner().invoke(cli.app, [*shlex.split(at.code[0].value)[1:], "--json"])
+    assert done.exit_code == 0, done.output
+    assert [column["text"] for column in json.loads(done.stdout)["columns"]] == [
+        unescape(re.sub("<.*?>", "", text.split('<div class="said">')[1])) for text in columns(at)
+    ]
 
 
 def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() -> None:
@@ -218,7 +230,7 @@ def test_the_scale_is_in_the_address_and_heads_that_stay_keep_it() -> None:
     drawn(scale.set_value(0.5).run())
     assert query(at, "heads") == "L17H3:0.5,L18H6:0.5"
     assert "2 of 270 heads at scale 0.5" in lines(at)
-    assert at.code[0].value.split(" --control")[0].endswith("--heads L17H3,L18H6 --scale 0.5")
+    assert "--heads L17H3,L18H6 --scale 0.5 --scores smollm2-135m" in at.code[0].value
     again = opened(heads="L17H3:0.5,L18H6")
     assert "at mixed scales" in lines(again)
     drawn(again.multiselect[0].set_value([*again.multiselect[0].value, HeadId(20, 1)]).run())
@@ -253,16 +265,16 @@ def test_the_command_says_what_the_settings_say() -> None:
     import ask
 
     setup = ask.Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
-    parts = shlex.split(setup.command("my model", HeadMask.of([HeadId(1, 2)], 0.5), None))
+    parts = shlex.split(setup.command("my model", HeadMask.of([HeadId(1, 2)], 0.5), "a map", None))
     assert parts[:3] == ["retmask", "ask", "my model"]
-    options = " ".join(parts[3:])
+    options = shlex.join(parts[3:])
     assert options == (
-        "--needle lift --tokens 640 --depth 0.25 --haystack pydoc-end --heads L1H2 --scale 0.5 --control-seed 2 "
-        "--layer-matched --max-new-tokens 64 --temperature 0.7 --top-p 1 --seed 5"
+        "--needle lift --tokens 640 --depth 0.25 --haystack pydoc-end --heads L1H2 --scale 0.5 --scores 'a map' "
+        "--control-seed 2 --layer-matched --max-new-tokens 64 --temperature 0.7 --top-p 1 --seed 5"
     )
     own = replace(setup, kind="text", control=False, temperature=0.0, template="plain")
     mixed = HeadMask({HeadId(1, 2): 0.5, HeadId(1, 3): 0.0})
-    assert own.command("m", mixed, Path("a b.txt")) == (
+    assert own.command("m", mixed, "a map", Path("a b.txt")) == (
         "retmask ask m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control --max-new-tokens 64"
     )
 
