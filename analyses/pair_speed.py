@@ -1,8 +1,9 @@
 """What an unmasked and a masked answer cost together on an 8B model, against an unmasked one alone.
 
-The weights are random, in the shape of Llama-3.1-8B, and the mask is 5 % of the heads, spread over the upper half of the
-layers as retrieval heads are. Run on a GPU: `python analyses/pair_speed.py` writes analyses/results/pair_speed.json. On a
-machine without one it says so and measures nothing; `retmask bench pair` measures the built-in models anywhere.
+The weights are random, in the shape of Llama-3.1-8B, and the mask is 5 % of the heads, spread over the upper half of
+the layers as retrieval heads are. Run on a GPU: `python analyses/pair_speed.py` writes
+analyses/results/pair_speed.json. On a machine without one it says so and measures nothing; `retmask bench pair`
+measures the built-in models anywhere.
 """
 
 import argparse

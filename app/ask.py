@@ -86,10 +86,9 @@ class Setup:
     def control_mask(self, mask: HeadMask, scores: HeadScores) -> HeadMask:
         """As many random heads at the same scales. ValueError where too few are left to draw from."""
         try:
-            drawn = control(scores.grid, len(mask), self.control_seed, scores, mask.heads, self.matched)
+            return control(mask, scores.grid, self.control_seed, scores, self.matched)
         except ValueError as error:
             raise ValueError(f"{error}: select fewer heads, or switch the random control off") from None
-        return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in mask.heads), strict=True)))
 
     def prompt(self, tokenizer: Any) -> Prompt:
         """The prompt in the tokens of a model. ValueError, one sentence, where there can be none."""

@@ -18,7 +18,7 @@ from going import Going
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
-from retmask import charts
+from retmask import style
 from retmask.compare import Comparison, compare
 from retmask.heads import Grid, HeadMask
 from retmask.retrieval import GATE
@@ -70,7 +70,7 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
     grid = scores.grid
     selected = state.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
-        share = charts.percent(round(len(selected) / grid.size, 3))
+        share = style.percent(round(len(selected) / grid.size, 3))
         st.markdown(f"**{len(selected):,} of {grid.size:,} heads {selection.condition(selected)} ({share})**")
         best = scores.top_share()
         if not len(selected):

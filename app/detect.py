@@ -9,7 +9,7 @@ import state
 import streamlit as st
 import watch
 
-from retmask import charts
+from retmask import style
 from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence
 from retmask.needle import load_haystack
 from retmask.runs import Run
@@ -167,7 +167,7 @@ def _so_far(run: Run, scores: HeadScores | None) -> None:
         st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
         return
     n = scores.n_trials
-    stable = f"stability of its top 5 %: {charts.percent(round(scores.stability(), 2))}"
+    stable = f"stability of its top 5 %: {style.percent(round(scores.stability(), 2))}"
     if n < FEWEST_TRIALS:
         stable = f"how stable its top 5 % is can be said from {FEWEST_TRIALS} trials on"
     st.info(f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}.", icon=":material/hourglass_top:")

@@ -5,7 +5,7 @@ import markup
 import streamlit as st
 from going import Going
 
-from retmask import charts, tables
+from retmask import effects, tables
 from retmask.compare import Comparison, changes, first_divergence
 
 
@@ -60,7 +60,7 @@ def _likelihood(going: Going, done: Comparison, names: list[str]) -> None:
     kl = {name: forced[i].kl for i, name in enumerate(names) if i != own}
     tokens = done.tokens[own]
     evidence.shown(
-        charts.logprob_lines(forced[own].logprobs, others, tokens, kl),
+        effects.logprob_lines(forced[own].logprobs, others, tokens, kl),
         f"{going.model}-{names[own]}-logprobs",
         lambda: tables.logprob_rows(forced[own].logprobs, others, tokens, kl),
         key="chart-logprobs",

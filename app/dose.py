@@ -8,7 +8,7 @@ import state
 import streamlit as st
 import watch
 
-from retmask import charts, tables
+from retmask import effects, tables
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.heads import Grid
 from retmask.runs import Run
@@ -21,16 +21,11 @@ def section(shown: maps.HeadMap, name: str, grid: Grid) -> None:
         "Recall and perplexity against the number of masked heads: the best heads of the map, and as many random ones. "
         "On needles, depths and a haystack that the map was not made with."
     )
-    runs = [run for run in Run.all("dose") if run.record.get("config", {}).get("scores") == _scores(shown)]
+    runs = [run for run in Run.all("dose") if run.record.get("config", {}).get("scores") == shown.argument]
     if runs:
         _curve(runs)
     with st.expander("Measure a curve" if runs else "Measure the first curve", expanded=not runs, key="dose_form"):
         _form(shown, name, grid)
-
-
-def _scores(shown: maps.HeadMap) -> str:
-    """The map as `retmask dose --scores` takes it."""
-    return shown.source if shown.source in maps.shipped_maps() else str(shown.path)
 
 
 def _form(shown: maps.HeadMap, name: str, grid: Grid) -> None:
@@ -41,7 +36,7 @@ def _form(shown: maps.HeadMap, name: str, grid: Grid) -> None:
         tokens = st.number_input("Length in tokens", 256, 2**20, 512, 128, key="dose_tokens", width=150)
         matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
     try:
-        config = _config(name, _scores(shown), ks, int(seeds), matched, int(trials), int(tokens))
+        config = _config(name, shown.argument, ks, int(seeds), matched, int(trials), int(tokens))
     except ValueError as error:
         st.error(state.sentence(error))
         st.button("Measure", disabled=True, key="dose_start")
@@ -91,7 +86,7 @@ def _curve(runs: list[Run]) -> None:
         st.warning(state.sentence(reason or "its worker ended without a word"))
         st.button("Continue it", on_click=watch.again, args=(run,), key=f"dose_again-{run.id}")
     if points:
-        evidence.shown(charts.dose_curve(points), f"dose-{run.id}", lambda: tables.dose_rows(points), key="chart-dose")
+        evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: tables.dose_rows(points), key="chart-dose")
         st.caption(
             f"{points[0]['trials']} trials a point; bars are 95 % bootstrap intervals, the band goes from the least to "
             "the most of the random draws."

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import state
 import streamlit as st
 
-from retmask import charts, tables
+from retmask import charts, style, tables
 from retmask.heads import HeadId, HeadMask
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
@@ -43,8 +43,8 @@ def file_name(name: str) -> str:
 def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[tables.Row]]) -> None:
     """A small menu: the figure as PNG, its data as CSV and as JSON. Files are made when they are asked for."""
     with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
-        if figure is not None and charts.browser():
-            button("PNG", lambda: charts.png(figure), f"{name}.png", "image/png")
+        if figure is not None and style.browser():
+            button("PNG", lambda: style.png(figure), f"{name}.png", "image/png")
         elif figure is not None:
             st.caption("A PNG file needs Chrome or Chromium on this machine. The camera on the figure needs nothing.")
         button("CSV", lambda: tables.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
@@ -170,8 +170,8 @@ def sentence(scores: HeadScores, head: HeadId) -> str:
     low, high = scores.interval
     group = scores.grid.kv_group(head)
     return (
-        f"{charts.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f} "
-        f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), copied in {charts.percent(scores.activation[head])} of "
+        f"{style.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f} "
+        f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), copied in {style.percent(scores.activation[head])} of "
         f"{scores.n_trials} successful trials" + ("" if group is None else f", key/value group {group}") + "."
     )
 
@@ -196,7 +196,7 @@ def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
 
 def _trial_name(trial: Trial, head: HeadId) -> str:
     score = trial.scores.get(head, 0.0)
-    return f"{score:.2f} · {trial.context_tokens:,} tokens · depth {charts.percent(trial.depth)} · {trial.answer}"
+    return f"{score:.2f} · {trial.context_tokens:,} tokens · depth {style.percent(trial.depth)} · {trial.answer}"
 
 
 def origin(record: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import selection
 import state
 import streamlit as st
 
-from retmask import charts, tables
+from retmask import charts, style, tables
 from retmask.heads import Grid
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
@@ -113,7 +113,7 @@ def _selection(scores: HeadScores, shown: maps.HeadMap) -> None:
     grid = scores.grid
     selected = state.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
-        share = charts.percent(round(len(selected) / grid.size, 3))
+        share = style.percent(round(len(selected) / grid.size, 3))
         scaled = f", {selection.condition(selected)}" if any(selected.scales.values()) else ""
         st.markdown(f"**{len(selected):,} of {grid.size:,} heads selected, {share}{scaled}**")
         selection.steps(grid)

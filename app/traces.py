@@ -10,7 +10,7 @@ import state
 import streamlit as st
 from going import Going
 
-from retmask import charts, tables
+from retmask import effects, tables
 from retmask.compare import Comparison, Trace
 from retmask.heads import HeadId
 
@@ -38,7 +38,7 @@ def section(going: Going, done: Comparison) -> None:
     step, head = _chosen(trace, set(going.scores.top(STATIC)))
     st.caption("A dot: the head copied the token. Selected heads are orange. Click a dot to see where it copied from.")
     evidence.shown(
-        charts.trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
+        effects.trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
         f"{going.model}-{names[column]}-trace",
         lambda: tables.trace_rows(trace, tokens),
         key="trace",

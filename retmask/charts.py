@@ -1,12 +1,10 @@
-"""Figures: values in, a Plotly figure out. No Streamlit, no model; the rows of data behind each are in tables.py.
+"""Figures of a map of heads and of the trials behind it: values in, a Plotly figure out. No Streamlit, no model.
 
-One style for all: white ground, one hue from white (0) to dark (the most), orange for what is selected. Layer 0 is at
-the bottom, as the residual stream flows upwards. Texts of models and of files are escaped: Plotly reads HTML.
+The rows of data behind each are in tables.py. Layer 0 is at the bottom, as the residual stream flows upwards.
 """
 
 import html
-import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,29 +12,11 @@ import plotly.graph_objects as go
 
 from retmask.heads import Grid, HeadId
 from retmask.scores import THRESHOLD, HeadScores
-from retmask.tables import Row, Trace, breakdown_rows, copy_rows, dose_rows, head_rows, recall_rows, trace_rows
+from retmask.style import EMPTY, HUE, INK, MUTED, ORANGE, TEAL, dress, log_ticks, ordinal, percent, readable
+from retmask.tables import Row, breakdown_rows, copy_rows, head_rows, recall_rows
 
 if TYPE_CHECKING:
     from retmask.retrieval import Trial
-
-INK, MUTED, EMPTY, TEAL, ORANGE, PURPLE = "#1f2937", "#6b7280", "#e5e9eb", "#0f766e", "#d55e00", "#6d28d9"
-HUE = [(0.0, "#ffffff"), (0.25, "#b5dcd8"), (0.5, "#5fb0a9"), (0.75, "#0f766e"), (1.0, "#063f3b")]
-MOST_ROWS = 40  # of a raster; heads beyond copied least
-_MOST_TICKS = 80  # tokens named under an axis; of more, every second, third ...
-_BAND = "rgba(31,41,55,0.1)"
-_LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-def ordinal(n: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th, 21st ..."""
-    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
-    return f"{n}{ending}"
-
-
-def percent(share: float) -> str:
-    """A share (0-1) for people: 50 %, 12.5 %, 11.1 %."""
-    return f"{100 * share:.3g} %"
 
 
 def head_heatmap(
@@ -72,7 +52,7 @@ def head_heatmap(
             ),
         ]
     )
-    _style(figure, height=round(cell * grid.n_layers + 100), top=54, bottom=44)
+    dress(figure, height=round(cell * grid.n_layers + 100), top=54, bottom=44)
     figure.update_layout(dragmode=dragmode, hoverdistance=-1, plot_bgcolor=EMPTY, selectionrevision=stamp)
     figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **_ticks(grid.n_heads))
     figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **_ticks(grid.n_layers))
@@ -97,11 +77,11 @@ def rank_curve(scores: HeadScores, selected: Collection[HeadId] = ()) -> go.Figu
                        mode="markers", marker={"color": ORANGE, "size": 7}, hovertemplate="%{text}<extra></extra>"),
         ]
     )  # fmt: skip
-    _style(figure, height=230)
+    dress(figure, height=230)
     figure.add_hline(THRESHOLD, line={"color": MUTED, "width": 1, "dash": "dash"})
     end = float(np.log10(len(rows)))
     figure.update_xaxes(title="rank", type="log", range=[-0.05, end + 0.05], showgrid=True, gridcolor=EMPTY,
-                        tickvals=_log_ticks(len(rows)))  # fmt: skip
+                        tickvals=log_ticks(len(rows)))  # fmt: skip
     figure.update_yaxes(title="retrieval score", rangemode="tozero", showgrid=True, gridcolor=EMPTY)
     return figure
 
@@ -125,7 +105,7 @@ def needle_grid(trials: Iterable["Trial"]) -> go.Figure:
             colorbar=_colorbar("recall"),
         )
     )  # fmt: skip
-    _style(figure, height=max(200, 26 * len(depths) + 90))
+    dress(figure, height=max(200, 26 * len(depths) + 90))
     figure.update_layout(plot_bgcolor=EMPTY)
     figure.update_xaxes(title="context (tokens)", type="category", ticks="")
     figure.update_yaxes(title="depth", type="category", autorange="reversed", ticks="")
@@ -147,7 +127,7 @@ def head_breakdown(trials: Iterable["Trial"], head: HeadId) -> go.Figure:
             marker={"color": TEAL},
             xaxis=f"x{number}",
         )
-    _style(figure, height=230, bottom=48)
+    dress(figure, height=230, bottom=48)
     for number, title in enumerate(("needle", "length (tokens)", "depth (%)"), start=1):
         left = (number - 1) * 0.345
         axis = {"domain": [left, left + 0.31], "title": title, "type": "category", "tickangle": 0}
@@ -166,157 +146,19 @@ def copy_map(trial: "Trial", head: HeadId) -> go.Figure:
         go.Scatter(
             x=[row["position"] - start for row in rows],
             y=[row["step"] for row in rows],
-            text=[f"{_token(row['answer_token'])} copied from position {row['position']:,}" for row in rows],
+            text=[f"{readable(row['answer_token'])} copied from position {row['position']:,}" for row in rows],
             hovertemplate="%{text}<extra></extra>",
             mode="markers",
             marker={"color": TEAL, "size": 13},
         )
     )
-    _style(figure, height=20 * len(answer) + 110, top=90, bottom=16)
+    dress(figure, height=20 * len(answer) + 110, top=90, bottom=16)
     figure.update_layout(margin_r=56)
     figure.update_xaxes(side="top", range=[-0.5, n - 0.5], showgrid=True, gridcolor=EMPTY, tickangle=-60,
-                        tickvals=list(range(n)), ticktext=[_token(text) for text in trial.needle_tokens])  # fmt: skip
+                        tickvals=list(range(n)), ticktext=[readable(text) for text in trial.needle_tokens])  # fmt: skip
     figure.update_yaxes(range=[len(answer) - 0.5, -0.5], showgrid=True, gridcolor=EMPTY,
-                        tickvals=list(range(len(answer))), ticktext=[_token(text) for text in answer])  # fmt: skip
+                        tickvals=list(range(len(answer))), ticktext=[readable(text) for text in answer])  # fmt: skip
     return figure
-
-
-def dose_curve(points: Iterable[Mapping[str, Any]]) -> go.Figure:
-    """Recall (0-1, with 95 % intervals) and perplexity against how many heads are masked: the top heads, random heads.
-
-    The point with no head masked belongs to both curves. Points may be missing: a run in progress draws what it has.
-    """
-    rows = dose_rows(points)
-    places = {k: place for place, k in enumerate(sorted({row["k"] for row in rows}))}
-    figure = go.Figure(layout={"xaxis2": {"domain": [0.56, 1]}, "yaxis2": {"anchor": "x2"}})
-    for panel, value in (("", "recall"), ("2", "perplexity")):
-        for line in (*_random_lines(rows, places, value), _top_line(rows, places, value)):
-            line.update(xaxis=f"x{panel}", yaxis=f"y{panel}", showlegend=not panel, legendgroup=line.name)
-            figure.add_trace(line)
-    _style(figure, height=300, top=36)
-    figure.update_layout(showlegend=True, xaxis_domain=[0, 0.44], legend=_LEGEND | {"traceorder": "reversed"})
-    figure.update_xaxes(title="masked heads", range=[-0.4, max(len(places), 2) - 0.6], ticks="",
-                        tickvals=list(places.values()), ticktext=[str(k) for k in places])  # fmt: skip
-    figure.update_yaxes(showgrid=True, gridcolor=EMPTY, ticks="")
-    figure.update_layout(yaxis={"title": "recall", "range": [-0.03, 1.03], "tickvals": [0, 0.25, 0.5, 0.75, 1]})
-    figure.update_layout(yaxis2={"title": "perplexity"} | _from_zero_or_log([row["perplexity"] for row in rows]))
-    return figure
-
-
-def trace_raster(
-    trace: Trace,
-    tokens: Sequence[str],
-    marked: Collection[HeadId] = (),
-    step: int | None = None,
-    head: HeadId | None = None,
-    stamp: int = 0,
-) -> go.Figure:
-    """Which heads (down, most copies on top) copied at which generated token (across); bands show `step` and `head`.
-
-    `tokens` are the texts of the generated tokens; `marked` heads are orange. The last trace holds a point a copy, with
-    customdata [step, layer, head, stamp], for clicks; `selectedpoints` is empty, so that every redraw lets go.
-    """
-    order = sorted((head for head, steps in trace.copied.items() if steps), key=lambda h: (-len(trace.copied[h]), h))
-    places = {head: place for place, head in enumerate(order[:MOST_ROWS])}
-    rows = [row for row in trace_rows(trace, tokens) if HeadId(row["layer"], row["head_index"]) in places]
-    heads = [HeadId(row["layer"], row["head_index"]) for row in rows]
-
-    def color(head: HeadId) -> str:
-        return ORANGE if head in marked else TEAL
-
-    figure = go.Figure(
-        go.Scatter(
-            x=[row["step"] for row in rows],
-            y=[places[head] for head in heads],
-            customdata=[[row["step"], *head, stamp] for row, head in zip(rows, heads, strict=True)],
-            text=[f"{row['head']} copied «{_token(row['token'])}» from position {row['position']:,}" for row in rows],
-            hovertemplate="%{text}<extra></extra>",
-            mode="markers",
-            marker={"color": [color(head) for head in heads],
-                    "size": min(11.0, max(5.0, 600 / max(trace.n_steps, 1)))},
-            unselected={"marker": {"opacity": 1}},
-            selectedpoints=[],
-        )
-    )  # fmt: skip
-    if not places:
-        return _nothing(figure, "No head copied anything.")
-    _style(figure, height=max(160, 18 * len(places) + 116), top=28, bottom=88)
-    figure.update_layout(selectionrevision=stamp)
-    figure.update_xaxes(range=[-0.5, trace.n_steps - 0.5], **_token_ticks(tokens))
-    figure.update_yaxes(range=[len(places) - 0.5, -0.5], showgrid=True, gridcolor=EMPTY, ticks="",
-                        tickvals=list(places.values()), tickfont={"size": 11},
-                        ticktext=[f'<span style="color:{color(head)}">{head}</span>' for head in places])  # fmt: skip
-    if step is not None:
-        figure.add_vrect(step - 0.5, step + 0.5, fillcolor=_BAND, line_width=0, layer="below")
-    if head in places:
-        figure.add_hrect(places[head] - 0.5, places[head] + 0.5, fillcolor=_BAND, line_width=0, layer="below")
-    if len(order) > len(places):
-        figure.add_annotation(x=1, y=1, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False,
-                              text=f"and {len(order) - len(places)} more heads, with no more copies than these",
-                              font={"size": 11, "color": MUTED})  # fmt: skip
-    return figure
-
-
-def logprob_lines(
-    own: Sequence[float],
-    others: Mapping[str, Sequence[float]],
-    tokens: Sequence[str],
-    kl: Mapping[str, Sequence[float]],
-) -> go.Figure:
-    """The log-probability (nats) of each token of a text, under the model that wrote it and under others, by name.
-
-    `kl` are the divergences (nats a token) of the others, by the same names: hovering tells them.
-    """
-    figure = go.Figure()
-    for name, values in {"the model that wrote it": own, **others}.items():
-        color = {"masked": ORANGE, "random control": MUTED}.get(name, PURPLE) if name in others else TEAL
-        figure.add_scatter(
-            x=list(range(len(tokens))),
-            y=list(values),
-            text=[
-                f"{_token(token)}, {html.escape(name)}<br>log-probability {value:.2f} nats"
-                + (f"<br>KL divergence {kl[name][step]:.3f} nats" if name in kl else "")
-                for step, (token, value) in enumerate(zip(tokens, values, strict=True))
-            ],
-            hovertemplate="%{text}<extra></extra>",
-            name=html.escape(name),
-            mode="lines+markers",
-            line={"color": color, "width": 1.5},
-            marker={"size": 4},
-        )
-    _style(figure, height=240, top=32, bottom=80)
-    figure.update_layout(showlegend=True, legend=_LEGEND)
-    figure.update_xaxes(range=[-0.5, len(tokens) - 0.5], **_token_ticks(tokens))
-    figure.update_yaxes(title="log-probability", showgrid=True, gridcolor=EMPTY, ticks="", nticks=5)
-    return figure
-
-
-def browser() -> str | None:
-    """The Chrome or Chromium that `png` can use; None where there is none."""
-    return next(filter(None, map(shutil.which, _BROWSERS)), None)
-
-
-def png(figure: go.Figure, width: int = 900) -> bytes:
-    """The figure as PNG, two pixels a point. ValueError, one sentence, where no Chrome or Chromium is installed."""
-    if browser() is None:
-        raise ValueError("a PNG needs Chrome or Chromium: install one, or use the camera on the figure itself")
-    return bytes(figure.to_image("png", width=width, height=figure.layout.height, scale=2))
-
-
-def _style(figure: go.Figure, height: int, top: int = 12, bottom: int = 40) -> None:
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 52, "r": 12, "t": top, "b": bottom},
-        font={"family": "Source Sans Pro, Segoe UI, Helvetica, Arial, sans-serif", "size": 12, "color": INK},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        showlegend=False,
-        hoverlabel={"bgcolor": "white", "bordercolor": MUTED, "font": {"color": INK, "size": 13}, "align": "left"},
-        bargap=0.25,
-    )
-    figure.update_xaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=6)
-    figure.update_yaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=8, automargin=True)
 
 
 def _cells(scores: HeadScores) -> go.Heatmap:
@@ -366,11 +208,6 @@ def _ticks(n: int) -> dict[str, Any]:
     return {"tickvals": list(range(0, n, step)), "ticks": "", "tickfont": {"size": 11}}
 
 
-def _log_ticks(n: int) -> list[int]:
-    ticks = [m * 10**e for e in range(len(str(n))) for m in (1, 2, 5)]
-    return [tick for tick in ticks if tick <= n]
-
-
 def _rule_groups(figure: go.Figure, grid: Grid) -> None:
     """Lines between groups of heads that share a key/value head, and their numbers above."""
     n = grid.n_kv_heads
@@ -414,95 +251,4 @@ def _bar_text(row: Row) -> str:
 def _wrapped(text: str, width: int = 60) -> str:
     """Foreign text for a hover: escaped, cut at 240 characters, every line with a line break after it."""
     lines = [text[i : i + width] for i in range(0, min(len(text), 240), width)]
-    return "".join(f"{html.escape(line)}<br>" for line in lines)
-
-
-def _top_line(rows: Iterable[Row], places: Mapping[int, int], value: str) -> go.Scatter:
-    """The curve of the top heads, recall with its intervals."""
-    top = [row for row in rows if row["kind"] == "top"]
-    bars = {
-        "array": [row["high"] - row["recall"] for row in top],
-        "arrayminus": [row["recall"] - row["low"] for row in top],
-        "color": TEAL, "thickness": 1, "width": 3,
-    }  # fmt: skip
-    return go.Scatter(
-        x=[places[row["k"]] for row in top],
-        y=[row[value] for row in top],
-        error_y=bars if value == "recall" else None,
-        text=[_dose_text(row, value) for row in top],
-        hovertemplate="%{text}<extra></extra>",
-        name="top heads",
-        mode="lines+markers",
-        line={"color": TEAL, "width": 2},
-        marker={"size": 8},
-        cliponaxis=False,
-    )
-
-
-def _random_lines(rows: Sequence[Row], places: Mapping[int, int], value: str) -> list[go.Scatter]:
-    """Range, mean and single draws of random heads; nothing before there is a draw."""
-    draws = [row for row in rows if row["kind"] == "random"]
-    if not draws:
-        return []
-    at = {k: [row[value] for row in (draws if k else rows) if row["k"] == k] for k in places}
-    at = {k: values for k, values in at.items() if values}
-    x = [places[k] for k in at]
-    low, high, means = ([float(of(values)) for values in at.values()] for of in (min, max, np.mean))
-    texts = [f"{k} random heads masked<br>mean {_measured(value, mean)}" for k, mean in zip(at, means, strict=True)]
-    return [
-        go.Scatter(x=x + x[::-1], y=high + low[::-1], name="range of the draws", mode="none", fill="toself",
-                   fillcolor=EMPTY, hoverinfo="skip"),
-        go.Scatter(x=x, y=means, name="their mean", mode="lines", line={"color": MUTED, "width": 1.5, "dash": "dash"},
-                   text=texts, hovertemplate="%{text}<extra></extra>"),
-        go.Scatter(x=[places[row["k"]] for row in draws], y=[row[value] for row in draws], name="random heads",
-                   mode="markers", marker={"color": MUTED, "size": 5, "opacity": 0.6},
-                   text=[_dose_text(row, value) for row in draws], hovertemplate="%{text}<extra></extra>"),
-    ]  # fmt: skip
-
-
-def _dose_text(row: Row, value: str) -> str:
-    """What hovering over a point of the masking curve says."""
-    seed = "" if row["seed"] is None else f", seed {row['seed']}"
-    what = f"{row['k']} {row['kind']} heads masked{seed}" if row["k"] else "no head masked"
-    interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if value == "recall" else ""
-    return f"{what}<br>{_measured(value, row[value])}{interval}"
-
-
-def _measured(name: str, value: float) -> str:
-    return f"{name} {value:.2f}" if name == "recall" else f"{name} {value:,.4g}"
-
-
-def _from_zero_or_log(values: Collection[float]) -> dict[str, Any]:
-    """An axis from 0; a logarithmic one where the values (at least 1) differ more than fivefold."""
-    low, high = min(values, default=1), max(values, default=1)
-    if high <= 5 * low:
-        return {"rangemode": "tozero"}
-    ticks = [tick for tick in _log_ticks(int(2 * high)) if tick > low / 2]
-    if len(ticks) <= 9:
-        return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,}" for tick in ticks]}
-    powers = range(len(str(ticks[0])) - 1, len(str(ticks[-1])), -(-len(ticks) // 24))
-    return {"type": "log", "tickvals": [10.0**e for e in powers], "ticktext": [f"10<sup>{e}</sup>" for e in powers]}
-
-
-def _nothing(figure: go.Figure, sentence: str) -> go.Figure:
-    """The figure with a sentence in the place of its axes."""
-    _style(figure, height=160)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, text=sentence,
-                          font={"size": 13, "color": MUTED})  # fmt: skip
-    return figure
-
-
-def _token_ticks(tokens: Sequence[str]) -> dict[str, Any]:
-    """Tokens under an axis of steps, as many as there is room for."""
-    steps = range(0, len(tokens), -(-len(tokens) // _MOST_TICKS) or 1)
-    texts = [_token(tokens[step], 12) for step in steps]
-    return {"tickvals": list(steps), "ticktext": texts, "tickangle": -90, "tickfont": {"size": 10}, "ticks": "",
-            "automargin": True}  # fmt: skip
-
-
-def _token(text: str, most: int = 24) -> str:
-    """A token to read: its spaces and line ends shown, escaped, cut at `most` characters."""
-    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
-    return html.escape(shown if len(shown) <= most else shown[: most - 1] + "…") or "∅"
+    return "".join(f"{html.escape(line, quote=False)}<br>" for line in lines)

@@ -263,8 +263,8 @@ def ask(
         columns.append(Column("masked", masked))
         if with_control:
             known = HeadScores.load(scores_path(scores)) if scores else None
-            drawn = control(loaded.grid, len(masked), control_seed, known, masked.heads, layer_matched)
-            columns.append(Column("random control", drawn.scaled(scale if scale == scale else 0.0)))
+            drawn = control(masked, loaded.grid, control_seed, known, layer_matched)
+            columns.append(Column("random control", drawn))
     asked = (
         Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
         if task

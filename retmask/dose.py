@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from retmask import charts, tables
+from retmask import effects, style, tables
 from retmask.files import append_line, read_lines, sha256_text, shipped, write_atomic
 from retmask.heads import Grid, HeadMask
 from retmask.masks import control
@@ -97,7 +97,7 @@ class DoseConfig:
         best = HeadMask.of(self.map.top(point.k))
         if point.seed is None:
             return best
-        return control(grid, point.k, point.seed, self.map, best.heads, self.layer_matched)
+        return control(best, grid, point.seed, self.map, self.layer_matched)
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, none of whose needles and depths the detection behind the scores used.
@@ -209,10 +209,10 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
 
 def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
     """Write the figure: dose.png where a browser can draw it, else dose.html."""
-    figure = charts.dose_curve(points)
-    if charts.browser():
+    figure = effects.dose_curve(points)
+    if style.browser():
         path = folder / "dose.png"
-        path.write_bytes(charts.png(figure))
+        path.write_bytes(style.png(figure))
     else:
         path = folder / "dose.html"
         figure.write_html(path)

@@ -1,7 +1,6 @@
 """Masks by rule and by name: how a person says which heads are meant, and the JSON file that keeps it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class MaskRule:
         if scores:
             scores.check_grid(grid, "this model")
         if way == "random":
-            return control(grid, self.random, self.seed, scores)
+            return HeadMask.random(grid, self.random, self.seed, excluding=scores.above(THRESHOLD) if scores else ())
         if scores is None:
             raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
         if way == "top_k":
@@ -65,32 +64,38 @@ class MaskRule:
         return HeadMask.of(scores.above(self.threshold) if way == "threshold" else scores.top_share(self.share))
 
 
-def control(
-    grid: Grid, k: int, seed: int, scores: HeadScores | None = None, like: Sequence[HeadId] = (), matched: bool = False
-) -> HeadMask:
-    """`k` random heads to compare a mask with: none of `like`, none that scores 0.1 or more.
+def control(mask: HeadMask, grid: Grid, seed: int, scores: HeadScores | None = None, matched: bool = False) -> HeadMask:
+    """As many random heads as a mask has, at its scales: none of its own, none that scores 0.1 or more.
 
-    With `matched`, as many of each layer as `like` has; retrieval heads beyond `like` may then be drawn, since few
-    heads of a layer are left. ValueError where not enough heads are left.
+    With `matched`, as many of each layer as it has there; retrieval heads beyond it may then be drawn, since few heads
+    of a layer are left. ValueError where not enough heads are left.
     """
     known = set(scores.above(THRESHOLD)) if scores and not matched else set()
-    return HeadMask.random(grid, k, seed, known | set(like), like if matched else ())
+    heads = mask.heads
+    drawn = HeadMask.random(grid, len(heads), seed, known | set(heads), heads if matched else ())
+    return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in heads), strict=True)))
 
 
 def save_mask(name: str, mask: HeadMask, grid: Grid, model: str = "") -> Path:
-    """Keep a mask under a name in `RETMASK_HOME/masks`; the path of its file. ValueError for a name that is none.
+    """Keep a mask under a name in `RETMASK_HOME/masks`; the path of its file.
 
-    The file: `{"model", "grid": [layers, heads], "scales": {"17-3": 0.0}}`.
+    The file: `{"model", "grid": [layers, heads], "scales": {"17-3": 0.0}}`. ValueError for a name that is none, or that
+    another mask has.
     """
     path = mask_path(name)
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("scales") != _scales(mask):
+        raise ValueError(f"there is another mask named {name}: choose another name")
     write_json(path, mask_record(mask, grid, model))
     return path
 
 
 def mask_record(mask: HeadMask, grid: Grid, model: str = "") -> dict[str, object]:
     """What a mask's file holds."""
-    scales = {head.key: mask.scales[head] for head in mask.heads}
-    return {"model": model, "grid": [grid.n_layers, grid.n_heads], "scales": scales}
+    return {"model": model, "grid": [grid.n_layers, grid.n_heads], "scales": _scales(mask)}
+
+
+def _scales(mask: HeadMask) -> dict[str, float]:
+    return {head.key: float(mask.scales[head]) for head in mask.heads}
 
 
 def load_mask(name_or_path: str, grid: Grid) -> HeadMask:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retmask import charts, tables
+from retmask import charts, effects, style, tables
 from retmask.heads import Grid, HeadId
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
@@ -64,7 +64,7 @@ def texts(figure: Any) -> str:
      (102, "102nd"), (111, "111th")],
 )  # fmt: skip
 def test_ordinals(n: int, said: str) -> None:
-    assert charts.ordinal(n) == said
+    assert style.ordinal(n) == said
 
 
 def test_map_shows_every_mean_from_zero_to_the_most() -> None:
@@ -195,12 +195,12 @@ def test_csv_has_a_line_of_names() -> None:
 def test_png_without_a_browser_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match="a PNG needs Chrome or Chromium"):
-        charts.png(charts.head_heatmap(some_scores()))
+        style.png(charts.head_heatmap(some_scores()))
 
 
 @pytest.mark.browser
 def test_png_is_a_png(chromium: str) -> None:
-    assert charts.png(charts.head_heatmap(some_scores())).startswith(b"\x89PNG")
+    assert style.png(charts.head_heatmap(some_scores())).startswith(b"\x89PNG")
 
 
 def test_grid_without_groups_has_no_column_for_them() -> None:
@@ -229,7 +229,7 @@ def test_interval_of_a_mean_narrows_with_more_trials() -> None:
 
 def test_both_dose_curves_begin_with_no_head_masked() -> None:
     random = [a_point("random", 8, seed, 11.0 + seed, recall=recall) for seed, recall in enumerate((0.25, 0.75))]
-    figure = charts.dose_curve([*random, a_point("top", 8, recall=0.125), a_point("top", 0, recall=1.0)])
+    figure = effects.dose_curve([*random, a_point("top", 8, recall=0.125), a_point("top", 0, recall=1.0)])
     band, mean, draws, top = (line for line in figure.data if line.xaxis == "x")
     assert (list(mean.x), list(mean.y)) == ([0, 1], [1.0, 0.5])
     assert (list(band.x), list(band.y)) == ([0, 1, 1, 0], [1.0, 0.75, 0.25, 1.0])
@@ -245,21 +245,21 @@ def test_both_dose_curves_begin_with_no_head_masked() -> None:
 
 def test_error_bars_end_where_the_rows_say() -> None:
     points = [a_point("top", 0), a_point("top", 4, recall=0.4, recalls=[0.4, 0.0, 0.8])]
-    top, row = charts.dose_curve(points).data[0], tables.dose_rows(points)[1]
+    top, row = effects.dose_curve(points).data[0], tables.dose_rows(points)[1]
     assert top.y[1] + top.error_y.array[1] == pytest.approx(row["high"])
     assert top.y[1] - top.error_y.arrayminus[1] == pytest.approx(row["low"])
 
 
 @pytest.mark.parametrize("points", [[], [a_point("top", 0)], [a_point("top", k) for k in (0, 1, 2)]])
 def test_a_dose_run_in_progress_draws_what_it_has(points: list[dict[str, Any]]) -> None:
-    figure = charts.dose_curve(points)
+    figure = effects.dose_curve(points)
     assert {line.name for line in figure.data} == {"top heads"}
     assert len(figure.data[0].x) == len(points)
 
 
 @pytest.mark.parametrize(("most", "kind"), [(50.0, None), (51.0, "log"), (1e9, "log"), (1e250, "log")])
 def test_perplexities_far_apart_have_a_logarithmic_axis(most: float, kind: str | None) -> None:
-    axis = charts.dose_curve([a_point("top", 0, perplexity=10.0), a_point("top", 8, perplexity=most)]).layout.yaxis2
+    axis = effects.dose_curve([a_point("top", 0, perplexity=10.0), a_point("top", 8, perplexity=most)]).layout.yaxis2
     assert axis.type == kind
     if kind:
         assert 2 <= len(axis.tickvals) <= 12
@@ -278,24 +278,24 @@ def test_trace_rows_say_what_was_copied_from_where() -> None:
 
 def test_a_raster_has_a_point_a_copy_and_the_busiest_head_on_top() -> None:
     trace = a_trace(L1H2={2: 91}, L3H1={2: 90, 0: 80}, L0H0={})
-    figure = charts.trace_raster(trace, ["a", "b", " c", "d"], [HeadId(1, 2)], step=2, head=HeadId(1, 2), stamp=9)
+    figure = effects.trace_raster(trace, ["a", "b", " c", "d"], [HeadId(1, 2)], step=2, head=HeadId(1, 2), stamp=9)
     points = figure.data[-1]
     assert [tuple(data) for data in points.customdata] == [(0, 3, 1, 9), (2, 1, 2, 9), (2, 3, 1, 9)]
     assert isinstance(points.customdata, list | tuple)
     assert (list(points.x), list(points.y)) == ([0, 2, 2], [0, 1, 0])
-    assert list(points.marker.color) == [charts.TEAL, charts.ORANGE, charts.TEAL]
+    assert list(points.marker.color) == [style.TEAL, style.ORANGE, style.TEAL]
     assert points.text[1] == "L1H2 copied «␣c» from position 91"
     assert list(points.selectedpoints) == []
     assert points.unselected.marker.opacity == 1
-    assert [charts.ORANGE in name for name in figure.layout.yaxis.ticktext] == [False, True]
+    assert [style.ORANGE in name for name in figure.layout.yaxis.ticktext] == [False, True]
     across, down = figure.layout.shapes
     assert (across.x0, across.x1, down.y0, down.y1) == (1.5, 2.5, 0.5, 1.5)
 
 
 def test_a_raster_of_many_heads_says_how_many_it_leaves_out() -> None:
     trace = a_trace(200, **{f"L{layer}H0": dict.fromkeys(range(layer + 1), 5) for layer in range(50)})
-    figure = charts.trace_raster(trace, [" long token text"] * 200, head=HeadId(0, 0))
-    assert len(figure.layout.yaxis.ticktext) == charts.MOST_ROWS == 40
+    figure = effects.trace_raster(trace, [" long token text"] * 200, head=HeadId(0, 0))
+    assert len(figure.layout.yaxis.ticktext) == effects.MOST_ROWS == 40
     assert "L49H0" in figure.layout.yaxis.ticktext[0]
     assert min(data[1] for data in figure.data[-1].customdata) == 10
     assert figure.layout.annotations[0].text.startswith("and 10 more heads")
@@ -307,7 +307,7 @@ def test_a_raster_of_many_heads_says_how_many_it_leaves_out() -> None:
 
 def test_a_trace_without_copies_says_so() -> None:
     for trace in (a_trace(), a_trace(0), a_trace(L1H2={})):
-        figure = charts.trace_raster(trace, ["a"] * trace.n_steps, step=0, head=HeadId(1, 2))
+        figure = effects.trace_raster(trace, ["a"] * trace.n_steps, step=0, head=HeadId(1, 2))
         assert figure.layout.annotations[0].text == "No head copied anything."
         assert len(figure.data[-1].x) == 0
 
@@ -315,9 +315,9 @@ def test_a_trace_without_copies_says_so() -> None:
 def test_log_probabilities_are_lines_that_tell_their_divergence() -> None:
     others = {"masked": [-2.0, -3.0], "random control": [-0.25, -1.5], "<b>tuned": [-0.5, -0.5]}
     args = ([-0.25, -1.0], others, [" a", "\n"], {"masked": [1.5, 0.125]})
-    figure = charts.logprob_lines(*args)
+    figure = effects.logprob_lines(*args)
     assert [list(line.y) for line in figure.data] == [args[0], *others.values()]
-    assert [line.line.color for line in figure.data] == [charts.TEAL, charts.ORANGE, charts.MUTED, charts.PURPLE]
+    assert [line.line.color for line in figure.data] == [style.TEAL, style.ORANGE, style.MUTED, style.PURPLE]
     assert figure.data[1].text[0] == "␣a, masked<br>log-probability -2.00 nats<br>KL divergence 1.500 nats"
     assert figure.data[3].name == "&lt;b&gt;tuned"
     assert list(figure.layout.xaxis.ticktext) == ["␣a", "⏎"]
@@ -329,6 +329,6 @@ def test_log_probabilities_are_lines_that_tell_their_divergence() -> None:
 
 def test_generated_tokens_are_no_html() -> None:
     tokens = [EVIL] * 4
-    lines = charts.logprob_lines([-1.0] * 4, {EVIL: [-2.0] * 4}, tokens, {})
-    for figure in (lines, charts.trace_raster(a_trace(L1H2={2: 91}), tokens)):
+    lines = effects.logprob_lines([-1.0] * 4, {EVIL: [-2.0] * 4}, tokens, {})
+    for figure in (lines, effects.trace_raster(a_trace(L1H2={2: 91}), tokens)):
         assert "<a" not in texts(figure).replace("\\u003c", "<")

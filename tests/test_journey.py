@@ -73,7 +73,7 @@ def test_masked_column_loses_a_needle_that_the_others_find(smollm: LensModel) ->
     """The whole comparison on a needle that detection did not use; the trace shows the masked heads at work."""
     scores = HeadScores.load(shipped("maps", "smollm2-135m"))
     best = HeadMask.of(scores.top_share())
-    random = control(smollm.grid, len(best), 0, scores, best.heads)
+    random = control(best, smollm.grid, 0, scores)
     columns = [Column("unmasked", HeadMask()), Column("masked", best), Column("random control", random)]
     task = NeedleTask(known_needle("glacier"), 384, 0.3)
     prompt = Prompt.of_needle(smollm.tokenizer, task, load_haystack("pydoc-end"))

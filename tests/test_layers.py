@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
     "files heads scores masks needle runs weights cache memory hooks linear sampling model bridge loading retrieval "
-    "compare tables charts pairs dpo suite"
+    "compare tables style charts effects pairs dpo suite"
 )
 JOBS = " detect dose ablate jobs"
 TORCH = "weights cache memory hooks linear sampling model bridge loading pairs dpo suite dose ablate bench analyses"
@@ -21,7 +21,9 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "needle": "files",
     "runs": "files",
     "tables": "heads scores",
-    "charts": "heads scores tables",
+    "style": "",
+    "charts": "heads scores style tables",
+    "effects": "heads style tables",
     "weights": "files",
     "cache": "",
     "memory": "files cache weights",

@@ -82,15 +82,20 @@ def test_scores_of_another_model_are_refused(score_file: str) -> None:
 def test_random_heads_are_none_that_retrieve(score_file: str) -> None:
     drawn = MaskRule(random=9, seed=3, scores=score_file).build(GRID)
     assert not {HeadId(0, 1), HeadId(1, 0), HeadId(2, 3)} & set(drawn.heads)
-    assert drawn == control(GRID, 9, 3, SCORES)
-    assert control(GRID, 2, 1, SCORES) != control(GRID, 2, 2, SCORES)
+    assert control(HeadMask.parse("L0H1,L1H0", GRID), GRID, 1, SCORES) != control(
+        HeadMask.parse("L0H1,L1H0", GRID), GRID, 2, SCORES
+    )
+    for seed in range(20):
+        heads = control(HeadMask.parse("L0H0,L1H1", GRID), GRID, seed, SCORES).heads
+        assert not {HeadId(0, 0), HeadId(1, 1), HeadId(0, 1), HeadId(1, 0), HeadId(2, 3)} & set(heads)
 
 
 def test_layer_matched_controls_have_as_many_of_each_layer() -> None:
-    like = [HeadId(0, 1), HeadId(0, 2), HeadId(2, 3)]
-    drawn = control(GRID, 3, 0, SCORES, like, matched=True)
+    mask = HeadMask.parse("L0H1:0.5,L0H2,L2H3:2", GRID)
+    drawn = control(mask, GRID, 0, SCORES, matched=True)
     assert [head.layer for head in drawn.heads] == [0, 0, 2]
-    assert not set(drawn.heads) & set(like)
+    assert [drawn.scales[head] for head in drawn.heads] == [0.5, 0, 2]
+    assert not set(drawn.heads) & set(mask.heads)
 
 
 def test_masks_are_kept_by_name(fresh_home: Path) -> None:
@@ -103,6 +108,10 @@ def test_masks_are_kept_by_name(fresh_home: Path) -> None:
         load_mask("best-two", Grid(5, 5))
     with pytest.raises(ValueError, match="is not a mask name"):
         save_mask("../elsewhere", MASK, GRID)
+    save_mask("best-two", MASK, GRID, "tiny")
+    with pytest.raises(ValueError, match="there is another mask named best-two"):
+        save_mask("best-two", HeadMask.of([HeadId(0, 0)]), GRID)
+    assert load_mask("best-two", GRID) == MASK
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""What all figures share: colours, type, how numbers and tokens are written, and how a figure becomes a PNG.
+
+White ground, one hue from white (0) to dark (the most), orange for what is selected or masked. Texts of models and of
+files are escaped: Plotly reads HTML.
+"""
+
+import html
+import shutil
+
+import plotly.graph_objects as go
+
+INK, MUTED, EMPTY, TEAL, ORANGE, PURPLE = "#1f2937", "#6b7280", "#e5e9eb", "#0f766e", "#d55e00", "#6d28d9"
+HUE = [(0.0, "#ffffff"), (0.25, "#b5dcd8"), (0.5, "#5fb0a9"), (0.75, "#0f766e"), (1.0, "#063f3b")]
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def ordinal(n: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st ..."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def percent(share: float) -> str:
+    """A share (0-1) for people: 50 %, 12.5 %, 11.1 %."""
+    return f"{100 * share:.3g} %"
+
+
+def browser() -> str | None:
+    """The Chrome or Chromium that `png` can use; None where there is none."""
+    return next(filter(None, map(shutil.which, _BROWSERS)), None)
+
+
+def png(figure: go.Figure, width: int = 900) -> bytes:
+    """The figure as PNG, two pixels a point. ValueError, one sentence, where no Chrome or Chromium is installed."""
+    if browser() is None:
+        raise ValueError("a PNG needs Chrome or Chromium: install one, or use the camera on the figure itself")
+    return bytes(figure.to_image("png", width=width, height=figure.layout.height, scale=2))
+
+
+def dress(figure: go.Figure, height: int, top: int = 12, bottom: int = 40) -> None:
+    """Give a figure the common style; heights and margins in pixels."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 52, "r": 12, "t": top, "b": bottom},
+        font={"family": "Source Sans Pro, Segoe UI, Helvetica, Arial, sans-serif", "size": 12, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        showlegend=False,
+        hoverlabel={"bgcolor": "white", "bordercolor": MUTED, "font": {"color": INK, "size": 13}, "align": "left"},
+        bargap=0.25,
+    )
+    figure.update_xaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=6)
+    figure.update_yaxes(fixedrange=True, zeroline=False, showgrid=False, title_standoff=8, automargin=True)
+
+
+def log_ticks(n: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50 ... up to n."""
+    ticks = [m * 10**e for e in range(len(str(n))) for m in (1, 2, 5)]
+    return [tick for tick in ticks if tick <= n]
+
+
+def readable(text: str, most: int = 24) -> str:
+    """A token to read: its spaces and line ends shown, escaped, cut at `most` characters."""
+    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
+    return html.escape(shown if len(shown) <= most else shown[: most - 1] + "…", quote=False) or "∅"
