@@ -28,7 +28,7 @@ def main() -> None:
     model = random_model(options.layers)
     half = model.grid.n_layers // 2
     upper = [head for head in model.grid.heads() if head.layer >= half]
-    mask = HeadMask.of(HeadId(*head) for head in upper[:: len(upper) // 51])
+    mask = HeadMask.of(HeadId(*head) for head in upper[:: max(1, len(upper) // 51)])
     rows = []
     for tokens in map(int, options.lengths.split(",")):
         times = bench_pair(model, mask, tokens, options.new_tokens, rounds=3)

@@ -148,11 +148,16 @@ def keep(name: str, setup: Setup) -> None:
 
 
 def keep_text(name: str, text: str) -> Path:
-    """The file that holds a text for the command line."""
-    path = _path(name, ".txt")
+    """The file that holds a text for the command line, written only where it holds another one."""
+    path, text = _path(name, ".txt"), lines(text)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_atomic(path, text)
     return path
+
+
+def lines(text: str) -> str:
+    """The text with each line end as one \\n, which is how a text file is read."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _path(name: str, ending: str) -> Path:

@@ -26,8 +26,8 @@ from retmask.scores import HeadScores
 
 IDLE = {
     ask.UNMASKED: "The model as it is.",
-    ask.MASKED: "The same model with the selected heads masked.",
-    ask.CONTROL: "The same model with as many random heads masked.",
+    ask.MASKED: "The same model with the selected heads {}.",
+    ask.CONTROL: "The same model with as many random heads {}.",
 }
 UNSELECTED = "No head is selected: press «Mask the top 5 %» above, or select heads on the map."
 VIEWS = ["Differences", "Trace"]
@@ -144,6 +144,8 @@ def _begin(name: str, scores: HeadScores) -> None:
         columns = setup.columns(mask, scores)
         model = state.model(name)
         scores.check_grid(model.grid, name)
+        if setup.kind == "needle":
+            model.check_length(setup.tokens)  # before so long a prompt is made: that alone takes minutes
         steps = compare(model, setup.prompt(model.tokenizer), columns, setup.new_tokens, setup.sampling)
         going = Going(steps, name, setup, mask, scores, model.tokenizer)
         going.advance()
@@ -176,7 +178,8 @@ def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) ->
                     _what(name, setup, masks[name])
                     places[name] = st.empty()
                 else:
-                    st.caption(IDLE[name] if len(selected) or name == ask.UNMASKED else UNSELECTED)
+                    idle = IDLE[name].format(selection.condition(selected))
+                    st.caption(idle if len(selected) or name == ask.UNMASKED else UNSELECTED)
     return places
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 import watch
 
 from retmask.ablate import new_ablate
-from retmask.files import home
+from retmask.files import expanded, home
 from retmask.heads import Grid, HeadMask
 from retmask.masks import mask_record
 from retmask.runs import Run
@@ -25,18 +25,21 @@ def section(name: str, grid: Grid) -> None:
         st.caption("Select heads to write a checkpoint of the model without them, for transformers or any server.")
         return
     if not name:
-        st.caption("Name the model above to write a checkpoint of it without the selected heads.")
+        st.caption("Name the model above to write a checkpoint of it with this mask.")
         return
     st.caption(
         "A checkpoint with the mask in its weights: plain transformers, or any server, answers as the masked model."
     )
     folder = st.text_input("Folder", str(_default(name, mask)), key=f"export-{name}-{mask}").strip()
-    command = ["retmask", "ablate", name, "--heads", str(mask), "--out", folder]
-    st.code(shlex.join(command), language="bash", wrap_lines=True)
+    out = _target(folder)
+    run = _last(out) if out else None
+    if out:
+        command = ["retmask", "ablate", name, "--heads", str(mask), "--out", str(out)]
+        st.code(shlex.join(command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not folder,
-            on_click=_start, args=(name, mask, grid, folder),
+            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or _busy(run),
+            on_click=_start, args=(name, mask, grid, out),
         )  # fmt: skip
         st.download_button(
             "Mask as JSON", json.dumps(mask_record(mask, grid, name), indent=1), "mask.json", "application/json",
@@ -45,7 +48,8 @@ def section(name: str, grid: Grid) -> None:
     said = state.said("export")
     if said:
         st.error(said)
-    _last(folder)
+    if out and run:
+        _outcome(run, str(out))
 
 
 def _default(name: str, mask: HeadMask) -> Path:
@@ -54,19 +58,35 @@ def _default(name: str, mask: HeadMask) -> Path:
     return home() / "checkpoints" / f"{stem}-{len(mask)}-heads-{hashlib.sha256(str(mask).encode()).hexdigest()[:6]}"
 
 
-def _start(name: str, mask: HeadMask, grid: Grid, folder: str) -> None:
+def _target(folder: str) -> Path | None:
+    """The whole path of a folder. None where there is none yet, or, with a sentence on the page, where none can be."""
     try:
-        new_ablate(name, mask, grid, Path(folder).expanduser().resolve()).spawn()
+        return expanded(folder).resolve() if folder else None
+    except ValueError as error:
+        st.error(state.sentence(error))
+        return None
+
+
+def _start(name: str, mask: HeadMask, grid: Grid, out: Path) -> None:
+    if _busy(_last(out)):
+        return  # a second click, before the button knew of the first
+    try:
+        new_ablate(name, mask, grid, out).spawn()
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "export")
 
 
-def _last(folder: str) -> None:
-    """What became of the last export into this folder."""
-    path = str(Path(folder).expanduser().resolve())
-    run = next((run for run in Run.all("ablate") if run.record.get("config", {}).get("out") == path), None)
-    if run is None:
-        return
+def _last(out: Path) -> Run | None:
+    """The last export into a folder."""
+    return next((run for run in Run.all("ablate") if run.record.get("config", {}).get("out") == str(out)), None)
+
+
+def _busy(run: Run | None) -> bool:
+    return run is not None and run.status in ("queued", "started")
+
+
+def _outcome(run: Run, path: str) -> None:
+    """What became of an export into the folder at that path."""
     status = run.status
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):

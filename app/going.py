@@ -45,7 +45,7 @@ class Going:
             if self.over:
                 return
             try:
-                self.now = next(self.steps)
+                self.now = next(self.steps, self.now)  # nothing more where it was stopped just now
             except (RuntimeError, MemoryError):
                 self.stop()
                 raise

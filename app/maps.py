@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retmask.detect import DEFAULT_MODEL
-from retmask.files import home, shipped
+from retmask.files import expanded, home, shipped
 from retmask.heads import Grid
 from retmask.retrieval import Trial
 from retmask.runs import Run, run_path
@@ -30,7 +30,7 @@ class HeadMap:
     @property
     def model(self) -> str:
         """The model's name, for people."""
-        return self.scores.model if self.scores else str(self.record.get("config", {}).get("model", self.source))
+        return self.scores.model if self.scores else str(self._config.get("model", self.source))
 
     @property
     def grid(self) -> Grid | None:
@@ -42,10 +42,22 @@ class HeadMap:
 
     @property
     def loadable(self) -> str:
-        """What the map's model can be loaded by; empty where the map does not say it."""
+        """What the map's model can be loaded by; empty where the map does not say it, or says more than a name."""
         if self.source in shipped_maps():
             return self.source
-        return str(self.record.get("config", {}).get("model", "")) if self.run else ""
+        return str(self._config.get("model", "")) if self.run and not self.variant else ""
+
+    @property
+    def variant(self) -> str:
+        """What the map's model is besides its name, in words: its adapter, its revision; empty for the model itself."""
+        adapter, revision = (str(self._config.get(name) or "") for name in ("adapter", "revision"))
+        parts = [f"with the adapter {adapter}"] * bool(adapter) + [f"at revision {revision}"] * bool(revision)
+        return " and ".join(parts)
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        known = self.record.get("config")
+        return known if isinstance(known, dict) else {}
 
     @property
     def argument(self) -> str:
@@ -71,7 +83,10 @@ def label(name: str) -> str:
     """
     if name in shipped_maps():
         return f"{name} (shipped)"
-    path = locate(name)
+    try:
+        path = locate(name)
+    except ValueError:  # the picker shows it all the same; the page says what is wrong
+        return name
     record = Run(path).record
     if not record:
         return path.name
@@ -80,14 +95,14 @@ def label(name: str) -> str:
 
 
 def locate(name: str) -> Path:
-    """Where a map lies: the folder of a shipped map or of a run, or the path that `name` is."""
+    """Where a map lies: the folder of a shipped map or of a run, or the path that `name` is. ValueError for no path."""
     if name in shipped_maps():
         return shipped("maps", name)
     try:
         path = run_path(name)
     except ValueError:
-        return Path(name).expanduser()
-    return path if path.is_dir() else Path(name).expanduser()
+        return expanded(name)
+    return path if path.is_dir() else expanded(name)
 
 
 def keep_upload(name: str, content: bytes) -> str:

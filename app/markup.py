@@ -12,6 +12,7 @@ MOST_HEADS = 12  # named in a line
 MOST_CONTEXT = 400  # tokens of context drawn at most
 ENDINGS = {"stop": "ended by itself", "length": "cut at the limit", "stopped": "stopped"}
 READING, WRITING, JUDGING = "Reading the prompt…", "writing…", "Comparing…"
+LONG_PROMPT = 2000  # tokens from which on a reader sees how far the reading is
 STOPPED_LATE = "stopped before it was compared"
 STYLE = """<style>
 .said {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.55; margin: 0;}
@@ -56,12 +57,20 @@ def answer(now: Comparison, column: int, stopped: bool, good: float) -> str:
 
 def _badges(now: Comparison, column: int, stopped: bool, good: float) -> str:
     ended = now.ended[column] or ("stopped" if stopped else "")
-    standing = ENDINGS.get(ended) or (READING if now.stage == "reading" else WRITING)
+    standing = ENDINGS.get(ended) or (_reading(now) if now.stage == "reading" else WRITING)
     if now.stage == "judging":
         standing = STOPPED_LATE if stopped else JUDGING
     recall = now.recall(column) if ended else None
     kind = "good" if recall and recall > good else "bad"
     return (_badge(f"recall {recall:.2f}", kind) if recall is not None else "") + _badge(standing, "plain")
+
+
+def _reading(now: Comparison) -> str:
+    """How far the prompt has been read, where that takes long enough to be looked at."""
+    total = len(now.prompt.token_ids)
+    if not now.read_tokens or total < LONG_PROMPT:
+        return READING
+    return f"Reading the prompt: {now.read_tokens:,} of {total:,} tokens"
 
 
 def _badge(words: str, kind: str) -> str:

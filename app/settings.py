@@ -20,7 +20,7 @@ def section(shown: maps.HeadMap) -> str:
     with st.container(border=True, key="settings"):
         left, right = st.columns([11, 9], gap="large")
         with left:
-            name = shown.loadable or _model_name()
+            name = shown.loadable or _model_name(shown)
             kind = st.segmented_control(
                 "Prompt", ["needle", "text"], format_func={"needle": "Needle", "text": "Own text"}.get,
                 required=True, label_visibility="collapsed", **state.widget("kind"),
@@ -32,7 +32,12 @@ def section(shown: maps.HeadMap) -> str:
     return name
 
 
-def _model_name() -> str:
+def _model_name(shown: maps.HeadMap) -> str:
+    """The folder or Hub id that is named by hand."""
+    if shown.variant:
+        whose = f"{shown.record['config'].get('model', shown.model)} {shown.variant}"
+        way = "merge it into a folder" if "adapter" in shown.variant else "download it into a folder"
+        st.info(state.sentence(f"This map is of {whose}, which this page cannot load yet: {way} and name that here"))
     text: str = st.text_input(
         "Model",
         placeholder="folder or Hub id",
@@ -77,22 +82,24 @@ def _uploaded(key: str) -> None:
     if file is None:
         return
     try:
-        state.show(text=file.getvalue().decode("utf-8-sig"))
+        state.show(text=ask.lines(file.getvalue().decode("utf-8-sig")))
     except UnicodeDecodeError:
         state.fail(f"{file.name} is not a text in UTF-8: save it as one")
 
 
 def _length(name: str) -> str:
     """How long the text is in tokens, and how long it may be, once that is known."""
-    model = state.loaded(name)
-    if model is None or not state.setup().text.strip():
+    known, setup = state.loaded(name), state.setup()
+    if known is None or not setup.text.strip():
         return "How many tokens it has is known once the model is loaded, with the first run."
     try:
-        n = len(state.setup().prompt(model.tokenizer).token_ids)
+        n = state.remembered(
+            "length", (name, setup.text, setup.template), lambda: len(setup.prompt(known.tokenizer).token_ids)
+        )
     except ValueError as error:
         return state.sentence(error)
-    room = model.max_tokens - state.setup().new_tokens
-    return f"{n:,} tokens as a prompt; the model reads up to {room:,} and {state.setup().new_tokens} new ones."
+    room = known.max_tokens - setup.new_tokens
+    return f"{n:,} tokens as a prompt; the model reads up to {room:,} and {setup.new_tokens} new ones."
 
 
 def _decoding(name: str) -> None:
@@ -108,8 +115,8 @@ def _decoding(name: str) -> None:
         if setup.temperature:
             st.number_input("Top p", 0.01, 1.0, step=0.05, format="%g", width=110, **state.widget("top_p"))
             st.number_input("Seed", 0, 10**9, width=110, **state.widget("seed"))
-        model = state.loaded(name)
-        if model is not None and not getattr(model.tokenizer, "chat_template", None):
+        known = state.loaded(name)
+        if known is not None and not known.has_template:
             st.caption("This model has no chat template: the prompt is plain text.", width="content")
         else:
             st.segmented_control(

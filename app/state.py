@@ -5,10 +5,10 @@ The only user of `st.cache_*` and `st.session_state`.
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ask
 import streamlit as st
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 IN_URL = ("map", "kv", "heads", "head", "c")
 Stamp = tuple[tuple[int, int], ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a session keeps of the model that it has loaded last: the model itself may have made room for another."""
+
+    name: str
+    max_tokens: int
+    has_template: bool
+    tokenizer: Any
 
 
 def sources() -> list[str]:
@@ -307,16 +318,26 @@ def begin(comparison: Going) -> None:
 
 def model(name: str) -> "LensModel":
     """A model, loaded once and shared by all sessions. ValueError, one sentence, where it cannot be loaded."""
-    if st.session_state.get("loaded") not in (None, name):
+    if st.session_state.get("loaded") is not None and loaded(name) is None:
         _load_model.clear()  # two models need not fit
-    loaded = _load_model(name)
-    st.session_state["loaded"] = name
-    return loaded
+    found = _load_model(name)
+    has_template = bool(getattr(found.tokenizer, "chat_template", None))
+    st.session_state["loaded"] = Known(name, found.max_tokens, has_template, found.tokenizer)
+    return found
 
 
-def loaded(name: str) -> "LensModel | None":
-    """The model, if this session has loaded it."""
-    return model(name) if st.session_state.get("loaded") == name else None
+def loaded(name: str) -> Known | None:
+    """What is known of the model, if this session has loaded it last. Never loads it."""
+    known = cast(Known | None, st.session_state.get("loaded"))
+    return known if known and known.name == name else None
+
+
+def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` gives, made anew only when the key has changed; the session keeps the last one of each place."""
+    known = st.session_state.get(f"remembered_{place}")
+    if known is None or known[0] != key:
+        known = st.session_state[f"remembered_{place}"] = (key, make())
+    return cast(T, known[1])
 
 
 def stopping() -> set[str]:

@@ -6,12 +6,16 @@ any server that loads such folders, answers as the masked model does.
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retmask.files import write_json
+from filelock import FileLock
+
+from retmask.files import home, sha256_text, write_json
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.masks import MaskRule, mask_record
 from retmask.runs import Run, now, versions
@@ -53,21 +57,33 @@ def export(
     known = facts(model, adapter)
     record = mask_record(mask, model.grid, model.name)
     manifest = {"mask": record, **known, "created": now(), "versions": versions()}
-    if out.exists() and any(out.iterdir()):
-        return _same(out, manifest)
     fold(model, mask)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        made = Path(folder) / "made"
-        model.native.save_pretrained(made)
-        model.tokenizer.save_pretrained(made)
-        write_json(made / MANIFEST, manifest)
-        for file in made.iterdir():
-            file.chmod(0o644)  # safetensors writes files that only their owner reads
-        if out.exists():
-            out.rmdir()
-        os.replace(made, out)
+    with _alone(out):
+        if out.exists() and any(out.iterdir()):
+            return _same(out, manifest)
+        for left in out.parent.glob(f".{out.name}.*.part"):  # by an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as folder:
+            made = Path(folder) / "made"
+            model.native.save_pretrained(made)
+            model.tokenizer.save_pretrained(made)
+            write_json(made / MANIFEST, manifest)
+            for file in filter(Path.is_file, made.rglob("*")):
+                file.chmod(0o644)  # safetensors writes files that only their owner reads
+            if out.exists():
+                out.rmdir()
+            os.replace(made, out)
     return manifest
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """While open, no other process exports into that folder."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    locks = home() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{sha256_text(str(out.resolve()))[:16]}.lock"):
+        yield
 
 
 def _check_free(out: Path, mask: HeadMask) -> None:

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from retmask.bridge import second_view
 from retmask.detect import DetectConfig
 from retmask.heads import HeadMask
+from retmask.masks import control
 from retmask.model import Answer, LensModel
 from retmask.needle import ANSWER_TOKENS, NeedlePrompt, load_haystack
 from retmask.retrieval import Trial, run_trials
@@ -91,8 +92,8 @@ def plain_score(answer: Answer, prompt: NeedlePrompt) -> Float[np.ndarray, "laye
 def bench_pair(model: LensModel, mask: HeadMask, prompt_tokens: int, new_tokens: int, rounds: int) -> dict[str, float]:
     """Seconds, the least of all rounds, to answer one prompt in each of several ways, all of them in every round.
 
-    `one`: unmasked; `pair`: unmasked and masked in one batch; `apart`: one after the other; `plain`: unmasked, by
-    transformers' own generation.
+    `one`: unmasked; `pair`: unmasked and masked in one batch; `three`: those and a random control; `apart`: the pair
+    one after the other; `plain`: unmasked, by transformers' own generation.
     """
     text = load_haystack("pydoc-end").take(8 * prompt_tokens).text
     prompt = model.tokenizer(text)["input_ids"][:prompt_tokens]
@@ -110,6 +111,7 @@ def bench_pair(model: LensModel, mask: HeadMask, prompt_tokens: int, new_tokens:
     ways: dict[str, Any] = {
         "one": lambda: answer([none]),
         "pair": lambda: answer([none, mask]),
+        "three": lambda: answer([none, mask, control(mask, model.grid, 0)]),
         "apart": lambda: [answer([which]) for which in (none, mask)],
         "plain": plain,
     }

@@ -71,15 +71,21 @@ def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
     return cache
 
 
-def take(cache: Cache, rows: Sequence[int], room: int) -> Cache:
-    """A cache of copies of these rows; of a layer's first row where the layer does not have that many."""
+def take(cache: Cache, rows: Sequence[int], room: int, give_up: bool = False) -> Cache:
+    """A cache of copies of these rows; of a layer's first row where the layer does not have that many.
+
+    With `give_up` the old cache is let go of layer by layer, so that the two are never in memory together.
+    """
     full = new_cache(room)
-    layers: Any = cache.layers
+    layers: list[Any] = list(cache.layers)
     for layer in layers:
         copied = RoomyLayer(room)
         have = [row if row < len(layer.keys) else 0 for row in rows]
         copied.fill([(layer.keys[i : i + 1], layer.values[i : i + 1]) for i in have], room)
         full.layers.append(copied)
+        if give_up:
+            layer.keys = layer.values = None
+            layer._buffers = []
     return full
 
 

@@ -7,7 +7,7 @@ copied each of its tokens from the context are read: retrieval heads are dynamic
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import pairwise
@@ -19,6 +19,7 @@ from jaxtyping import Int
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.needle import Haystack, Needle, NeedleTask, Template, recall, templated
 from retmask.retrieval import copies
+from retmask.runs import versions
 from retmask.sampling import Sampling, Step
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Prompt:
         """A text of one's own, in the chat template or plain. ValueError if it is empty or the template fails."""
         if not text.strip():
             raise ValueError("the prompt is empty: write or upload a text, or choose a needle")
-        whole, _, used = templated(tokenizer, text.strip(), template)
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+        whole, _, used = templated(tokenizer, lines, template)
         return cls(tuple(tokenizer(whole, add_special_tokens=used == "plain")["input_ids"]), used)
 
     @classmethod
@@ -143,9 +145,11 @@ class Comparison:
     tokens: tuple[tuple[str, ...], ...]
     ended: tuple[Ending, ...]
     seconds: tuple[float, ...]
+    read_tokens: int = 0
     reading_seconds: float = 0.0
     forced: tuple[tuple[Forced, ...], ...] = ()
     traces: tuple[Trace, ...] = ()
+    model: Mapping[str, str | None] = field(default_factory=dict)
 
     def text(self, column: int) -> str:
         """A column's answer so far."""
@@ -160,8 +164,10 @@ class Comparison:
         return len(self.token_ids[column]) / self.seconds[column] if self.seconds[column] else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain data: of each column its mask, text, tokens, log-probabilities and copies."""
+        """A finished comparison as plain data: of each column its mask, text, tokens, log-probabilities and copies."""
         return {
+            "model": self.model,
+            "versions": versions(),
             "prompt_tokens": len(self.prompt.token_ids),
             "template": self.prompt.template,
             "needle": self.prompt.needle.needle if self.prompt.needle else None,
@@ -199,6 +205,8 @@ def compare(
     the model, or a number is out of range. The iterator may be left at any point; nothing is held in between.
     """
     sampling.check()
+    if max_new_tokens < 1:
+        raise ValueError(f"{max_new_tokens} new tokens are too few: ask for at least 1")
     masks = [column.mask for column in columns]
     for mask in masks:
         mask.array(model.grid)
@@ -220,9 +228,18 @@ def _compare(
     none: tuple[Any, ...] = ((),) * n
     unfinished = tuple[Ending, ...]("" for _ in columns)
     now = Comparison(prompt, tuple(columns), sampling, "reading", none, none, unfinished, (0.0,) * n)
+    now = replace(now, model={"name": model.name, "revision": model.revision, "sha256": model.sha256})
     yield now
     began = time.perf_counter()
-    cache = model.fan_out(ids[:-1], len(ids) + max_new_tokens, masks)
+    cache = None
+    reading = model.fanning_out(ids[:-1], len(ids) + max_new_tokens, masks)
+    while cache is None:
+        try:
+            now = replace(now, read_tokens=next(reading))
+        except StopIteration as end:
+            cache = end.value
+        else:
+            yield now
     now = replace(now, stage="answering", reading_seconds=time.perf_counter() - began)
     steps, spent = model.decode(cache, [ids[-1]] * n, max_new_tokens, masks, [sampling] * n), 0.0
     while True:
@@ -240,6 +257,7 @@ def _compare(
     for i, text in enumerate(now.token_ids):
         logits = model.continuation_logits(cache, ids, text, masks)
         forced.append(tuple(_forced(logits, text, i, n)))
+        yield now  # a place to leave it at
     attended = model.attended(cache, len(ids) - 1, [ids] * n, now.token_ids, masks)
     traces = [Trace.read(attended[i, : len(text)], text, ids) for i, text in enumerate(now.token_ids)]
     yield replace(now, stage="done", forced=tuple(forced), traces=tuple(traces))

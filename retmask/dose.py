@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from retmask import effects, style, tables
-from retmask.files import append_line, read_lines, sha256_text, shipped, write_atomic
+from retmask.files import append_line, expanded, read_lines, sha256_text, shipped, write_atomic
 from retmask.heads import Grid, HeadMask
 from retmask.masks import control
 from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
@@ -105,12 +105,13 @@ class DoseConfig:
         ValueError if its haystack is the same, or nothing is left.
         """
         folder = scores_path(self.scores)
+        folder = folder.parent if folder.name == "scores.json" else folder
         used = read_trials(folder) if folder.is_dir() else []
         seen, depths = {trial.needle for trial in used}, {trial.depth for trial in used}
         record = Run(folder).record if folder.is_dir() else {}
         if record.get("config", {}).get("haystack", "pydoc") == self.haystack:
-            raise ValueError(f"detection used the haystack {self.haystack} too: choose another, such as pydoc-end")
-        path = Path(self.needles).expanduser() if self.needles else shipped("needles_held_out.json")
+            raise ValueError(f"detection used the haystack {self.haystack} too: choose another with --haystack")
+        path = expanded(self.needles) if self.needles else shipped("needles_held_out.json")
         needles = [needle for needle in load_needles(path) if needle.needle not in seen]
         grid = needle_grid(needles, [self.context_tokens], [depth for depth in DEPTHS if depth not in depths])
         if len(grid) < self.trials:
@@ -184,7 +185,7 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
         )
         config.map.check_grid(model.grid, model.name)
         tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
-        texts = "\n".join(task.needle.needle for task in tasks)
+        texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(
             **facts(model, config.adapter),
             scores_sha256=sha256_text(config.map.to_json()),
@@ -200,7 +201,7 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
             measured = measure(model, config.mask(point, model.grid), tasks, haystack, prose, config.prose_tokens)
             points.append({**point._asdict(), **measured})
             append_line(run.path / "points.jsonl", points[-1])
-            write_atomic(run.path / "dose.csv", tables.to_csv(tables.dose_rows(points)))
+            _table(run.path, points)
             eta = (time.monotonic() - began) / number * (len(left) - number)
             run.report(stage="points", done=len(points), total=len(everything), eta=round(eta, 1))
             yield DoseProgress(len(points), len(everything), eta, points)
@@ -208,15 +209,20 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
 
 
 def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the figure: dose.png where a browser can draw it, else dose.html."""
+    """Write the table, and the figure: dose.png where a browser can draw it, else dose.html."""
+    _table(folder, points)
     figure = effects.dose_curve(points)
-    if style.browser():
+    try:
         path = folder / "dose.png"
         path.write_bytes(style.png(figure))
-    else:
+    except (ValueError, RuntimeError, OSError):  # no browser, or one that does not start
         path = folder / "dose.html"
-        figure.write_html(path)
+        write_atomic(path, figure.to_html())
     return path
+
+
+def _table(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    write_atomic(folder / "dose.csv", tables.to_csv(tables.dose_rows(points)))
 
 
 def measure(

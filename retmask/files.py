@@ -18,6 +18,14 @@ def home() -> Path:
     return Path(os.environ.get("RETMASK_HOME") or Path.home() / ".cache" / "retmask").expanduser().resolve()
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` made the home folder. ValueError where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"the folder of {str(path).split('/')[0]} is not known: write the whole path") from None
+
+
 def shipped(*parts: str) -> Path:
     """A file or folder that comes with the package, such as `shipped("needles.json")`."""
     return Path(str(resources.files("retmask"))) / "data" / Path(*parts)

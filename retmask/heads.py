@@ -96,6 +96,8 @@ class HeadMask:
         for head, scale in self.scales.items():
             if not 0 <= scale <= 2:
                 raise ValueError(f"scale {scale} of {head} is outside 0 to 2: 0 masks, 1 leaves untouched")
+        # so that a mask is the one it prints
+        object.__setattr__(self, "scales", {head: round(float(scale), 4) for head, scale in self.scales.items()})
 
     @classmethod
     def of(cls, heads: Iterable[HeadId], scale: float = 0.0) -> "HeadMask":
@@ -173,4 +175,7 @@ class HeadMask:
         return len(self.scales)
 
     def __str__(self) -> str:
-        return ",".join(f"{head}:{self.scales[head]:g}" if self.scales[head] else str(head) for head in self.heads)
+        return ",".join(
+            f"{head}:{self.scales[head]:.4f}".rstrip("0").rstrip(".") if self.scales[head] else str(head)
+            for head in self.heads
+        )

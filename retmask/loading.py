@@ -1,6 +1,5 @@
 """Models from a name, a folder or a file: checked, loaded and made ready to run, read and mask."""
 
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from retmask.bridge import wrap
-from retmask.files import sha256
+from retmask.files import expanded, sha256
 from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for
 from retmask.model import LensModel
 from retmask.weights import Source, read_config, resolve
@@ -57,7 +56,7 @@ def facts(model: LensModel, adapter: str = "") -> dict[str, Any]:
         "model": model.name,
         "revision": model.revision,
         "sha256": model.sha256,
-        "adapter_sha256": sha256(Path(adapter).expanduser() / "adapter_model.safetensors") if adapter else None,
+        "adapter_sha256": sha256(expanded(adapter) / "adapter_model.safetensors") if adapter else None,
         "dtype": model.dtype_name,
     }
 
@@ -89,7 +88,7 @@ def _merge(hf: Any, adapter: str) -> Any:
     """The model with a PEFT adapter folded into its weights. ValueError if the folder is none, or does not fit."""
     from peft import PeftModel
 
-    folder = Path(adapter).expanduser()
+    folder = expanded(adapter)
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{adapter} is no adapter: adapter_config.json and adapter_model.safetensors are needed")
     try:

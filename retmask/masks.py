@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from retmask.files import home, inside, write_json
+from retmask.files import expanded, home, inside, write_json
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.scores import THRESHOLD, HeadScores, scores_path
 
@@ -27,7 +27,6 @@ class MaskRule:
     share: float = 0.0
     random: int = 0
     seed: int = 0
-    layer_matched: bool = False
     scores: str = ""
     scale: float | None = None
 
@@ -38,6 +37,8 @@ class MaskRule:
 
     def build(self, grid: Grid) -> HeadMask:
         """The mask on that grid. ValueError, one sentence, where the rule is none, or does not fit the grid."""
+        if min(self.top_k, self.random, self.seed, self.threshold) < 0:
+            raise ValueError("--top-k, --random, --threshold and the seed cannot be negative")
         ways = [name for name in _WAYS if getattr(self, name)]
         if len(ways) != 1:
             said = f", not with {' and '.join(map(_flag, ways))}" if ways else ""
@@ -83,7 +84,7 @@ def save_mask(name: str, mask: HeadMask, grid: Grid, model: str = "") -> Path:
     another mask has.
     """
     path = mask_path(name)
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("scales") != _scales(mask):
+    if path.exists() and load_mask(str(path), grid) != mask:
         raise ValueError(f"there is another mask named {name}: choose another name")
     write_json(path, mask_record(mask, grid, model))
     return path
@@ -103,7 +104,7 @@ def load_mask(name_or_path: str, grid: Grid) -> HeadMask:
 
     ValueError, one sentence, for what is no mask or is one for another grid.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if not path.is_file():
         path = mask_path(name_or_path)
     try:
@@ -114,7 +115,7 @@ def load_mask(name_or_path: str, grid: Grid) -> HeadMask:
     except FileNotFoundError:
         known = ", ".join(saved_masks()) or "none is saved yet"
         raise ValueError(f"there is no mask {name_or_path}: give a file or a saved name ({known})") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no mask file: {error}") from None
     if (n_layers, n_heads) != grid[:2]:
         raise ValueError(f"{path.stem} masks a {n_layers} x {n_heads} grid and this model has {grid}: use another mask")

@@ -5,7 +5,7 @@ answers and stores nothing quadratic; the bridge reads the attention patterns of
 the native view's cache. Masks work on either: the bridge's `hook_z`, natively the same tensor before `o_proj`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
@@ -139,32 +139,57 @@ class LensModel:
         self._run(token_ids[common:], cache)
         return cache
 
-    @torch.no_grad()
     def fan_out(self, token_ids: Sequence[int], room: int, masks: Sequence[HeadMask]) -> Cache:
-        """A cache with a row for each mask, of the same tokens under that mask.
+        """A cache with a row for each mask, of the same tokens under that mask. As `fanning_out`, in one go."""
+        steps = self.fanning_out(token_ids, room, masks)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def fanning_out(
+        self, token_ids: Sequence[int], room: int, masks: Sequence[HeadMask]
+    ) -> Generator[int, None, Cache]:
+        """Yields how many tokens have been read, chunk by chunk; returns a cache with a row for each mask.
 
         Up to the first masked layer of a row it is the same as another, and is computed once.
         """
         order, rows = fork_plan(masks, self.grid.n_layers)
         if not self.forks or len(masks) == 1:
             alone = [new_cache(room) for _ in masks]
-            for cache, mask in zip(alone, masks, strict=True):
-                self._run(token_ids, cache, [mask])
-            return stack(alone, room)
+            for number, (cache, mask) in enumerate(zip(alone, masks, strict=True)):
+                for read in self._reading(token_ids, cache, [mask]):
+                    yield (number * len(token_ids) + read) // len(masks)
+            return alone[0] if len(alone) == 1 else stack(alone, room)
         cache = new_cache(room)
-        with forking(rows):
-            self._run(token_ids, cache, [masks[i] for i in order])
-        return take(cache, [order.index(i) for i in range(len(masks))], room)
+        yield from self._reading(token_ids, cache, [masks[i] for i in order], rows)
+        return take(cache, [order.index(i) for i in range(len(masks))], room, give_up=True)
 
     def _run(self, token_ids: Sequence[int], cache: Cache, masks: Sequence[HeadMask] | None = None) -> None:
+        for _ in self._reading(token_ids, cache, masks):
+            pass
+
+    def _reading(
+        self,
+        token_ids: Sequence[int],
+        cache: Cache,
+        masks: Sequence[HeadMask] | None = None,
+        rows: dict[int, int] | None = None,
+    ) -> Iterator[int]:
+        """Append tokens to a cache, a chunk at a time; how many so far. `rows` as `forking` takes them."""
         at = 0
         while at < len(token_ids):
             size = PREFILL_CHUNK
             if self.device.type == "cuda":
-                size = self._first_on_gpu() if cache.get_seq_length() == 0 else _LATER_ON_GPU
-            self._pass([token_ids[at : at + size]], cache, masks)
-            at += size
+                first = cache.get_seq_length() == 0
+                size = self._first_on_gpu(len(masks or [0])) if first else _LATER_ON_GPU
+            with forking(rows) if rows else nullcontext():
+                self._pass([token_ids[at : at + size]], cache, masks)
+            at = min(at + size, len(token_ids))
+            yield at
 
+    @torch.no_grad()
     def _pass(
         self, token_ids: Any, cache: Cache, masks: Sequence[HeadMask] | None = None, keep: int = 1
     ) -> Float[Tensor, "row kept vocabulary"]:
@@ -174,9 +199,9 @@ class LensModel:
             out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
         return out.logits  # type: ignore[no-any-return]
 
-    def _first_on_gpu(self) -> int:
-        """How many tokens a GPU can prefill at once with half of its free memory for activations."""
-        width = getattr(self.native.config.get_text_config(), "intermediate_size", 2**16)
+    def _first_on_gpu(self, rows: int) -> int:
+        """How many tokens of so many rows a GPU can prefill at once with half of its free memory for activations."""
+        width = rows * getattr(self.native.config.get_text_config(), "intermediate_size", 2**16)
         return max(_LATER_ON_GPU, int(free_bytes(self.device) // 2 // (4 * width * self.native.dtype.itemsize)))
 
     @torch.no_grad()

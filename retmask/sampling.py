@@ -50,7 +50,7 @@ def choose(
 ) -> list[Step]:
     """The next token of every row: the likeliest, or a drawn one. Log-probabilities are the model's own, untempered."""
     logprobs = logits.log_softmax(-1)
-    ids = logprobs.argmax(-1)
+    ids = logits.argmax(-1)
     for row, draw in enumerate(draws):
         if draw is not None:
             ids[row] = _drawn(logits[row], *draw)
@@ -62,11 +62,11 @@ def _drawn(logits: "Float[Tensor, 'vocabulary']", sampling: Sampling, generator:
     """A token by inversion: one uniform number a step, so that rows with one seed differ only where their models do."""
     import torch
 
-    probabilities = (logits.double() / sampling.temperature).softmax(-1)
+    probabilities = (logits.cpu().double() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
         ordered, places = probabilities.sort(descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # the likeliest tokens that together reach top_p stay
         probabilities[places[beyond]] = 0
     cumulated = probabilities.cumsum(-1)
-    uniform = torch.rand((), generator=generator, dtype=torch.float64).to(logits.device)
+    uniform = torch.rand((), generator=generator, dtype=torch.float64)
     return int(torch.searchsorted(cumulated, uniform * cumulated[-1], right=True).clamp(max=len(logits) - 1))

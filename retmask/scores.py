@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from retmask.files import shipped, write_atomic
+from retmask.files import expanded, shipped, write_atomic
 from retmask.heads import Grid, HeadId, share_count
 
 THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
@@ -136,7 +136,7 @@ class HeadScores:
 
         ValueError, one sentence, for what is not such a file.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         file = path / "scores.json" if path.is_dir() else path
         if not file.is_file():
             raise ValueError(f"there is no score file at {file}: give a scores.json or a folder that holds one")
@@ -168,7 +168,7 @@ class HeadScores:
 
 def scores_path(name: str) -> Path:
     """Where scores lie: a file or folder, or the map that comes with a built-in model, by its name."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     known = shipped("maps", path.name)
     return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 from filelock import FileLock
 
-from retmask.files import home, sha256
+from retmask.files import expanded, home, sha256
 
 _FORMAT = 1  # of converted folders: raise it when the conversion changes
 _LARGE_GGUF = 2**30  # above this a .gguf becomes bfloat16, half of float32
@@ -65,7 +65,7 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
         return _built_in(name)
     if not name:
         raise ValueError(f"there is no model without a name: give {', '.join(BUILT_IN)}, a folder or a Hub id")
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ValueError(f"there is no file {path}")

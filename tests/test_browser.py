@@ -1,6 +1,8 @@
 """The app in a real Chromium: what is clicked reaches the selection and the answers, and a reload keeps it."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -187,6 +189,11 @@ def test_a_narrow_window_puts_the_selection_under_the_map(page: Any) -> None:
 def test_the_masked_heads_lose_the_needle_and_a_dot_says_where_it_was_copied_from(page: Any) -> None:
     page.locator(".st-key-rule_select button").click()  # the rule that is set: the top 5 %
     page.wait_for_function(f"document.querySelectorAll('{CHIPS}').length === 14", timeout=20_000)
+    drawn(page)
+    known = chips(page)
+    assert "L20H5" in known
+    click(page, 20, 5, [name for name in known if name != "L20H5"])  # one of them by hand: off, and on again
+    click(page, 20, 5, known)
     page.get_by_role("link", name="Compare").first.click()
     page.get_by_text("14 of 270 heads masked (5.2 %)").wait_for(timeout=20_000)
     page.locator(".st-key-ask_tokens input").fill("300")
@@ -212,3 +219,14 @@ def test_the_masked_heads_lose_the_needle_and_a_dot_says_where_it_was_copied_fro
     page.locator(f".st-key-closely input[value^='{token}. ']").wait_for(timeout=20_000)
     page.locator(f".st-key-closely input[value^='{head}, ']").wait_for(timeout=20_000)
     assert page.locator(".st-key-closely mark.now").count() > 1, "the dot's token, where it is from and where it went"
+    _export(page)
+
+
+def _export(page: Any) -> None:
+    """The checkpoint is written to the folder that is named."""
+    folder = Path(page.get_by_label("Folder", exact=True).input_value())
+    page.get_by_role("button", name="Export checkpoint").click()
+    page.get_by_text("It is written").wait_for(timeout=120_000)
+    assert {"model.safetensors", "mask.json"} <= {file.name for file in folder.iterdir()}
+    assert len(json.loads((folder / "mask.json").read_text())["mask"]["scales"]) == 14
+    shutil.rmtree(folder)  # a quarter of a gigabyte

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape, unescape
@@ -19,9 +20,10 @@ from typer.testing import CliRunner
 
 from retmask import cli
 from retmask.compare import Comparison, Prompt, changes
-from retmask.files import shipped
+from retmask.files import append_line, home, shipped
 from retmask.heads import HeadId, HeadMask
-from retmask.masks import saved_masks
+from retmask.masks import mask_record, saved_masks
+from retmask.runs import Run
 from retmask.sampling import Sampling
 from retmask.scores import HeadScores
 
@@ -170,7 +172,8 @@ def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() ->
         ({"kind": "text", "text": "  "}, "the prompt is empty"),
         ({"haystack": "/no/such/folder"}, "there is no haystack folder /no/such/folder"),
         ({"unmasked": False, "masked": False, "control": False}, "there is nothing to run: switch on a column"),
-        ({"tokens": 9000}, "reads 8,192 tokens and"),
+        ({"tokens": 9000}, "reads 8,192 tokens and 9,000 were asked for"),
+        ({"tokens": 10**6}, "reads 8,192 tokens and 1,000,000 were asked for"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
@@ -261,6 +264,166 @@ def test_a_map_that_names_no_model_asks_for_it_and_must_fit_it(tmp_path: Path) -
     assert "/no/such/model" in errors(at)
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"adapter": "some/lora"}, "with the adapter some/lora, which this page cannot load yet: merge it into"),
+        ({"revision": "v2"}, "at revision v2, which this page cannot load yet: download it into"),
+        ({"adapter": "a", "revision": "v2"}, "with the adapter a and at revision v2, which"),
+        ({"adapter": "", "revision": ""}, ""),
+    ],
+)
+def test_a_map_of_an_adapter_or_a_revision_asks_for_a_folder(config: dict[str, str], said: str) -> None:
+    run = Run.create("detect", {"model": "smollm2-135m", **config})
+    run.update(status="success")
+    BEST.save(run.path / "scores.json")
+    at = opened(map=run.id, heads="L17H3")
+    told = [info.value.replace("\\", "") for info in at.info]
+    assert [said in text and text.startswith("This map is of smollm2-135m") for text in told] == [True] * bool(said)
+    assert any(widget.key == "ask_model" for widget in at.text_input) == bool(said)
+
+
+def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    import state
+
+    at = press(change(opened(), kind="text", text="One two.", new_tokens=2), "run")
+    assert not errors(at)
+    known = at.session_state["loaded"]
+    assert (known.name, known.has_template) == ("smollm2-135m", True)
+
+    def never(_: str) -> None:
+        raise AssertionError("a drawing loads no model")
+
+    monkeypatch.setattr(state, "model", never)
+    monkeypatch.setattr(known.tokenizer.__class__, "__call__", never)
+    at = change(at, new_tokens=3)
+    assert "and 3 new ones" in lines(at), "the length is remembered"
+
+
+def test_line_ends_of_windows_leave_the_file_as_it_is(fresh_home: Path) -> None:
+    import ask
+
+    file = ask.keep_text("0123456789ab", "a\r\nb\rc")
+    assert file.read_bytes() == b"a\nb\nc"
+    before = file.stat().st_mtime_ns
+    assert ask.keep_text("0123456789ab", "a\r\nb\rc").stat().st_mtime_ns == before
+
+
+def curve_of(scores: str, ks: tuple[int, ...], **fields: Any) -> Run:
+    """A dose curve's run, as its worker leaves it."""
+    run = Run.create("dose", {"model": "smollm2-135m", "scores": scores, "trials": 2, "context_tokens": 512})
+    run.update(command=["retmask", "dose", "smollm2-135m"], **fields)
+    for k in ks:
+        found = {"recall": 1 / (k + 1), "found": 1.0, "perplexity": 20.0 + k, "trials": 2, "recalls": [1.0, 0.5]}
+        append_line(run.path / "points.jsonl", {"kind": "top", "k": k, "seed": None, **found, "heads": ""})
+    return run
+
+
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that were started from now on; none of them works."""
+    started: list[Run] = []
+
+    def spawn(run: Run) -> None:
+        run.update(spawned=time.time())
+        started.append(run)
+
+    monkeypatch.setattr(Run, "spawn", spawn)
+    return started
+
+
+def test_a_dose_curve_is_started_with_what_the_form_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = spawned(monkeypatch)
+    at = opened()
+    at.text_input(key="dose_ks").set_value("1, 2 4")
+    at.number_input(key="dose_seeds").set_value(2)
+    drawn(at.number_input(key="dose_trials").set_value(3).run())
+    assert any(text.startswith("10 points.") for text in (caption.value for caption in at.caption))
+    at = press(at, "dose_start")
+    assert not errors(at)
+    assert [run.record["kind"] for run in started] == ["dose"]
+    config = started[0].record["config"]
+    kept = {name: config[name] for name in ("model", "scores", "ks", "random_seeds", "trials", "context_tokens")}
+    assert kept == {
+        "model": "smollm2-135m", "scores": "smollm2-135m", "ks": [0, 1, 2, 4], "random_seeds": 2, "trials": 3,
+        "context_tokens": 512,
+    }  # fmt: skip
+    assert any(button.key == f"dose_cancel-{started[0].id}" for button in at.button)
+
+
+@pytest.mark.parametrize(
+    ("ks", "sentence"),
+    [("1,two", "is not a list of numbers of heads"), ("1,500", "500 heads cannot be masked, the model has 270")],
+)
+def test_a_wrong_list_of_head_counts_is_one_sentence(ks: str, sentence: str) -> None:
+    at = opened()
+    drawn(at.text_input(key="dose_ks").set_value(ks).run())
+    assert len(at.error) == 1
+    assert sentence in errors(at)
+    assert at.button(key="dose_start").disabled
+
+
+def test_a_curve_is_drawn_with_what_became_of_it() -> None:
+    run = curve_of("smollm2-135m", (0, 1, 2), status="success")
+    curve_of("gemma-3-270m", (0, 1), status="success")  # of another map
+    at = opened()
+    assert [len(box.options) for box in at.selectbox if box.label == "Curve"] == [1]
+    assert "2 trials a point" in lines(at)
+    assert len(at.get("plotly_chart")) == 1
+    assert not at.warning
+    run.update(status="error", error="ValueError: the disk is full")
+    at = opened()
+    assert [warning.value for warning in at.warning] == ["ValueError\\: the disk is full."]
+    assert at.button(key=f"dose_again-{run.id}").label == "Continue it"
+    run.update(status="cancelled", error=None)
+    assert "its points are kept" in opened().warning[0].value
+
+
+def export_to(at: AppTest, folder: str) -> AppTest:
+    """The page with another folder for the checkpoint."""
+    place = next(widget for widget in at.text_input if widget.label == "Folder")
+    return drawn(place.set_value(folder).run())
+
+
+def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = spawned(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at = export_to(opened(heads="L17H3,L18H6:0.5"), "~/light")
+    assert any(code.value.endswith(f"--out {tmp_path / 'light'}") for code in at.code)
+    at = press(at, "export_start")
+    assert [run.record["kind"] for run in started] == ["ablate"]
+    assert started[0].record["config"] == {
+        "model": "smollm2-135m", "heads": "L17H3,L18H6:0.5", "out": str(tmp_path / "light"), "revision": "",
+        "adapter": "",
+    }  # fmt: skip
+    assert at.button(key="export_start").disabled
+    assert not export_to(at, str(tmp_path / "other")).button(key="export_start").disabled
+    started[0].update(status="success")
+    at = export_to(at, "~/light")
+    assert not at.button(key="export_start").disabled
+    assert [success.value for success in at.success] == ["It is written. To load it:"]
+
+
+def test_an_export_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = spawned(monkeypatch)
+    other = HeadMask.parse("L1H1", BEST.grid)
+    (tmp_path / "mask.json").write_text(json.dumps({"mask": mask_record(other, BEST.grid, "smollm2-135m")}))
+    at = press(export_to(opened(heads="L17H3"), str(tmp_path)), "export_start")
+    assert len(at.error) == 1
+    assert "holds the checkpoint of another mask (1 heads)" in errors(at)
+    at = export_to(at, "~nobody-of-that-name/x")
+    assert len(at.error) == 1
+    assert "~nobody-of-that-name is not known" in errors(at)
+    assert at.button(key="export_start").disabled
+    assert started == []
+    assert not (home() / "runs").exists()
+
+
+def test_a_map_in_an_unknown_home_is_one_sentence() -> None:
+    at = opened(map="~nobody-of-that-name/x")
+    assert len(at.error) == 1
+    assert "~nobody-of-that-name is not known" in errors(at)
+
+
 def test_the_command_says_what_the_settings_say() -> None:
     import ask
 
@@ -325,6 +488,32 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
         going.advance()
     assert going.done is not None
     assert closed == [True, True]
+
+
+def test_stopping_between_two_steps_keeps_the_last_one() -> None:
+    import ask
+    from going import Going
+
+    going = Going(iter((snapshot("reading", 0),)), "m", ask.Setup(), HeadMask(), BEST, None)
+    going.advance()
+    going.steps = iter(())  # what `stop` does, between the look and the step
+    going.advance()
+    assert going.now == snapshot("reading", 0)
+
+
+@pytest.mark.parametrize(
+    ("length", "read", "standing"),
+    [
+        (7950, 2048, "Reading the prompt: 2,048 of 7,950 tokens"),
+        (7950, 0, "Reading the prompt…"),
+        (1999, 1024, "Reading the prompt…"),
+    ],
+)
+def test_a_long_prompt_says_how_far_it_has_been_read(length: int, read: int, standing: str) -> None:
+    import markup
+
+    now = replace(snapshot("reading", 0), prompt=Prompt((1,) * length, "plain"), read_tokens=read)
+    assert f">{standing}<" in markup.answer(now, 0, False, 0.5)
 
 
 NASTY = '<img src=x onerror="alert(1)"> & <script>'

@@ -86,7 +86,7 @@ def test_masked_column_loses_a_needle_that_the_others_find(smollm: LensModel) ->
     copying = {head for step in range(trace.n_steps) for head in trace.heads_at(step)}
     assert len(copying & set(best.heads)) > len(best) / 2
     assert last.forced[0][1].logprobs != last.forced[0][0].logprobs
-    assert sum(last.forced[0][0].kl) == pytest.approx(0, abs=1e-4)
+    assert sum(last.forced[0][1].kl) > 1
 
 
 def test_sessions_of_other_masks_do_not_disturb_each_other(smollm: LensModel) -> None:

@@ -33,7 +33,7 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "model": "heads cache memory hooks sampling",
     "bridge": "heads cache hooks linear model weights",
     "loading": "files memory model bridge weights",
-    "compare": "heads scores needle retrieval sampling",
+    "compare": "heads scores needle retrieval runs sampling",
     "retrieval": "files heads scores needle",
     "pairs": "files heads",
     "dpo": "files pairs",

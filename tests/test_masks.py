@@ -23,7 +23,7 @@ def score_file(tmp_path: Path) -> str:
     return str(tmp_path / "scores.json")
 
 
-@given(st.dictionaries(st.tuples(st.integers(0, 2), st.integers(0, 3)), st.sampled_from([0, 0.25, 1, 1.5, 2])))
+@given(st.dictionaries(st.tuples(st.integers(0, 2), st.integers(0, 3)), st.floats(0, 2)))
 def test_a_mask_reads_what_it_prints(scales: dict[tuple[int, int], float]) -> None:
     mask = HeadMask({HeadId(*head): scale for head, scale in scales.items()})
     assert HeadMask.parse(str(mask), GRID) == mask
@@ -66,6 +66,9 @@ def test_rules(rule: dict[str, float], mask: str, score_file: str) -> None:
         ({"mask": "nothing"}, "there is no mask nothing"),
         ({"mask": "../x"}, "is not a mask name"),
         ({"random": 13}, "13 random heads asked for, 12 are left"),
+        ({"random": -1}, "cannot be negative"),
+        ({"random": 1, "seed": -1}, "cannot be negative"),
+        ({"mask": "~nobody-has-this-name/x"}, "write the whole path"),
         ({"heads": "L0H1", "scale": 3.0}, "outside 0 to 2"),
     ],
 )
@@ -115,7 +118,7 @@ def test_masks_are_kept_by_name(fresh_home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"grid": 3, "scales": {}}', '{"grid": [3, 4], "scales": {"x": 0}}',
+    "content", ["", "[]", "{}", '{"grid": 3, "scales": {}}', '{"grid": [3, 4], "scales": {"x": 0}}', "[" * 100_000,
                 '{"grid": [3, 4], "scales": {"0-1": null}}', '{"grid": [3, 4], "scales": [1]}', '{"mask": 3}'],
 )  # fmt: skip
 def test_what_is_no_mask_file(content: str, tmp_path: Path) -> None:

@@ -140,8 +140,12 @@ def test_rows_keep_their_masks_when_others_end() -> None:
 FAN = [MASK, HeadMask(), HeadMask.of([HeadId(2, 0)]), HeadMask.of([HeadId(1, 2)], 0.3), HeadMask.of([HeadId(0, 0)])]
 
 
-def test_rows_of_one_prompt_share_what_is_the_same(model: LensModel) -> None:
+@pytest.mark.parametrize("chunk", [5, 1024])
+def test_rows_of_one_prompt_share_what_is_the_same(
+    model: LensModel, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Leaving a common pass at the first masked layer gives what each mask gives in a pass of its own."""
+    monkeypatch.setattr("retmask.model.PREFILL_CHUNK", chunk)
     prompt = IDS[0].tolist()
     assert model.forks
     forked = model.fan_out(prompt, 20, FAN)
@@ -151,6 +155,14 @@ def test_rows_of_one_prompt_share_what_is_the_same(model: LensModel) -> None:
         assert close(one.keys, other.keys)
         assert close(one.values, other.values)
         assert len(one.keys) == len(FAN)
+
+
+def test_caches_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    monkeypatch.setattr("retmask.model.free_bytes", lambda device: 10 * 2 * 3 * 2 * 16 * 100 * 4)  # ten rows of 100
+    model.check_rows(100, 8)
+    with pytest.raises(ValueError, match="9 caches of 100 tokens need"):
+        model.check_rows(100, 9)
 
 
 def test_fork_plan_by_hand() -> None:
