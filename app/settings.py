@@ -36,7 +36,7 @@ def _model_name(shown: maps.HeadMap) -> str:
     """The folder or Hub id that is named by hand."""
     if shown.variant:
         whose = f"{shown.record['config'].get('model', shown.model)} {shown.variant}"
-        way = "merge it into a folder" if "adapter" in shown.variant else "download it into a folder"
+        way = "merge it into a folder" if shown.variant.startswith("with the adapter") else "download it into a folder"
         st.info(state.sentence(f"This map is of {whose}, which this page cannot load yet: {way} and name that here"))
     text: str = st.text_input(
         "Model",
