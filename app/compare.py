@@ -1,6 +1,7 @@
 """The Compare page: one prompt answered unmasked, masked, and with as many random heads masked, side by side."""
 
 import json
+from typing import Literal
 
 import ask
 import differences
@@ -73,9 +74,10 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
         share = style.percent(round(len(selected) / grid.size, 3))
         st.markdown(f"**{len(selected):,} of {grid.size:,} heads {selection.condition(selected)} ({share})**")
         best = scores.top_share()
-        if not len(selected):
+        if set(selected.heads) != set(best):
+            kind: Literal["primary", "tertiary"] = "tertiary" if len(selected) else "primary"
             st.button(
-                "Mask the top 5 %", type="primary", key="mask_best", on_click=state.select,
+                "Mask the top 5 %", type=kind, key="mask_best", on_click=state.select,
                 args=(best, grid, ("--top", f"{len(best)}")),
             )  # fmt: skip
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")

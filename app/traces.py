@@ -99,7 +99,7 @@ def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
 
 def _one_token(going: Going, done: Comparison, trace: Trace, tokens: Sequence[str], step: int) -> None:
     """The heads that copied a token, with what stands round the positions they copied from."""
-    key = f"trace-step-{step}"
+    key = f"trace-step-{step}-{hash(tuple(tokens))}"  # of another answer it is another widget
     st.selectbox(
         "Token", range(trace.n_steps), step, key=key, format_func=lambda at: f"{at + 1}. {markup.shown(tokens[at])}",
         on_change=lambda: state.put("trace_step", state.value(key)),
@@ -116,7 +116,7 @@ def _one_token(going: Going, done: Comparison, trace: Trace, tokens: Sequence[st
 def _one_head(trace: Trace, tokens: Sequence[str], head: HeadId, step: int) -> None:
     """All tokens of the answer that a head copied."""
     heads = sorted(trace.copied, key=lambda one: (-len(trace.copied[one]), one))
-    key = f"trace-head-{head}"
+    key = f"trace-head-{head}-{hash(tuple(tokens))}"
     st.selectbox(
         "Head", heads, heads.index(head), key=key,
         format_func=lambda one: f"{one}, {len(trace.copied[one])} token{'s' * (len(trace.copied[one]) != 1)}",

@@ -22,7 +22,7 @@ from retmask.detect import detect as do_detect
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.dose import dose as do_dose
 from retmask.files import expanded
-from retmask.heads import HeadMask
+from retmask.heads import HeadId, HeadMask
 from retmask.masks import MaskRule, control
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
 from retmask.retrieval import Trial, read_trials
@@ -197,10 +197,15 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
 
 MaskFile = Annotated[str, typer.Option("--mask", help="a saved mask: its name or file")]
 MaskHeads = Annotated[str, typer.Option("--heads", help="these heads, each with a scale if you like: L17H3,L18H6:0.5")]
-TopK = Annotated[int, typer.Option(help="the best so many heads of --scores")]
-Above = Annotated[float, typer.Option("--threshold", help="the heads of --scores with at least this mean score")]
-Share = Annotated[float, typer.Option(help="the best share of all heads of --scores, such as 0.05")]
-Draw = Annotated[int, typer.Option("--random", help="so many random heads, none that scores 0.1 or more in --scores")]
+TopK = Annotated[int, typer.Option(show_default=False, help="the best so many heads of --scores")]
+Above = Annotated[
+    float, typer.Option("--threshold", show_default=False, help="the heads of --scores with at least this mean score")
+]
+Share = Annotated[float, typer.Option(show_default=False, help="the best share of all heads of --scores, such as 0.05")]
+Draw = Annotated[
+    int,
+    typer.Option("--random", show_default=False, help="so many random heads, none that scores 0.1 or more in --scores"),
+]
 ScoreFile = Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")]
 Scale = Annotated[
     float, typer.Option(help="0 masks, below 1 weakens, up to 2 emphasises; by default the mask's own, or 0")
@@ -259,6 +264,8 @@ def ask(
         text = expanded(prompt_file).read_text(encoding="utf-8-sig") if prompt_file else prompt
     except UnicodeDecodeError:
         raise ValueError(f"{prompt_file} is not a text in UTF-8: save it as one") from None
+    except OSError as error:
+        raise ValueError(f"{prompt_file} cannot be read: {error.strerror}") from None
     from retmask.compare import Column, Prompt, compare
     from retmask.loading import load
 
@@ -384,8 +391,9 @@ def ablate(
     manifest = export(
         model, rule, expanded(out_dir), revision=revision, adapter=adapter, trust_remote_code=trust_remote_code
     )
-    scales = manifest["mask"]["scales"]
-    typer.echo(f"{model} with {len(scales)} heads scaled ({', '.join(scales)}), {manifest['dtype']}, in {out_dir}")
+    scales = {HeadId.parse(key): scale for key, scale in manifest["mask"]["scales"].items()}
+    done = "scaled" if any(scales.values()) else "masked"
+    typer.echo(f"{model} with {len(scales)} heads {done} ({HeadMask(scales)}), {manifest['dtype']}, in {out_dir}")
 
 
 @bench.command("detect")

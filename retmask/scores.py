@@ -139,7 +139,9 @@ class HeadScores:
         path = expanded(path)
         file = path / "scores.json" if path.is_dir() else path
         if not file.is_file():
-            raise ValueError(f"there is no score file at {file}: give a scores.json or a folder that holds one")
+            raise ValueError(
+                f"there is no score file at {file}: give a scores.json, a folder with one, or a built-in model's name"
+            )
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{file.name} is larger than 64 MiB: that is no score file")
         scores = cls.from_json(file.read_bytes(), name=file.stem)

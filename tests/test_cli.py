@@ -111,7 +111,7 @@ def test_ask_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, scor
     assert [column["name"] for column in asked["columns"]] == ["unmasked", "masked", "random control"]
     assert asked["columns"][1]["mask"] == "L2H2,L2H3"
     done = retmask("ablate", model, *best, "--out", out)
-    assert "2 heads scaled (2-2, 2-3), float32" in done.stdout, done.stderr
+    assert "2 heads masked (L2H2,L2H3), float32" in done.stdout, done.stderr
     again = retmask("ask", out, "--prompt", "abcabc", "--max-new-tokens", "9")
     assert again.stdout.splitlines()[1].strip() == asked["columns"][1]["text"].splitlines()[0].strip()
     curve = retmask(

