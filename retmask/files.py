@@ -36,12 +36,11 @@ def inside(root: Path, name: str, what: str = "name", ending: str = "") -> Path:
 
     ValueError for a name with a slash, `..`, a leading dot or more than 64 characters.
     """
-    if not name:
-        raise ValueError(f"the {what} is empty: give one")
     root = root.resolve()
     path = (root / (name + ending)).resolve() if _NAME.fullmatch(name) and ".." not in name else None
     if path is None or path.parent != root:
-        raise ValueError(f"{name[:70]!r} is not a {what}: use letters, digits, '.', '_' and '-', 64 at most")
+        shown = repr(name[:70]) if name else "an empty text"
+        raise ValueError(f"{shown} is not a {what}: use letters, digits, '.', '_' and '-', 64 at most")
     return path
 
 
