@@ -46,6 +46,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; by default cuda wh
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; by default bfloat16 on cuda, else float32")]
 PresetName = Annotated[str, typer.Option(help=f"the grid: {', '.join(PRESETS)}")]
 Lengths = Annotated[str, typer.Option(help="context lengths in tokens, prompt and answer: 512,1024")]
+Revision = Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")]
+Adapter = Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")]
+OutDir = Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="run code from the model's repository: only if you trust it")
 ]
@@ -65,12 +68,12 @@ def detect(
     whole_needle: Annotated[bool, typer.Option("--whole-needle", help="score the needle, not its answer")] = False,
     keep_prompts: Annotated[bool, typer.Option("--keep-prompts", help="write prompt_ids into trials.jsonl")] = False,
     until_stable: Annotated[bool, typer.Option("--until-stable", help="stop when the top 5 % stay the same")] = False,
-    revision: Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")] = "",
-    adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
+    revision: Revision = "",
+    adapter: Adapter = "",
     device: Device = "",
     dtype: Dtype = "",
     trust_remote_code: TrustRemoteCode = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")] = None,
+    out_dir: OutDir = None,
 ) -> None:
     """Find a model's retrieval heads: scores.json, run.json and trials.jsonl in a folder."""
     changes: dict[str, Any] = {
@@ -242,8 +245,8 @@ def ask(
     top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that reach this together")] = 1.0,
     seed: Annotated[int, typer.Option(help="of the drawn tokens: the same seed says the same again")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON: texts, log-probabilities, copies")] = False,
-    revision: Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")] = "",
-    adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
+    revision: Revision = "",
+    adapter: Adapter = "",
     trust_remote_code: TrustRemoteCode = False,
     device: Device = "",
     dtype: Dtype = "",
@@ -338,12 +341,12 @@ def dose(
     needles: Annotated[str, typer.Option(help="JSON or JSON lines, as for detect")] = "",
     haystack: Annotated[str, typer.Option(help="pydoc-end, essays, or a folder with .txt files")] = "pydoc-end",
     prose: Annotated[str, typer.Option(help="a text file; by default the last quarter of Python's manual")] = "",
-    revision: Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")] = "",
-    adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
+    revision: Revision = "",
+    adapter: Adapter = "",
     device: Device = "",
     dtype: Dtype = "",
     trust_remote_code: TrustRemoteCode = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")] = None,
+    out_dir: OutDir = None,
 ) -> None:
     """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
     config = DoseConfig(
@@ -382,8 +385,8 @@ def ablate(
     seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
     scores: ScoreFile = "",
     scale: Scale = math.nan,
-    revision: Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")] = "",
-    adapter: Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")] = "",
+    revision: Revision = "",
+    adapter: Adapter = "",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a checkpoint with heads masked in its weights, for plain transformers or any server."""

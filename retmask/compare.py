@@ -146,7 +146,6 @@ class Comparison:
     ended: tuple[Ending, ...]
     seconds: tuple[float, ...]
     read_tokens: int = 0
-    reading_seconds: float = 0.0
     forced: tuple[tuple[Forced, ...], ...] = ()
     traces: tuple[Trace, ...] = ()
     model: Mapping[str, str | None] = field(default_factory=dict)
@@ -230,7 +229,6 @@ def _compare(
     now = Comparison(prompt, tuple(columns), sampling, "reading", none, none, unfinished, (0.0,) * n)
     now = replace(now, model={"name": model.name, "revision": model.revision, "sha256": model.sha256})
     yield now
-    began = time.perf_counter()
     cache = None
     reading = model.fanning_out(ids[:-1], len(ids) + max_new_tokens, masks)
     while cache is None:
@@ -240,7 +238,7 @@ def _compare(
             cache = end.value
         else:
             yield now
-    now = replace(now, stage="answering", reading_seconds=time.perf_counter() - began)
+    now = replace(now, stage="answering")
     steps, spent = model.decode(cache, [ids[-1]] * n, max_new_tokens, masks, [sampling] * n), 0.0
     while True:
         began = time.perf_counter()
@@ -296,8 +294,9 @@ def _forced(
         log = part.log_softmax(-1)
         p = log[own]
         chosen = list(text[at : at + part.shape[1]])
+        of_tokens = log[:, range(len(chosen)), chosen].tolist()
         for row in range(n):
-            logprobs[row] += [float(log[row, i, token]) for i, token in enumerate(chosen)]
+            logprobs[row] += of_tokens[row]
             kl[row] += (p.exp() * (p - log[row])).sum(-1).clamp(min=0).tolist()
         at += part.shape[1]
     for row in range(n):
