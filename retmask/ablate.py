@@ -1,4 +1,4 @@
-"""A model with a mask folded into its weights, as a folder that anything loads.
+"""A model with a mask or an adapter folded into its weights, as a folder that anything loads.
 
 Scaling a head's output is scaling its columns of o_proj, so the folder needs none of our code: plain transformers, or
 any server that loads such folders, answers as the masked model does.
@@ -18,7 +18,7 @@ from filelock import FileLock
 from retmask.files import home, sha256_text, write_json
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.masks import MaskRule, mask_record
-from retmask.runs import Run, now, versions
+from retmask.runs import Run, now, parent_ids, versions
 
 MANIFEST = "mask.json"
 
@@ -34,8 +34,9 @@ def export(
 ) -> dict[str, Any]:
     """Write the checkpoint with the rule's mask into `out`; its manifest (`mask.json` there), also if it was there.
 
-    The weights keep their stored type. The folder appears whole or not at all. ValueError where `out` holds anything
-    else, the rule does not fit the model, or the model cannot be loaded.
+    A rule that says nothing masks nothing: the adapter alone is merged then. The weights keep their stored type. The
+    folder appears whole or not at all. ValueError where `out` holds anything else, the rule does not fit the model, the
+    model cannot be loaded, or there is neither mask nor adapter.
     """
     from retmask.bridge import fold
     from retmask.loading import facts, load
@@ -43,7 +44,7 @@ def export(
     from retmask.weights import read_config, resolve
 
     config = read_config(resolve(name, revision or None), trust_remote_code)
-    mask = rule.build(grid_of(config))
+    mask = HeadMask() if adapter and not rule.given else rule.build(grid_of(config))
     _check_free(out, mask)
     model = load(
         name,
@@ -117,6 +118,17 @@ def new_ablate(name: str, mask: HeadMask, grid: Grid, out: Path, revision: str =
     command += ["--adapter", adapter] if adapter else []
     grid.check(mask.heads)
     return Run.claim("ablate", config, command, None, Path(name).name)
+
+
+def new_merge(name: str, adapter: Path, out: Path, revision: str = "") -> Run:
+    """A run that writes the model with an adapter merged into it. ValueError where `out` holds something else."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise ValueError(f"{adapter} is no adapter: there is no adapter_config.json in it")
+    _check_free(out, HeadMask())
+    config = {"model": name, "heads": "", "out": str(out), "revision": revision, "adapter": str(adapter)}
+    command = ["retmask", "merge", name, "--adapter", str(adapter), "--out", str(out)]
+    command += ["--revision", revision] if revision else []
+    return Run.claim("ablate", config, command, None, Path(name).name, parents=parent_ids(adapter))
 
 
 def ablate(run: Run) -> Iterator[dict[str, Any]]:

@@ -41,15 +41,22 @@ class RoomyLayer(DynamicLayer):
                 buffer[..., :have, :] = states
 
     def fill(self, rows: Sequence[tuple[Tensor, Tensor]], room: int) -> None:
-        """Start with copies of these rows' keys and values, each [1, head, pos, dim] and of one length."""
+        """Start with copies of these keys and values, each [row, head, pos, dim].
+
+        They all end at one position: before the beginning of a shorter one there are zeros.
+        """
         keys, values = rows[0]
         self.lazy_initialization(keys, values)
-        length = keys.shape[-2]
-        shapes = [(len(rows), x.shape[1], max(room, length), x.shape[3]) for x in (keys, values)]
+        length, n = max(k.shape[-2] for k, _ in rows), sum(len(k) for k, _ in rows)
+        shapes = [(n, x.shape[1], max(room, length), x.shape[3]) for x in (keys, values)]
         self._buffers = [x.new_empty(shape) for x, shape in zip((keys, values), shapes, strict=True)]
-        for i, row in enumerate(rows):
+        at = 0
+        for row in rows:
+            start, end = length - row[0].shape[-2], at + len(row[0])
             for buffer, states in zip(self._buffers, row, strict=True):
-                buffer[i : i + 1, :, :length] = states
+                buffer[at:end, :, :start] = 0
+                buffer[at:end, :, start:length] = states
+            at = end
         self.keys, self.values = (buffer[..., :length, :] for buffer in self._buffers)
 
 
@@ -62,13 +69,21 @@ def new_cache(room: int) -> Cache:
 
 
 def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
-    """One cache of the rows' first `length` positions (default: all), which must be one number for all rows."""
+    """One cache of the rows' first `length` positions (default: all).
+
+    Where the rows are of different lengths they all end at one position, and `starts` says where each begins.
+    """
     cache = new_cache(room)
     for layers in zip(*(row.layers for row in rows), strict=True):
         layer = RoomyLayer(room)
         layer.fill([(one.keys[..., :length, :], one.values[..., :length, :]) for one in layers], room)
         cache.layers.append(layer)
     return cache
+
+
+def starts(lengths: Sequence[int]) -> list[int]:
+    """Where rows of these lengths begin in a cache in which they all end at one position."""
+    return [max(lengths) - length for length in lengths]
 
 
 def take(cache: Cache, rows: Sequence[int], room: int, give_up: bool = False) -> Cache:

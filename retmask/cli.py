@@ -5,19 +5,16 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from retmask import jobs
+from retmask import cli_bench, cli_runs, cli_train, jobs
 from retmask.ablate import export
-from retmask.detect import DEFAULT_MODEL, PRESETS, DetectConfig, new_detect, no_map_sentence, read_scores
+from retmask.detect import DEFAULT_MODEL, DetectConfig, new_detect, no_map_sentence, read_scores
 from retmask.detect import detect as do_detect
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.dose import dose as do_dose
@@ -25,6 +22,30 @@ from retmask.files import expanded
 from retmask.heads import HeadId, HeadMask
 from retmask.masks import MaskRule, control
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
+from retmask.options import (
+    Above,
+    Adapter,
+    Depths,
+    Device,
+    Draw,
+    Dtype,
+    Lengths,
+    MaskFile,
+    MaskHeads,
+    Model,
+    OutDir,
+    PresetName,
+    Revision,
+    Scale,
+    ScoreFile,
+    Share,
+    TopK,
+    TrustRemoteCode,
+    given,
+    numbers,
+    out,
+    progress,
+)
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
 from retmask.sampling import Sampling
@@ -37,22 +58,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure our speed against the plain way, in one process.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
-out = Console(highlight=False, soft_wrap=True)
-
-Model = Annotated[str, typer.Argument(help="built-in name, Hub id, folder with safetensors, or .gguf file")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; by default cuda where there is one")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; by default bfloat16 on cuda, else float32")]
-PresetName = Annotated[str, typer.Option(help=f"the grid: {', '.join(PRESETS)}")]
-Lengths = Annotated[str, typer.Option(help="context lengths in tokens, prompt and answer: 512,1024")]
-Revision = Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")]
-Adapter = Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")]
-OutDir = Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="run code from the model's repository: only if you trust it")
-]
-Depths = Annotated[str, typer.Option(help="needle depths, 0 = beginning, 1 = end: 0,0.5,1")]
 
 
 @app.command()
@@ -89,8 +94,8 @@ def detect(
         "device": device,
         "dtype": dtype,
     }
-    changes |= {"lengths": _numbers(lengths, int, "--lengths")} if lengths else {}
-    changes |= {"depths": _numbers(depths, float, "--depths")} if depths else {}
+    changes |= {"lengths": numbers(lengths, int, "--lengths")} if lengths else {}
+    changes |= {"depths": numbers(depths, float, "--depths")} if depths else {}
     if n_needles or needles:
         changes["n_needles"] = n_needles or len(load_needles(Path(needles)))
     run = new_detect(DetectConfig.preset(preset, **changes), out_dir)
@@ -104,19 +109,7 @@ def _follow(run: Run, trust_remote_code: bool) -> None:
         (step.done, step.total, f"{step.found} of {step.done} trials found the needle", step.eta)
         for step in do_detect(run, trust_remote_code)
     )
-    _progress(steps, run.record["config"]["model"])
-
-
-def _progress(steps: Iterator[tuple[int, int, str, float | None]], model: str) -> None:
-    """Show (done, total, words, seconds left) as they come: a bar on a terminal, lines elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task(f"loading {model}", total=None)
-        for done, total, words, eta in steps:
-            says = words + ("" if eta is None else f", {eta:.0f} s left")
-            bar.update(line, completed=done, total=total, description=says)
-            if not sys.stderr.isatty():
-                typer.echo(f"{done}/{total}: {says}", err=True)
+    progress(steps, run.record["config"]["model"])
 
 
 def _report(run: Run) -> None:
@@ -198,23 +191,6 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
         )
 
 
-MaskFile = Annotated[str, typer.Option("--mask", help="a saved mask: its name or file")]
-MaskHeads = Annotated[str, typer.Option("--heads", help="these heads, each with a scale if you like: L17H3,L18H6:0.5")]
-TopK = Annotated[int, typer.Option(show_default=False, help="the best so many heads of --scores")]
-Above = Annotated[
-    float, typer.Option("--threshold", show_default=False, help="the heads of --scores with at least this mean score")
-]
-Share = Annotated[float, typer.Option(show_default=False, help="the best share of all heads of --scores, such as 0.05")]
-Draw = Annotated[
-    int,
-    typer.Option("--random", show_default=False, help="so many random heads, none that scores 0.1 or more in --scores"),
-]
-ScoreFile = Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")]
-Scale = Annotated[
-    float, typer.Option(help="0 masks, below 1 weakens, up to 2 emphasises; by default the mask's own, or 0")
-]
-
-
 @app.command()
 def ask(
     model: Model = DEFAULT_MODEL,
@@ -257,7 +233,7 @@ def ask(
     if template not in ("", "chat", "plain"):
         raise ValueError(f"template {template!r} is unknown: choose chat or plain")
     chosen: Any = template or None
-    rule = MaskRule(mask, heads, top_k, threshold, share, random, control_seed, scores, _given(scale))
+    rule = MaskRule(mask, heads, top_k, threshold, share, random, control_seed, scores, given(scale))
     if not rule.given and (scores or layer_matched or not math.isnan(scale)):
         raise ValueError(
             "which heads to mask is not said: add --top-k, --threshold, --share, --heads, --mask or --random"
@@ -299,10 +275,6 @@ def ask(
     )
     *_, last = compare(loaded, asked, columns, max_new_tokens, Sampling(temperature, top_p, seed))
     typer.echo(json.dumps(last.to_json(), ensure_ascii=False) if as_json else _side_by_side(last))
-
-
-def _given(scale: float) -> float | None:
-    return None if math.isnan(scale) else scale
 
 
 def _side_by_side(comparison: Any) -> str:
@@ -350,13 +322,11 @@ def dose(
 ) -> None:
     """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
     config = DoseConfig(
-        model, scores, _numbers(ks, int, "--ks"), random_seeds, layer_matched, trials, context_tokens, prose_tokens,
+        model, scores, numbers(ks, int, "--ks"), random_seeds, layer_matched, trials, context_tokens, prose_tokens,
         needles, haystack, prose, revision, adapter, device, dtype,
     )  # fmt: skip
     run = new_dose(config, out_dir)
-    _progress(
-        ((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), model
-    )
+    progress(((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), model)
     table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
     for row in dose_rows(read_points(run.path)):
         which = "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
@@ -390,7 +360,7 @@ def ablate(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a checkpoint with heads masked in its weights, for plain transformers or any server."""
-    rule = MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, _given(scale))
+    rule = MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale))
     manifest = export(
         model, rule, expanded(out_dir), revision=revision, adapter=adapter, trust_remote_code=trust_remote_code
     )
@@ -399,60 +369,10 @@ def ablate(
     typer.echo(f"{model} with {len(scales)} heads {done} ({HeadMask(scales)}), {manifest['dtype']}, in {out_dir}")
 
 
-@bench.command("detect")
-def bench_detect(
-    model: Model = DEFAULT_MODEL,
-    preset: PresetName = "laptop",
-    lengths: Lengths = "",
-    depths: Depths = "",
-    n_needles: Annotated[int, typer.Option(help="how many needles; by default the preset's")] = 0,
-    device: Device = "",
-    dtype: Dtype = "",
-) -> None:
-    """Run a detection and a plain loop on the same prompts; print both times, the ratio and the difference."""
-    from retmask.bench import bench_detect as measure
-    from retmask.loading import load
-
-    changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
-    changes |= {"lengths": _numbers(lengths, int, "--lengths")} if lengths else {}
-    changes |= {"depths": _numbers(depths, float, "--depths")} if depths else {}
-    changes |= {"n_needles": n_needles} if n_needles else {}
-    config = DetectConfig.preset(preset, **changes)
-    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=max(config.lengths))
-    times = measure(loaded, config)
-    out.print(f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {times.trials} trials")
-    out.print(f"ours {times.ours:.1f} s, plain loop {times.plain:.1f} s, ratio {times.ratio:.3f}")
-    out.print(
-        f"same answers in {times.same_answers} of {times.trials} trials; scores differ in {times.differing_trials}, "
-        f"by at most {times.largest_difference:.2g}"
-    )
-
-
-@bench.command("pair")
-def bench_pair(
-    model: Model = DEFAULT_MODEL,
-    scores: ScoreFile = "",
-    share: Annotated[float, typer.Option(help="the share of heads that is masked")] = 0.05,
-    prompt_tokens: Annotated[int, typer.Option(help="of the prompt")] = 1000,
-    new_tokens: Annotated[int, typer.Option(help="of the answers")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="how often each is timed, in turn")] = 5,
-    device: Device = "",
-    dtype: Dtype = "",
-) -> None:
-    """Time an unmasked and a masked answer in one batch against an unmasked one alone; print the ratio."""
-    from retmask.bench import bench_pair as measure
-    from retmask.loading import load
-
-    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=prompt_tokens + new_tokens)
-    mask = MaskRule(scores=scores or Path(model).name, share=share).build(loaded.grid)
-    times = measure(loaded, mask, prompt_tokens, new_tokens, rounds)
-    out.print(
-        f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {len(mask)} heads masked, "
-        f"the first in layer {mask.first_layer} of {loaded.grid.n_layers}"
-    )
-    out.print(f"{prompt_tokens} + {new_tokens} tokens, fastest of {rounds} rounds in turn:")
-    for name, seconds in times.items():
-        out.print(f"  {name}: {seconds:.2f} s, {seconds / times['one']:.2f} of one")
+for name, command in cli_train.COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(cli_runs.app, name="runs")
+app.add_typer(cli_bench.app, name="bench")
 
 
 @app.command(hidden=True)
@@ -462,15 +382,6 @@ def worker(folder: Path) -> None:
     with suppress(OSError):  # where memory runs out, the kernel ends this and not the app
         Path("/proc/self/oom_score_adj").write_text("1000")
     jobs.work(Run.open(folder))
-
-
-def _numbers(text: str, kind: Callable[[str], Any], flag: str) -> tuple[Any, ...]:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"{flag} {text!r} is not a list of numbers: write them with commas, such as 512,1024"
-        ) from None
 
 
 def main() -> None:

@@ -1,26 +1,22 @@
-"""One prompt answered side by side: unmasked, masked, and with as many random heads masked; and what differs.
+"""One prompt answered side by side: unmasked, masked, tuned, and with as many random heads masked; and what differs.
 
-All columns decode in one batch. Then every text is given to every column's model (teacher forcing), and the heads that
-copied each of its tokens from the context are read: retrieval heads are dynamic (arXiv 2602.11162).
+All columns of a model decode in one batch. Then every text is given to every column's model (teacher forcing), and the
+heads that copied each of its tokens from the context are read: retrieval heads are dynamic (arXiv 2602.11162).
 """
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-from jaxtyping import Int
-
-from retmask.heads import Grid, HeadId, HeadMask
+from retmask.heads import HeadMask
 from retmask.needle import Haystack, Needle, NeedleTask, Template, recall, templated
-from retmask.retrieval import copies
 from retmask.runs import versions
 from retmask.sampling import Sampling, Step
+from retmask.trace import Trace
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -35,10 +31,14 @@ _GREEDY = Sampling()
 
 
 class Column(NamedTuple):
-    """A condition under which the prompt is answered: its name and its mask. The empty mask is «unmasked»."""
+    """A condition under which the prompt is answered: its name, its mask, and its model where it has one of its own.
+
+    The empty mask is «unmasked»; without a model it is the one that is asked.
+    """
 
     name: str
     mask: HeadMask
+    model: "LensModel | None" = None
 
 
 @dataclass(frozen=True)
@@ -77,65 +77,12 @@ class Forced(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Which heads copied which generated token from where: head -> {step: position in the prompt}.
-
-    A head copies at a step when the position it attends to most lies in the prompt and holds the token that is
-    generated at that step.
-    """
-
-    n_steps: int
-    grid: Grid
-    copied: Mapping[HeadId, Mapping[int, int]]
-
-    @classmethod
-    def read(
-        cls, attended: Int[np.ndarray, "step layer head"], generated: Sequence[int], prompt_ids: Sequence[int]
-    ) -> "Trace":
-        """The trace of an answer from the positions its heads attended to most."""
-        hit = copies(attended, generated, prompt_ids, (0, len(prompt_ids)))
-        copied: dict[HeadId, dict[int, int]] = {}
-        for step, layer, head in np.argwhere(hit):
-            copied.setdefault(HeadId(int(layer), int(head)), {})[int(step)] = int(attended[step, layer, head])
-        return cls(len(generated), Grid(*attended.shape[1:]), dict(sorted(copied.items())))
-
-    def heads_at(self, step: int) -> frozenset[HeadId]:
-        """H_t: the heads that copied at a step."""
-        return frozenset(head for head, steps in self.copied.items() if step in steps)
-
-    def sources(self, step: int) -> dict[int, tuple[HeadId, ...]]:
-        """The positions in the prompt that a step's token was copied from, most heads first, and those heads."""
-        found: dict[int, list[HeadId]] = {}
-        for head, steps in self.copied.items():
-            if step in steps:
-                found.setdefault(steps[step], []).append(head)
-        return {position: tuple(heads) for position, heads in sorted(found.items(), key=lambda item: -len(item[1]))}
-
-    def overlap(self, static: Iterable[HeadId]) -> float | None:
-        """Mean Jaccard index of H_t and a fixed set of heads, over the steps at which any head copied; None for none.
-
-        Jaccard(A, B) = |A ∩ B| / |A ∪ B| (arXiv 2602.11162 compares with the best 20 heads).
-        """
-        fixed = frozenset(static)
-        return _mean(jaccard(now, fixed) for now in map(self.heads_at, range(self.n_steps)) if now)
-
-    def persistence(self) -> float | None:
-        """Mean Jaccard index of H_t and H_t+1, over the pairs of steps of which either has copying heads; or None."""
-        heads = [self.heads_at(step) for step in range(self.n_steps)]
-        return _mean(jaccard(now, after) for now, after in pairwise(heads) if now or after)
-
-    def entropy(self) -> float | None:
-        """Entropy in nats of the heads' shares of all copies; 0: one head did all. None if no head copied."""
-        counts = np.array([len(steps) for steps in self.copied.values()], dtype=float)
-        if not counts.size:
-            return None
-        shares = counts / counts.sum()
-        return abs(float(-(shares * np.log(shares)).sum()))
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """What is known of a comparison so far. `forced[i][j]`: text i under column j's model; `traces[i]`: of text i."""
+    """What is known of a comparison so far. `forced[i][j]`: text i under column j's model; `traces[i]`: of text i.
+
+    `model` and `models` say which weights were asked, in all and in each column; the columns hold no model any more, so
+    that keeping a comparison keeps none in memory.
+    """
 
     prompt: Prompt
     columns: tuple[Column, ...]
@@ -149,6 +96,7 @@ class Comparison:
     forced: tuple[tuple[Forced, ...], ...] = ()
     traces: tuple[Trace, ...] = ()
     model: Mapping[str, str | None] = field(default_factory=dict)
+    models: tuple[Mapping[str, str | None], ...] = ()
 
     def text(self, column: int) -> str:
         """A column's answer so far."""
@@ -179,6 +127,7 @@ class Comparison:
         under = {column.name: forced for column, forced in zip(self.columns, self.forced[i], strict=True)}
         return {
             "name": self.columns[i].name,
+            "model": self.models[i],
             "mask": str(self.columns[i].mask),
             "text": self.text(i),
             "recall": self.recall(i),
@@ -200,80 +149,129 @@ def compare(
 ) -> Iterator[Comparison]:
     """The comparison as it grows: once before the prompt is read, at every step, and with each thing found out then.
 
-    ValueError before anything is computed where the prompt is too long for the model or the memory, a mask does not fit
-    the model, or a number is out of range. The iterator may be left at any point; nothing is held in between.
+    ValueError before anything is computed where the prompt is too long for a model or the memory, a mask does not fit
+    the model, a column's own model has another grid or another vocabulary, or a number is out of range. The iterator
+    may be left at any point; nothing is held in between.
     """
     sampling.check()
     if max_new_tokens < 1:
         raise ValueError(f"{max_new_tokens} new tokens are too few: ask for at least 1")
-    masks = [column.mask for column in columns]
-    for mask in masks:
-        mask.array(model.grid)
+    batches = _batches(model, columns)
     room = len(prompt.token_ids) + max_new_tokens
-    model.check_length(room)
-    model.check_rows(room, len(masks) + 1)
-    return _compare(model, prompt, columns, masks, max_new_tokens, sampling)
+    for batch in batches:
+        _check_alike(model, batch.model)
+        for mask in batch.masks:
+            mask.array(batch.model.grid)
+        batch.model.check_length(room)
+        # as if all caches lay in one memory, with a spare row for each model
+        batch.model.check_rows(room, len(columns) + len(batches))
+    return _compare(model, prompt, columns, batches, max_new_tokens, sampling)
+
+
+@dataclass(eq=False)
+class _Batch:
+    """The columns that one model answers, all at once: which they are, and how far it is with them."""
+
+    model: "LensModel"
+    rows: list[int]
+    masks: list[HeadMask]
+    cache: Any = None
+    steps: Iterator[list[Step | None]] = field(default_factory=lambda: iter(()))
+    seconds: float = 0.0
+
+    def read(self, token_ids: Sequence[int], room: int) -> Iterator[int]:
+        """Read a prompt under every mask; how many tokens so far."""
+        self.cache = yield from self.model.fanning_out(token_ids, room, self.masks)
+
+    def next(self) -> dict[int, Step]:
+        """The next token of every column that has not ended."""
+        began = time.perf_counter()
+        step = next(self.steps, [])
+        self.seconds += time.perf_counter() - began
+        return {row: one for row, one in zip(self.rows, step, strict=False) if one}
+
+
+def _batches(model: "LensModel", columns: Sequence[Column]) -> list[_Batch]:
+    """The columns by the model that answers them, in order."""
+    found: dict[int, _Batch] = {}
+    for row, column in enumerate(columns):
+        own = column.model or model
+        batch = found.setdefault(id(own), _Batch(own, [], []))
+        batch.rows.append(row)
+        batch.masks.append(column.mask)
+    return list(found.values())
+
+
+def _check_alike(model: "LensModel", other: "LensModel") -> None:
+    """ValueError where the other model cannot be compared with it head by head and token by token."""
+    if model is other:
+        return
+    if other.grid[:2] != model.grid[:2]:
+        raise ValueError(
+            f"{other.name} has {other.grid} heads and {model.name} {model.grid}: compare with a model of the same grid"
+        )
+    vocabularies = [one.tokenizer.get_vocab() for one in (model, other)]
+    sizes = [one.native.config.get_text_config().vocab_size for one in (model, other)]
+    if vocabularies[0] != vocabularies[1] or sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{other.name} has another vocabulary than {model.name}: compare with a model that reads the same tokens"
+        )
 
 
 def _compare(
     model: "LensModel",
     prompt: Prompt,
     columns: Sequence[Column],
-    masks: list[HeadMask],
+    batches: list[_Batch],
     max_new_tokens: int,
     sampling: Sampling,
 ) -> Iterator[Comparison]:
     ids, n = prompt.token_ids, len(columns)
     none: tuple[Any, ...] = ((),) * n
     unfinished = tuple[Ending, ...]("" for _ in columns)
-    now = Comparison(prompt, tuple(columns), sampling, "reading", none, none, unfinished, (0.0,) * n)
-    now = replace(now, model={"name": model.name, "revision": model.revision, "sha256": model.sha256})
+    bare = tuple(column._replace(model=None) for column in columns)
+    now = Comparison(prompt, bare, sampling, "reading", none, none, unfinished, (0.0,) * n)
+    now = replace(now, model=_facts(model), models=tuple(_facts(column.model or model) for column in columns))
     yield now
-    cache = None
-    reading = model.fanning_out(ids[:-1], len(ids) + max_new_tokens, masks)
-    while cache is None:
-        try:
-            now = replace(now, read_tokens=next(reading))
-        except StopIteration as end:
-            cache = end.value
-        else:
+    for number, batch in enumerate(batches):
+        for read in batch.read(ids[:-1], len(ids) + max_new_tokens):
+            now = replace(now, read_tokens=(number * (len(ids) - 1) + read) // len(batches))
             yield now
     now = replace(now, stage="answering")
-    steps, spent = model.decode(cache, [ids[-1]] * n, max_new_tokens, masks, [sampling] * n), 0.0
-    while True:
-        began = time.perf_counter()
-        step = next(steps, None)
-        spent += time.perf_counter() - began
-        if step is None:
-            break
-        now = _grown(model.tokenizer, now, step, spent)
+    for batch in batches:
+        k = len(batch.rows)
+        batch.steps = batch.model.decode(batch.cache, [ids[-1]] * k, max_new_tokens, batch.masks, [sampling] * k)
+    while said := {row: step for batch in batches for row, step in batch.next().items()}:
+        seconds = {row: batch.seconds for batch in batches for row in batch.rows}
+        now = _grown(model.tokenizer, now, said, seconds)
         yield now
     ended = tuple(map(partial(_ending, max_new_tokens), now.token_ids))
     now = replace(now, stage="judging", ended=ended)
     yield now
     forced = []
-    for i, text in enumerate(now.token_ids):
-        logits = model.continuation_logits(cache, ids, text, masks)
-        forced.append(tuple(_forced(logits, text, i, n)))
+    for own, text in enumerate(now.token_ids):
+        forced.append(_forced(batches, ids, text, own))
         yield now  # a place to leave it at
-    attended = model.attended(cache, len(ids) - 1, [ids] * n, now.token_ids, masks)
-    traces = [Trace.read(attended[i, : len(text)], text, ids) for i, text in enumerate(now.token_ids)]
-    yield replace(now, stage="done", forced=tuple(forced), traces=tuple(traces))
+    yield replace(now, stage="done", forced=tuple(forced), traces=_traces(batches, ids, now.token_ids))
+
+
+def _facts(model: "LensModel") -> dict[str, str | None]:
+    return {"name": model.name, "revision": model.revision, "sha256": model.sha256}
 
 
 def _ending(max_new_tokens: int, text: Sequence[int]) -> Ending:
     return "length" if len(text) >= max_new_tokens else "stop"
 
 
-def _grown(tokenizer: Any, now: Comparison, step: Sequence[Step | None], seconds: float) -> Comparison:
+def _grown(tokenizer: Any, now: Comparison, said: Mapping[int, Step], seconds: Mapping[int, float]) -> Comparison:
     """The comparison with one more token in every column that has not ended."""
-    ids = tuple((*text, one.token_id) if one else text for text, one in zip(now.token_ids, step, strict=True))
+    ids = tuple((*text, said[i].token_id) if i in said else text for i, text in enumerate(now.token_ids))
     tokens = tuple(
-        (*known, _piece(tokenizer, text, known)) if one else known
-        for text, known, one in zip(ids, now.tokens, step, strict=True)
+        (*known, _piece(tokenizer, text, known)) if i in said else known
+        for i, (text, known) in enumerate(zip(ids, now.tokens, strict=True))
     )
-    ended = tuple[Ending, ...]("" if one else "stop" for one in step)
-    times = tuple(seconds if one else before for before, one in zip(now.seconds, step, strict=True))
+    ended = tuple[Ending, ...]("" if i in said else "stop" for i in range(len(ids)))
+    times = tuple(seconds[i] if i in said else before for i, before in enumerate(now.seconds))
     return replace(now, token_ids=ids, tokens=tokens, ended=ended, seconds=times)
 
 
@@ -283,24 +281,45 @@ def _piece(tokenizer: Any, ids: Sequence[int], known: Sequence[str]) -> str:
     return "" if text.endswith("\ufffd") else text[len("".join(known)) :]
 
 
-def _forced(
-    logits: "Iterable[Float[Tensor, 'row step vocabulary']]", text: Sequence[int], own: int, n: int
-) -> Iterator[Forced]:
-    """A text under every column's model, from the logits of all rows; `own` is the row that wrote it."""
-    logprobs: list[list[float]] = [[] for _ in range(n)]
-    kl: list[list[float]] = [[] for _ in range(n)]
+def _forced(batches: Sequence[_Batch], prompt: Sequence[int], text: Sequence[int], own: int) -> tuple[Forced, ...]:
+    """A text under every column's model; `own` is the column that wrote it."""
+    rows = [row for batch in batches for row in batch.rows]
+    logprobs: dict[int, list[float]] = {row: [] for row in rows}
+    kl: dict[int, list[float]] = {row: [] for row in rows}
+    given = [batch.model.continuation_logits(batch.cache, prompt, text, batch.masks) for batch in batches]
     at = 0
-    for part in logits:
-        log = part.log_softmax(-1)
-        p = log[own]
-        chosen = list(text[at : at + part.shape[1]])
-        of_tokens = log[:, range(len(chosen)), chosen].tolist()
-        for row in range(n):
-            logprobs[row] += of_tokens[row]
-            kl[row] += (p.exp() * (p - log[row])).sum(-1).clamp(min=0).tolist()
-        at += part.shape[1]
-    for row in range(n):
-        yield Forced(tuple(logprobs[row]), tuple(kl[row]))
+    for parts in _in_step(given):
+        log = dict(zip(rows, (row for part in parts for row in part.log_softmax(-1)), strict=True))
+        chosen = list(text[at : at + len(log[own])])
+        for row, q in log.items():
+            p = log[own].to(q.device)
+            logprobs[row] += q[range(len(chosen)), chosen].tolist()
+            kl[row] += (p.exp() * (p - q)).sum(-1).clamp(min=0).tolist()
+        at += len(chosen)
+    return tuple(Forced(tuple(logprobs[row]), tuple(kl[row])) for row in sorted(rows))
+
+
+def _in_step(given: "Sequence[Iterator[Float[Tensor, 'row step vocabulary']]]") -> "Iterator[list[Tensor]]":
+    """The pieces of several streams cut so that they go through the steps together, whatever each one's size."""
+    pieces = [next(stream, None) for stream in given]
+    while ready := [piece for piece in pieces if piece is not None]:
+        n = min(piece.shape[1] for piece in ready)
+        yield [piece[:, :n] for piece in ready]
+        pieces = [
+            piece[:, n:] if piece.shape[1] > n else next(stream, None)
+            for piece, stream in zip(ready, given, strict=True)
+        ]
+
+
+def _traces(batches: Sequence[_Batch], prompt: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[Trace, ...]:
+    """The trace of every text under the model that wrote it."""
+    found: dict[int, Trace] = {}
+    for batch in batches:
+        own = [texts[row] for row in batch.rows]
+        attended = batch.model.attended(batch.cache, len(prompt) - 1, [prompt] * len(own), own, batch.masks)
+        for row, text, looked in zip(batch.rows, own, attended, strict=True):
+            found[row] = Trace.read(looked[: len(text)], text, prompt)
+    return tuple(found[row] for row in sorted(found))
 
 
 def first_divergence(one: Sequence[int], other: Sequence[int]) -> int | None:
@@ -323,13 +342,3 @@ def changes(before: str, after: str) -> list[Change]:
         out += [("lost", "".join(old[a:b]))] if b > a else []
         out += [("added", "".join(new[c:d]))] if d > c else []
     return out
-
-
-def jaccard(one: frozenset[HeadId], other: frozenset[HeadId]) -> float:
-    """|A ∩ B| / |A ∪ B|; 1 for two empty sets."""
-    return len(one & other) / len(one | other) if one | other else 1.0
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return sum(found) / len(found) if found else None

@@ -9,9 +9,19 @@ from typing import Any
 from retmask.ablate import ablate
 from retmask.detect import detect
 from retmask.dose import dose
+from retmask.evaluate import evaluate
+from retmask.pairing import pairs
 from retmask.runs import Run
+from retmask.train import train
 
-KINDS: dict[str, Callable[[Run], Iterator[Any]]] = {"detect": detect, "dose": dose, "ablate": ablate}
+KINDS: dict[str, Callable[[Run], Iterator[Any]]] = {
+    "detect": detect,
+    "dose": dose,
+    "ablate": ablate,
+    "pairs": pairs,
+    "train": train,
+    "evaluate": evaluate,
+}
 
 
 def work(run: Run) -> None:

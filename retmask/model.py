@@ -191,13 +191,28 @@ class LensModel:
 
     @torch.no_grad()
     def _pass(
-        self, token_ids: Any, cache: Cache, masks: Sequence[HeadMask] | None = None, keep: int = 1
+        self,
+        token_ids: Any,
+        cache: Cache,
+        masks: Sequence[HeadMask] | None = None,
+        keep: int = 1,
+        begin: Sequence[int] = (),
     ) -> Float[Tensor, "row kept vocabulary"]:
-        """The logits at the last `keep` tokens of a native pass over rows of token ids; the cache grows."""
+        """The logits at the last `keep` tokens of a native pass over rows of token ids; the cache grows.
+
+        `begin`: where in the cache each row begins, if not all at 0.
+        """
         with self.lock, self.masked(masks):
             ids = torch.as_tensor(token_ids, device=self.device)
-            out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+            given = self._aligned(begin, cache.get_seq_length(), ids.shape[1]) if any(begin) else {}
+            out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep, **given)
         return out.logits  # type: ignore[no-any-return]
+
+    def _aligned(self, begin: Sequence[int], have: int, more: int) -> dict[str, Tensor]:
+        """What tells the native view that rows begin at different positions of the cache."""
+        first = torch.tensor(begin, device=self.device)[:, None]
+        position = torch.arange(have + more, device=self.device)[None]
+        return {"attention_mask": (position >= first).long(), "position_ids": position[:, have:] - first}
 
     def _first_on_gpu(self, rows: int) -> int:
         """How many tokens of so many rows a GPU can prefill at once with half of its free memory for activations."""
@@ -212,10 +227,12 @@ class LensModel:
         max_new_tokens: int,
         masks: Sequence[HeadMask] | None = None,
         sampling: Sequence[Sampling] | None = None,
+        begin: Sequence[int] = (),
     ) -> Iterator[list[Step | None]]:
         """Decoding from a cache of all but the prompts' last tokens: at each step every row's token.
 
-        A mask and a sampling for each row, where they are given; else the mask that is in force, and greedy. None for
+        A mask and a sampling for each row, where they are given; else the mask that is in force, and greedy. `begin`
+        says where in the cache each row begins, where prompts of different lengths are answered together. None for
         a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half of the rows
         have ended the others go on in a cache of their own, and the one given stays behind. Nothing is held between
         steps, so the iterator may be left at any of them.
@@ -225,7 +242,7 @@ class LensModel:
         draws = [generator(one) for one in sampling] if sampling else [None] * len(rows)
         ids = [[last] for last in last_ids]
         for _ in range(max_new_tokens):
-            logits = self._pass(ids, cache, masks)[:, -1].float()
+            logits = self._pass(ids, cache, masks, begin=begin)[:, -1].float()
             steps = choose(logits, [None if row < 0 else draws[row] for row in rows])
             ids = [[step.token_id] for step in steps]
             alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in self.stop_ids]
@@ -236,6 +253,7 @@ class LensModel:
             if 2 * len(alive) <= len(rows):
                 cache, ids, rows = take(cache, alive, room), [ids[i] for i in alive], [rows[i] for i in alive]
                 masks = masks and [masks[i] for i in alive]
+                begin = begin and [begin[i] for i in alive]
             else:
                 rows = [row if i in alive else -1 for i, row in enumerate(rows)]
 

@@ -1,35 +1,49 @@
 """One folder per long job: its record, its progress, its log and its outputs. Files are the only channel.
 
 A worker holds `flock` on `RUN/lock` for as long as it lives: the kernel lets go on any death, so «alive» never
-depends on a pid that may have been given to somebody else.
+depends on a pid that may have been given to somebody else. Before it works it waits until no other run has its device
+(`retmask.turns`); until then it is queued.
+
+A process that works for a run and may outlive its worker, such as a trainer, keeps `RUN/lock` open for appending: so it
+is found when the run is cancelled, deleted, or taken up again, and ended.
+
+The seam for engines: `spawn` starts a worker, `alive` looks for one, `cancel` and `remove` end it. These, by the four
+functions of `retmask.workers`, are all that knows where a worker runs. Everything else, `status`, `progress` and the
+log too, reads what the worker writes into the folder, so an engine for a cluster that shares the folder starts, looks
+for and ends its jobs in their place.
 """
 
-import fcntl
 import json
 import os
 import platform
 import re
 import shlex
+import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-import psutil
 from filelock import FileLock
 
-from retmask.files import append_line, home, inside, read_lines, write_json
+from retmask import workers
+from retmask.files import append_line, expanded, home, inside, read_lines, write_json
+from retmask.turns import device_key, locked, turn
 
 Status = Literal["queued", "started", "success", "cancelled", "error"]
-_PACKAGES = ("retmask", "torch", "transformers", "transformer-lens", "numpy")
+STATUSES: tuple[Status, ...] = ("queued", "started", "success", "cancelled", "error")
+MADE_OF = ("scores", "pairs", "adapter")  # settings that may name a run's folder, or a file in it
+NO_WORD = "its worker ended without a word: it may have been killed or run out of memory"
+_STARTING = 60.0  # seconds in which a worker that was asked for need not have got a pid
+_PACKAGES = (
+    "retmask", "torch", "transformers", "transformer-lens", "numpy", "trl", "peft", "accelerate", "datasets",
+)  # fmt: skip
 
 
 class Cancelled(BaseException):
@@ -64,24 +78,44 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, kind: str, config: Mapping[str, Any], path: Path | None = None, name: str = "") -> "Run":
-        """A new queued run; without `path` under `RETMASK_HOME/runs`, named after kind, `name` and time."""
+    def create(
+        cls,
+        kind: str,
+        config: Mapping[str, Any],
+        path: Path | None = None,
+        name: str = "",
+        parents: Sequence[str | Path] = (),
+    ) -> "Run":
+        """A new queued run; without `path` under `RETMASK_HOME/runs`, named after kind, `name` and time.
+
+        `parents` are the runs that it is made from: ids, folders, or files in their folders.
+        """
         if path is None:
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
             slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:30]
             path = _new_folder("-".join(part for part in (kind, slug, stamp) if part))
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path.resolve())
-        run.update(kind=kind, status="queued", config=dict(config), created=now(), versions=versions())
+        known = list(dict.fromkeys(name for parent in parents for name in parent_ids(parent) or [str(parent)]))
+        run.update(
+            kind=kind, status="queued", config=dict(config), parents=known, created=now(), versions=versions()
+        )  # fmt: skip
         return run
 
     @classmethod
     def claim(
-        cls, kind: str, config: Mapping[str, Any], command: list[str], path: Path | None = None, name: str = ""
+        cls,
+        kind: str,
+        config: Mapping[str, Any],
+        command: list[str],
+        path: Path | None = None,
+        name: str = "",
+        parents: Sequence[str | Path] = (),
     ) -> "Run":
         """A new queued run, or in `path` the one with the same settings that began there, to be taken up again.
 
-        ValueError where `path` holds something else. `command` is the command line that does the same.
+        ValueError where `path` holds something else. `command` is the command line that does the same; `parents` as
+        for `create`.
         """
         if path is not None and path.exists():
             if not path.is_dir() or (any(path.iterdir()) and not (path / "run.json").is_file()):
@@ -91,7 +125,7 @@ class Run:
                 if run.record.get("kind") != kind or run.record.get("config") != json.loads(json.dumps(config)):
                     raise ValueError(f"{path} holds a run with other settings: choose another --out")
                 return run
-        run = cls.create(kind, config, path, name)
+        run = cls.create(kind, config, path, name, parents)
         run.update(command=command)
         return run
 
@@ -114,9 +148,25 @@ class Run:
         return run
 
     @classmethod
+    def find(cls, name: str) -> "Run":
+        """The run of that id, the only one whose id begins so, or the one in that folder. ValueError for none."""
+        folder = expanded(name)
+        if "/" in name and folder.is_dir():
+            return cls.open(folder)
+        run_path(name)
+        runs = [run for run in cls.all() if run.id.startswith(name)]
+        runs = [run for run in runs if run.id == name] or runs
+        if len(runs) > 1:
+            raise ValueError(f"{len(runs)} runs begin with {name}, such as {runs[0].id}: write more of the name")
+        if runs or folder.is_dir():
+            return runs[0] if runs else cls.open(folder)
+        raise ValueError(f"there is no run {name}: `retmask runs list` shows those that there are")
+
+    @classmethod
     def all(cls, kind: str | None = None) -> list["Run"]:
         """The runs under `RETMASK_HOME/runs`, newest first, of one kind or of all."""
-        runs = [cls(file.parent) for file in (home() / "runs").glob("*/run.json")]
+        files = (home() / "runs").glob("*/run.json")
+        runs = [cls(file.parent) for file in files if not file.parent.name.startswith(".")]
         runs = [run for run in runs if run.record and kind in (None, run.record.get("kind"))]
         return sorted(runs, key=lambda run: str(run.record.get("created", "")), reverse=True)
 
@@ -124,6 +174,27 @@ class Run:
     def id(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def reference(self) -> str:
+        """What other runs call it: its id, or the path of a folder that lies elsewhere."""
+        path = self.path.resolve()
+        return path.name if path.parent == home() / "runs" else str(path)
+
+    @property
+    def parents(self) -> list[str]:
+        """The runs that it is made from, ids or paths: those recorded, else those that its settings name."""
+        record = self.record
+        recorded, config = record.get("parents"), record.get("config")
+        if isinstance(recorded, list) and recorded:
+            return [str(name) for name in recorded]
+        settings = config if isinstance(config, dict) else {}
+        return parent_ids(*(settings[name] for name in MADE_OF if isinstance(settings.get(name), str)))
+
+    @property
+    def children(self) -> list["Run"]:
+        """The runs under `RETMASK_HOME/runs` that were made from it, newest first."""
+        return [run for run in Run.all() if self.reference in run.parents]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -142,25 +213,35 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether a worker holds the lock now."""
-        try:
-            with (self.path / "lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        return workers.held(self.path)
 
     @property
     def status(self) -> Status:
-        """The recorded status; «error» where the record says started and no worker is alive."""
-        recorded: Status = self.record.get("status", "error")
-        if recorded not in ("started", "queued") or self.alive:
+        """The recorded status; «error» where the record says queued or started and no worker is alive or on its way."""
+        recorded = self._recorded
+        if recorded not in ("started", "queued") or self.alive or (recorded == "queued" and self._coming):
             return recorded
-        record = self.record  # once more: the worker may have ended between the two looks
-        recorded = record.get("status", "error")
-        age = time.time() - float(record.get("spawned", 0))
-        return "error" if recorded == "started" or (recorded == "queued" and age > 60) else recorded
+        recorded = self._recorded  # once more: the worker may have ended between the two looks
+        return "error" if recorded in ("started", "queued") else recorded
+
+    @property
+    def _recorded(self) -> Status:
+        status: Status = self.record.get("status", "error")
+        return status
+
+    @property
+    def _coming(self) -> bool:
+        """Whether a worker has been asked for that need not have come to take the lock yet."""
+        record = self.record
+        if record.get("pid") is None:  # `spawn` is just starting it
+            return time.time() - float(record.get("spawned", 0)) < _STARTING
+        return workers.starting(record["pid"], self.path)
+
+    @property
+    def last_words(self) -> str:
+        """Why a run failed: the error it recorded, else the last lines of its log, else that it said nothing."""
+        recorded = self.record.get("error")
+        return str(recorded) if recorded else self.log_tail(5, of_last=True).strip() or NO_WORD
 
     @property
     def progress(self) -> list[dict[str, Any]]:
@@ -171,40 +252,47 @@ class Run:
         """Append a line to progress.jsonl, stamped with the time (seconds since 1970)."""
         append_line(self.path / "progress.jsonl", {"time": round(time.time(), 2), **fields})
 
-    def log_tail(self, lines: int = 20) -> str:
-        """The last lines of log.txt."""
+    def log_tail(self, lines: int = 20, of_last: bool = False) -> str:
+        """The last lines of log.txt; with `of_last` only of what the last worker that was started has written."""
         try:
-            return "\n".join((self.path / "log.txt").read_text(errors="replace").splitlines()[-lines:])
+            log = (self.path / "log.txt").read_bytes()
         except OSError:
             return ""
+        begin = int(self.record.get("log_start", 0)) if of_last else 0
+        return "\n".join(log[begin:].decode(errors="replace").splitlines()[-lines:])
+
+    @property
+    def log_size(self) -> int:
+        """The length of log.txt so far, in bytes."""
+        log = self.path / "log.txt"
+        return log.stat().st_size if log.exists() else 0
 
     def spawn(self) -> None:
-        """Start the worker in a session of its own: it outlives the page, the server and the terminal."""
-        if self.alive:
+        """Start the worker in a session of its own: it outlives the page, the server and the terminal.
+
+        ValueError if one is there already.
+        """
+        if self.alive or (self._recorded == "queued" and self._coming):
             raise ValueError(f"{self.id} is running already")
-        self.update(status="queued", spawned=time.time(), error=None)
-        with (self.path / "log.txt").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "retmask.cli", "worker", str(self.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.update(status="queued", spawned=time.time(), error=None, pid=None, log_start=self.log_size)
+        self.update(pid=workers.start(self.path))
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Hold the lock, record the status and how it ended. SIGTERM and Ctrl-C become `Cancelled`.
+    def working(self) -> Iterator[tuple[int, ...]]:
+        """Hold the lock, wait for the device, record how it goes and ends. SIGTERM and Ctrl-C become `Cancelled`.
 
-        ValueError if another worker has the run.
+        Gives file descriptors for a child process to inherit (`pass_fds`): as long as it has them it counts as this
+        run's worker, is ended with it, and keeps its turn. ValueError if another worker has the run; what a dead one
+        has left behind is ended.
         """
-        with (self.path / "lock").open("ab") as lock:
-            self._take(lock)
+        with self._taken() as held:
             before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
             ending: dict[str, Any] = {"status": "success"}
             try:
-                self.update(status="started", started=now(), pid=os.getpid(), ended=None, error=None)
-                yield
+                self._queue()
+                with turn(self._device, self.reference, self._wait) as device:
+                    self.update(status="started", started=now())
+                    yield *held, device
             except (Cancelled, KeyboardInterrupt, GeneratorExit):
                 ending = {"status": "cancelled"}
                 raise
@@ -218,48 +306,110 @@ class Run:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
-    def _take(self, lock: IO[bytes]) -> None:
-        """Hold the lock file, or ValueError after a second: `alive` holds it for a moment when it looks."""
-        for _ in range(20):
-            try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+    def _queue(self) -> None:
+        """Record that this process has the run. What the log holds already is another's, unless `spawn` began it."""
+        log = {} if self.record.get("pid") == os.getpid() else {"log_start": self.log_size}
+        self.update(status="queued", pid=os.getpid(), started=None, ended=None, error=None, **log)
+
+    @property
+    def _device(self) -> str:
+        """The device that the run works on. An export loads on the CPU wherever it is started."""
+        record = self.record
+        return device_key(
+            "cpu" if record.get("kind") == "ablate" else str(record.get("config", {}).get("device") or "")
+        )
+
+    def _wait(self, holder: str) -> None:
+        self.report(stage="waiting", behind=holder)
+
+    @contextmanager
+    def _taken(self) -> Iterator[tuple[int, int]]:
+        """Hold the lock file, and keep it open for appending; no other process works for the run then.
+
+        ValueError after a second: `alive` holds it for a moment when it looks.
+        """
+        path = self.path / workers.LOCK
+        path.touch()
+        with path.open("rb+") as lock:
+            until = time.monotonic() + 1
+            while not locked(lock.fileno()):
+                if time.monotonic() > until:
+                    raise ValueError(f"{self.path} is being worked on by another process: wait for it, or cancel it")
                 time.sleep(0.05)
-        raise ValueError(f"{self.path} is being worked on by another process: wait for it, or cancel it")
+            workers.end(self.path, patience=5.0)
+            with path.open("ab") as member:
+                yield lock.fileno(), member.fileno()
 
     def cancel(self, patience: float = 8.0) -> None:
-        """Ask the worker's process group to stop; after `patience` seconds make it. Nothing if none is alive."""
+        """Ask the run's processes to stop; after `patience` seconds make them. Nothing if there are none.
+
+        Also those that a dead worker has left behind, as long as they have the lock file open.
+        """
         until = time.monotonic() + patience
-        while self.status == "queued" and not self.alive and time.monotonic() < until:
-            time.sleep(0.05)  # its worker is on the way
-        pid = self.record.get("pid")
-        if not self.alive or not isinstance(pid, int) or not self._is_worker(pid):
-            return
-        group = os.getpgid(pid)
-        own = group == pid  # started by `spawn`: the group is the worker's; else it is somebody's terminal
-        self._signal(pid, own, signal.SIGTERM)
-        while self.alive and time.monotonic() < until:
-            time.sleep(0.05)
-        if self.alive:
-            self._signal(pid, own, signal.SIGKILL)
+        while self._going and not self.alive and not self._on_its_way and time.monotonic() < until:
+            time.sleep(0.05)  # its worker has been asked for, and is not there yet
+        going = self._going
+        while True:
+            workers.end(self.path, max(1.0, until - time.monotonic()), self.record.get("pid"))
+            if not self.alive or time.monotonic() > until:  # it may have come just now
+                break
+        if going and self._recorded in ("queued", "started"):
             self.update(status="cancelled", ended=now())
 
-    def _is_worker(self, pid: int) -> bool:
-        """Whether that process has this run's lock open: a pid alone may mean somebody else by now."""
-        try:
-            return any(Path(file.path) == self.path.resolve() / "lock" for file in psutil.Process(pid).open_files())
-        except psutil.Error:
-            return False
+    @property
+    def _going(self) -> bool:
+        return self.status in ("queued", "started")
 
-    @staticmethod
-    def _signal(pid: int, group: bool, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, number) if group else os.kill(pid, number)
+    @property
+    def _on_its_way(self) -> bool:
+        return workers.starting(self.record.get("pid"), self.path)
+
+    def remove(self) -> None:
+        """Delete the folder with all that is in it. A run that is half deleted is listed nowhere.
+
+        ValueError for a run that goes on, and for a folder that does not lie under `RETMASK_HOME/runs`.
+        """
+        path, runs = self.path.absolute(), home() / "runs"
+        if path.resolve().parent != runs or path.is_symlink() or not (path / "run.json").is_file():
+            raise ValueError(f"{self.path} is no run under {runs}: only these are deleted here")
+        if self._going:
+            raise ValueError(f"{self.id} is not over, it is {self.status}: cancel it first")
+        with self._taken():
+            gone = runs / f".{self.id}.{time.time_ns()}.gone"
+            os.replace(path, gone)
+        for left in runs.glob(".*.gone"):  # also by a removal that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if gone.exists():
+            raise OSError(f"{gone} could not be deleted whole: delete what is left by hand")
 
     @property
     def command(self) -> str:
         """The command line that does the same as this run."""
         return shlex.join(self.record.get("command", []))
+
+
+def parent_ids(*names: str | Path) -> list[str]:
+    """The runs among these: ids, folders or files in folders of runs, each as its id or path, each once, in order."""
+    return list(dict.fromkeys(run.reference for name in names for run in _run_of(name)))
+
+
+def _run_of(name: str | Path) -> Iterable[Run]:
+    """The run that a name or path means or lies in; none if it is none."""
+    if not str(name).strip():
+        return
+    try:
+        path = run_path(str(name))
+    except ValueError:
+        path = Path()
+    if (path / "run.json").is_file() and path != Path():
+        yield Run(path)
+        return
+    try:
+        path = expanded(name).resolve()
+    except ValueError:
+        return
+    if os.path.exists(path):  # Path.exists raises for a name that is too long to be one
+        yield from (Run(folder) for folder in (path, *path.parents[:2]) if (folder / "run.json").is_file())
 
 
 def _new_folder(base: str) -> Path:

@@ -9,43 +9,57 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
     "files heads scores masks needle runs weights cache memory hooks linear sampling model bridge loading retrieval "
-    "compare tables style charts effects pairs dpo suite"
+    "trace compare tables style charts effects curves prompts servers pairs dpo"
 )
-JOBS = " detect dose ablate jobs"
-TORCH = "weights cache memory hooks linear sampling model bridge loading pairs dpo suite dose ablate bench analyses"
+JOBS = " detect dose ablate pairing train evaluate jobs"
+SKINS = " bench overview options"
+TORCH = "weights cache memory hooks linear sampling model bridge loading dpo train dose ablate bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "",
     "scores": "files heads",
     "masks": "files heads scores",
     "needle": "files",
-    "runs": "files",
+    "turns": "files",
+    "workers": "",
+    "runs": "files turns workers",
+    "overview": "files runs",
     "tables": "heads scores",
     "style": "",
     "charts": "heads scores style tables",
     "effects": "heads style tables",
+    "curves": "style",
     "weights": "files",
     "cache": "",
     "memory": "files cache weights",
     "hooks": "",
     "linear": "",
     "sampling": "",
+    "servers": "files sampling",
     "model": "heads cache memory hooks sampling",
     "bridge": "heads cache hooks linear model weights",
     "loading": "files memory model bridge weights",
-    "compare": "heads scores needle retrieval runs sampling",
+    "trace": "heads retrieval",
+    "compare": "heads scores needle retrieval runs sampling trace",
     "retrieval": "files heads scores needle",
-    "pairs": "files heads",
-    "dpo": "files pairs",
-    "suite": "files needle",
+    "prompts": "files needle",
+    "pairs": "files runs",
+    "dpo": "files runs pairs memory loading",
     "detect": BELOW_JOBS,
     "dose": BELOW_JOBS,
     "ablate": BELOW_JOBS,
+    "pairing": BELOW_JOBS,
+    "train": BELOW_JOBS,
+    "evaluate": BELOW_JOBS,
     "jobs": BELOW_JOBS + JOBS,
     "bench": BELOW_JOBS + JOBS,
-    "cli": BELOW_JOBS + JOBS + " bench",
-    "app": BELOW_JOBS + JOBS + " bench",
-    "analyses": BELOW_JOBS + JOBS + " bench cli",
+    "options": BELOW_JOBS + JOBS,
+    "cli_bench": BELOW_JOBS + JOBS + SKINS,
+    "cli_runs": BELOW_JOBS + JOBS + SKINS,
+    "cli_train": BELOW_JOBS + JOBS + SKINS,
+    "cli": BELOW_JOBS + JOBS + SKINS + " cli_bench cli_runs cli_train",
+    "app": BELOW_JOBS + JOBS + SKINS,
+    "analyses": BELOW_JOBS + JOBS + SKINS + " cli",
 }
 ONLY = {  # who alone may import these
     "streamlit": "app",

@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from retmask.files import append_line, read_lines, write_json
-from retmask.runs import Cancelled, Run, run_path
+from retmask.files import append_line, home, read_lines, write_json
+from retmask.runs import NO_WORD, Cancelled, Run, parent_ids, run_path, versions
+from retmask.turns import turn
 
 WORKER = """
 import sys, time
@@ -26,9 +27,22 @@ with Run(Path(sys.argv[1])).working():
 """
 
 
-def start_worker(run: Run) -> subprocess.Popen[bytes]:
+ORPHANED = """
+import subprocess, sys, time
+from pathlib import Path
+from retmask.runs import Run
+with Run(Path(sys.argv[1])).working() as held:
+    ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", ignores], pass_fds=held)
+    Path(sys.argv[1], "child").write_text(str(child.pid))
+    print("on", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_worker(run: Run, code: str = WORKER) -> subprocess.Popen[bytes]:
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(run.path)], stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, start_new_session=True
     )
     assert worker.stdout is not None
     assert worker.stdout.readline() == b"on\n"
@@ -101,7 +115,7 @@ def test_cancel_through_a_link(fresh_home: Path, tmp_path: Path) -> None:
 def test_cancel_waits_for_a_worker_on_its_way(fresh_home: Path) -> None:
     run = Run.create("detect", {})
     run.update(spawned=time.time())
-    late = threading.Timer(0.5, lambda: workers.append(start_worker(run)))
+    late = threading.Timer(0.5, lambda: workers.append(subprocess.Popen([sys.executable, "-c", WORKER, str(run.path)])))
     workers: list[subprocess.Popen[bytes]] = []
     late.start()
     run.cancel()
@@ -135,6 +149,218 @@ def test_cancel_never_signals_a_stranger(fresh_home: Path) -> None:
     run.update(status="started", pid=os.getpid())
     run.cancel()
     assert run.status == "error"
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or only waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def nothing_to_do(fresh_home: Path) -> Run:
+    """A run whose worker, if it is started, fails at once: there is no such haystack."""
+    return Run.create("detect", {"model": "m", "haystack": "/nowhere", "device": "cpu"})
+
+
+def test_a_run_waits_until_the_device_is_free(fresh_home: Path) -> None:
+    first, second = Run.create("detect", {}, name="a"), Run.create("detect", {}, name="b")
+    holder = start_worker(first)
+    waiter = subprocess.Popen([sys.executable, "-c", WORKER, str(second.path)], stdout=subprocess.PIPE)
+    until(lambda: second.progress)
+    assert second.progress[0].items() >= {"stage": "waiting", "behind": first.id}.items()
+    assert (second.alive, second.status, first.status) == (True, "queued", "started")
+    first.cancel()
+    assert waiter.stdout is not None
+    assert waiter.stdout.readline() == b"on\n"
+    assert second.status == "started"
+    second.cancel()
+    assert (holder.wait(5) != 0, waiter.wait(5) != 0) == (True, True)
+    assert second.status == "cancelled"
+
+
+def test_a_waiting_run_can_be_cancelled(fresh_home: Path) -> None:
+    run = Run.create("detect", {"device": "cpu"})
+    with turn("cpu", "somebody"):
+        waiter = subprocess.Popen([sys.executable, "-c", WORKER, str(run.path)], start_new_session=True)
+        until(lambda: run.progress)
+        run.cancel()
+        assert waiter.wait(5) != 0
+    assert run.status == "cancelled"
+    assert len([path for path in (home() / "locks").iterdir() if path.suffix != ".lock"]) == 0
+
+
+def test_an_export_waits_for_the_cpu_only(fresh_home: Path) -> None:
+    with turn("cuda-0", "somebody"), Run.create("ablate", {"device": "cuda:0"}).working():
+        pass
+
+
+def test_a_spawned_run_that_fails_says_why(nothing_to_do: Run) -> None:
+    nothing_to_do.spawn()
+    assert nothing_to_do.status == "queued"
+    with pytest.raises(ValueError, match="running already"):
+        nothing_to_do.spawn()
+    until(lambda: nothing_to_do.status == "error")
+    assert "there is no haystack folder /nowhere" in nothing_to_do.last_words
+
+
+def test_a_worker_that_dies_before_it_works_is_an_error(nothing_to_do: Run) -> None:
+    nothing_to_do.spawn()
+    os.killpg(nothing_to_do.record["pid"], signal.SIGKILL)
+    until(lambda: nothing_to_do.status == "error")
+    assert nothing_to_do.last_words == NO_WORD
+
+
+def test_cancelling_a_worker_that_has_not_come_yet(nothing_to_do: Run) -> None:
+    nothing_to_do.spawn()
+    nothing_to_do.cancel()
+    assert nothing_to_do.status in ("cancelled", "error")  # it may have failed before
+    assert ended(nothing_to_do.record["pid"])
+
+
+def test_last_words_are_those_of_the_last_worker(fresh_home: Path) -> None:
+    run = Run.create("detect", {})
+    (run.path / "log.txt").write_text("\n".join(f"line {n}" for n in range(9)))
+    assert run.last_words.splitlines() == [f"line {n}" for n in range(4, 9)]
+    worker = start_worker(run)  # it writes no log
+    worker.kill()
+    worker.wait()
+    assert run.last_words == NO_WORD
+    run.update(error="ValueError: no")
+    assert run.last_words == "ValueError: no"
+
+
+def test_what_a_dead_worker_left_behind_is_ended(fresh_home: Path) -> None:
+    """A child that inherits the lock keeps the run alive and is found without its worker; so is one that opens it."""
+    run = Run.create("detect", {})
+    worker = start_worker(run, ORPHANED)
+    worker.kill()
+    worker.wait()
+    child = int((run.path / "child").read_text())
+    assert (run.alive, run.status) == (True, "started")
+    run.cancel(patience=0.3)
+    assert ended(child)
+    assert run.status == "cancelled"
+    opens = f"import time; file = open({str(run.path / 'lock')!r}, 'ab'); print('on', flush=True); time.sleep(60)"
+    stray = subprocess.Popen([sys.executable, "-c", opens], stdout=subprocess.PIPE)
+    assert stray.stdout is not None
+    stray.stdout.readline()
+    assert not run.alive
+    run.remove()
+    assert stray.wait(5) == -signal.SIGTERM
+
+
+def test_cancel_ends_the_whole_group(fresh_home: Path) -> None:
+    """Also a grandchild that has nothing of the run open and ignores SIGTERM."""
+    run = Run.create("detect", {})
+    worker = start_worker(run, ORPHANED.replace(", pass_fds=held", ""))
+    run.cancel(patience=0.5)
+    assert worker.wait(5) != 0
+    assert ended(int((run.path / "child").read_text()))
+    assert run.status == "cancelled"
+
+
+def test_whoever_only_looks_is_never_ended(fresh_home: Path) -> None:
+    run = Run.create("detect", {})
+    worker = start_worker(run)
+    looks = f"import time; file = open({str(run.path / 'lock')!r}, 'rb'); print('on', flush=True); time.sleep(60)"
+    looker = subprocess.Popen([sys.executable, "-c", looks], stdout=subprocess.PIPE)
+    assert looker.stdout is not None
+    looker.stdout.readline()
+    run.cancel()
+    worker.wait(5)
+    assert looker.poll() is None
+    looker.kill()
+    looker.wait()
+
+
+def test_lineage(fresh_home: Path, tmp_path: Path) -> None:
+    scores = Run.create("detect", {"model": "m", "scores": "smollm2-135m", "adapter": None})
+    (scores.path / "scores.json").write_text("{}")
+    pairs = Run.create("pairs", {}, parents=[scores.path / "scores.json", scores.path, scores.id])
+    train = Run.claim("train", {}, ["retmask"], tmp_path / "elsewhere", parents=[pairs.id, "Hub/data set"])
+    old = Run.create("dose", {"scores": str(scores.path)})
+    far = Run.create("evaluate", {"adapter": str(train.path / "adapter" / "last")}, name="far")
+    assert scores.parents == []
+    assert pairs.record["parents"] == [scores.id]
+    assert train.parents == [pairs.id, "Hub/data set"]
+    assert old.parents == [scores.id]
+    assert {run.id for run in scores.children} == {pairs.id, old.id}
+    assert far.parents == []  # there is no such folder yet
+    (train.path / "adapter" / "last").mkdir(parents=True)
+    assert far.parents == [str(train.path)]
+    assert [run.id for run in train.children] == [far.id]
+
+
+def test_parent_ids_leave_out_what_is_no_run(fresh_home: Path, tmp_path: Path) -> None:
+    run = Run.create("detect", {})
+    assert parent_ids("", "../x", "nothing", "~nobody/x", "smollm2-135m", tmp_path, "a b/c", run.id) == [run.id]
+
+
+def test_find(fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create("detect", {}, name="one")
+    Run.create("detect", {}, name="one-more")
+    outside = Run.create("detect", {}, tmp_path / "outside")
+    monkeypatch.chdir(tmp_path)
+    assert Run.find(run.id) == run
+    assert Run.find("detect-one-m").id.startswith("detect-one-more")
+    assert Run.find(str(outside.path)) == Run.find("outside") == Run.find("./outside") == outside
+    for name, says in {
+        "detect-one": "2 runs begin with detect-one, such as",
+        "nothing": "there is no run nothing: `retmask runs list`",
+        "../x": "'../x' is not a run name",
+        "a/b": "'a/b' is not a run name",
+        "": "an empty text is not a run name",
+        str(tmp_path): "holds no run",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            Run.find(name)
+
+
+def test_remove(fresh_home: Path, tmp_path: Path) -> None:
+    run, other = Run.create("detect", {}), Run.create("detect", {}, tmp_path / "out")
+    worker = start_worker(run)
+    with pytest.raises(ValueError, match="it is started: cancel it first"):
+        run.remove()
+    run.cancel()
+    worker.wait(5)
+    left = home() / "runs" / ".detect-old.1.gone"  # what a removal that was killed leaves
+    left.mkdir()
+    (left / "run.json").write_text('{"kind": "detect"}')
+    assert [one.id for one in Run.all()] == [run.id]
+    run.remove()
+    assert Run.all() == []
+    assert list((home() / "runs").iterdir()) == []
+    (home() / "runs" / "link").symlink_to(other.path)
+    for strange in (other, Run(home() / "runs" / "link"), Run(home() / "runs"), run):
+        with pytest.raises(ValueError, match="only these are deleted here"):
+            strange.remove()
+    assert other.record
+
+
+def test_no_secret_of_the_environment_is_written(nothing_to_do: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"HF_TOKEN": "hf_verysecret1", "OPENAI_API_KEY": "sk-verysecret2"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    nothing_to_do.spawn()
+    until(lambda: nothing_to_do.status == "error")
+    written = "".join(file.read_text() for file in nothing_to_do.path.iterdir() if file.is_file())
+    assert "no haystack folder" in written
+    assert not any(value in written for value in secrets.values())
+
+
+def test_versions_name_what_trains() -> None:
+    assert {"trl", "peft", "accelerate", "datasets"} <= set(versions())
+    assert "unknown" not in versions().values()
 
 
 def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:

@@ -1,0 +1,250 @@
+"""What a fine-tune changed: needle recall of unmasked | masked | tuned on the same held-out prompts, in pairs."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from retmask.files import append_line, expanded, read_lines, sha256_text, shipped, write_atomic, write_json
+from retmask.heads import HeadMask
+from retmask.masks import MaskRule
+from retmask.needle import NeedleTask, load_haystack, load_needles, needle_grid
+from retmask.retrieval import run_trials
+from retmask.runs import Run, parent_ids
+from retmask.tables import mean_interval, to_csv
+
+if TYPE_CHECKING:
+    from retmask.model import LensModel
+
+DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
+UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
+DRAWS = 10_000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which conditions answer which held-out prompts.
+
+    `tuned` are folders of adapters (or of whole checkpoints), each perhaps with a name before: `control=folder`; the
+    first is «tuned» without one. `rule` says which heads the masked condition masks, if there is to be one. `trials`
+    prompts of `context_tokens` tokens are spread over needles and depths. ValueError for what cannot be.
+    """
+
+    model: str
+    tuned: tuple[str, ...] = ()
+    rule: MaskRule = field(default_factory=MaskRule)
+    trials: int = 120
+    context_tokens: int = 512
+    needles: str = ""
+    haystack: str = "pydoc-end"
+    revision: str = ""
+    device: str = ""
+    dtype: str = ""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"{self.trials} trials are too few: choose at least 1")
+        self.conditions()
+
+    @classmethod
+    def from_record(cls, config: Mapping[str, Any]) -> "EvaluateConfig":
+        """The settings in a run.json."""
+        known = {one.name: config[one.name] for one in fields(cls) if one.name in config}
+        return cls(**{**known, "tuned": tuple(known.get("tuned", ())), "rule": MaskRule(**config.get("rule", {}))})
+
+    def conditions(self) -> dict[str, str]:
+        """The names of the conditions, in order, and the folder of the tuned ones. ValueError for a name twice."""
+        found = {UNMASKED: ""} | ({MASKED: ""} if self.rule.given else {})
+        for number, text in enumerate(self.tuned, start=1):
+            name, equals, folder = text.rpartition("=")
+            name = name if equals else TUNED if number == 1 else f"{TUNED} {number}"
+            if name in found:
+                raise ValueError(f"there are two conditions named {name}: give each a name, as in name=folder")
+            found[name] = folder
+        return found
+
+    def tasks(self) -> list[NeedleTask]:
+        """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
+        needles = load_needles(expanded(self.needles) if self.needles else shipped("needles_held_out.json"))
+        grid = needle_grid(needles, [self.context_tokens], DEPTHS)
+        if len(grid) < self.trials:
+            raise ValueError(
+                f"{len(needles)} needles at {len(DEPTHS)} depths give {len(grid)} trials and {self.trials} were asked "
+                "for: choose fewer, or more needles with --needles"
+            )
+        return grid[: self.trials]
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that does the same: only what differs from the defaults."""
+        out = ["retmask", "evaluate", self.model]
+        out += [part for folder in self.tuned for part in ("--tuned", folder)]
+        for holder, skip in ((self.rule, ()), (self, ("model", "tuned", "rule"))):
+            for one in fields(holder):
+                value = getattr(holder, one.name)
+                if one.name not in skip and value != one.default:
+                    flag = "mask-seed" if holder is self.rule and one.name == "seed" else one.name.replace("_", "-")
+                    out += [f"--{flag}", str(value)]
+        return out
+
+
+class EvaluateProgress(NamedTuple):
+    """How far an evaluation is: trials done of all, seconds left, and which condition is being measured."""
+
+    done: int
+    total: int
+    eta: float
+    condition: str
+
+
+class Difference(NamedTuple):
+    """Mean recall of one condition minus that of another on the same prompts, with 95 % paired bootstrap intervals.
+
+    `low` and `high` draw prompts; `needle_low` and `needle_high` draw needles with all their prompts, which is the
+    stricter, since prompts of one needle are alike. `better` and `worse` count prompts.
+    """
+
+    condition: str
+    against: str
+    mean: float
+    low: float
+    high: float
+    needle_low: float
+    needle_high: float
+    better: int
+    worse: int
+
+
+def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
+    """A run that measures; in `out` an unfinished one with the same settings is taken up again.
+
+    ValueError where `out` holds something else, or an adapter, needles or a haystack are not there.
+    """
+    config.tasks()
+    load_haystack(config.haystack)
+    for folder in filter(None, config.conditions().values()):
+        if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
+            raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
+    record = asdict(config) | {"tuned": list(config.tuned)}
+    parents = parent_ids(*(folder for folder in config.conditions().values() if folder), config.rule.scores)
+    return Run.claim("evaluate", record, config.command, out, Path(config.model).name, parents=parents)
+
+
+def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProgress]:
+    """Measure what a run says, or the rest of it; yields after every batch of prompts.
+
+    Each answer is a line of answers.jsonl before the next batch; at the end results.json and results.csv.
+    """
+    if run.status == "success":
+        return
+    config = EvaluateConfig.from_record(run.record["config"])
+    tasks, haystack, conditions = config.tasks(), load_haystack(config.haystack), config.conditions()
+    with run.working():
+        answers = read_answers(run.path)
+        texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
+        run.pin(needles_sha256=sha256_text(texts), haystack={"name": haystack.name, "sha256": haystack.sha256})
+        run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
+        began, first = time.monotonic(), len(answers)
+        total = len(tasks) * len(conditions)
+        model: LensModel | None = None
+        for name, folder in conditions.items():
+            left = [task for task in tasks if (name, *task.key) not in answers]
+            if not left:
+                continue
+            if model is None or folder:
+                del model
+                model = _load(config, folder, trust_remote_code)
+                run.pin(**{f"weights of {name if folder else UNMASKED}": model.sha256, "dtype": model.dtype_name})
+            mask = config.rule.build(model.grid) if name == MASKED else HeadMask()
+            with model.masked([mask]):
+                for batch in run_trials(model, left, haystack):
+                    for trial in batch:
+                        line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
+                        line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
+                        append_line(run.path / "answers.jsonl", line)
+                        answers[name, trial.needle, trial.context_tokens, trial.depth] = line
+                    spent = time.monotonic() - began
+                    eta = spent / (len(answers) - first) * (total - len(answers))
+                    run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
+                    yield EvaluateProgress(len(answers), total, eta, name)
+        found = summary(list(answers.values()), list(conditions))
+        write_json(run.path / "results.json", found)
+        write_atomic(run.path / "results.csv", to_csv(found["conditions"]))
+        run.update(results={row["condition"]: row["recall"] for row in found["conditions"]})
+
+
+def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":
+    from retmask.loading import load
+
+    adapter = folder if folder and (expanded(folder) / "adapter_config.json").is_file() else None
+    return load(
+        folder if folder and not adapter else config.model,
+        revision=None if folder and not adapter else config.revision or None,
+        adapter=adapter,
+        device=config.device or None,
+        dtype=config.dtype or None,
+        context_tokens=config.context_tokens,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:
+    """The answers in a run's folder, each once, by condition and task."""
+    names = ("condition", "needle", "context_tokens", "depth")
+    lines = (line for line in read_lines(folder / "answers.jsonl") if {*names, "recall"} <= set(line))
+    return {tuple(line[name] for name in names): line for line in lines}
+
+
+def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> dict[str, Any]:
+    """Means of every condition, and differences of every two on the same prompts, the later minus the earlier.
+
+    Recall is mean ROUGE-1 recall (0-1), found the share above 0.5; intervals are 95 % bootstrap.
+    """
+    by: dict[str, dict[Any, float]] = {name: {} for name in conditions}
+    for line in answers:
+        if line["condition"] in by:
+            key = (line["needle"], line["context_tokens"], line["depth"])
+            by[line["condition"]][key] = float(line["recall"])
+    keys = sorted(set.intersection(*(set(known) for known in by.values())))
+    rows = []
+    for name in conditions:
+        values = [by[name][key] for key in keys]
+        low, high = mean_interval(values)
+        found = sum(value > 0.5 for value in values) / len(values)
+        recall = sum(values) / len(values)
+        rows.append(
+            {"condition": name, "trials": len(values), "recall": round(recall, 4), "low": round(low, 4),
+             "high": round(high, 4), "found": round(found, 4)}
+        )  # fmt: skip
+    differences = [
+        difference(
+            one, other, [by[one][key] for key in keys], [by[other][key] for key in keys], [key[0] for key in keys]
+        )
+        for i, other in enumerate(conditions)
+        for one in conditions[i + 1 :]
+    ]
+    return {"conditions": rows, "differences": [found._asdict() for found in differences]}
+
+
+def difference(
+    condition: str, against: str, values: Sequence[float], others: Sequence[float], needles: Sequence[str]
+) -> Difference:
+    """The paired difference of two conditions; `needles` says which prompts belong together."""
+    gaps = np.asarray(values) - np.asarray(others)
+    names = sorted(set(needles))
+    sums = np.array([sum(gap for gap, needle in zip(gaps, needles, strict=True) if needle == name) for name in names])
+    counts = np.array([list(needles).count(name) for name in names])
+    draw = np.random.default_rng(0)
+    plain = gaps[draw.integers(len(gaps), size=(DRAWS, len(gaps)))].mean(1)
+    drawn = draw.integers(len(names), size=(DRAWS, len(names)))
+    clustered = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(plain, [0.025, 0.975])
+    needle_low, needle_high = np.quantile(clustered, [0.025, 0.975])
+    mean, low, high, needle_low, needle_high = (
+        round(float(x), 4) for x in (gaps.mean(), low, high, needle_low, needle_high)
+    )
+    better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
+    return Difference(condition, against, mean, low, high, needle_low, needle_high, better, worse)

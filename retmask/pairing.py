@@ -1,0 +1,354 @@
+"""The job that makes preference pairs: every prompt answered unmasked (chosen) and masked (rejected).
+
+Answers are sampled in blocks of a fixed size, a seed for each prompt: a run that was broken off, and one that is shared
+out in shards, make the same pairs as one that runs through.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retmask.files import append_line, sha256, sha256_text
+from retmask.heads import HeadMask
+from retmask.masks import MaskRule
+from retmask.pairs import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
+from retmask.prompts import PairPrompt, digest, generate, load_prompts
+from retmask.runs import Run, parent_ids
+from retmask.sampling import Sampling
+
+if TYPE_CHECKING:
+    from retmask.model import LensModel
+
+BLOCK = 8  # prompts answered together on a CPU: measured 1.4 s a pair against 2.7 s one at a time
+_MOST_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """What pairs are made of. `prompts` is a file or Hub dataset, or `generate` names the arm grounded or chat.
+
+    `count` 0 takes all of a file. `server` and `masked_server` are addresses of OpenAI-compatible servers: of the model
+    as it is and of its exported masked checkpoint; their models are to be named where they serve several. `allow` names
+    rules of the gate that are switched off. Shard `shard` of `shards` (from 0) makes its part. ValueError for what
+    cannot be.
+    """
+
+    model: str
+    rule: MaskRule = field(default_factory=MaskRule)
+    prompts: str = ""
+    generate: str = ""
+    count: int = 0
+    seed: int = 0
+    temperature: float = 0.6
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+    allow: tuple[str, ...] = ()
+    shards: int = 1
+    shard: int = 0
+    batch: int = 0
+    server: str = ""
+    masked_server: str = ""
+    server_model: str = ""
+    masked_server_model: str = ""
+    revision: str = ""
+    adapter: str = ""
+    device: str = ""
+    dtype: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allow", check_rules(self.allow))
+        if bool(self.prompts) == bool(self.generate):
+            raise ValueError("say in one way what to ask: --prompts FILE, or --generate grounded or chat")
+        if self.generate and self.count < 1:
+            raise ValueError("say how many prompts to make: --count 300")
+        if self.count < 0:
+            raise ValueError(f"{self.count} prompts are too few: give at least 1, or 0 for all of a file")
+        if not 1 <= self.max_new_tokens <= 2**16:
+            raise ValueError(f"{self.max_new_tokens} new tokens are not possible: choose 1 to 65,536")
+        if not 1 <= self.shards <= 10_000 or not 0 <= self.shard < self.shards:
+            raise ValueError(f"there is no shard {self.shard} of {self.shards}: count shards from 0")
+        if not 0 <= self.batch <= 1024:
+            raise ValueError(f"{self.batch} prompts cannot be answered together: choose 1 to 1,024")
+        if bool(self.server) != bool(self.masked_server):
+            raise ValueError("servers come in pairs: the model as it is, and its masked checkpoint")
+        if not self.server and not self.rule.given:
+            raise ValueError(
+                "say which heads to mask: --mask FILE, --heads …, or --scores FILE with --top-k N or --share P"
+            )
+        self.sampling(0)
+
+    @classmethod
+    def from_record(cls, config: Mapping[str, Any]) -> "PairsConfig":
+        """The settings in a run.json."""
+        known = {one.name: config[one.name] for one in fields(cls) if one.name in config}
+        return cls(**{**known, "rule": MaskRule(**config.get("rule", {}))})
+
+    def sampling(self, number: int) -> Sampling:
+        """How the answers to a prompt are drawn: both with one seed, so that they differ only where the models do."""
+        seed = int(sha256_text(f"{self.seed} {number}")[:12], 16)
+        return Sampling(self.temperature, self.top_p, seed).check()
+
+    def items(self) -> list[PairPrompt]:
+        """All prompts, of all shards. ValueError, one sentence, where they cannot be had."""
+        if self.generate:
+            return generate(self.generate, self.count, self.seed)
+        return load_prompts(self.prompts, self.count)
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that does the same: only what differs from the defaults."""
+        out = ["retmask", "pairs", self.model]
+        own = [one for one in fields(self) if one.name not in ("model", "rule")]
+        for one, holder, flag in [
+            *((f, self.rule, _RULE_FLAGS.get(f.name)) for f in fields(MaskRule)),
+            *((f, self, None) for f in own),
+        ]:
+            value = getattr(holder, one.name)
+            if value != one.default:
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                out += [flag or "--" + one.name.replace("_", "-"), text]
+        return out
+
+
+_RULE_FLAGS = {"seed": "--mask-seed"}
+
+
+class PairsProgress(NamedTuple):
+    """How far a run is: prompts answered of its shard's, pairs that pass the gate, seconds left, tokens a second."""
+
+    done: int
+    total: int
+    kept: int
+    eta: float | None
+    rate: float
+    pairs: list[PreferencePair]
+
+
+def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
+    """A run that makes these pairs; in `out` an unfinished one with the same settings is taken up again.
+
+    ValueError where `out` holds something else, or prompts, scores or mask are not there.
+    """
+    config.items()
+    record = asdict(config) | {"allow": list(config.allow)}
+    parents = parent_ids(config.rule.scores, config.adapter)
+    return Run.claim("pairs", record, config.command, out, Path(config.model).name, parents=parents)
+
+
+def pairs(run: Run, trust_remote_code: bool = False) -> Iterator[PairsProgress]:
+    """Do what a run says, or the rest of it; yields after every block of prompts.
+
+    Each pair is in items.jsonl before the next block begins, and pairs.jsonl follows with those that pass the gate.
+    """
+    if run.status == "success":
+        return
+    config = PairsConfig.from_record(run.record["config"])
+    prompts = config.items()
+    with run.working():
+        known = {pair.id: pair for pair in read_items(run.path)}
+        run.report(stage="loading", done=len(known))
+        backend: _Local | _Servers = _Servers(run, config) if config.server else _Local(run, config, trust_remote_code)
+        run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", config.batch or backend.block(config)))
+        blocks = _blocks(len(prompts), run.record["batch"], config)
+        total = sum(map(len, blocks))
+        left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
+        began, answered, tokens, ahead = time.monotonic(), 0, 0, sum(map(len, left))
+        for block in left:
+            made = backend.answer([(prompts[i], config.sampling(i)) for i in block])
+            for i, pair in zip(block, made, strict=True):
+                if pair.id not in known:
+                    append_line(run.path / ITEMS, {"number": i, **pair.to_json()})
+                    known[pair.id] = pair
+            kept = _save(run, backend.chat, config)
+            answered += len(block)
+            tokens += sum(pair.chosen.tokens + pair.rejected.tokens for pair in made)
+            spent = time.monotonic() - began
+            now = PairsProgress(len(known), total, kept, spent / answered * (ahead - answered), tokens / spent, made)
+            run.report(
+                stage="pairs",
+                done=now.done,
+                total=total,
+                kept=kept,
+                eta=round(now.eta or 0, 1),
+                rate=round(now.rate, 1),
+            )
+            yield now
+        kept = _save(run, backend.chat, config)
+        run.update(done=len(known), kept=kept, pairs_sha256=sha256(run.path / PAIRS))
+
+
+def _blocks(total: int, size: int, config: PairsConfig) -> list[range]:
+    """The blocks of prompts, by number, that this shard answers: which prompts stand together is the same in any."""
+    blocks = [range(at, min(at + size, total)) for at in range(0, total, size)]
+    return blocks[config.shard :: config.shards]
+
+
+def _save(run: Run, chat: bool, config: PairsConfig) -> int:
+    kept = [pair for pair in read_items(run.path) if not faults(pair, config.allow)]
+    write_pairs(run.path, kept, chat, str(run.record.get("model", config.model)))
+    return len(kept)
+
+
+class _Local:
+    """The built-in backend: one model, a mask for each row of a batch."""
+
+    def __init__(self, run: Run, config: PairsConfig, trust_remote_code: bool) -> None:
+        from retmask.loading import facts, load
+
+        self.config = config
+        self.model = load(
+            config.model,
+            revision=config.revision or None,
+            adapter=config.adapter or None,
+            device=config.device or None,
+            dtype=config.dtype or None,
+            trust_remote_code=trust_remote_code,
+        )
+        self.mask = config.rule.build(self.model.grid)
+        self.chat = bool(getattr(self.model.tokenizer, "chat_template", None))
+        run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
+        run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
+
+    def block(self, config: PairsConfig) -> int:
+        """How many prompts to answer together: two rows each."""
+        if self.model.device.type == "cpu":
+            return BLOCK
+        return max(1, min(_MOST_BLOCK, self.model.rows_that_fit(2048 + config.max_new_tokens) // 2 * 2))
+
+    def answer(self, asked: Sequence[tuple[PairPrompt, Sampling]]) -> list[PreferencePair]:
+        """A pair for each prompt."""
+        ids = [prompt_ids(self.model.tokenizer, prompt) for prompt, _ in asked]
+        said = answer_both(self.model, ids, self.mask, [one for _, one in asked], self.config.max_new_tokens)
+        return [
+            _pair(self.model.tokenizer, prompt, len(tokens), two, self.config.max_new_tokens, self.chat)
+            for (prompt, _), tokens, two in zip(asked, ids, said, strict=True)
+        ]
+
+
+def prompt_ids(tokenizer: Any, prompt: PairPrompt) -> list[int]:
+    """The tokens of a prompt, in the model's chat template where it has one. ValueError where the template fails."""
+    from retmask.pairs import plain_prompt
+
+    if not getattr(tokenizer, "chat_template", None):
+        return list(tokenizer(plain_prompt(prompt.messages))["input_ids"])
+    messages = [{"role": role, "content": content} for role, content in prompt.messages]
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+    except Exception as error:  # a template is a program of the model's author: anything can come out of it
+        raise ValueError(f"the chat template of this model fails on prompt {prompt.id}: {error}") from error
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def answer_both(
+    model: "LensModel",
+    prompts: Sequence[Sequence[int]],
+    mask: HeadMask,
+    sampling: Sequence[Sampling],
+    max_new_tokens: int,
+) -> list[tuple[list[int], list[int]]]:
+    """The token ids of an unmasked and a masked answer to each prompt, all in one batch.
+
+    ValueError where a prompt is too long for the model or the batch for the memory.
+    """
+    from retmask.cache import stack, starts
+
+    longest = max(map(len, prompts)) + max_new_tokens
+    model.check_length(longest)
+    model.check_rows(longest, 2 * len(prompts))
+    masks = [HeadMask(), mask]
+    caches = [model.fan_out(prompt[:-1], len(prompt), masks) for prompt in prompts]
+    cache = stack(caches, longest)
+    del caches
+    begin = starts([len(prompt) - 1 for prompt in prompts for _ in masks])
+    last = [prompt[-1] for prompt in prompts for _ in masks]
+    draws = [one for one in sampling for _ in masks]
+    said: list[list[int]] = [[] for _ in last]
+    for step in model.decode(cache, last, max_new_tokens, masks * len(prompts), draws, begin):
+        for text, token in zip(said, step, strict=True):
+            text += [token.token_id] if token else []
+    return list(zip(said[::2], said[1::2], strict=True))
+
+
+def _pair(
+    tokenizer: Any, prompt: PairPrompt, prompt_tokens: int, two: tuple[list[int], list[int]], limit: int, chat: bool
+) -> PreferencePair:
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in two]
+    said = [
+        Said(text.strip() if chat else text.rstrip(), len(ids), "length" if len(ids) >= limit else "stop")
+        for text, ids in zip(texts, two, strict=True)
+    ]
+    diverged = next((i for i, (a, b) in enumerate(zip(*two, strict=False)) if a != b), None)
+    if diverged is None and len(two[0]) != len(two[1]):
+        diverged = min(map(len, two))
+    return PreferencePair(
+        prompt.id, prompt.messages, said[0], said[1], prompt.arm, prompt.answer, prompt_tokens, diverged
+    )
+
+
+class _Servers:
+    """Two OpenAI-compatible servers: the model as it is, and its masked checkpoint. Their templates make prompts."""
+
+    chat = True
+
+    def __init__(self, run: Run, config: PairsConfig) -> None:
+        from retmask.servers import Server
+
+        self.config = config
+        named = ((config.server, config.server_model), (config.masked_server, config.masked_server_model))
+        self.servers: list[Server] = [Server.connect(url, name) for url, name in named]
+        run.pin(model=config.model, servers=[server.model for server in self.servers], chat=True)
+
+    def block(self, config: PairsConfig) -> int:
+        """How many prompts are under way together."""
+        return _MOST_BLOCK
+
+    def answer(self, asked: Sequence[tuple[PairPrompt, Sampling]]) -> list[PreferencePair]:
+        """A pair for each prompt. ValueError where a server is lost."""
+        from retmask.servers import answer_all
+
+        requests = [(prompt.messages, self.config.max_new_tokens, sampling) for prompt, sampling in asked]
+        with ThreadPool(2) as both:
+            chosen, rejected = both.map(lambda server: answer_all(server, requests), self.servers)
+        return [
+            PreferencePair(prompt.id, prompt.messages, Said(*one), Said(*other), prompt.arm, prompt.answer)
+            for (prompt, _), one, other in zip(asked, chosen, rejected, strict=True)
+        ]
+
+
+def join(folders: Sequence[Path], out: Path) -> Run:
+    """The pairs of all shards as one run in `out`. ValueError unless each shard of one set is there once, and whole."""
+    runs = [Run.open(folder) for folder in folders]
+    if not runs:
+        raise ValueError("name the folders of the shards")
+    settings = [{**run.record.get("config", {}), "shard": 0, "device": ""} for run in runs]
+    for run, own in zip(runs, settings, strict=True):
+        if run.record.get("kind") != "pairs" or own != settings[0]:
+            raise ValueError(f"{run.path} is not a shard of the same pairs as {runs[0].path}: leave it out")
+        if run.status != "success":
+            raise ValueError(f"{run.path} is not finished ({run.status}): let it go on first")
+    same = ("model", "sha256", "adapter_sha256", "mask", "prompts_sha256", "chat", "batch")
+    for name in same:
+        if len({str(run.record.get(name)) for run in runs}) > 1:
+            raise ValueError(f"the shards differ in {name}: make them all with the same model and settings")
+    there, wanted = sorted(run.record["config"]["shard"] for run in runs), list(range(settings[0]["shards"]))
+    if there != wanted:
+        raise ValueError(f"shards {', '.join(map(str, there))} are there and 0 to {wanted[-1]} are wanted, each once")
+    config = PairsConfig.from_record({**runs[0].record["config"], "shards": 1, "shard": 0})
+    prompts = config.items()
+    found = {pair.id: pair for run in runs for pair in read_items(run.path)}
+    record = asdict(config) | {"allow": list(config.allow)}
+    whole = Run.claim("pairs", record, config.command, out, parents=[run.id for run in runs])
+    with whole.working():
+        whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
+        known = {pair.id for pair in read_items(out)}
+        for number, prompt in enumerate(prompts):
+            if prompt.id not in known:
+                append_line(out / ITEMS, {"number": number, **found[prompt.id].to_json()})
+        kept = _save(whole, bool(whole.record.get("chat")), config)
+        whole.update(done=len(prompts), kept=kept, pairs_sha256=sha256(out / PAIRS))
+    return whole

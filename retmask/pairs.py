@@ -1,0 +1,416 @@
+"""Preference pairs: one prompt, the unmasked model's answer (chosen) and the masked model's (rejected). No model.
+
+Which pairs are worth training on (the gate), what is to be known of a set, its files, and a person's review of it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+from retmask.files import append_line, expanded, read_lines, sha256, write_atomic
+from retmask.runs import Run, now, run_path
+
+ITEMS, PAIRS, REVIEW = "items.jsonl", "pairs.jsonl", "review.jsonl"
+LONGER = 5.0  # an answer that many times as long as the other teaches length
+_LOOPS = 4  # a phrase said so often in a row is a loop
+_ARTICLE = re.compile(r"^(?:an?|the) ")
+Message = tuple[str, str]
+Verdict = Literal["keep", "drop"]
+
+
+class Said(NamedTuple):
+    """An answer: its text, how many tokens it took, and whether it ended by itself or at the limit."""
+
+    text: str
+    tokens: int
+    ended: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A prompt with two answers. `answer` is the short right one of a grounded prompt, else empty.
+
+    `prompt_tokens` is the prompt's length; `diverged` the first token at which the answers differ, None where they do
+    not or it is not known.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    chosen: Said
+    rejected: Said
+    arm: str = "file"
+    answer: str = ""
+    prompt_tokens: int = 0
+    diverged: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that `from_json` reads: a line of items.jsonl."""
+        return {
+            "id": self.id,
+            "arm": self.arm,
+            "messages": [list(message) for message in self.messages],
+            "answer": self.answer,
+            "chosen": list(self.chosen),
+            "rejected": list(self.rejected),
+            "prompt_tokens": self.prompt_tokens,
+            "diverged": self.diverged,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "PreferencePair":
+        """A pair from its record. KeyError, TypeError or ValueError for what is none."""
+        return cls(
+            str(record["id"]),
+            tuple((str(role), str(content)) for role, content in record["messages"]),
+            _said(record["chosen"]),
+            _said(record["rejected"]),
+            str(record["arm"]),
+            str(record["answer"]),
+            int(record["prompt_tokens"]),
+            None if record["diverged"] is None else int(record["diverged"]),
+        )
+
+    def row(self, chat: bool, model: str = "") -> dict[str, Any]:
+        """The pair in TRL's preference format: messages for models with a chat template, else plain texts.
+
+        The further columns (id, answer, model) are for people and for checks; TRL passes over them.
+        """
+        about = {"id": self.id, "model": model} | ({"answer": self.answer} if self.answer else {})
+        if not chat:
+            prompt = plain_prompt(self.messages)
+            return {"prompt": prompt, "chosen": self.chosen.text, "rejected": self.rejected.text, **about}
+        said = [[{"role": "assistant", "content": one.text}] for one in (self.chosen, self.rejected)]
+        prompts = [{"role": role, "content": content} for role, content in self.messages]
+        return {"prompt": prompts, "chosen": said[0], "rejected": said[1], **about}
+
+
+def _said(record: Sequence[Any]) -> Said:
+    text, tokens, ended = record
+    if ended not in ("stop", "length"):
+        raise ValueError(f"an answer ends with stop or length, not {ended!r}")
+    return Said(str(text), int(tokens), ended)
+
+
+def plain_prompt(messages: Sequence[Message]) -> str:
+    """The messages as one text, for a model without a chat template."""
+    return "\n\n".join(content for _, content in messages)
+
+
+class Rule(NamedTuple):
+    """A rule of the gate: what is wrong with a pair that it finds, in a few words, and how it finds it."""
+
+    says: str
+    finds: Callable[[PreferencePair], bool]
+
+
+def _identical(pair: PreferencePair) -> bool:
+    return pair.chosen.text.split() == pair.rejected.text.split()
+
+
+def _empty(pair: PreferencePair) -> bool:
+    return not pair.chosen.text.strip() or not pair.rejected.text.strip()
+
+
+def _cut(pair: PreferencePair) -> bool:
+    return "length" in (pair.chosen.ended, pair.rejected.ended)
+
+
+def _repeats(pair: PreferencePair) -> bool:
+    return loops(pair.chosen.text) or loops(pair.rejected.text)
+
+
+def _uneven(pair: PreferencePair) -> bool:
+    short, long = sorted((len(pair.chosen.text), len(pair.rejected.text)))
+    return long > LONGER * short
+
+
+def _wrong(pair: PreferencePair) -> bool:
+    return bool(pair.answer) and not contains(pair.chosen.text, pair.answer)
+
+
+def _right(pair: PreferencePair) -> bool:
+    return bool(pair.answer) and contains(pair.rejected.text, pair.answer)
+
+
+RULES = {
+    "identical": Rule("both answers are the same", _identical),
+    "empty": Rule("an answer is empty", _empty),
+    "cut": Rule("an answer is cut at the length limit", _cut),
+    "repetition": Rule("an answer goes round in a loop", _repeats),
+    "ratio": Rule(f"one answer is more than {LONGER:g} times as long as the other", _uneven),
+    "chosen-wrong": Rule("the chosen answer does not hold the fact that was asked for", _wrong),
+    "rejected-right": Rule("the rejected answer holds the fact that was asked for", _right),
+}
+
+
+def contains(text: str, answer: str) -> bool:
+    """Whether the words of a short answer stand in a text, case, punctuation and a leading article aside."""
+    wanted = _ARTICLE.sub("", _words(answer))
+    return f" {wanted} " in f" {_words(text)} "
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def loops(text: str) -> bool:
+    """Whether a phrase of one to twelve words is said four times in a row."""
+    words = text.casefold().split()
+    for size in range(1, 13):
+        same = 0
+        for i in range(len(words) - size):
+            same = same + 1 if words[i] == words[i + size] else 0
+            if same >= size * (_LOOPS - 1):
+                return True
+    return False
+
+
+def faults(pair: PreferencePair, allowed: Iterable[str] = ()) -> list[str]:
+    """The names of the rules that speak against a pair; those in `allowed` are switched off."""
+    off = set(allowed)
+    return [name for name, rule in RULES.items() if name not in off and rule.finds(pair)]
+
+
+def check_rules(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once. ValueError for one that is no rule of the gate."""
+    found = tuple(dict.fromkeys(names))
+    for name in found:
+        if name not in RULES:
+            raise ValueError(f"{name!r} is no rule of the gate: choose from {', '.join(RULES)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is to be known of a set of pairs. Lengths in tokens; `longer`: share of pairs whose chosen answer is longer.
+
+    `diverged` is the median of the first token at which the answers differ; `bias` the mean of chosen minus rejected
+    length; `cut_pairs` and `cut_tokens` the shares of pairs and of answers' tokens that a `max_length` would cut.
+    """
+
+    pairs: int
+    prompt: float
+    chosen: float
+    rejected: float
+    bias: float
+    longer: float
+    diverged: float | None
+    longest: int
+    cut_pairs: float
+    cut_tokens: float
+
+
+def statistics(pairs: Sequence[PreferencePair], max_length: int = 1024) -> Statistics | None:
+    """What is to be known of these pairs; None if there are none."""
+    n = len(pairs)
+    if not n:
+        return None
+    wholes = [(pair.prompt_tokens + one.tokens, one.tokens) for pair in pairs for one in (pair.chosen, pair.rejected)]
+    cut = [min(max(0, whole - max_length), said) for whole, said in wholes]
+    first = [pair.diverged for pair in pairs if pair.diverged is not None]
+    return Statistics(
+        pairs=n,
+        prompt=sum(pair.prompt_tokens for pair in pairs) / n,
+        chosen=sum(pair.chosen.tokens for pair in pairs) / n,
+        rejected=sum(pair.rejected.tokens for pair in pairs) / n,
+        bias=sum(pair.chosen.tokens - pair.rejected.tokens for pair in pairs) / n,
+        longer=sum(pair.chosen.tokens > pair.rejected.tokens for pair in pairs) / n,
+        diverged=median(first) if first else None,
+        longest=max(whole for whole, _ in wholes),
+        cut_pairs=sum(map(any, zip(cut[::2], cut[1::2], strict=True))) / n,
+        cut_tokens=sum(cut) / max(1, sum(said for _, said in wholes)),
+    )
+
+
+def gate_counts(pairs: Iterable[PreferencePair]) -> dict[str, int]:
+    """How many pairs each rule of the gate speaks against, whether it is switched off or not."""
+    counts = dict.fromkeys(RULES, 0)
+    for pair in pairs:
+        for name in faults(pair):
+            counts[name] += 1
+    return counts
+
+
+def read_items(folder: Path) -> list[PreferencePair]:
+    """Every pair in a run's folder, also those that the gate keeps out, each once, in the order of the prompts."""
+    found: dict[str, tuple[int, PreferencePair]] = {}
+    for line in read_lines(folder / ITEMS):
+        try:
+            found.setdefault(str(line["id"]), (int(line.get("number", len(found))), PreferencePair.from_json(line)))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return [pair for _, pair in sorted(found.values(), key=lambda one: one[0])]
+
+
+def write_pairs(folder: Path, pairs: Iterable[PreferencePair], chat: bool, model: str) -> Path:
+    """Write pairs.jsonl, TRL's preference format, one pair a line, atomically."""
+    path = folder / PAIRS
+    rows = (json.dumps(pair.row(chat, model), ensure_ascii=False) for pair in pairs)
+    write_atomic(path, "".join(row + "\n" for row in rows))
+    return path
+
+
+def llama_factory(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of TRL's format in that of LLaMA-Factory (ShareGPT with ranking: conversations, chosen, rejected)."""
+    out = []
+    for row in rows:
+        turns = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
+        system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+        names = {"user": "human", "assistant": "gpt"}
+        said = [row[key][0]["content"] if isinstance(row[key], list) else row[key] for key in ("chosen", "rejected")]
+        out.append(
+            {
+                "conversations": [
+                    {"from": names[turn["role"]], "value": turn["content"]} for turn in turns if turn["role"] in names
+                ],
+                "chosen": {"from": "gpt", "value": said[0]},
+                "rejected": {"from": "gpt", "value": said[1]},
+                **({"system": system} if system else {}),
+            }
+        )
+    return out
+
+
+def llama_factory_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A file in LLaMA-Factory's format."""
+    return json.dumps(llama_factory(rows), indent=1, ensure_ascii=False) + "\n"
+
+
+def pairs_file(name: str | Path) -> Path:
+    """The pairs.jsonl that a file, a run's folder or a run's name means. ValueError where there is none."""
+    path = expanded(name)
+    if not path.exists() and "/" not in str(name):
+        path = run_path(str(name))
+    path = path / PAIRS if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"there are no pairs at {name}: give a .jsonl file, or a folder or run of `retmask pairs`")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a pairs file in TRL's format. ValueError, with the line, for what is no such row."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the pairs file {path} cannot be read: {error}") from None
+    rows = [_row(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ValueError(f"the pairs file {path} is empty: give at least two pairs")
+    kinds = {isinstance(row["prompt"], list) for row in rows}
+    if len(kinds) > 1:
+        raise ValueError(f"{path.name} mixes prompts as text and as messages: use one of them")
+    return rows
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: not an object with prompt, chosen and rejected")
+    for name in ("prompt", "chosen", "rejected"):
+        value = row.get(name)
+        if isinstance(value, str) and value.strip():
+            continue
+        if not (isinstance(value, list) and value and all(map(_is_message, value))):
+            raise ValueError(f"{where}: {name} is missing, empty, or neither a text nor a list of messages")
+    if len({type(row[name]) for name in ("prompt", "chosen", "rejected")}) > 1:
+        raise ValueError(f"{where}: prompt, chosen and rejected are to be all texts or all messages")
+    return row
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("role") in ("system", "user", "assistant")
+        and isinstance(value.get("content"), str)
+        and bool(value["content"].strip())
+    )
+
+
+@dataclass(frozen=True)
+class Review:
+    """A person's decisions on the pairs of a run: kept or dropped by id, and edited answers by id.
+
+    What is not decided is kept as the gate says. Every decision is a line of review.jsonl, so that nothing is lost.
+    """
+
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    edits: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def keeps(self, pair: PreferencePair, allowed: Iterable[str]) -> bool:
+        """Whether a pair is in the set: by the person's word, else by the gate's."""
+        verdict = self.verdicts.get(pair.id)
+        return verdict == "keep" if verdict else not faults(pair, allowed)
+
+    def edited(self, pair: PreferencePair) -> PreferencePair:
+        """The pair with the person's texts in place of the models'."""
+        texts = self.edits.get(pair.id)
+        if texts is None:
+            return pair
+        chosen, rejected = (
+            one._replace(text=text) for one, text in zip((pair.chosen, pair.rejected), texts, strict=True)
+        )
+        return replace(pair, chosen=chosen, rejected=rejected)
+
+
+def decide(folder: Path, pair_id: str, **decision: Any) -> None:
+    """Write a decision down: `verdict` keep, drop or None (undecided), or `edit` (chosen, rejected) or None."""
+    append_line(folder / REVIEW, {"id": pair_id, **decision})
+
+
+def read_review(folder: Path) -> Review:
+    """The decisions in a run's folder, the last word on each pair."""
+    verdicts: dict[str, Verdict] = {}
+    edits: dict[str, tuple[str, str]] = {}
+    for line in read_lines(folder / REVIEW):
+        name = str(line.get("id"))
+        if "verdict" in line:
+            verdicts.pop(name, None)
+            if line["verdict"] in ("keep", "drop"):
+                verdicts[name] = line["verdict"]
+        if "edit" in line:
+            edits.pop(name, None)
+            if isinstance(line["edit"], list) and len(line["edit"]) == 2:
+                edits[name] = (str(line["edit"][0]), str(line["edit"][1]))
+    return Review(verdicts, edits)
+
+
+def new_version(run: Run, allowed: Sequence[str]) -> Run:
+    """The reviewed pairs of a run as a run of their own, with the first as its parent. ValueError if none is left."""
+    record, items, review = run.record, read_items(run.path), read_review(run.path)
+    kept = [review.edited(pair) for pair in items if review.keeps(pair, allowed)]
+    if not kept:
+        raise ValueError("no pair is left: keep at least one")
+    config = {**record.get("config", {}), "allow": list(RULES)}  # what a person has kept, no gate takes out again
+    new = Run.create("pairs", config, name="reviewed", parents=[run.id])
+    for number, pair in enumerate(kept):
+        append_line(new.path / ITEMS, {"number": number, **pair.to_json()})
+    carried = (
+        "model",
+        "revision",
+        "sha256",
+        "adapter_sha256",
+        "chat",
+        "command",
+        "mask",
+        "head_grid",
+        "prompts_sha256",
+    )
+    write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
+    decided = {verdict: sum(one == verdict for one in review.verdicts.values()) for verdict in ("keep", "drop")}
+    new.update(
+        **{name: record[name] for name in carried if name in record},
+        status="success",
+        ended=now(),
+        done=len(items),
+        kept=len(kept),
+        pairs_sha256=sha256(new.path / PAIRS),
+        review={"of": run.id, **decided, "edited": len(review.edits)},
+    )
+    return new

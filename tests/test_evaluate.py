@@ -1,0 +1,118 @@
+"""The comparison of conditions: by hand, and on a tiny model with a real adapter."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import tiny_folder, tiny_hf
+
+from retmask.detect import PRESETS
+from retmask.evaluate import DEPTHS, EvaluateConfig, difference, evaluate, new_evaluate, read_answers, summary
+from retmask.masks import MaskRule
+from retmask.needle import load_needles
+from retmask.runs import Cancelled
+
+
+def answer(condition: str, needle: str, recall: float, depth: float = 0.5) -> dict[str, object]:
+    return {"condition": condition, "needle": needle, "context_tokens": 512, "depth": depth, "recall": recall}
+
+
+def test_a_summary_by_hand() -> None:
+    lines = [answer("unmasked", n, r) for n, r in (("a", 0.0), ("b", 0.5), ("c", 1.0), ("d", 0.5))]
+    lines += [answer("tuned", n, r) for n, r in (("a", 1.0), ("b", 0.75), ("c", 1.0), ("d", 0.25))]
+    lines += [answer("tuned", "e", 1.0)]  # not answered by both: left out
+    found = summary(lines, ["unmasked", "tuned"])
+    assert [(row["condition"], row["trials"], row["recall"], row["found"]) for row in found["conditions"]] == [
+        ("unmasked", 4, 0.5, 0.25),
+        ("tuned", 4, 0.75, 0.75),
+    ]
+    (gap,) = found["differences"]
+    assert (gap["condition"], gap["against"], gap["mean"], gap["better"], gap["worse"]) == (
+        "tuned",
+        "unmasked",
+        0.25,
+        2,
+        1,
+    )
+    assert gap["low"] <= gap["mean"] <= gap["high"]
+
+
+def test_prompts_of_one_needle_count_together() -> None:
+    """Ten prompts that all move alike are one observation: the interval over needles must say so."""
+    values, others = [1.0] * 10 + [0.0] * 10, [0.0] * 10 + [0.0] * 10
+    gap = difference("t", "u", values, others, ["a"] * 10 + ["b"] * 10)
+    assert gap.mean == 0.5
+    assert (gap.needle_low, gap.needle_high) == (0.0, 1.0)
+    assert 0.2 < gap.low < gap.high < 0.8
+
+
+def test_equal_conditions_differ_by_nothing() -> None:
+    gap = difference("t", "u", [0.2, 0.7], [0.2, 0.7], ["a", "b"])
+    assert gap[2:] == (0, 0, 0, 0, 0, 0, 0)
+
+
+def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
+    tasks = EvaluateConfig("m").tasks()
+    assert len(tasks) == 120
+    assert len({task.key for task in tasks}) == 120
+    assert not {task.needle.needle for task in tasks} & {needle.needle for needle in load_needles()}
+    assert not set(DEPTHS) & {depth for preset in PRESETS.values() for depth in preset.depths}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"trials": 0}, "0 trials are too few"),
+        ({"tuned": ("unmasked=x",)}, "two conditions named unmasked"),
+        ({"tuned": ("a=x", "a=y")}, "two conditions named a"),
+    ],
+)
+def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        EvaluateConfig("m", **changes)  # type: ignore[arg-type]
+
+
+def test_conditions_have_names() -> None:
+    config = EvaluateConfig("m", ("a", "b", "control=c"), MaskRule(heads="L0H0"))
+    assert config.conditions() == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
+    words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0"
+    assert config.command == words.split()
+
+
+def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) -> None:
+    folder = tiny_folder(tmp_path)
+    peft = get_peft_model(tiny_hf("llama"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    peft.save_pretrained(tmp_path / "adapter")
+    needles = tmp_path / "needles.json"
+    needles.write_text(
+        json.dumps([{"needle": "Kim has two red hats.", "question": "What has Kim?", "answer": "two red hats"}])
+    )
+    config = EvaluateConfig(
+        str(folder),
+        (str(tmp_path / "adapter"),),
+        MaskRule(heads="L1H0"),
+        trials=4,
+        context_tokens=300,
+        needles=str(needles),
+    )
+    run = new_evaluate(config, tmp_path / "out")
+    work = evaluate(run)
+    next(work)
+    with pytest.raises(Cancelled):
+        work.throw(Cancelled())
+    before = len(read_answers(run.path))
+    assert 0 < before < 12
+    last = list(evaluate(new_evaluate(config, tmp_path / "out")))[-1]
+    assert (last.done, last.total, last.condition) == (12, 12, "tuned")
+    found = json.loads((run.path / "results.json").read_text())
+    assert [row["condition"] for row in found["conditions"]] == ["unmasked", "masked", "tuned"]
+    assert len(found["differences"]) == 3
+    responses = {name: [line["response"] for key, line in sorted(read_answers(run.path).items()) if key[0] == name]
+                 for name in ("unmasked", "masked", "tuned")}  # fmt: skip
+    assert responses["unmasked"] != responses["tuned"]
+    assert responses["unmasked"] != responses["masked"]
+    with pytest.raises(ValueError, match="is no adapter and no model"):
+        new_evaluate(EvaluateConfig(str(folder), (str(tmp_path),), trials=1), tmp_path / "other")
+    assert torch.is_grad_enabled()

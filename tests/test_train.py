@@ -1,0 +1,243 @@
+"""Fine-tuning for real, on a tiny model: what DPO must begin with, that a killed run ends as one that was not."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from tiny import tiny_folder
+
+from retmask.dpo import PRESETS, DpoConfig, newest, split
+from retmask.loading import load
+from retmask.pairs import PreferencePair, Said, write_pairs
+from retmask.runs import Cancelled, Run
+from retmask.train import (
+    discard,
+    last_step,
+    launch_command,
+    new_train,
+    preflight,
+    result,
+    steps,
+    stop_and_keep,
+    train,
+    train_command,
+)
+
+SETTINGS = DpoConfig(max_steps=6, batch=2, save_steps=2, learning_rate=5e-3, eval_share=0.25, device="cpu", rank=4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # losses are the same to the last bit with the same number of threads
+    return tiny_folder(tmp_path)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    made = [
+        PreferencePair(
+            str(i), (("user", f"question {i}?"),), Said(f"right {i}", 8, "stop"), Said(f"so wrong {i}", 11, "stop")
+        )
+        for i in range(12)
+    ]
+    return write_pairs(tmp_path, made, False, "model")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.05)
+
+
+def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """DPO begins at loss ln 2 and rewards 0; an adapter with its card comes out; SIGKILL and resume change nothing."""
+    whole = new_train(str(folder), pairs, SETTINGS, tmp_path / "whole")
+    seen = [step.done for step in train(whole)]
+    assert seen == [1, 2, 3, 4, 5, 6]
+    first = steps(whole)[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert (first["chosen"], first["rejected"], first["margin"]) == (0, 0, 0)
+    assert steps(whole)[-1]["loss"] < first["loss"]
+    assert whole.status == "success"
+    assert 0 <= whole.record["held_out"]["rewards/accuracies"] <= 1
+    made = result(whole)
+    assert made == whole.path / "adapter"
+    assert not list(whole.path.rglob("*.bin")), "no pickle is left"
+    card = (made / "README.md").read_text()
+    assert "base_model: model" in card
+    about = json.loads((made / "retmask.json").read_text())
+    assert about["base_sha256"] == whole.record["sha256"]
+    settings = json.loads((made / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "model"
+    prompt = [[ord(c) for c in "question 3?"]]
+    base, tuned = load(str(folder)), load(str(folder), adapter=str(made))
+    with torch.no_grad():
+        plain, moved = (one.native(torch.tensor(prompt)).logits for one in (base, tuned))
+    assert (plain - moved).abs().max() > 1e-3
+
+    broken = new_train(str(folder), pairs, SETTINGS, tmp_path / "broken")
+    broken.spawn()
+    wait_for(lambda: last_step(broken) >= 3)
+    group = os.getpgid(broken.record["pid"])
+    os.killpg(group, signal.SIGKILL)  # in the middle of a step
+    wait_for(lambda: broken.status == "error", 5)
+    assert newest(broken.path / "checkpoints") == broken.path / "checkpoints" / "checkpoint-2"
+    wait_for(
+        lambda: not [p for p in psutil.process_iter() if "retmask.dpo" in _words(p) and str(broken.path) in _words(p)]
+    )
+    broken.spawn()
+    wait_for(lambda: broken.status == "success")
+    assert [line["done"] for line in steps(broken)] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in steps(broken)] == [line["loss"] for line in steps(whole)]
+    assert [line["done"] for line in broken.progress if line["stage"] == "steps"].count(3) == 2, "step 3 was done again"
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=200, save_steps=50), tmp_path / "out")
+    work = train(run)
+    assert next(work).done == 1
+    stop_and_keep(run)
+    with pytest.raises(Cancelled):
+        list(work)
+    assert run.status == "cancelled"
+    stopped = run.record["stopped_at"]
+    assert 1 <= stopped < 200
+    assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
+    list(train(run))
+    assert run.status == "success"
+    assert run.record["stopped_at"] is None
+    assert [line["done"] for line in steps(run)] == list(range(1, 201))
+    discard(run)
+    assert result(run) is None
+
+
+def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    run.spawn()
+    wait_for(lambda: last_step(run) >= 1)
+    run.cancel()
+    assert run.status == "cancelled"
+    assert not [p for p in psutil.process_iter() if str(run.path) in _words(p)]
+    assert result(run) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"learning_rate": 0.0}, "learning rate 0 is outside 1e-08 to 0.01"),
+        ({"learning_rate": 10.0}, "learning rate 10 is outside"),
+        ({"learning_rate": math.nan}, "learning rate nan is outside"),
+        ({"beta": -1.0}, "beta -1 is outside"),
+        ({"batch": 3, "micro_batch": 2}, "a batch of 3 is no multiple of the micro-batch 2"),
+        ({"method": "magic"}, "method 'magic' is unknown: choose lora, full"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        DpoConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_presets() -> None:
+    assert {name: DpoConfig.preset(name).method for name in PRESETS} == {
+        "laptop": "lora",
+        "gpu": "lora",
+        "paper": "full",
+    }
+    assert DpoConfig.preset("paper").reference == "precomputed"
+    with pytest.raises(ValueError, match="preset 'big' is unknown"):
+        DpoConfig.preset("big")
+
+
+def test_what_cannot_start_writes_nothing(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(pairs.read_text().replace('"model": "model"', '"model": "another"'))
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(pairs.read_text() + "{\n")
+    out = tmp_path / "out"
+    cases = [
+        (other, SETTINGS, "other.jsonl was made with another and not with"),
+        (broken, SETTINGS, "broken.jsonl, line 13: not JSON"),
+        (tmp_path / "none.jsonl", SETTINGS, "no pairs at"),
+    ]
+    for file, settings, says in cases:
+        with pytest.raises(ValueError, match=says):
+            new_train(str(folder), file, settings, out)
+    with pytest.raises(ValueError, match="there is no model"):
+        new_train(str(tmp_path / "no-model"), pairs, SETTINGS, out)
+    assert not out.exists()
+    assert not Run.all()
+    new_train(str(folder), other, SETTINGS, out, any_pairs=True)
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        new_train(str(folder), pairs, SETTINGS, out)
+
+
+def test_what_does_not_fit_is_refused_with_the_number_to_change(
+    folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = preflight(str(folder), pairs, SETTINGS)
+    assert (fits.pairs, fits.held_out, fits.steps, fits.cut, fits.problems) == (9, 3, 6, 0, ())
+    assert fits.longest == len("question 11?so wrong 11") + 1
+    assert preflight(str(folder), pairs, DpoConfig(batch=2, device="cpu", eval_share=0.25)).steps == 5
+    monkeypatch.setattr("retmask.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    found = preflight(str(folder), pairs, DpoConfig(batch=4, micro_batch=2, device="cpu"))
+    assert "lower micro batch from 2 to 1" in found.problems[0]
+    assert "free some, or choose another --out" in found.problems[1]
+    with pytest.raises(ValueError, match="switch gradient checkpointing on"):
+        new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_are_all_too_long(folder: Path, pairs: Path) -> None:
+    rows = pairs.read_text().replace("so wrong", "so wrong " * 10)
+    pairs.write_text(rows)
+    found = preflight(str(folder), pairs, DpoConfig(max_length=32, batch=2, device="cpu"))
+    assert found.cut == 1
+    assert "every pair is longer than max length 32: raise it to" in found.problems[0]
+
+
+def test_the_split_is_the_same_and_whole() -> None:
+    rows = list(range(10))
+    kept, held = split(rows, 0.3, 1)
+    assert len(held) == 3
+    assert sorted(kept + held) == rows
+    assert split(rows, 0.3, 1) == (kept, held)
+    assert split([1], 0.5, 0) == ([1], [])
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    for step, sizes in ((2, {"a": 3}), (4, {"a": 4})):
+        path = tmp_path / f"checkpoint-{step}"
+        path.mkdir()
+        (path / "a").write_text("abc")
+        (path / "complete.json").write_text(json.dumps({"step": step, "sizes": sizes}))
+    (tmp_path / "checkpoint-6").mkdir()
+    assert newest(tmp_path) == tmp_path / "checkpoint-2"
+    assert newest(tmp_path / "none") is None
+
+
+def test_commands(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    config = DpoConfig.preset("laptop", max_steps=3, gradient_checkpointing=True)
+    words = "retmask train m --pairs p --max-steps 3 --gradient-checkpointing"
+    assert train_command("m", "p", config, "laptop") == words.split()
+    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    command = launch_command(run)
+    assert command[1:4] == ["-m", "accelerate.commands.launch", "--cpu"]
+    assert command[-3:] == ["-m", "retmask.dpo", str(run.path)]
