@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from models import ModelRef
+
 from retmask.compare import Column, Prompt
 from retmask.files import home, inside, shipped, write_atomic, write_json
 from retmask.heads import HeadMask
@@ -18,7 +20,7 @@ from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
 from retmask.sampling import Sampling
 from retmask.scores import HeadScores
 
-UNMASKED, MASKED, CONTROL = "unmasked", "masked", "random control"
+UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"
 HELD_OUT = shipped("needles_held_out.json")
 LIMITS: dict[str, tuple[float, float]] = {
     "tokens": (100, 10**6), "depth": (0, 1), "new_tokens": (1, 512), "temperature": (0, 5), "top_p": (0.01, 1),
@@ -32,7 +34,8 @@ class Setup:
     """The settings of a comparison, without the mask and without the map's model.
 
     `tokens` is the whole window of a needle task, `depth` 0-1; `template` «chat» means plain for a model that has no
-    chat template; `model` is a folder or Hub id, for maps that do not say whose they are.
+    chat template; `tuned` is the training whose model answers too, empty for none; `model` is a folder or Hub id, for
+    maps that do not say whose they are.
     """
 
     kind: str = "needle"
@@ -48,6 +51,7 @@ class Setup:
     seed: int = 0
     unmasked: bool = True
     masked: bool = True
+    tuned: str = ""
     control: bool = True
     control_seed: int = 0
     matched: bool = False
@@ -71,12 +75,14 @@ class Setup:
         return Sampling(self.temperature, self.top_p, self.seed) if self.temperature else Sampling()
 
     def columns(self, mask: HeadMask, scores: HeadScores) -> tuple[Column, ...]:
-        """The columns to answer in. Without a selected head there is nothing to mask, and only «unmasked» is left.
+        """The columns to answer in; that of the tuned model without the model, which is not loaded yet.
 
-        ValueError where no column is left, or too few heads for the control.
+        Without a selected head there is nothing to mask, and «masked» and its control are left out. ValueError where no
+        column is left, or too few heads for the control.
         """
         out = [Column(UNMASKED, HeadMask())] if self.unmasked else []
         out += [Column(MASKED, mask)] if self.masked and len(mask) else []
+        out += [Column(TUNED, HeadMask())] if self.tuned else []
         out += [Column(CONTROL, self.control_mask(mask, scores))] if self.control and len(mask) else []
         if not out:
             wanted = "select heads to mask" if self.masked or self.control else "switch on a column"
@@ -98,9 +104,12 @@ class Setup:
         task = NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)
         return Prompt.of_needle(tokenizer, task, load_haystack(self.haystack))
 
-    def command(self, model: str, mask: HeadMask, scores: str, file: Path | None) -> str:
-        """The command line that does the same; `scores` is the map, `file` holds one's own text."""
-        parts = ["retmask", "ask", model]
+    def command(self, model: ModelRef, mask: HeadMask, scores: str, file: Path | None, tuned: str = "") -> str:
+        """The command line that does the same.
+
+        `scores` is the map, `file` holds one's own text, `tuned` is the folder of the tuned model, if it is to answer.
+        """
+        parts = ["retmask", "ask", model.name, *model.options]
         if self.kind == "text":
             parts += ["--prompt-file", str(file)]
         else:
@@ -108,11 +117,12 @@ class Setup:
             parts += ["--haystack", self.haystack]
         parts += _mask_options(mask)
         parts += ["--template", "plain"] if self.template == "plain" else []
-        if self.control:
+        if self.control and len(mask):
             parts += ["--scores", scores, "--control-seed", f"{self.control_seed}"]  # no retrieval head is drawn
             parts += ["--layer-matched"] if self.matched else []
-        else:
+        elif len(mask):
             parts += ["--no-control"]
+        parts += ["--tuned", tuned] if tuned else []
         parts += ["--max-new-tokens", f"{self.new_tokens}"]
         if self.temperature:
             parts += ["--temperature", f"{self.temperature:g}", "--top-p", f"{self.top_p:g}", "--seed", f"{self.seed}"]

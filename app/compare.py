@@ -1,6 +1,7 @@
-"""The Compare page: one prompt answered unmasked, masked, and with as many random heads masked, side by side."""
+"""The Compare page: one prompt answered unmasked, masked, tuned, and with as many random heads masked, side by side."""
 
 import json
+from collections.abc import Sequence
 from typing import Literal
 
 import ask
@@ -16,11 +17,12 @@ import state
 import streamlit as st
 import traces
 from going import Going
+from models import ModelRef, tuned
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.compare import Comparison, compare
+from retmask.compare import Column, Comparison, compare
 from retmask.heads import Grid, HeadMask
 from retmask.retrieval import GATE
 from retmask.scores import HeadScores
@@ -28,6 +30,7 @@ from retmask.scores import HeadScores
 IDLE = {
     ask.UNMASKED: "The model as it is.",
     ask.MASKED: "The same model with the selected heads {}.",
+    ask.TUNED: "The model after fine-tuning, with no head masked.",
     ask.CONTROL: "The same model with as many random heads {}.",
 }
 UNSELECTED = "No head is selected: press «Mask the top 5 %» above, or select heads on the map."
@@ -51,19 +54,19 @@ def page(heads_page: StreamlitPage) -> None:
         f"«{state.sentence(maps.label(shown.source))[:-1]}»."
     )
     _mask(shown.scores, shown.model, heads_page)
-    name = settings.section(shown)
+    ref = settings.section(shown)
     _buttons()
     answers, details, below = st.container(), st.empty(), st.container()
     with below:  # it is drawn first: the answers may take their time
-        _command(name, shown, shown.scores.grid)
-        dose.section(shown, name, shown.scores.grid)
-        export.section(name, shown.scores.grid)
+        _command(ref, shown, shown.scores.grid)
+        dose.section(shown, ref, shown.scores.grid)
+        export.section(ref, shown.scores.grid)
     going = state.going()
     if going and going.done and not state.wanted():
         with details.container():
             _details(going, going.done)
     with answers:
-        _answers(name, shown.scores)
+        _answers(ref, shown.scores)
 
 
 def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
@@ -101,28 +104,29 @@ def _buttons() -> None:
         st.error(state.failed())
 
 
-def _command(name: str, shown: maps.HeadMap, grid: Grid) -> None:
+def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
     """The command line that does what the settings say."""
-    mask = state.mask(grid)
-    setup = state.setup()
-    if name and len(mask) and (setup.kind == "needle" or setup.text.strip()):
+    mask, setup = state.mask(grid), state.setup_for(ref)
+    if ref and (len(mask) or setup.tuned) and (setup.kind == "needle" or setup.text.strip()):
         st.caption("The command that does the same:")
         file = state.text_file() if setup.kind == "text" else None
-        st.code(setup.command(name, mask, shown.argument, file), language="bash", wrap_lines=True)
+        beside = tuned(setup.tuned)
+        command = setup.command(ref, mask, shown.argument, file, beside.folder if beside else "")
+        st.code(command, language="bash", wrap_lines=True)
 
 
-def _answers(name: str, scores: HeadScores) -> None:
+def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     """The columns: what was said last, or what is being said now, token by token."""
     if state.wanted():
         with st.spinner("Loading the model and making the prompt…"):
-            _begin(name, scores)
+            _begin(ref, scores)
         st.rerun()
     going = state.going()
     if going is None:
-        _frames(state.setup(), {}, state.mask(scores.grid))
+        _frames(state.setup_for(ref), {}, state.mask(scores.grid))
         return
     assert going.now is not None, "a comparison is begun with its first snapshot"
-    _asked(going, name, scores)
+    _asked(going, ref, scores)
     masks = {column.name: column.mask for column in going.now.columns}
     places = _frames(going.setup, masks, state.mask(scores.grid))
     _draw(going, places)
@@ -137,19 +141,21 @@ def _answers(name: str, scores: HeadScores) -> None:
     st.rerun()  # what comes after an answer, and the buttons as they are then
 
 
-def _begin(name: str, scores: HeadScores) -> None:
+def _begin(ref: ModelRef | None, scores: HeadScores) -> None:
     """Put a new comparison in the place of the last; where there can be none, say why and leave the last."""
-    setup, mask = state.setup(), state.mask(scores.grid)
+    setup, mask = state.setup_for(ref), state.mask(scores.grid)
     try:
-        if not name:
+        if ref is None:
             raise ValueError("the model is missing: name its folder or its Hub id above")
         columns = setup.columns(mask, scores)
-        model = state.model(name)
-        scores.check_grid(model.grid, name)
+        model = state.model(ref)
+        scores.check_grid(model.grid, str(ref))
         if setup.kind == "needle":
             model.check_length(setup.tokens)  # before so long a prompt is made: that alone takes minutes
-        steps = compare(model, setup.prompt(model.tokenizer), columns, setup.new_tokens, setup.sampling)
-        going = Going(steps, name, setup, mask, scores, model.tokenizer)
+        prompt = setup.prompt(model.tokenizer)
+        columns, left_out = _with_tuned(columns, ref)
+        steps = compare(model, prompt, columns, setup.new_tokens, setup.sampling)
+        going = Going(steps, ref, setup, mask, scores, model.tokenizer, left_out)
         going.advance()
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         state.fail(error)
@@ -157,19 +163,39 @@ def _begin(name: str, scores: HeadScores) -> None:
         state.begin(going)
 
 
-def _asked(going: Going, name: str, scores: HeadScores) -> None:
+def _with_tuned(columns: Sequence[Column], ref: ModelRef) -> tuple[Sequence[Column], str]:
+    """The columns with the tuned model in its place; where it cannot be loaded those without it, and why.
+
+    As `state.model`, where no other column is left.
+    """
+    beside = state.tuned_for(ref)
+    others = [column for column in columns if column.name != ask.TUNED]
+    if beside is None or len(others) == len(columns):
+        return others, ""
+    try:
+        model = state.model(beside.ref, ref)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:  # such as memory for one model only
+        if not others:
+            raise
+        return others, f"there is no tuned answer: {error}"
+    return [column._replace(model=model) if column.name == ask.TUNED else column for column in columns], ""
+
+
+def _asked(going: Going, ref: ModelRef | None, scores: HeadScores) -> None:
     """What was asked, the right answer, and whether the settings have been changed since."""
     assert going.now is not None
     st.caption(state.sentence(f"{going.model} · {going.setup}")[:-1])
-    if (going.model, going.setup, going.mask) != (name, state.setup(), state.mask(scores.grid)):
+    if (going.model, going.setup, going.mask) != (ref, state.setup_for(ref), state.mask(scores.grid)):
         st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
+    if going.left_out:
+        st.warning(state.sentence(going.left_out))
     if going.now.prompt.needle:
         st.html(markup.fact("Right answer", going.now.prompt.needle.answer))
 
 
 def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
     """A frame for each column that is switched on, with its name; the places for the answers, by name."""
-    on = {ask.UNMASKED: setup.unmasked, ask.MASKED: setup.masked, ask.CONTROL: setup.control}
+    on = {ask.UNMASKED: setup.unmasked, ask.MASKED: setup.masked, ask.TUNED: setup.tuned, ask.CONTROL: setup.control}
     names = [name for name in on if on[name]]
     places = {}
     with st.container(key="answers"):
@@ -181,7 +207,7 @@ def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) ->
                     places[name] = st.empty()
                 else:
                     idle = IDLE[name].format(selection.condition(selected))
-                    st.caption(idle if len(selected) or name == ask.UNMASKED else UNSELECTED)
+                    st.caption(idle if len(selected) or name in (ask.UNMASKED, ask.TUNED) else UNSELECTED)
     return places
 
 
@@ -189,6 +215,9 @@ def _what(name: str, setup: ask.Setup, mask: HeadMask) -> None:
     """What a column's model is, in a line."""
     if name == ask.UNMASKED:
         st.caption("the model as it is")
+        return
+    if name == ask.TUNED:
+        st.caption(state.sentence(str(tuned(setup.tuned) or setup.tuned))[:-1])
         return
     n = f"{len(mask):,} {'random ' * (name == ask.CONTROL)}head{'s' * (len(mask) != 1)} {selection.condition(mask)}"
     seed = f", seed {setup.control_seed}" if name == ask.CONTROL else ""

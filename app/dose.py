@@ -7,6 +7,7 @@ import maps
 import state
 import streamlit as st
 import watch
+from models import ModelRef
 
 from retmask import effects, tables
 from retmask.dose import KS, DoseConfig, new_dose, read_points
@@ -14,7 +15,7 @@ from retmask.heads import Grid
 from retmask.runs import Run
 
 
-def section(shown: maps.HeadMap, name: str, grid: Grid) -> None:
+def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
     """The curves that have been measured for the map's model, and the form for another."""
     st.subheader("Dose curve", anchor=False, divider="gray")
     st.caption(
@@ -25,10 +26,10 @@ def section(shown: maps.HeadMap, name: str, grid: Grid) -> None:
     if runs:
         _curve(runs)
     with st.expander("Measure a curve" if runs else "Measure the first curve", expanded=not runs, key="dose_form"):
-        _form(shown, name, grid)
+        _form(shown, ref, grid)
 
 
-def _form(shown: maps.HeadMap, name: str, grid: Grid) -> None:
+def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks")
         seeds = st.number_input("Random draws of each", 0, 100, 5, key="dose_seeds", width=170)
@@ -36,7 +37,7 @@ def _form(shown: maps.HeadMap, name: str, grid: Grid) -> None:
         tokens = st.number_input("Length in tokens", 256, 2**20, 512, 128, key="dose_tokens", width=150)
         matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
     try:
-        config = _config(name, shown.argument, ks, int(seeds), matched, int(trials), int(tokens))
+        config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens))
     except ValueError as error:
         st.error(state.sentence(error))
         st.button("Measure", disabled=True, key="dose_start")
@@ -50,14 +51,19 @@ def _form(shown: maps.HeadMap, name: str, grid: Grid) -> None:
         st.error(said)
 
 
-def _config(name: str, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int) -> DoseConfig:
+def _config(
+    ref: ModelRef | None, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int
+) -> DoseConfig:
     """The settings. ValueError, one sentence, for what cannot be."""
-    if not name:
+    if ref is None:
         raise ValueError("the model is missing: name its folder or its Hub id above")
     parts = [part for part in ks.replace(",", " ").split() if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
-    config = DoseConfig(name, scores, tuple(map(int, parts)), seeds, matched, trials, tokens)
+    config = DoseConfig(
+        ref.name, scores, tuple(map(int, parts)), seeds, matched, trials, tokens,
+        revision=ref.revision, adapter=ref.adapter,
+    )  # fmt: skip
     config.tasks()
     return config
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import state
 import streamlit as st
 import watch
+from models import ModelRef
 
 from retmask.ablate import new_ablate
 from retmask.files import expanded, home
@@ -17,32 +18,32 @@ from retmask.masks import mask_record
 from retmask.runs import Run
 
 
-def section(name: str, grid: Grid) -> None:
+def section(ref: ModelRef | None, grid: Grid) -> None:
     """Where to write it, the command that does the same, and what became of it."""
     st.subheader("Export", anchor=False, divider="gray")
     mask = state.mask(grid)
     if not len(mask):
         st.caption("Select heads to write a checkpoint of the model without them, for transformers or any server.")
         return
-    if not name:
+    if ref is None:
         st.caption("Name the model above to write a checkpoint of it with this mask.")
         return
     st.caption(
         "A checkpoint with the mask in its weights: plain transformers, or any server, answers as the masked model."
     )
-    folder = st.text_input("Folder", str(_default(name, mask)), key=f"export-{name}-{mask}").strip()
+    folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
     out = _target(folder)
     run = _last(out) if out else None
     if out:
-        command = ["retmask", "ablate", name, "--heads", str(mask), "--out", str(out)]
+        command = ["retmask", "ablate", ref.name, "--heads", str(mask), "--out", str(out), *ref.options]
         st.code(shlex.join(command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or _busy(run),
-            on_click=_start, args=(name, mask, grid, out),
+            on_click=_start, args=(ref, mask, grid, out),
         )  # fmt: skip
         st.download_button(
-            "Mask as JSON", json.dumps(mask_record(mask, grid, name), indent=1), "mask.json", "application/json",
+            "Mask as JSON", json.dumps(mask_record(mask, grid, str(ref)), indent=1), "mask.json", "application/json",
             key="export_mask", on_click="ignore", type="tertiary", icon=":material/download:",
         )  # fmt: skip
     said = state.said("export")
@@ -52,10 +53,11 @@ def section(name: str, grid: Grid) -> None:
         _outcome(run, str(out))
 
 
-def _default(name: str, mask: HeadMask) -> Path:
+def _default(ref: ModelRef, mask: HeadMask) -> Path:
     """A folder of its own for each model and mask."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name).strip("-.")[:40] or "model"
-    return home() / "checkpoints" / f"{stem}-{len(mask)}-heads-{hashlib.sha256(str(mask).encode()).hexdigest()[:6]}"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(ref.name).name).strip("-.")[:40] or "model"
+    digest = hashlib.sha256(" ".join([str(mask), *ref.options]).encode()).hexdigest()[:6]
+    return home() / "checkpoints" / f"{stem}{'-tuned' if ref.adapter else ''}-{len(mask)}-heads-{digest}"
 
 
 def _target(folder: str) -> Path | None:
@@ -67,11 +69,11 @@ def _target(folder: str) -> Path | None:
         return None
 
 
-def _start(name: str, mask: HeadMask, grid: Grid, out: Path) -> None:
+def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
     if _busy(_last(out)):
         return  # a second click, before the button knew of the first
     try:
-        new_ablate(name, mask, grid, out).spawn()
+        new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter).spawn()
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "export")
 

@@ -6,6 +6,7 @@ from threading import Lock
 from typing import Any
 
 from ask import Setup
+from models import ModelRef
 
 from retmask.compare import Comparison
 from retmask.heads import HeadMask
@@ -16,15 +17,18 @@ from retmask.scores import HeadScores
 class Going:
     """An iterator of snapshots with the latest of them, what was asked, and the map that was looked at.
 
+    `left_out` says why the tuned model does not answer, where it was to.
+
     A drawing that a click has replaced may still be within a step while the next one wants to go on: they take turns.
     """
 
     steps: Iterator[Comparison]
-    model: str
+    model: ModelRef
     setup: Setup
     mask: HeadMask
     scores: HeadScores
     tokenizer: Any
+    left_out: str = ""
     now: Comparison | None = None
     stopped: bool = False
     _turn: Lock = field(default_factory=Lock, repr=False)

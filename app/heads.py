@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import detect
 import evidence
 import maps
+import moved
 import selection
 import state
 import streamlit as st
+import tuned
 
 from retmask import charts, style, tables
 from retmask.heads import Grid
@@ -17,6 +19,7 @@ from retmask.scores import HeadScores
 MODES = {"Click": "pan", "Box": "select", "Lasso": "lasso"}
 COUNTING = {"set": "each needle token counts once", "steps": "counted at every step, as in the published code"}
 LONG_COMMAND = 20
+VIEWS = ["Map", "What moved"]
 
 
 def page() -> None:
@@ -34,6 +37,7 @@ def page() -> None:
     if shown.scores:
         st.caption(about(shown.scores, shown.trials))
     detect.condition(shown)
+    tuned.detection(shown)
     if shown.scores:
         _explore(shown, shown.scores)
 
@@ -41,6 +45,11 @@ def page() -> None:
 @st.fragment
 def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
     """Map, selection and evidence: what a click draws anew, and nothing else; first what it is waited for."""
+    name = maps.base_map(shown)
+    base = state.open_map(name) if name else None
+    if base and base.scores and _view() == VIEWS[1]:
+        moved.section(base, base.scores, shown, scores)
+        return
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
         with right:
@@ -57,6 +66,12 @@ def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
             evidence.recall(shown.model, shown.trials)
     evidence.one_head(scores, shown.trials)
     evidence.origin(shown.record)
+
+
+def _view() -> str:
+    """Which of the views of a fine-tuned model's map is looked at."""
+    kept = state.kept("heads_view", VIEWS[0])
+    return st.segmented_control("View", VIEWS, required=True, label_visibility="collapsed", **kept) or VIEWS[0]
 
 
 def about(scores: HeadScores, trials: Sequence[Trial]) -> str:

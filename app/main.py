@@ -6,14 +6,19 @@ import compare
 import heads
 import maps
 import markup
+import pairs
+import runs
 import state
 import streamlit as st
+import train
+import tuned
 import watch
 
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>
 @media (max-width: 1150px) {
   .st-key-beside [data-testid="stColumn"], .st-key-closely [data-testid="stColumn"],
+  .st-key-curves [data-testid="stColumn"], .st-key-behind [data-testid="stColumn"],
   .st-key-settings [data-testid="stColumn"], .st-key-answers [data-testid="stColumn"] {min-width: 100%;}
   .st-key-beside [data-testid="stColumn"] [data-testid="stColumn"] {min-width: 5rem;}
 }
@@ -31,6 +36,7 @@ def picker() -> None:
     with st.expander("Open a score file", expanded=False):
         opener()
     st.button("Detect again", icon=":material/radar:", on_click=state.toggle_form, width="stretch", key="detect_again")
+    tuned.line()
     watch.watch()
 
 
@@ -76,7 +82,17 @@ def main() -> None:
     side_by_side = st.Page(
         lambda: compare.page(on_map), title="Compare", icon=":material/compare_arrows:", url_path="compare"
     )
-    page = st.navigation([on_map, side_by_side])
+    of_pairs = st.Page(
+        lambda: pairs.page(on_map, training), title="Pairs", icon=":material/thumbs_up_down:", url_path="pairs"
+    )
+    training = st.Page(
+        lambda: train.page(side_by_side, on_map), title="Train", icon=":material/model_training:", url_path="train"
+    )
+    all_runs = st.Page(
+        lambda: runs.page({"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training}),
+        title="Runs", icon=":material/history:", url_path="runs",
+    )  # fmt: skip
+    page = st.navigation([on_map, side_by_side, of_pairs, training, all_runs])
     state.keep_address()
     with st.sidebar:
         picker()

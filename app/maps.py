@@ -3,10 +3,12 @@
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from models import ModelRef
 
 from retmask.detect import DEFAULT_MODEL
 from retmask.files import expanded, home, shipped
@@ -30,6 +32,8 @@ class HeadMap:
     @property
     def model(self) -> str:
         """The model's name, for people."""
+        if self.ref and self.ref.base:
+            return str(self.ref)
         return self.scores.model if self.scores else str(self._config.get("model", self.source))
 
     @property
@@ -39,6 +43,13 @@ class HeadMap:
             return self.scores.grid
         known = self.record.get("head_grid")
         return Grid(**known) if isinstance(known, dict) else None
+
+    @property
+    def ref(self) -> ModelRef | None:
+        """What the map's model is loaded by; None where the map does not say it."""
+        if self.source in shipped_maps():
+            return ModelRef(self.source)
+        return ModelRef.of_config(self._config) if self.run and self._config.get("model") else None
 
     @property
     def loadable(self) -> str:
@@ -91,7 +102,8 @@ def label(name: str) -> str:
     if not record:
         return path.name
     when = str(record.get("created", ""))[5:19].replace("T", " ")
-    return f"{record.get('config', {}).get('model', name)} · {when}"
+    ref = ModelRef.of_config(record.get("config", {}))
+    return f"{(ref.base or ref).name or name}{' tuned' if ref.base else ''} · {when}"
 
 
 def locate(name: str) -> Path:
@@ -113,3 +125,29 @@ def keep_upload(name: str, content: bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return str(path)
+
+
+_MEASURED = ("grid", "counting", "scored", "template", "needles_sha256", "haystack")  # what scores depend on
+
+
+def base_map(shown: HeadMap) -> str:
+    """The map of the model that this map's model was fine-tuned from: a detection of the same trials, or the shipped.
+
+    Empty where there is none, or where this map is of no fine-tuned model.
+    """
+    base = shown.ref.base if shown.ref else None
+    if base is None or shown.scores is None:
+        return ""
+    for run in Run.all("detect"):
+        ref = ModelRef.of_config(run.record.get("config") or {})
+        same = (ref.place, ref.revision, ref.adapter) == (base.place, base.revision, base.adapter)
+        if same and same_trials(shown.record, run.record) and run.status == "success":
+            return run.id
+    known = Run(shipped("maps", base.name)).record if base.name in shipped_maps() else {}
+    counted = ("head_grid", "counting")
+    return base.name if known and all(known.get(name) == shown.record.get(name) for name in counted) else ""
+
+
+def same_trials(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two detections, by their records, asked the same trials in the same way."""
+    return all(one.get(name) == other.get(name) for name in ("head_grid", *_MEASURED))

@@ -4,6 +4,8 @@ import ask
 import maps
 import state
 import streamlit as st
+import tuned
+from models import ModelRef
 
 from retmask.needle import known_needle
 
@@ -15,39 +17,35 @@ HAYSTACKS = {
 MOST_UPLOAD = 8  # megabytes
 
 
-def section(shown: maps.HeadMap) -> str:
-    """Prompt, decoding and columns; the name that the model is loaded by, empty where none is known."""
+def section(shown: maps.HeadMap) -> ModelRef | None:
+    """Prompt, decoding and columns; what the model is loaded by, None where that is not known."""
     with st.container(border=True, key="settings"):
         left, right = st.columns([11, 9], gap="large")
         with left:
-            name = shown.loadable or _model_name(shown)
+            ref = shown.ref or _model_name()
             kind = st.segmented_control(
                 "Prompt", ["needle", "text"], format_func={"needle": "Needle", "text": "Own text"}.get,
                 required=True, label_visibility="collapsed", **state.widget("kind"),
             )  # fmt: skip
-            (_own_text if kind == "text" else _needle)(name)
+            (_own_text if kind == "text" else _needle)(ref)
         with right:
-            _decoding(name)
-            _columns()
-    return name
+            _decoding(ref)
+            _columns(ref)
+    return ref
 
 
-def _model_name(shown: maps.HeadMap) -> str:
+def _model_name() -> ModelRef | None:
     """The folder or Hub id that is named by hand."""
-    if shown.variant:
-        whose = f"{shown.record['config'].get('model', shown.model)} {shown.variant}"
-        way = "merge it into a folder" if shown.variant.startswith("with the adapter") else "download it into a folder"
-        st.info(state.sentence(f"This map is of {whose}, which this page cannot load yet: {way} and name that here"))
     text: str = st.text_input(
         "Model",
         placeholder="folder or Hub id",
         help="this map does not say where its model lies",
         **state.widget("model"),
     )
-    return text.strip()
+    return ModelRef(text.strip()) if text.strip() else None
 
 
-def _needle(_: str) -> None:
+def _needle(_: ModelRef | None) -> None:
     names = ask.needles()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         needle = st.selectbox("Needle", list(names), format_func=names.get, width=290, **state.widget("needle"))
@@ -67,13 +65,13 @@ def _needle(_: str) -> None:
     st.caption(state.sentence(f"Hidden: «{chosen.needle}» Asked: «{chosen.question}»")[:-1])
 
 
-def _own_text(name: str) -> None:
+def _own_text(ref: ModelRef | None) -> None:
     st.text_area("Text", height=200, placeholder="What the model is to answer or to go on with", **state.widget("text"))
     key = "ask_upload"
     st.file_uploader(
         "or a text file", type=["txt"], key=key, max_upload_size=MOST_UPLOAD, on_change=_uploaded, args=(key,)
     )
-    st.caption(_length(name))
+    st.caption(_length(ref))
 
 
 def _uploaded(key: str) -> None:
@@ -87,14 +85,14 @@ def _uploaded(key: str) -> None:
         state.fail(f"{file.name} is not a text in UTF-8: save it as one")
 
 
-def _length(name: str) -> str:
+def _length(ref: ModelRef | None) -> str:
     """How long the text is in tokens, and how long it may be, once that is known."""
-    known, setup = state.loaded(name), state.setup()
+    known, setup = state.loaded(ref), state.setup()
     if known is None or not setup.text.strip():
         return "How many tokens it has is known once the model is loaded, with the first run."
     try:
         n = state.remembered(
-            "length", (name, setup.text, setup.template), lambda: len(setup.prompt(known.tokenizer).token_ids)
+            "length", (ref, setup.text, setup.template), lambda: len(setup.prompt(known.tokenizer).token_ids)
         )
     except ValueError as error:
         return state.sentence(error)
@@ -102,7 +100,7 @@ def _length(name: str) -> str:
     return f"{n:,} tokens as a prompt; the model reads up to {room:,} and {setup.new_tokens} new ones."
 
 
-def _decoding(name: str) -> None:
+def _decoding(ref: ModelRef | None) -> None:
     setup = state.setup()
     with st.container(horizontal=True):
         st.number_input(
@@ -115,7 +113,7 @@ def _decoding(name: str) -> None:
         if setup.temperature:
             st.number_input("Top p", 0.01, 1.0, step=0.05, format="%g", width=110, **state.widget("top_p"))
             st.number_input("Seed", 0, 10**9, width=110, **state.widget("seed"))
-        known = state.loaded(name)
+        known = state.loaded(ref)
         if known is not None and not known.has_template:
             st.caption("This model has no chat template: the prompt is plain text.", width="content")
         else:
@@ -125,11 +123,15 @@ def _decoding(name: str) -> None:
             )  # fmt: skip
 
 
-def _columns() -> None:
+def _columns(ref: ModelRef | None) -> None:
     """Which columns are answered in."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.toggle("Unmasked", **state.widget("unmasked"))
         st.toggle("Masked", **state.widget("masked"))
+        st.toggle(
+            "Tuned", disabled=state.tuned_for(ref) is None, help="the model after fine-tuning, with no head masked",
+            **state.tuned_switch(ref),
+        )  # fmt: skip
         st.toggle("Random control", help="as many random heads, none of them selected", **state.widget("control"))
     if state.setup().control:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -137,3 +139,4 @@ def _columns() -> None:
             st.toggle(
                 "Same layers", help="as many heads of each layer as are selected there", **state.widget("matched")
             )
+    tuned.choice(ref)

@@ -16,26 +16,32 @@ from address import from_url, to_url
 from ask import Setup
 from going import Going
 from maps import HeadMap, locate, shipped_maps
+from models import Holding, ModelRef, Tuned
+from models import tuned as find_tuned
+from reviewed import Judged, judged
 
 from retmask.detect import DEFAULT_MODEL
+from retmask.dpo import DpoConfig
 from retmask.heads import Grid, HeadId, HeadMask
+from retmask.pairs import ITEMS, REVIEW, Review, read_review
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
+from retmask.train import Preflight
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
 
-IN_URL = ("map", "kv", "heads", "head", "c")
+IN_URL = ("map", "kv", "heads", "head", "c", "run", "pairs", "gate", "train", "tuned")
 Stamp = tuple[tuple[int, int], ...]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What a session keeps of the model that it has loaded last: the model itself may have made room for another."""
+    """What a session keeps of a model that it has loaded: the model itself may have made room for another."""
 
-    name: str
+    ref: ModelRef
     max_tokens: int
     has_template: bool
     tokenizer: Any
@@ -157,6 +163,18 @@ def look_at(head: HeadId) -> None:
     _into_url("head", str(head))
 
 
+def run_ids() -> list[str]:
+    """The ids of the runs that are looked at; on the first view those in the URL. There need not be such runs."""
+    text = str(st.session_state.setdefault("runs", st.query_params.get("run", "")))
+    return [name for name in text.split(",") if name]
+
+
+def look_at_run(*ids: str) -> None:
+    """Look at a run, or at several beside each other."""
+    st.session_state["runs"] = ",".join(ids)
+    _into_url("run", ",".join(ids) or None)
+
+
 def picked_points(event: Any) -> list[HeadId]:
     """The heads in a map's selection event that are new in it."""
     return [HeadId(layer, head) for layer, head in _new_points(event, "map")]
@@ -219,6 +237,27 @@ def said(where: str = "") -> str:
     return str(st.session_state.pop(f"said{where}", ""))
 
 
+def place(name: str) -> str:
+    """What the address says of a page's place, such as the run that it looks at; empty for nothing."""
+    return str(st.session_state.setdefault("address", {}).get(name, ""))
+
+
+def go_to(**places: str | None) -> None:
+    """Look at another place from now on, by its name in `IN_URL`; None for none."""
+    for name, text in places.items():
+        _into_url(name, text)
+
+
+def pairs_of(folder: Path) -> tuple[Judged, ...]:
+    """The pairs in a run's folder with what the gate says of each, read anew only when there are more."""
+    return _load_pairs(str(folder), _stamp(folder / ITEMS))
+
+
+def review_of(folder: Path) -> Review:
+    """A person's decisions on the pairs in a run's folder."""
+    return _load_review(str(folder), _stamp(folder / REVIEW))
+
+
 def form_open() -> bool:
     """Whether the detection form is shown."""
     return bool(st.session_state.get("form_open", False))
@@ -230,9 +269,10 @@ def toggle_form() -> None:
 
 
 def setup() -> Setup:
-    """The settings of the Compare page; on the first view those that the address names."""
+    """The settings of the Compare page; on the first view those that the address names, or the defaults."""
     if "setup" not in st.session_state:
-        st.session_state["setup"] = ask.read(st.query_params.get("c", ""))
+        known = st.query_params.get("c", "")
+        st.session_state["setup"] = ask.read(known) if known else Setup(tuned=tuned())
     return cast(Setup, st.session_state["setup"])
 
 
@@ -260,6 +300,12 @@ def kept(name: str, default: Any) -> dict[str, Any]:
     key = f"shown_{name}"
     st.session_state.setdefault(key, st.session_state.setdefault(name, default))
     return {"key": key, "on_change": lambda: put(name, value(key))}
+
+
+def fill(**values: Any) -> None:
+    """Put values into widgets that `kept` keeps, by name; before they are drawn."""
+    for name, filled in values.items():
+        st.session_state[name] = st.session_state[f"shown_{name}"] = filled
 
 
 def show(**values: Any) -> None:
@@ -316,20 +362,63 @@ def begin(comparison: Going) -> None:
     st.session_state["wanted"] = False
 
 
-def model(name: str) -> "LensModel":
-    """A model, loaded once and shared by all sessions. ValueError, one sentence, where it cannot be loaded."""
-    if st.session_state.get("loaded") is not None and loaded(name) is None:
-        _load_model.clear()  # two models need not fit
-    found = _load_model(name)
+def model(ref: ModelRef, beside: ModelRef | None = None) -> "LensModel":
+    """A model, loaded once and shared by all sessions; of those in memory only `beside` is sure to stay.
+
+    ValueError, one sentence, where it cannot be loaded.
+    """
+    others = [beside] if beside else []
+    found = _holding().get(ref, others)
     has_template = bool(getattr(found.tokenizer, "chat_template", None))
-    st.session_state["loaded"] = Known(name, found.max_tokens, has_template, found.tokenizer)
+    known = {one: what for one, what in st.session_state.get("loaded", {}).items() if one in others}
+    st.session_state["loaded"] = known | {ref: Known(ref, found.max_tokens, has_template, found.tokenizer)}
     return found
 
 
-def loaded(name: str) -> Known | None:
-    """What is known of the model, if this session has loaded it last. Never loads it."""
-    known = cast(Known | None, st.session_state.get("loaded"))
-    return known if known and known.name == name else None
+def loaded(ref: ModelRef | None) -> Known | None:
+    """What is known of the model, if it is of those that this session has loaded last. Never loads it."""
+    return cast(Known | None, st.session_state.get("loaded", {}).get(ref))
+
+
+def tune(name: str) -> None:
+    """Make what a training made «the tuned model» on all pages from now on, by its id; empty for none.
+
+    A training that has made nothing, or is gone, is none.
+    """
+    found = find_tuned(name)
+    st.session_state["tuned"] = found.id if found else ""
+    _into_url("tuned", found.id if found else None)
+    change(tuned=tuned())
+
+
+def tuned() -> str:
+    """The id of the training whose model is «the tuned model»; empty for none."""
+    found = tuned_model()
+    return found.id if found else ""
+
+
+def tuned_model() -> Tuned | None:
+    """The tuned model; on the first view that in the URL. None for none, also where it has been deleted."""
+    return find_tuned(str(st.session_state.setdefault("tuned", st.query_params.get("tuned", ""))))
+
+
+def tuned_for(ref: ModelRef | None) -> Tuned | None:
+    """The tuned model, where it was trained on that one."""
+    found = tuned_model()
+    return found if found and found.trained_on(ref) else None
+
+
+def setup_for(ref: ModelRef | None) -> Setup:
+    """The settings of the Compare page as they hold for a model: without a tuned one that is not of it."""
+    found = tuned_for(ref)
+    return replace(setup(), tuned=setup().tuned if found and found.id == setup().tuned else "")
+
+
+def tuned_switch(ref: ModelRef | None) -> dict[str, Any]:
+    """What makes a toggle switch the column of the tuned model on and off."""
+    key = "ask_tuned"
+    st.session_state[key] = bool(setup_for(ref).tuned)
+    return {"key": key, "on_change": lambda: change(tuned=tuned() if value(key) else "")}
 
 
 def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
@@ -357,11 +446,41 @@ def memory(model: str, context_tokens: int) -> tuple[bool, str]:
     return found.fits, found.sentence
 
 
-@st.cache_resource(show_spinner=False, max_entries=1)
-def _load_model(name: str) -> "LensModel":
-    from retmask.loading import load  # here, since it imports torch
+@st.cache_data(show_spinner=False, ttl=60, max_entries=20)
+def preflight(model: str, pairs: str, stamp: Stamp, config: DpoConfig, revision: str) -> Preflight:
+    """What a training would take, at most a minute old; `stamp` is that of the pairs' file (`file_stamp`).
 
-    return load(name)
+    ValueError where it cannot be told. The first call takes seconds: it imports torch.
+    """
+    from retmask.train import preflight as look
+
+    return look(model, pairs, config, revision=revision)
+
+
+def file_stamp(file: Path) -> Stamp:
+    """What changes when a file is written."""
+    return _stamp(file)
+
+
+def held() -> tuple[str, int] | None:
+    """The models that the app holds in memory, whichever session loaded them, and their bytes; None for none."""
+    found = _holding().held()
+    weights = [weight for model in found.values() for weight in model.native.parameters()]
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    return (", ".join(map(str, found)), size) if found else None
+
+
+def unload() -> None:
+    """Let go of the models that are held in memory. What was made with them stays on the pages."""
+    running = going()
+    if running and not running.over:
+        stop()
+    _holding().drop()
+
+
+@st.cache_resource(show_spinner=False)
+def _holding() -> Holding:
+    return Holding()
 
 
 @st.cache_resource(show_spinner=False, max_entries=12)
@@ -377,6 +496,16 @@ def _load_scores(path: str, stamp: Stamp, kv_heads: int | None) -> HeadScores:
 @st.cache_resource(show_spinner=False, max_entries=12)
 def _load_trials(folder: str, stamp: Stamp) -> tuple[Trial, ...]:
     return tuple(read_trials(Path(folder)))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _load_pairs(folder: str, stamp: Stamp) -> tuple[Judged, ...]:
+    return judged(Path(folder))
+
+
+@st.cache_resource(show_spinner=False, max_entries=12)
+def _load_review(folder: str, stamp: Stamp) -> Review:
+    return read_review(Path(folder))
 
 
 def _stamp(*files: Path) -> Stamp:

@@ -11,8 +11,9 @@ import streamlit as st
 from going import Going
 
 from retmask import effects, tables
-from retmask.compare import Comparison, Trace
+from retmask.compare import Comparison
 from retmask.heads import HeadId
+from retmask.trace import Trace
 
 STATIC = 20  # heads of the fixed set that arXiv 2602.11162 compares with
 MOST_SOURCES = 6

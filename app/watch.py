@@ -7,10 +7,17 @@ import state
 import streamlit as st
 
 from retmask.files import home
+from retmask.overview import progress
 from retmask.runs import Run
 
-DOING = {"detect": "Detecting", "dose": "Dose curve of", "ablate": "Exporting"}
-UNITS = {"trials": "trials", "points": "points"}  # what a stage of a run counts
+DOING = {  # kinds of runs; the name of a model follows
+    "detect": "Detecting",
+    "dose": "Dose curve of",
+    "ablate": "Exporting",
+    "pairs": "Making pairs with",
+    "train": "Training",
+    "evaluate": "Evaluating",
+}
 
 
 def active(*kinds: str) -> list[Run]:
@@ -36,8 +43,8 @@ def _watch(drawn: list[tuple[str, str, int]]) -> None:
 
 
 def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
-    """What changes when a run has something new to show."""
-    return [(run.id, run.status, len(run.progress)) for run in runs]
+    """What changes when a run has something new to show. The page of a training draws its steps anew by itself."""
+    return [(run.id, run.status, 0 if run.record.get("kind") == "train" else len(run.progress)) for run in runs]
 
 
 def _running(run: Run) -> None:
@@ -66,30 +73,6 @@ def _cancel(run: Run) -> None:
     """Ask the worker to stop, without making the page wait for it."""
     state.stopping().add(run.id)
     threading.Thread(target=run.cancel, daemon=True).start()
-
-
-def progress(run: Run) -> tuple[float, str]:
-    """How far a run is: a share from 0 to 1, and the same in words."""
-    lines = run.progress
-    last = lines[-1] if lines else {}
-    done, total = int(last.get("done", 0)), int(last.get("total", 0))
-    unit = UNITS.get(str(last.get("stage")))
-    if unit is None or not total:
-        return 0.0, {"exporting": "Writing the checkpoint…", None: "Starting…"}.get(
-            last.get("stage"), "Loading the model…"
-        )
-    eta = last.get("eta")
-    left = f", about {duration(float(eta))} left" if eta else ""
-    found = f", {last.get('found', 0)} found the needle" if unit == "trials" else ""
-    return min(1.0, done / total), f"{done} of {total} {unit}{found}{left}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 40 s, 3 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def ours(run: Run) -> bool:

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from retmask.heads import Grid, HeadId
 from retmask.scores import THRESHOLD, HeadScores
 from retmask.style import EMPTY, HUE, INK, MUTED, ORANGE, TEAL, dress, log_ticks, ordinal, percent, readable
-from retmask.tables import Row, breakdown_rows, copy_rows, head_rows, recall_rows
+from retmask.tables import Row, breakdown_rows, copy_rows, head_rows, moved_rows, recall_rows
 
 if TYPE_CHECKING:
     from retmask.retrieval import Trial
+
+MOVED = [(0.0, "#4c1d95"), (0.25, "#a78bda"), (0.5, "#ffffff"), (0.75, "#5fb0a9"), (1.0, "#063f3b")]  # fell, rose
 
 
 def head_heatmap(
@@ -32,31 +35,46 @@ def head_heatmap(
     (a heatmap itself cannot be clicked in Streamlit); `selectedpoints` is empty, so that every redraw lets go.
     """
     grid, heads = scores.grid, scores.grid.heads()
-    cell = min(30.0, max(14.0, 590 / grid.n_layers))
+    peak = float(scores.mean.max()) or 1.0
+    points = _points(grid, _head_texts(scores, selected))
+    points.update(
+        customdata=[[head.layer, head.head, stamp] for head in heads],
+        selected={"marker": {"opacity": 0.6}},
+        unselected={"marker": {"opacity": 0}},
+        selectedpoints=[],
+    )
     figure = go.Figure(
         [
-            _cells(scores),
+            _cells(scores.mean, 0, peak, HUE, "retrieval score"),
             _outlines(selected, ORANGE, 2.5),
             _outlines([focus] if focus else [], INK, 1.5, "dot"),
-            go.Scatter(
-                x=[head.head for head in heads],
-                y=[head.layer for head in heads],
-                customdata=[[head.layer, head.head, stamp] for head in heads],
-                text=_head_texts(scores, selected),
-                hovertemplate="%{text}<extra></extra>",
-                mode="markers",
-                marker={"symbol": "square", "size": cell - 3, "color": ORANGE, "opacity": 0},
-                selected={"marker": {"opacity": 0.6}},
-                unselected={"marker": {"opacity": 0}},
-                selectedpoints=[],
-            ),
+            points,
         ]
     )
-    dress(figure, height=round(cell * grid.n_layers + 100), top=54, bottom=44)
-    figure.update_layout(dragmode=dragmode, hoverdistance=-1, plot_bgcolor=EMPTY, selectionrevision=stamp)
-    figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **_ticks(grid.n_heads))
-    figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **_ticks(grid.n_layers))
-    _rule_groups(figure, grid)
+    _lay_out(figure, grid)
+    figure.update_layout(dragmode=dragmode, selectionrevision=stamp)
+    return figure
+
+
+def difference_map(before: HeadScores, after: HeadScores, marked: int = 10) -> go.Figure:
+    """The layer x head map of what moved: mean scores after minus before, white where nothing did, to read only.
+
+    The scale goes as far down as up; the heads that moved most are outlined. Both maps are of one grid.
+    """
+    assert before.values.shape[1:] == after.values.shape[1:], "maps that are subtracted are of one grid"
+    grid, rows = after.grid, moved_rows(before, after)
+    change = after.mean - before.mean
+    peak = float(np.abs(change).max()) or 1.0
+    texts = {row["name"]: _moved_text(row) for row in rows}
+    most = [HeadId(row["layer"], row["head"]) for row in rows[:marked] if row["change"]]
+    figure = go.Figure(
+        [
+            _cells(change, -peak, peak, MOVED, "change of the score"),
+            _outlines(most, INK, 1.5),
+            _points(grid, [texts[str(head)] for head in grid.heads()]),
+        ]
+    )
+    _lay_out(figure, grid)
     return figure
 
 
@@ -161,13 +179,40 @@ def copy_map(trial: "Trial", head: HeadId) -> go.Figure:
     return figure
 
 
-def _cells(scores: HeadScores) -> go.Heatmap:
-    peak = float(scores.mean.max())
+def _cells(
+    values: Float[np.ndarray, "layer head"], low: float, high: float, scale: list[tuple[float, str]], title: str
+) -> go.Heatmap:
     return go.Heatmap(
-        z=scores.mean.round(6).tolist(),
-        zmin=0, zmax=peak or 1.0, colorscale=HUE, xgap=1, ygap=1, hoverinfo="skip",
-        colorbar=_colorbar("retrieval score"),
+        z=values.round(6).tolist(),
+        zmin=low, zmax=high, colorscale=scale, xgap=1, ygap=1, hoverinfo="skip", colorbar=_colorbar(title),
     )  # fmt: skip
+
+
+def _cell(grid: Grid) -> float:
+    """The side of a cell in pixels."""
+    return min(30.0, max(14.0, 590 / grid.n_layers))
+
+
+def _points(grid: Grid, texts: list[str]) -> go.Scatter:
+    """An invisible square on every cell that says a text."""
+    heads = grid.heads()
+    return go.Scatter(
+        x=[head.head for head in heads],
+        y=[head.layer for head in heads],
+        text=texts,
+        hovertemplate="%{text}<extra></extra>",
+        mode="markers",
+        marker={"symbol": "square", "size": _cell(grid) - 3, "color": ORANGE, "opacity": 0},
+    )
+
+
+def _lay_out(figure: go.Figure, grid: Grid) -> None:
+    """Axes, size and groups of a layer x head map."""
+    dress(figure, height=round(_cell(grid) * grid.n_layers + 100), top=54, bottom=44)
+    figure.update_layout(dragmode="pan", hoverdistance=-1, plot_bgcolor=EMPTY)
+    figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **_ticks(grid.n_heads))
+    figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **_ticks(grid.n_layers))
+    _rule_groups(figure, grid)
 
 
 def _colorbar(title: str) -> dict[str, Any]:
@@ -201,6 +246,18 @@ def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
         ]
         texts.append("<br>".join(lines))
     return texts
+
+
+def _moved_text(row: Row) -> str:
+    """What hovering over a head of a map of differences says."""
+    return "<br>".join(
+        [
+            f"<b>{row['name']}</b> {row['change']:+.3f}",
+            f"before {row['before']:.3f} [{row['before_low']:.3f}, {row['before_high']:.3f}], "
+            f"{ordinal(row['before_rank'])}",
+            f"after {row['after']:.3f} [{row['after_low']:.3f}, {row['after_high']:.3f}], {ordinal(row['after_rank'])}",
+        ]
+    )
 
 
 def _ticks(n: int) -> dict[str, Any]:

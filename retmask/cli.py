@@ -109,7 +109,7 @@ def _follow(run: Run, trust_remote_code: bool) -> None:
         (step.done, step.total, f"{step.found} of {step.done} trials found the needle", step.eta)
         for step in do_detect(run, trust_remote_code)
     )
-    progress(steps, run.record["config"]["model"])
+    progress(steps, run)
 
 
 def _report(run: Run) -> None:
@@ -221,13 +221,16 @@ def ask(
     top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that reach this together")] = 1.0,
     seed: Annotated[int, typer.Option(help="of the drawn tokens: the same seed says the same again")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON: texts, log-probabilities, copies")] = False,
+    tuned: Annotated[
+        str, typer.Option(help="also answer with this fine-tuned model: the folder of an adapter or of a model")
+    ] = "",
     revision: Revision = "",
     adapter: Adapter = "",
     trust_remote_code: TrustRemoteCode = False,
     device: Device = "",
     dtype: Dtype = "",
 ) -> None:
-    """Answer a prompt unmasked, masked, and with as many random heads masked, and say what differs."""
+    """Answer a prompt unmasked, masked, tuned, and with as many random heads masked, and say what differs."""
     if bool(prompt) + bool(prompt_file) + bool(needle) != 1:
         raise ValueError("say what to ask in one way: --prompt TEXT, --prompt-file FILE, or --needle NAME")
     if template not in ("", "chat", "plain"):
@@ -246,28 +249,27 @@ def ask(
     except OSError as error:
         raise ValueError(f"{prompt_file} cannot be read: {error.strerror}") from None
     from retmask.compare import Column, Prompt, compare
-    from retmask.loading import load
+    from retmask.loading import load, load_tuned
 
-    loaded = load(
-        model,
-        revision=revision or None,
-        adapter=adapter or None,
-        device=device or None,
-        dtype=dtype or None,
-        context_tokens=tokens if needle else len(text) // 4 + max_new_tokens,
-        trust_remote_code=trust_remote_code,
-    )
+    how: dict[str, Any] = {
+        "revision": revision or None,
+        "device": device or None,
+        "dtype": dtype or None,
+        "context_tokens": tokens if needle else len(text) // 4 + max_new_tokens,
+        "trust_remote_code": trust_remote_code,
+    }
+    loaded = load(model, adapter=adapter or None, **how)
     loaded.check_length(tokens if needle else 0)
+    masked = rule.build(loaded.grid) if rule.given else HeadMask()
     columns = [Column("unmasked", HeadMask())]
-    if rule.given:
-        masked = rule.build(loaded.grid)
-        columns.append(Column("masked", masked))
-        if with_control:
-            known = HeadScores.load(scores_path(scores)) if scores else None
-            if known:
-                known.check_grid(loaded.grid, model)
-            drawn = control(masked, loaded.grid, control_seed, known, layer_matched)
-            columns.append(Column("random control", drawn))
+    columns += [Column("masked", masked)] if rule.given else []
+    columns += [Column("tuned", HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
+    if rule.given and with_control:
+        known = HeadScores.load(scores_path(scores)) if scores else None
+        if known:
+            known.check_grid(loaded.grid, model)
+        drawn = control(masked, loaded.grid, control_seed, known, layer_matched)
+        columns.append(Column("random control", drawn))
     asked = (
         Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
         if task
@@ -326,7 +328,7 @@ def dose(
         needles, haystack, prose, revision, adapter, device, dtype,
     )  # fmt: skip
     run = new_dose(config, out_dir)
-    progress(((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), model)
+    progress(((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), run)
     table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
     for row in dose_rows(read_points(run.path)):
         which = "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
@@ -379,6 +381,8 @@ app.add_typer(cli_bench.app, name="bench")
 def worker(folder: Path) -> None:
     """Do a queued run: what the page starts. The page goes first where both want the processor."""
     os.nice(19)  # measured: beside it the page answers at nearly full speed, at 5 it took half as long again
+    with suppress(OSError):  # Linux may share time among sessions first: niceness alone then counts within one
+        Path("/proc/self/autogroup").write_text("19")
     with suppress(OSError):  # where memory runs out, the kernel ends this and not the app
         Path("/proc/self/oom_score_adj").write_text("1000")
     jobs.work(Run.open(folder))

@@ -100,7 +100,7 @@ def pairs(
         (at.done, at.total, f"{at.kept} pairs kept, {at.rate:.0f} tokens/s", at.eta)
         for at in do_pairs(run, trust_remote_code)
     )
-    progress(steps, model)
+    progress(steps, run)
     _report_pairs(run)
     if llama_factory:
         write_atomic(run.path / "llama_factory.json", llama_factory_text(read_rows(run.path / PAIRS)))
@@ -147,7 +147,7 @@ def _train(
         model, pairs, config, out_dir, revision=revision, any_pairs=any_pairs, trust_remote_code=trust_remote_code,
         command=train_command(model, pairs, config, preset),
     )  # fmt: skip
-    progress(((at.done, at.total, _step_words(at.line), at.eta) for at in do_train(run, trust_remote_code)), model)
+    progress(((at.done, at.total, _step_words(at.line), at.eta) for at in do_train(run, trust_remote_code)), run)
     held = (run.record.get("held_out") or {}).get("rewards/accuracies")
     if held is not None:
         out.print(f"reward accuracy on the pairs held out: {held:.2f}")
@@ -241,7 +241,7 @@ def evaluate(
         model, tuple(tuned or ()), rule, trials, context_tokens, needles, haystack, revision, device, dtype
     )
     run = new_evaluate(config, out_dir)
-    progress(((at.done, at.total, at.condition, at.eta) for at in do_evaluate(run, trust_remote_code)), model)
+    progress(((at.done, at.total, at.condition, at.eta) for at in do_evaluate(run, trust_remote_code)), run)
     _report_evaluation(run)
 
 

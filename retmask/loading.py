@@ -55,6 +55,19 @@ def load(
     return wrap(hf, tokenizer, source.name + (f" + {adapter}" if adapter else ""), source)
 
 
+def load_tuned(name_or_path: str, folder: str, *, revision: str | None = None, **how: Any) -> LensModel:
+    """The fine-tuned model in a folder: an adapter merged into the model of that name, or the model that lies there.
+
+    `how` as `load` takes it. ValueError, one sentence, where the folder is neither, or as `load`.
+    """
+    path = expanded(folder)
+    if (path / "adapter_config.json").is_file():
+        return load(name_or_path, revision=revision, adapter=folder, **how)
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
+    return load(str(path), **how)
+
+
 def load_plain(
     name_or_path: str,
     *,

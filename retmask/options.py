@@ -2,15 +2,18 @@
 
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from retmask.detect import PRESETS
+from retmask.overview import behind
+from retmask.runs import Run
 
 out = Console(highlight=False, soft_wrap=True)
 
@@ -43,16 +46,35 @@ Scale = Annotated[
 ]
 
 
-def progress(steps: Iterator[tuple[int, int, str, float | None]], model: str) -> None:
+def progress(steps: Iterator[tuple[int, int, str, float | None]], run: Run) -> None:
     """Show (done, total, words, seconds left) as they come: a bar on a terminal, lines elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    begun = threading.Event()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task(f"loading {model}", total=None)
-        for done, total, words, eta in steps:
-            says = words + ("" if eta is None else f", {eta:.0f} s left")
-            bar.update(line, completed=done, total=total, description=says)
+        line = bar.add_task(f"loading {run.record['config']['model']}", total=None)
+        threading.Thread(target=_say_behind, args=(run, begun, bar, line), daemon=True).start()
+        try:
+            for done, total, words, eta in steps:
+                begun.set()
+                says = words + ("" if eta is None else f", {eta:.0f} s left")
+                bar.update(line, completed=done, total=total, description=says)
+                if not sys.stderr.isatty():
+                    typer.echo(f"{done}/{total}: {says}", err=True)
+        finally:
+            begun.set()
+
+
+def _say_behind(run: Run, begun: threading.Event, bar: Progress, line: TaskID) -> None:
+    """Say which run has the device, as long as this one waits for it."""
+    said = ""
+    while not begun.wait(1):
+        holder = behind(run)
+        if holder != said:
+            says = f"waiting for {holder}, which has the device" if holder else "loading"
+            bar.update(line, description=says)
             if not sys.stderr.isatty():
-                typer.echo(f"{done}/{total}: {says}", err=True)
+                typer.echo(says, err=True)
+        said = holder
 
 
 def given(scale: float) -> float | None:

@@ -17,7 +17,7 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
     "starting": "Starting the trainer…",
     "waiting": "Starting…",
 }
-FOUND = {"trials": "{found} found the needle", "pairs": "{kept} kept", "steps": "loss {loss:.3f}"}
+FOUND = {"trials": "{found} found the needle", "pairs": "{kept} pairs kept", "steps": "loss {loss:.3f}"}
 OF_THE_MOMENT = ("pid", "spawned", "log_start", "created", "started", "ended", "error", "command", "parents", "status")
 RESULTS = ("held_out", "results")  # of a record: figures by name
 NOT_SETTINGS = (*OF_THE_MOMENT, *RESULTS, "config")
@@ -112,7 +112,7 @@ def behind(run: Run) -> str:
 
 def _counted(line: Mapping[str, Any], status: Status) -> tuple[float, str]:
     done, total, unit = int(line.get("done", 0)), int(line["total"]), str(line.get("stage", ""))
-    words = [f"{done:,} of {total:,} {unit}"]
+    words = [f"{done:,} of {total:,} {'prompts' if unit == 'pairs' else unit}"]
     with suppress(KeyError, ValueError, TypeError):  # not counted for such a unit, or not in this line
         words += [FOUND[unit].format(**line)]
     if line.get("eta") and status == "started":

@@ -342,7 +342,7 @@ def join(folders: Sequence[Path], out: Path) -> Run:
     prompts = config.items()
     found = {pair.id: pair for run in runs for pair in read_items(run.path)}
     record = asdict(config) | {"allow": list(config.allow)}
-    whole = Run.claim("pairs", record, config.command, out, parents=[run.id for run in runs])
+    whole = Run.claim("pairs", record, config.command, out, parents=[run.path for run in runs])
     with whole.working():
         whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
         known = {pair.id for pair in read_items(out)}

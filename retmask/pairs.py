@@ -15,6 +15,7 @@ from retmask.files import append_line, expanded, read_lines, sha256, write_atomi
 from retmask.runs import Run, now, run_path
 
 ITEMS, PAIRS, REVIEW = "items.jsonl", "pairs.jsonl", "review.jsonl"
+CARRIED = ("model", "revision", "sha256", "adapter_sha256", "chat", "mask", "head_grid", "prompts_sha256")
 LONGER = 5.0  # an answer that many times as long as the other teaches length
 _LOOPS = 4  # a phrase said so often in a row is a loop
 _ARTICLE = re.compile(r"^(?:an?|the) ")
@@ -385,27 +386,18 @@ def new_version(run: Run, allowed: Sequence[str]) -> Run:
     """The reviewed pairs of a run as a run of their own, with the first as its parent. ValueError if none is left."""
     record, items, review = run.record, read_items(run.path), read_review(run.path)
     kept = [review.edited(pair) for pair in items if review.keeps(pair, allowed)]
+    kept = [pair for pair in kept if not _empty(pair)]
     if not kept:
         raise ValueError("no pair is left: keep at least one")
-    config = {**record.get("config", {}), "allow": list(RULES)}  # what a person has kept, no gate takes out again
-    new = Run.create("pairs", config, name="reviewed", parents=[run.id])
-    for number, pair in enumerate(kept):
-        append_line(new.path / ITEMS, {"number": number, **pair.to_json()})
-    carried = (
-        "model",
-        "revision",
-        "sha256",
-        "adapter_sha256",
-        "chat",
-        "command",
-        "mask",
-        "head_grid",
-        "prompts_sha256",
-    )
+    everything = [name for name in RULES if name != "empty"]  # what a person has kept, no gate takes out again
+    config = {**record.get("config", {}), "allow": everything}
+    new = Run.create("pairs", config, name="reviewed", parents=[run.path])
+    lines = [json.dumps({"number": number, **pair.to_json()}) for number, pair in enumerate(kept)]
+    write_atomic(new.path / ITEMS, "".join(line + "\n" for line in lines))
     write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
     decided = {verdict: sum(one == verdict for one in review.verdicts.values()) for verdict in ("keep", "drop")}
     new.update(
-        **{name: record[name] for name in carried if name in record},
+        **{name: record[name] for name in CARRIED if name in record},
         status="success",
         ended=now(),
         done=len(items),

@@ -69,10 +69,10 @@ def grounded(count: int, seed: int, prose: str | None = None, tokens: tuple[int,
     """Questions about a fact that stands in some prose, by default that of `load_passages`.
 
     The stretch of prose has `tokens` (least, most) at 4.3 characters each and begins at another sentence in every
-    prompt, until all have been used; its length and the depth of the fact are drawn uniformly. In half of the prompts
-    stand one or two more facts of the same kind, with other subjects and other values. Item i depends on seed and i
-    alone, so that a longer count begins with the same items. ValueError where the prose is too short or holds the
-    answers already.
+    prompt, until all have been used. Its length is drawn log-uniformly, so that many suit a small model too, and
+    the depth of the fact uniformly. In half of the prompts stand one or two more facts of the same kind, with other
+    subjects and other values. Item i depends on seed and i alone, so that a longer count begins with the same items.
+    ValueError where the prose is too short or holds the answers already.
     """
     prose = load_passages() if prose is None else prose
     least, most = (round(CHARS_PER_TOKEN * bound) for bound in tokens)
@@ -88,7 +88,8 @@ def grounded(count: int, seed: int, prose: str | None = None, tokens: tuple[int,
     out = []
     for index in range(count):
         rng = random.Random(f"grounded {seed} {index}")
-        passage = _passage(prose, starts, order[index % len(order)], rng.uniform(least, most), (least, most))
+        length = least * (most / least) ** rng.random()
+        passage = _passage(prose, starts, order[index % len(order)], length, (least, most))
         content, answer = _question(passage, rng)
         out.append(PairPrompt(f"grounded-{seed}-{index:05d}", (("user", content),), "grounded", answer))
     return out

@@ -168,7 +168,7 @@ class Run:
         files = (home() / "runs").glob("*/run.json")
         runs = [cls(file.parent) for file in files if not file.parent.name.startswith(".")]
         runs = [run for run in runs if run.record and kind in (None, run.record.get("kind"))]
-        return sorted(runs, key=lambda run: str(run.record.get("created", "")), reverse=True)
+        return sorted(runs, key=lambda run: (str(run.record.get("created", "")), run.id), reverse=True)
 
     @property
     def id(self) -> str:
@@ -313,11 +313,12 @@ class Run:
 
     @property
     def _device(self) -> str:
-        """The device that the run works on. An export loads on the CPU wherever it is started."""
+        """The device that the run works on. An export loads on the CPU wherever it is started; servers need none."""
         record = self.record
-        return device_key(
-            "cpu" if record.get("kind") == "ablate" else str(record.get("config", {}).get("device") or "")
-        )
+        config = record.get("config", {})
+        if config.get("server"):
+            return "servers"
+        return device_key("cpu" if record.get("kind") == "ablate" else str(config.get("device") or ""))
 
     def _wait(self, holder: str) -> None:
         self.report(stage="waiting", behind=holder)

@@ -168,6 +168,19 @@ class HeadScores:
         return cls(name, _values(raw, name))
 
 
+def spearman(one: Float[np.ndarray, "layer head"], other: Float[np.ndarray, "layer head"]) -> float | None:
+    """Spearman's rank correlation of two maps (-1 to 1), equal values sharing their mean rank; None if one is flat."""
+    ranks = [_mean_ranks(values.ravel()) for values in (one, other)]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return None
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _mean_ranks(values: Float[np.ndarray, " head"]) -> Float[np.ndarray, " head"]:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which])
+
+
 def scores_path(name: str) -> Path:
     """Where scores lie: a file or folder, or the map that comes with a built-in model, by its name."""
     path = expanded(name)

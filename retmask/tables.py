@@ -49,6 +49,32 @@ def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row
     ]
 
 
+def moved_rows(before: HeadScores, after: HeadScores) -> list[Row]:
+    """One row a head of two maps on one grid, what moved most first: both means with 95 % intervals, both ranks.
+
+    `change` is the mean after minus the mean before.
+    """
+    lows, highs = zip(before.interval, after.interval, strict=True)
+    change = np.round(after.mean - before.mean, 6)
+    return [
+        {
+            "name": str(head),
+            "layer": head.layer,
+            "head": head.head,
+            "change": float(change[head]),
+            "before": round(float(before.mean[head]), 6),
+            "before_low": round(float(lows[0][head]), 6),
+            "before_high": round(float(highs[0][head]), 6),
+            "before_rank": int(before.rank[head]),
+            "after": round(float(after.mean[head]), 6),
+            "after_low": round(float(lows[1][head]), 6),
+            "after_high": round(float(highs[1][head]), 6),
+            "after_rank": int(after.rank[head]),
+        }
+        for head in sorted(before.grid.heads(), key=lambda head: -abs(change[head]))
+    ]
+
+
 def recall_rows(trials: Iterable["Trial"]) -> list[Row]:
     """One row for each length and depth that has been tried: trials, how many found their needle, mean recall (0-1)."""
 

@@ -268,6 +268,7 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
         if sha256(run.path / PAIRS) != run.record.get("pairs_sha256"):
             raise ValueError(f"{run.path / PAIRS} has changed since the run began: start a new one")
         (run.path / STOP).unlink(missing_ok=True)
+        run.update(stopped_at=None, discarded=None)  # that was the last time
         _describe(run, trust_remote_code)
         seen = len(run.progress)
         trainer = _launch(run, trust_remote_code)
@@ -367,8 +368,14 @@ def _judge(run: Run, code: int) -> None:
 
 
 def steps(run: Run) -> list[dict[str, Any]]:
-    """The lines of progress of all steps, each step once: after a resume the later word counts."""
-    found = {int(line["done"]): line for line in run.progress if line.get("stage") == "steps"}
+    """The lines of progress of all steps, each step once, in order: what a resume has taken back is left out."""
+    found: dict[int, dict[str, Any]] = {}
+    for line in run.progress:
+        done = line.get("done")
+        if line.get("stage") == "loading" and isinstance(done, int):  # it goes on from the checkpoint of that step
+            found = {step: known for step, known in found.items() if step <= done}
+        elif line.get("stage") == "steps" and isinstance(done, int):
+            found[done] = line
     return [found[step] for step in sorted(found)]
 
 

@@ -139,6 +139,37 @@ def test_rank_curve_falls_and_marks_the_selection() -> None:
     assert (list(marked.x), list(marked.y)) == ([1], [pytest.approx(0.9)])
 
 
+def two_maps() -> tuple[HeadScores, HeadScores]:
+    """Before and after on a 1 x 3 grid, two trials: L0H0 0.2 to 0.1, L0H1 0 to 0.6, L0H2 0.5 as it was."""
+    before = np.array([[[0.1, 0.0, 0.5]], [[0.3, 0.0, 0.5]]])
+    after = np.array([[[0.1, 0.4, 0.5]], [[0.1, 0.8, 0.5]]])
+    return HeadScores("m", before, "set", 3), HeadScores("m tuned", after, "set", 3)
+
+
+def test_what_moved_most_comes_first_with_both_intervals() -> None:
+    rows = tables.moved_rows(*two_maps())
+    assert [(row["name"], row["change"]) for row in rows] == [("L0H1", 0.6), ("L0H0", -0.1), ("L0H2", 0.0)]
+    moved = rows[0]
+    assert (moved["before"], moved["before_low"], moved["before_high"], moved["before_rank"]) == (0.0, 0.0, 0.0, 3)
+    assert (moved["after"], moved["after_low"], moved["after_high"], moved["after_rank"]) == (0.6, 0.4, 0.8, 1)
+    assert tables.to_csv(rows).startswith("name,layer,head,change,before,")
+
+
+def test_a_map_of_differences_is_as_dark_down_as_up_and_white_where_nothing_moved() -> None:
+    before, after = two_maps()
+    figure = charts.difference_map(before, after, marked=1)
+    cells, outlines, points = figure.data
+    assert np.allclose(cells.z, [[-0.1, 0.6, 0.0]])
+    assert (cells.zmin, cells.zmax) == (pytest.approx(-0.6), pytest.approx(0.6))
+    assert [color for at, color in cells.colorscale if at == 0.5] == ["#ffffff"]
+    assert list(outlines.x[:5]) == [0.54, 1.46, 1.46, 0.54, 0.54]
+    assert points.text[1] == "<b>L0H1</b> +0.600<br>before 0.000 [0.000, 0.000], 3rd<br>after 0.600 [0.400, 0.800], 1st"
+    assert points.selectedpoints is None, "it is to read only"
+    assert points.customdata is None
+    still = charts.difference_map(before, before).data
+    assert (still[0].zmin, still[0].zmax, len(still[1].x)) == (-1, 1, 0)
+
+
 def test_head_rows_are_ranked_and_complete() -> None:
     rows = tables.head_rows(some_scores(), [HeadId(0, 0)])
     assert [row["rank"] for row in rows] == list(range(1, 13))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from retmask.compare import Column, Comparison, Prompt, Trace, changes, compare, first_divergence, jaccard
+from retmask.compare import Column, Comparison, Prompt, changes, compare, first_divergence
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.model import LensModel
 from retmask.sampling import Sampling
+from retmask.trace import Trace, jaccard
 
 A, B, C = HeadId(0, 0), HeadId(0, 1), HeadId(1, 0)
 TRACE = Trace(4, Grid(2, 2), {A: {0: 5, 1: 6, 3: 2}, B: {0: 5}, C: {1: 9}})
@@ -135,6 +137,92 @@ def test_plain_data(done: Comparison) -> None:
     assert data["model"]["name"] == "tiny-llama"
     assert json.loads(json.dumps(data)) is not None
     assert "".join(data["columns"][0]["tokens"]).strip() == data["columns"][0]["text"]
+
+
+@pytest.fixture(scope="module")
+def tuned() -> LensModel:
+    """Other weights on the same grid, with the same tokenizer."""
+    found = tiny_model("llama", seed=3)
+    found.name, found.stop_ids = "tiny-tuned", frozenset()
+    return found
+
+
+def test_columns_of_a_second_model_say_what_that_model_says(model: LensModel, tuned: LensModel) -> None:
+    """Also under a mask, and whatever stands between them: unmasked | masked | tuned | random | tuned and masked."""
+    prompt = Prompt.of_text(model.tokenizer, "Copy this, please: abcabcabc")
+    columns = [*COLUMNS[:2], Column("tuned", HeadMask(), tuned), COLUMNS[2], Column("both", MASK, tuned)]
+    *_, last = compare(model, prompt, columns, 12)
+    for own, rows in ((model, (0, 1, 3)), (tuned, (2, 4))):
+        *_, alone = compare(own, prompt, [columns[row]._replace(model=None) for row in rows], 12)
+        assert alone.token_ids == tuple(last.token_ids[row] for row in rows)
+        assert alone.traces == tuple(last.traces[row] for row in rows)
+        for i, row in enumerate(rows):
+            assert [forced.logprobs for forced in alone.forced[i]] == [last.forced[row][j].logprobs for j in rows]
+    for i, text in enumerate(last.token_ids):
+        for j, column in enumerate(columns):
+            own = (column.model or model).logprobs(prompt.token_ids, text, column.mask)
+            assert last.forced[i][j].logprobs == pytest.approx(own, abs=1e-3)
+        assert last.forced[i][i].kl == (0.0,) * len(text)
+    assert len(set(last.token_ids)) == 5
+
+
+def test_two_models_stream_together_and_nothing_of_them_is_kept(model: LensModel, tuned: LensModel) -> None:
+    columns = [COLUMNS[0], Column("tuned", HeadMask(), tuned)]
+    snapshots = list(compare(model, Prompt.of_text(model.tokenizer, "abc"), columns, 3))
+    assert [now.stage for now in snapshots] == ["reading"] * 3 + ["answering"] * 3 + ["judging"] * 3 + ["done"]
+    assert [now.read_tokens for now in snapshots[:3]] == [0, 1, 2]
+    assert [list(map(len, now.token_ids)) for now in snapshots[3:6]] == [[1, 1], [2, 2], [3, 3]]
+    assert all(column.model is None for column in snapshots[-1].columns)
+    data = snapshots[-1].to_json()
+    assert [column["model"]["name"] for column in data["columns"]] == ["tiny-llama", "tiny-tuned"]
+
+
+def test_a_column_that_ends_early_leaves_the_other_model_to_go_on(model: LensModel, tuned: LensModel) -> None:
+    prompt = Prompt.of_text(model.tokenizer, "abc")
+    *_, free = compare(model, prompt, COLUMNS[:1], 6)
+    short = replace(model, stop_ids=frozenset(free.token_ids[0][2:3]))
+    columns = [COLUMNS[0], Column("tuned", HeadMask(), tuned)]
+    *_, last = compare(short, prompt, columns, 6)
+    assert last.token_ids[0] == free.token_ids[0][: free.token_ids[0].index(free.token_ids[0][2])]
+    assert (last.ended, len(last.token_ids[1])) == (("stop", "length"), 6)
+
+
+def test_logits_in_pieces_of_other_sizes_go_through_the_steps_together(
+    model: LensModel, tuned: LensModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [*COLUMNS, Column("tuned", HeadMask(), tuned)]
+    prompt = Prompt.of_text(model.tokenizer, "abcab")
+    *_, whole = compare(model, prompt, columns, 9)
+    monkeypatch.setattr("retmask.model.LOGITS", 3 * 2 * 128)  # two steps of three rows, six of one
+    *_, pieces = compare(model, prompt, columns, 9)
+    for one, other in zip(whole.forced, pieces.forced, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+            assert a.kl == pytest.approx(b.kl, abs=1e-4)
+
+
+def test_a_model_that_cannot_stand_beside_it_is_refused(model: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = Prompt.of_text(model.tokenizer, "abc")
+
+    def beside(other: LensModel) -> None:
+        compare(model, prompt, [COLUMNS[0], Column("other", HeadMask(), other)], 5)
+
+    smaller = replace(tiny_model("llama"), name="smaller")
+    smaller.native.config.num_hidden_layers = 2
+    with pytest.raises(ValueError, match=r"smaller has 2 x 4 heads and tiny-llama 3 x 4"):
+        beside(smaller)
+    foreign = replace(model, name="foreign", tokenizer=tiny_tokenizer())
+    foreign.tokenizer.add_tokens(["abc"])
+    with pytest.raises(ValueError, match="foreign has another vocabulary than tiny-llama"):
+        beside(foreign)
+    twin = replace(model, name="twin", tokenizer=tiny_tokenizer())
+    beside(twin)
+    row = 2 * 3 * 2 * 16 * 8 * 4  # keys and values, layers, KV heads, d_head, tokens, bytes
+    monkeypatch.setattr("retmask.model.free_bytes", lambda _: math.ceil(4 * row / 0.8))
+    beside(twin)
+    monkeypatch.setattr("retmask.model.free_bytes", lambda _: math.floor(3.9 * row / 0.8))
+    with pytest.raises(ValueError, match="4 caches of 8 tokens need"):  # a row and a spare one for each of the two
+        beside(twin)
 
 
 def test_what_cannot_be_compared_is_said_before_anything_is_computed(model: LensModel) -> None:

@@ -53,7 +53,7 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "evaluate": BELOW_JOBS,
     "jobs": BELOW_JOBS + JOBS,
     "bench": BELOW_JOBS + JOBS,
-    "options": BELOW_JOBS + JOBS,
+    "options": BELOW_JOBS + JOBS + " overview",
     "cli_bench": BELOW_JOBS + JOBS + SKINS,
     "cli_runs": BELOW_JOBS + JOBS + SKINS,
     "cli_train": BELOW_JOBS + JOBS + SKINS,

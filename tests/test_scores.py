@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retmask.heads import Grid, HeadId
-from retmask.scores import HeadScores, concentration_of
+from retmask.scores import HeadScores, concentration_of, spearman
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 
@@ -75,6 +75,15 @@ def test_concentration_ignores_order_and_scale(values: list[float], random: obje
     one, other = concentration_of(np.array([values])), concentration_of(np.array([mixed]) * 3)
     for name in ("gini", "top_5pct_share", "effective_heads"):
         assert one[name] == pytest.approx(other[name], abs=1e-9)
+
+
+def test_spearman_by_hand() -> None:
+    """Ranks 1.5 1.5 3 4 and 1 2 3.5 3.5: products of what they differ from 2.5 by sum to 4, squares to 4.5 each."""
+    one, other = np.array([[0.0, 0.0], [0.2, 0.9]]), np.array([[0.1, 0.2], [0.5, 0.5]])
+    assert spearman(one, other) == pytest.approx(4 / 4.5)
+    assert spearman(one, -one) == pytest.approx(-1)
+    assert spearman(one, one**3 + 1) == pytest.approx(1), "only the order counts"
+    assert spearman(one, np.zeros((2, 2))) is None
 
 
 def test_score_file_survives_the_disk(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def tiny_folder(path: Path, family: str = "llama") -> Path:
     return path / "model"
 
 
+def tiny_adapter(path: Path, family: str = "llama", **settings: Any) -> Path:
+    """A folder with a real PEFT adapter of such a model, its weights random and large enough to matter."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    config = LoraConfig(**({"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": False} | settings))
+    get_peft_model(tiny_hf(family), config).save_pretrained(path)
+    return path
+
+
 def tiny_model(family: str, seed: int = 0) -> LensModel:
     """The same with both views."""
     return wrap(tiny_hf(family, seed), tiny_tokenizer(), f"tiny-{family}")

@@ -1,0 +1,285 @@
+"""The form that makes preference pairs: whose answers, to which prompts, how they are drawn."""
+
+import hashlib
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pair_html
+import selection
+import state
+import streamlit as st
+from maps import HeadMap
+from streamlit.navigation.page import StreamlitPage
+
+from retmask import style
+from retmask.files import expanded, home, inside, write_atomic
+from retmask.masks import MaskRule
+from retmask.pairing import PairsConfig, new_pairs
+from retmask.pairs import RULES
+from retmask.prompts import load_prompts
+
+SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
+ARMS = {
+    "grounded": "Questions about a fact in a page of Python's manual; the answer is known, so pairs can be checked.",
+    "chat": "Short instructions as people give them to an assistant; nobody knows the one right answer.",
+}
+MOST_UPLOAD = 64  # megabytes
+PREVIEW = 3  # prompts
+OPEN = "pairs_form"  # whether the form is open, in the session
+
+
+def section(heads_page: StreamlitPage, is_first: bool) -> None:
+    """The form, folded away once there is a run to look at."""
+    if state.value("pairs_close"):  # what a widget shows cannot be changed after it is drawn
+        state.put("pairs_close", False)
+        state.put(OPEN, False)
+    box = st.expander("Make pairs", expanded=is_first, key=OPEN, icon=":material/add:", on_change="rerun")
+    if box.open:
+        with box:
+            _form(heads_page)
+
+
+def _form(heads_page: StreamlitPage) -> None:
+    """What to make pairs of, the command that does the same, and the button that starts it."""
+    with st.container(key="settings"):
+        whose = _model(heads_page)
+        left, right = st.columns([11, 9], gap="large")
+        with left:
+            asked = _prompts()
+        with right:
+            drawn = _sampling()
+    more = _more()
+    try:
+        config = _config(whose, asked | drawn | more)
+    except ValueError as error:
+        st.error(state.sentence(error))
+        st.button("Make pairs", type="primary", disabled=True, key="pairs_start")
+        return
+    _preview(config)
+    st.caption("The command that does the same:")
+    long = len(config.rule.heads) > 400
+    st.code(shlex.join(config.command), language="bash", wrap_lines=True, height=160 if long else "content")
+    _start(config)
+
+
+def _model(heads_page: StreamlitPage) -> dict[str, Any]:
+    """The model of the map that is looked at and its selected heads, as settings; empty where there is no map."""
+    try:
+        shown = state.current()
+    except ValueError as error:
+        st.error(f"{state.sentence(error)} Choose another map in the sidebar.")
+        return {}
+    if shown.scores is None:
+        st.info("The map in the sidebar has no heads yet: choose another one, or wait for its first trial.")
+        return {}
+    grid = shown.scores.grid
+    mask = state.mask(grid)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        share = style.percent(round(len(mask) / grid.size, 3))
+        count = f"{len(mask):,} head{'s' * (len(mask) != 1)} {selection.condition(mask)} ({share})"
+        st.markdown(f"**{state.sentence(shown.model)[:-1]}, {count}**", width="content")
+        if not len(mask):
+            best = shown.scores.top_share()
+            st.button(
+                "Mask the top 5 %", type="primary", key="pairs_mask_best", on_click=state.select,
+                args=(best, grid, ("--top", f"{len(best)}")),
+            )  # fmt: skip
+        st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
+    rule = MaskRule(heads=str(mask), scores=shown.argument) if len(mask) else MaskRule()
+    return {"rule": rule, **_loaded_by(shown)}
+
+
+def _loaded_by(shown: HeadMap) -> dict[str, str]:
+    """What the map's model is loaded by: asked for where the map does not say it."""
+    if shown.variant:
+        config = shown.record["config"]
+        return {name: str(config.get(name) or "") for name in ("model", "adapter", "revision")}
+    if shown.loadable:
+        return {"model": shown.loadable}
+    text: str = st.text_input(
+        "Model", placeholder="folder or Hub id", help="this map does not say where its model lies",
+        **state.widget("model"),
+    )  # fmt: skip
+    return {"model": text.strip()}
+
+
+def _prompts() -> dict[str, Any]:
+    """Where the prompts come from, as settings."""
+    source = st.segmented_control(
+        "Prompts", list(SOURCES), format_func=SOURCES.get, required=True, **state.kept("pairs_source", "generate")
+    )
+    if source == "file":
+        return _file()
+    if source == "hub":
+        with st.container(horizontal=True):
+            name = st.text_input(
+                "Dataset", placeholder="owner/name or owner/name:split", width=330, **state.kept("pairs_hub", ""),
+                help="with a column prompt or conversation; rows in other languages than English are passed over",
+            )  # fmt: skip
+            return {"prompts": name.strip(), "count": _count(1)}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        arm = st.segmented_control("Kind", list(ARMS), required=True, **state.kept("pairs_arm", "grounded"))
+        count = _count(1)
+    st.caption(ARMS[arm or "grounded"])
+    return {"generate": arm or "grounded", "count": count}
+
+
+def _count(least: int) -> int:
+    says = "how many prompts are answered" + ("" if least else "; 0 takes all of the file")
+    where = "pairs_count" if least else "pairs_file_count"
+    return int(
+        st.number_input("Prompts", least, 1_000_000, width=140, help=says, **state.kept(where, 300 if least else 0))
+    )
+
+
+def _file() -> dict[str, Any]:
+    with st.container(horizontal=True):
+        path = st.text_input(
+            "Path", placeholder="folder/prompts.jsonl", width=330, **state.kept("pairs_file", ""),
+            help=".jsonl with a prompt (a text, or messages) in each line and, where it is known, its answer; or .txt "
+            "with a prompt a line",
+        )  # fmt: skip
+        count = _count(0)
+    st.file_uploader(
+        "or drop one here", type=["jsonl", "txt"], key="pairs_upload", max_upload_size=MOST_UPLOAD, on_change=_uploaded
+    )
+    said = state.said("pairs_upload")
+    if said:
+        st.error(said)
+    return {"prompts": path.strip(), "count": count}
+
+
+def _uploaded() -> None:
+    """Keep an uploaded file and put its path into the field."""
+    file = state.value("pairs_upload")
+    if file is None:
+        return
+    try:
+        path = str(keep_prompts(file.name, file.getvalue()))
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "pairs_upload")
+        return
+    state.put("pairs_file", path)
+    state.put("shown_pairs_file", path)
+
+
+def keep_prompts(name: str, content: bytes) -> Path:
+    """The path of a lasting copy of a file of prompts. ValueError, and no copy, if it is none."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.").replace("..", ".")[:40] or "prompts"
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    path = inside(home() / "prompts", f"{stem}-{digest}", "file name", Path(name).suffix.lower())
+    if path.is_file():
+        return path
+    try:
+        write_atomic(path, content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not a text in UTF-8: save it as one") from None
+    try:
+        load_prompts(str(path))
+    except ValueError:
+        path.unlink()
+        raise
+    return path
+
+
+def _sampling() -> dict[str, Any]:
+    with st.container(horizontal=True):
+        out = {
+            "temperature": st.number_input(
+                "Temperature", 0.0, 5.0, step=0.1, format="%g", width=120, **state.kept("pairs_temperature", 0.6),
+                help="both answers are drawn with one seed, so they differ only where the models do; 0 takes the "
+                "likeliest token",
+            ),
+            "top_p": st.number_input(
+                "Top p", 0.01, 1.0, step=0.05, format="%g", width=110, **state.kept("pairs_top_p", 1.0)
+            ),
+            "max_new_tokens": st.number_input(
+                "Longest answer (tokens)", 1, 2**16, step=16, width=170, **state.kept("pairs_new_tokens", 64)
+            ),
+            "seed": st.number_input(
+                "Seed", 0, 10**9, width=110, help="of the prompts that are made here, and of the answers",
+                **state.kept("pairs_seed", 0),
+            ),
+        }  # fmt: skip
+    return out
+
+
+def _more() -> dict[str, Any]:
+    """Servers that answer in place of the built-in backend, and the gate."""
+    with st.expander("More: servers, quality gate", key="pairs_more"):
+        st.caption(
+            "Two OpenAI-compatible servers can answer instead: one with the model as it is, and one with a checkpoint "
+            "of it that was exported masked on the Compare page. Then the heads selected above are not used."
+        )
+        left, right = st.columns(2)
+        address, name = "http://127.0.0.1:8000/v1", "only where it serves several models"
+        with left:
+            server = st.text_input("Server, unmasked", placeholder=address, **state.kept("pairs_server", ""))
+            own = st.text_input("Its model", placeholder=name, **state.kept("pairs_server_model", ""))
+        with right:
+            other = address.replace("8000", "8001")
+            masked = st.text_input("Server, masked", placeholder=other, **state.kept("pairs_masked_server", ""))
+            its = st.text_input("Its model ", placeholder=name, **state.kept("pairs_masked_model", ""))
+        allowed = st.multiselect(
+            "Rules of the gate that are switched off", list(RULES), format_func=lambda name: RULES[name].says,
+            placeholder="none: whatever a rule finds is kept out", **state.kept("pairs_allow", []),
+        )  # fmt: skip
+    texts = {"server": server, "server_model": own, "masked_server": masked, "masked_server_model": its}
+    return {name: text.strip() for name, text in texts.items()} | {"allow": tuple(allowed)}
+
+
+def _config(whose: dict[str, Any], settings: dict[str, Any]) -> PairsConfig:
+    """The settings. ValueError, one sentence, for what cannot be."""
+    if not whose:
+        raise ValueError("there is no map of heads to mask: choose one in the sidebar")
+    if not whose["model"]:
+        raise ValueError("the model is missing: name its folder or its Hub id above")
+    if "prompts" in settings and not settings["prompts"]:
+        raise ValueError("there are no prompts yet: name a file or a dataset, or have some made here")
+    served = settings["server"] or settings["masked_server"]
+    if not served and not whose["rule"].given:
+        raise ValueError("no head is selected: press «Mask the top 5 %», or select heads on the map")
+    return PairsConfig(**(whose | settings | ({"rule": MaskRule()} if served else {})))
+
+
+def _preview(config: PairsConfig) -> None:
+    """The first prompts, made or read when they are asked for."""
+    with st.expander(f"Look at {PREVIEW} of the prompts", key="pairs_preview", on_change="rerun") as preview:
+        if not preview.open:
+            return
+        few = replace(config, count=min(config.count, PREVIEW) or PREVIEW, allow=())
+        key = (few, _changed(config.prompts))
+        try:
+            with st.spinner("Reading the prompts…"):
+                items = state.remembered("pairs_preview", key, few.items)
+        except ValueError as error:
+            st.error(state.sentence(error))
+            return
+        st.html("".join(pair_html.prompt(item.messages, item.answer) for item in items[:PREVIEW]))
+
+
+def _changed(prompts: str) -> int:
+    """When a file of prompts was written; 0 for what is no file."""
+    try:
+        path = expanded(prompts)
+        return path.stat().st_mtime_ns if prompts and path.is_file() else 0
+    except (ValueError, OSError):
+        return 0
+
+
+def _start(config: PairsConfig) -> None:
+    if not st.button("Make pairs", type="primary", icon=":material/play_arrow:", key="pairs_start"):
+        return
+    try:
+        with st.spinner("Reading the prompts…"):
+            run = new_pairs(config)
+            run.spawn()
+    except (ValueError, OSError) as error:
+        st.error(state.sentence(error))
+        return
+    state.go_to(pairs=run.id, gate=None)
+    state.put("pairs_close", True)
+    st.rerun()

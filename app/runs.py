@@ -1,0 +1,144 @@
+"""The Runs page: every long job, one of them closely, or several beside each other."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import one_run
+import state
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from retmask import overview
+from retmask.overview import Summary
+from retmask.runs import STATUSES, Run
+
+KINDS = ("detect", "dose", "ablate", "pairs", "train", "evaluate")
+
+
+def _open_map(run: Run) -> None:
+    state.choose(run.id)
+
+
+def _open_curve(run: Run) -> None:
+    """The map whose heads a curve masks: the curve is shown below its comparison."""
+    state.choose(run.parents[0] if run.parents else str(run.record["config"]["scores"]))
+
+
+def _open_pairs(run: Run) -> None:
+    state.go_to(pairs=run.reference, gate=None)
+
+
+def _open_training(run: Run) -> None:
+    state.go_to(train=run.reference)
+
+
+OPEN: dict[str, Callable[[Run], None]] = {  # what to choose before its page
+    "detect": _open_map,
+    "dose": _open_curve,
+    "pairs": _open_pairs,
+    "train": _open_training,
+}
+
+
+def page(pages: Mapping[str, StreamlitPage]) -> None:
+    """Draw the page; `pages` are those on which runs are looked at, by kind."""
+    st.header("Runs", anchor=False)
+    said = state.said("runs")
+    if said:
+        st.info(said)
+    runs = Run.all()
+    if not runs:
+        _empty(pages)
+        return
+    st.caption(
+        "Whatever takes longer than a moment is a run. It goes on without this page, is kept in a folder of its own, "
+        "and can go on where it was. One run at a time has a device; the others wait in line."
+    )
+    shown = _filtered([overview.summary(run) for run in runs])
+    _table(shown)
+    _looked_at(pages)
+
+
+def _empty(pages: Mapping[str, StreamlitPage]) -> None:
+    st.info(
+        "There are no runs yet. The first one may be a detection: it finds the retrieval heads of a model, and takes a "
+        "minute or so with the preset «quick»."
+    )
+    if st.button("Detect the heads of a model", type="primary", icon=":material/radar:", key="runs_first"):
+        if not state.form_open():
+            state.toggle_form()
+        st.switch_page(pages["detect"])
+
+
+def _filtered(rows: list[Summary]) -> list[Summary]:
+    """The runs of the kinds and statuses that are chosen; of all where none is."""
+    kinds = [*KINDS, *sorted({row.kind for row in rows} - {*KINDS})]
+    with st.container(horizontal=True, gap="medium"):
+        kind = st.pills("Kind", kinds, selection_mode="multi", **state.kept("runs_kind", []))
+        status = st.pills("Status", STATUSES, selection_mode="multi", **state.kept("runs_status", []))
+    return [row for row in rows if (row.kind in kind or not kind) and (row.status in status or not status)]
+
+
+def _table(rows: list[Summary]) -> None:
+    """The runs, newest first; a click on rows looks at them."""
+    if not rows:
+        st.caption("No run is of this kind and status.")
+        return
+    ids = [row.run for row in rows]
+    chosen = [ids.index(name) for name in state.run_ids() if name in ids]
+    key = f"runs-{hash(tuple(ids))}-{one_run.followed()}"
+    columns = {
+        "run": (250, [row.run for row in rows]),
+        "status": (75, [row.status for row in rows]),
+        "progress": (235, [row.words for row in rows]),
+        "took": (70, ["" if row.seconds is None else overview.duration(row.seconds) for row in rows]),
+        "begun": (85, [overview.when(row.started or row.created)[5:] for row in rows]),
+        "kind": (60, [row.kind for row in rows]),
+        "model": (105, [Path(row.model).name for row in rows]),
+        "made from": (120, [", ".join(Path(name).name for name in row.parents) for row in rows]),
+    }
+    st.dataframe(
+        {name: values for name, (_, values) in columns.items()},
+        hide_index=True, key=key, selection_mode="multi-row", on_select=lambda: _picked(key, ids),
+        selection_default={"selection": {"rows": chosen}}, height=min(38 + 35 * len(rows), 400),
+        column_config={name: st.column_config.TextColumn(width=width) for name, (width, _) in columns.items()},
+    )  # fmt: skip
+
+
+def _picked(key: str, ids: list[str]) -> None:
+    rows = state.value(key)["selection"]["rows"]
+    state.look_at_run(*(ids[row] for row in rows if row < len(ids)))
+
+
+def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:
+    """The run that is chosen, or those that are, beside each other."""
+    known = [(name, one_run.named(name)) for name in state.run_ids()]
+    for name, one in known:
+        if one is None:
+            st.warning(f"There is no run {state.sentence(name)[:-1]} any more.")
+    runs = [one for _, one in known if one]
+    if len(runs) == 1:
+        kind = str(runs[0].record.get("kind"))
+        one_run.closely(runs[0], (pages[kind], OPEN[kind]) if kind in OPEN and kind in pages else None)
+    elif runs:
+        _beside(runs)
+    else:
+        st.caption("Choose a run in the table to see more of it, or several to compare them.")
+
+
+def _beside(runs: list[Run]) -> None:
+    """Several runs: their figures, and the settings in which they differ."""
+    st.subheader(f"{len(runs)} runs beside each other", anchor=False, divider="gray")
+    with st.container(horizontal=True, gap="small"):
+        for one in runs:
+            one_run.link(one.id)
+    for title, rows in (
+        ("The figures they have come to", overview.results(runs)),
+        ("The settings in which they differ", overview.differences(runs)),
+    ):
+        st.markdown(f"**{title}**")
+        if rows:
+            names = list(rows[0])
+            st.dataframe({name: [row[name] for row in rows] for name in names}, hide_index=True, height="content")
+        else:
+            st.caption("None.")

@@ -1,0 +1,232 @@
+"""The Train page: start a fine-tuning, watch its curves, stop or resume it, and use what came out."""
+
+import threading
+from typing import Any
+
+import evidence
+import state
+import streamlit as st
+import train_form
+import trained
+import watch
+from streamlit.navigation.page import StreamlitPage
+
+from retmask import curves, style
+from retmask.dpo import CHECKPOINTS, STOP, newest
+from retmask.overview import duration, when
+from retmask.runs import Run
+from retmask.train import curves_csv, discard, last_step, steps, stop_and_keep
+
+ACTIVE = ("queued", "started")
+HEALTHY = (
+    "A healthy run: the margin rises and the loss falls below 0.69. The chosen reward often falls too, as long as the "
+    "rejected one falls faster. An accuracy of 1 within few steps is usual on easy pairs, and says little by itself."
+)
+LOG_LINES = 40
+
+
+def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
+    """Draw the page; the other pages are where a trained model is compared and its heads are looked at."""
+    st.header("Train", anchor=False)
+    st.caption(
+        "DPO on preference pairs: the model learns to prefer its own answers (chosen) to those it gives with its "
+        "retrieval heads masked (rejected). A training goes on without this page."
+    )
+    train_form.open_or_close()
+    runs = Run.all("train")
+    train_form.section(is_first=not runs and not state.place("train"))
+    run = _looked_at(runs)
+    if run is None:
+        return
+    _about(run)
+    if run.status in ACTIVE:
+        st.fragment(_going, run_every=2)(run)
+    else:
+        _curves(run)
+        trained.section(run, compare_page, heads_page)
+    with st.expander("How this training was started", key="train_origin"):
+        st.code(run.command, language="bash", wrap_lines=True)
+        st.code(str(run.path), language=None, wrap_lines=True)
+
+
+def _looked_at(runs: list[Run]) -> Run | None:
+    """The training that the address names, else the newest; with a sentence where there is none such."""
+    name = state.place("train") or (runs[0].id if runs else "")
+    if not name:
+        st.info("No training yet. It needs pairs, which the Pairs page makes, and a preset: then press Start.")
+        return None
+    try:
+        run = Run.find(name)
+        if run.record.get("kind") != "train":
+            raise ValueError(f"{name} is a run of another kind: choose a training")
+    except ValueError as error:
+        st.error(state.sentence(error))
+        run = None
+    known = {one.id: one for one in runs} | ({run.reference: run} if run else {})
+    if len(known) > (1 if run else 0):
+        key = f"train_pick-{name}-{len(known)}"
+        at = list(known).index(run.reference) if run else None
+        st.selectbox(
+            "Training", list(known), at, key=key, format_func=lambda id: _label(known[id]), on_change=_pick, args=(key,)
+        )
+    return run
+
+
+def _label(run: Run) -> str:
+    record = run.record
+    return f"{_part(run, 'config').get('model', '')} · {when(str(record.get('created', '')))} · {run.reference}"
+
+
+def _pick(key: str) -> None:
+    if state.value(key):
+        state.go_to(train=state.value(key))
+
+
+def _part(run: Run, name: str) -> dict[str, Any]:
+    """A part of a run's record, empty where it is none: the folder may come from anybody."""
+    part = run.record.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _about(run: Run) -> None:
+    """What is trained on what, and how it stands if it is over."""
+    config, sizes = _part(run, "config"), _part(run, "preflight")
+    st.subheader(state.sentence(str(config.get("model", run.id)))[:-1], anchor=False, divider="gray")
+    method = f"LoRA of rank {config.get('rank')}" if config.get("method") == "lora" else "all weights"
+    parts = [method, f"learning rate {config.get('learning_rate')}", f"{config.get('batch')} pairs a step"]
+    parts += [f"{sizes.get('pairs')} pairs, {sizes.get('held_out')} held out"] if sizes else []
+    parts += [f"from {', '.join(run.parents)}"] if run.parents else []
+    st.caption(state.sentence(" · ".join(parts))[:-1])
+    said = state.said("train")
+    if said:
+        st.error(said)
+    if run.status not in ACTIVE:
+        _ended(run)
+
+
+def _ended(run: Run) -> None:
+    """How a training ended, and what can be done with it now."""
+    status, record, done = run.status, run.record, last_step(run)
+    if status == "success":
+        st.success(f"Finished after {done:,} step{'s' * (done != 1)}{_took(run)}.", icon=":material/check:")
+    elif status == "error":
+        st.error(f"This training failed after {done:,} steps. Its last words:")
+        st.code(run.last_words, language=None, wrap_lines=True)
+    elif record.get("discarded"):
+        st.info("This training was stopped; its checkpoints and its adapter are deleted.")
+    elif record.get("stopped_at") is not None:
+        st.info(f"This training was stopped after step {done:,}. What it had learned by then is kept, below.")
+    else:
+        st.info(f"This training was cancelled after step {done:,}.")
+    if watch.ours(run):
+        with st.container(horizontal=True):
+            _resume(run)
+            st.button(
+                "Start again with changed settings", icon=":material/edit:", key="train_change", on_click=_change,
+                args=(run,),
+            )  # fmt: skip
+
+
+def _took(run: Run) -> str:
+    done = steps(run)
+    seconds = float(done[-1].get("time", 0)) - float(done[0].get("time", 0)) if done else 0
+    return f" in {duration(seconds)}" if seconds > 0 else ""
+
+
+def _resume(run: Run) -> None:
+    """The button that lets a training go on, with the step that it goes on from."""
+    if run.status == "success":
+        return
+    found = newest(run.path / CHECKPOINTS)
+    words = f"Resume from step {int(found.name.rpartition('-')[2]):,}" if found else "Begin again from step 0"
+    st.button(words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=_again, args=(run,))
+
+
+def _again(run: Run) -> None:
+    try:
+        watch.again(run)
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "train")
+
+
+def _change(run: Run) -> None:
+    try:
+        train_form.start_from(run)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        state.say(state.sentence(f"the settings of this training cannot be read: {error}"), "train")
+
+
+def _going(run: Run) -> None:
+    """A training that is on its way, drawn anew every two seconds; the whole page when it is over."""
+    if run.status not in ACTIVE:
+        st.rerun(scope="app")
+    share, words = watch.progress(run)
+    done = steps(run)
+    st.progress(share, words)
+    last = done[-1] if done else {}
+    facts = [f"{last['tokens_per_s']:,.0f} tokens a second"] if last.get("tokens_per_s") else []
+    facts += [f"{last['memory'] / 2**30:.1f} GiB of memory"] if last.get("memory") else []
+    st.caption(" · ".join(facts) or "The first step comes after the model is loaded, which takes some seconds.")
+    if watch.ours(run):
+        _stops(run)
+    _curves(run)
+
+
+def _stops(run: Run) -> None:
+    """The two ways to stop; the sidebar's Cancel is the third."""
+    lines = run.progress
+    asked = (run.path / STOP).exists()
+    stopping = run.id in state.stopping()
+    began = run.status == "started" and bool(lines) and lines[-1].get("stage") in ("starting", "steps")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Stopping after this step…" if asked and began else "Stop and keep", icon=":material/stop:",
+            key="train_stop", disabled=not began or asked or stopping, on_click=stop_and_keep, args=(run,),
+            help="after the present step: the adapter as it is then is kept, and the training can be resumed",
+        )  # fmt: skip
+        with st.popover("Stop and discard", icon=":material/delete:", key="train_sure", disabled=stopping):
+            st.markdown("Stop now, and delete its checkpoints and its adapter?")
+            st.button("Discard it", type="primary", key="train_discard", on_click=_discard, args=(run,))
+
+
+def _discard(run: Run) -> None:
+    """Stop and delete, without making the page wait for it."""
+    state.stopping().add(run.id)
+    threading.Thread(target=discard, args=(run,), daemon=True).start()
+
+
+def _curves(run: Run) -> None:
+    """The curves so far, their downloads, and the end of the log."""
+    done = steps(run)
+    if done:
+        _charts(run, done, curves.LEARNING, "curves")
+        st.caption(HEALTHY)
+        with st.expander("More curves", key="train_more"):
+            _charts(run, done, curves.BEHIND, "behind")
+        if run.status not in ACTIVE:
+            _downloads(run, done)
+    log = run.log_tail(LOG_LINES)
+    if log:
+        with st.expander("The end of its log", key="train_log"):
+            st.code(log, language=None, height=300)
+
+
+def _charts(run: Run, done: list[dict[str, Any]], panels: tuple[str, ...], key: str) -> None:
+    """Two columns of small charts, one below the other in a narrow window."""
+    name = evidence.file_name(f"{run.id}-{key}")
+    config = evidence.CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
+    with st.container(key=key):
+        for i, column in enumerate(st.columns(2, gap="medium")):
+            figure = curves.training_curves(done, panels[i::2], columns=1)
+            column.plotly_chart(figure, theme=None, config=config, key=f"train-{key}-{i}")
+
+
+def _downloads(run: Run, done: list[dict[str, Any]]) -> None:
+    """All curves as files, made when they are asked for."""
+    name = evidence.file_name(run.id)
+    with st.popover("Download the curves", icon=":material/download:", type="tertiary", key="train_downloads"):
+        if style.browser():
+            evidence.button("PNG", lambda: style.png(curves.training_curves(done)), f"{name}-curves.png", "image/png")
+        else:
+            st.caption("A PNG file needs Chrome or Chromium on this machine. The camera on the figures needs nothing.")
+        evidence.button("CSV", lambda: curves_csv(run).encode(), f"{name}-curves.csv", "text/csv")
