@@ -102,7 +102,7 @@ def label(name: str) -> str:
     if not record:
         return path.name
     when = str(record.get("created", ""))[5:19].replace("T", " ")
-    ref = ModelRef.of_config(record.get("config", {}))
+    ref = ModelRef.of_config(record.get("config") or {})
     return f"{(ref.base or ref).name or name}{' tuned' if ref.base else ''} · {when}"
 
 

@@ -1,18 +1,14 @@
-"""The form that starts a training: on which pairs, with which settings, and what it would take.
+"""The form that starts a training: on which pairs, with which settings, and what it would take."""
 
-The widgets of the settings are made from the fields of `DpoConfig`.
-"""
-
-import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import Field, asdict, fields
 from typing import Any, NamedTuple
 
 import state
 import streamlit as st
+import train_settings
 
-from retmask.dpo import PRESETS, DpoConfig
+from retmask.dpo import DpoConfig
 from retmask.overview import when
 from retmask.pairs import PAIRS, pairs_file
 from retmask.runs import Run
@@ -63,29 +59,27 @@ def start_from(run: Run) -> None:
     """Open the form with the settings of a run. ValueError or TypeError for a record that holds none."""
     record = run.record
     known, command = record["config"], record.get("command", [])
-    values = asdict(DpoConfig.from_record(known))
-    preset = command[command.index("--preset") + 1] if "--preset" in command else next(iter(PRESETS))
+    preset = command[command.index("--preset") + 1] if "--preset" in command else train_settings.USUAL
+    train_settings.fill(preset, DpoConfig.from_record(known))
     parents = [name for name in run.parents if name in _offered()]
     state.fill(
         train_pairs=parents[0] if parents else ELSEWHERE,
         train_file=str(known["pairs"]),
         train_model=str(known["model"]),
         train_revision=str(known["revision"]),
-        train_preset=preset if preset in PRESETS else next(iter(PRESETS)),
-        **{_name(field): field.type(values[field.name]) for field in fields(DpoConfig)},
     )
-    state.put("train_model_of", parents[0] if parents else ELSEWHERE)
+    state.put("train_model_of", parents[0] if parents else str(known["pairs"]))
     state.put(OPEN, True)
 
 
 def _form() -> None:
     pairs = _pairs()
     model, revision, any_pairs = _model(pairs)
-    preset = _preset()
-    values = _settings()
-    _changed(values, preset)
+    preset = train_settings.preset()
+    values = train_settings.widgets()
+    train_settings.changed(values, preset)
     try:
-        config = _config(values)
+        config = train_settings.config(values)
         if not pairs:
             raise ValueError("choose the pairs to train on, or name their file")
         pairs_file(pairs)
@@ -110,10 +104,11 @@ def _offered() -> dict[str, str]:
 
 
 def _label(run: Run) -> str:
+    """A run's name for people. Streamlit tells choices by their labels: while pairs are made it stays as it is."""
     record = run.record
-    going = " so far" if run.status in ("queued", "started") else ""
+    many = "still being made" if run.status in ("queued", "started") else f"{record['kept']:,} pairs"
     model = record.get("config", {}).get("model", "")
-    return f"{record['kept']:,} pairs{going} · {model} · {when(str(record.get('created', '')))} · {run.id}"
+    return f"{many} · {model} · {when(str(record.get('created', '')))} · {run.id}"
 
 
 def _pairs() -> str:
@@ -128,6 +123,7 @@ def _pairs() -> str:
             "Pairs", [*offered, ELSEWHERE], format_func=lambda name: offered.get(name, name), width=620,
             **state.kept("train_pairs", first),
         )  # fmt: skip
+        state.put("train_pairs_seen", picked)
         if picked != ELSEWHERE:
             return str(picked)
         path = st.text_input(
@@ -169,110 +165,6 @@ def _made_with(pairs: str) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return config if isinstance(config, dict) else {}
-
-
-def _preset() -> str:
-    preset = st.segmented_control(
-        "Preset", list(PRESETS), required=True, **(state.kept("train_preset", "laptop") | {"on_change": _take_preset})
-    )
-    st.caption(f"{preset or 'laptop'}: {PRESETS[preset or 'laptop'].says}")
-    return preset or "laptop"
-
-
-def _take_preset(*_: Any) -> None:
-    """Put the settings of the preset that is chosen now into the widgets."""
-    preset = str(state.value("shown_train_preset") or state.value("train_preset", "laptop"))
-    state.fill(train_preset=preset, **_preset_values(preset))
-
-
-def _preset_values(preset: str) -> dict[str, Any]:
-    values = asdict(DpoConfig.preset(preset))
-    return {_name(field): values[field.name] for field in fields(DpoConfig)}
-
-
-def _settings() -> dict[str, Any]:
-    """A widget for every field of `DpoConfig`, those for experts folded away; what they hold."""
-    everyday = [field for field in fields(DpoConfig) if not field.metadata.get("expert")]
-    expert = [field for field in fields(DpoConfig) if field.metadata.get("expert")]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        values = {field.name: setting(field) for field in everyday}
-    with (
-        st.expander("More settings", key="train_expert"),
-        st.container(horizontal=True, vertical_alignment="bottom"),
-    ):
-        values |= {field.name: setting(field) for field in expert}
-    return values
-
-
-def setting(field: "Field[Any]") -> Any:
-    """The widget for a field, made from its type, its default and its limits; what it holds.
-
-    Limits are told and not enforced here: what is outside them is told in a sentence by `DpoConfig`.
-    """
-    label, says = _words(field.name).capitalize(), field.metadata["help"] + _range(field.metadata)
-    kept = state.kept(_name(field), getattr(DpoConfig.preset("laptop"), field.name))
-    if "choices" in field.metadata:
-        choices = list(field.metadata["choices"])
-        return st.selectbox(label, choices, format_func=lambda c: c or "by default", help=says, width=150, **kept)
-    if field.type is bool:
-        return st.toggle(label, help=says, **kept)
-    if field.type is str:
-        return st.text_input(label, help=says, width=310, **kept)
-    if field.type is int:
-        return st.number_input(label, step=1, help=says, width=150, **kept)
-    return st.number_input(label, step=_stride(field), format="%g", help=says, width=150, **kept)
-
-
-def _name(field: "Field[Any]") -> str:
-    """Under which name the session keeps a setting."""
-    return f"dpo_{field.name}"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _range(limits: Mapping[str, Any]) -> str:
-    if "min" not in limits:
-        return ""
-    low, high = (f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in (limits["min"], limits["max"]))
-    return f"; from {low} to {high}"
-
-
-def _stride(field: "Field[Any]") -> float:
-    """By how much a click on + changes a number: a power of ten that suits its usual value and leaves room above."""
-    usual, most = field.default or 1.0, field.metadata["max"]
-    room = [value for value in (usual, most - field.default) if value > 0]
-    return float(10.0 ** math.floor(math.log10(min(room) * (1 if field.default else 0.5))))
-
-
-def _config(values: Mapping[str, Any]) -> DpoConfig:
-    """The settings. ValueError, one sentence, for what cannot be."""
-    for name, value in values.items():
-        if value is None:
-            raise ValueError(f"{_words(name)} is empty: give a number")
-    return DpoConfig(**values)
-
-
-def _changed(values: Mapping[str, Any], preset: str) -> None:
-    """What differs from the preset, in a line, with the way back."""
-    usual = asdict(DpoConfig.preset(preset))
-    changes = [
-        f"{_words(name)} **{_said(values[name])}** (not {_said(usual[name])})"
-        for name in values
-        if values[name] != usual[name]
-    ]
-    if changes:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f":orange[Changed against {preset}:] {', '.join(changes)}", width="content")
-            st.button("Back to the preset", type="tertiary", key="train_reset", on_click=_take_preset)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    text = f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value or "–")
-    return state.sentence(text)[:-1]
 
 
 def _held() -> None:

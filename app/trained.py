@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import maps
+import measured
 import models
 import state
 import streamlit as st
@@ -36,6 +37,7 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) ->
     st.subheader(f"The {'adapter' if is_adapter else 'model'}{_step_of(folder)}", anchor=False, divider="gray")
     _held_out(run)
     _use(run, compare_page, heads_page)
+    measured.section(run)
     with st.expander("Its card and files", key="train_card"):
         _card(folder)
         _files(folder)

@@ -137,7 +137,7 @@ class Preset:
 PRESETS = {
     "laptop": Preset(
         "a small model on two CPU cores, in about a quarter of an hour",
-        {"max_steps": 16, "save_steps": 4, "device": "cpu"},
+        {"learning_rate": 2e-4, "max_steps": 16, "save_steps": 4, "device": "cpu"},
     ),
     "gpu": Preset(
         "an 8B model with LoRA on one GPU: bfloat16, FlashAttention-2, gradient checkpointing",
@@ -230,6 +230,8 @@ def fit(run: Run) -> int:
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     if watch.terminated:
         return STOPPED
+    if held_out and not watch.asked:
+        run.report(stage="evaluating")
     measured = trainer.evaluate() if held_out and not watch.asked else {}
     if trainer.accelerator.is_main_process:
         run.update(held_out={name.removeprefix("eval_"): value for name, value in _numbers(measured).items()})

@@ -17,7 +17,11 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
     "starting": "Starting the trainer…",
     "waiting": "Starting…",
 }
-FOUND = {"trials": "{found} found the needle", "pairs": "{kept} pairs kept", "steps": "loss {loss:.3f}"}
+FOUND = {
+    "trials": "{found} found the needle",
+    "pairs": "{kept} pairs kept, {rate:.0f} tokens a second",
+    "steps": "loss {loss:.3f}",
+}
 OF_THE_MOMENT = ("pid", "spawned", "log_start", "created", "started", "ended", "error", "command", "parents", "status")
 RESULTS = ("held_out", "results")  # of a record: figures by name
 NOT_SETTINGS = (*OF_THE_MOMENT, *RESULTS, "config")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,6 +156,10 @@ def _problems(found: Preflight, config: DpoConfig, folder: Path) -> Iterator[str
         )
     if not os.access(folder, os.W_OK):
         yield f"{folder} cannot be written to: choose another --out"
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        yield f"{config.report_to} is not installed: pip install {config.report_to}, or report to none"
+    if config.accelerate_config and not expanded(config.accelerate_config).is_file():
+        yield f"there is no accelerate config {config.accelerate_config}: make one with `accelerate config`"
     if found.cut == 1:
         yield f"every pair is longer than max length {config.max_length}: raise it to {found.longest}"
 

@@ -1,33 +1,18 @@
 """The app in a real Chromium: what is clicked reaches the selection and the answers, and a reload keeps it."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import QUIET, App
 
 from retmask.files import home
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parent.parent
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CHIPS = ".st-key-chips .react-aria-ComboBox [data-tag]"
 PLACE = """([layer, head]) => {
   const plot = [...document.querySelectorAll('.st-key-map .js-plotly-plot')].pop();
@@ -47,36 +32,12 @@ DOT = """() => {
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running app of its own, with no runs in it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("home")
     (home() / "models").mkdir(parents=True, exist_ok=True)
     (folder / "models").symlink_to(home() / "models")  # converted once
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"RETMASK_HOME": str(folder), "PYTHONPATH": path}
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
-    with (folder / "log.txt").open("wb") as log:
-        app = subprocess.Popen(
-            [*command, "--server.headless", "true"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/_stcore/health", app)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        app.terminate()
-        app.wait(10)
-
-
-def _wait(health: str, app: "subprocess.Popen[bytes]") -> None:
-    for _ in range(120):
-        assert app.poll() is None, "the app ended before it served anything"
-        try:
-            with urllib.request.urlopen(health, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.25)
-    raise AssertionError("the app did not come up within 30 seconds")
+    app = App(folder)
+    yield app.address
+    app.end()
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def query(at: AppTest, name: str) -> str:
 
 
 def test_opening_imports_no_torch() -> None:
-    names = "compare, differences, traces, settings, selection, going, ask, markup"
+    names = "compare, differences, traces, settings, selection, going, ask, markup, models, tuned, moved"
     code = f"import sys; sys.path.insert(0, 'app'); import {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
 
@@ -265,22 +265,25 @@ def test_a_map_that_names_no_model_asks_for_it_and_must_fit_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "options"),
     [
-        ({"adapter": "some/lora"}, "with the adapter some/lora, which this page cannot load yet: merge it into"),
-        ({"revision": "v2"}, "at revision v2, which this page cannot load yet: download it into"),
-        ({"adapter": "a", "revision": "v2"}, "with the adapter a and at revision v2, which"),
-        ({"adapter": "", "revision": ""}, ""),
+        ({"adapter": "some/lora"}, "--adapter some/lora"),
+        ({"revision": "v2"}, "--revision v2"),
+        ({"adapter": "a", "revision": "v2"}, "--revision v2 --adapter a"),
+        ({"adapter": "", "revision": None}, ""),
     ],
 )
-def test_a_map_of_an_adapter_or_a_revision_asks_for_a_folder(config: dict[str, str], said: str) -> None:
+def test_a_map_of_an_adapter_or_a_revision_is_of_that_model(config: dict[str, str], options: str) -> None:
     run = Run.create("detect", {"model": "smollm2-135m", **config})
     run.update(status="success")
     BEST.save(run.path / "scores.json")
     at = opened(map=run.id, heads="L17H3")
-    told = [info.value.replace("\\", "") for info in at.info]
-    assert [said in text and text.startswith("This map is of smollm2-135m") for text in told] == [True] * bool(said)
-    assert any(widget.key == "ask_model" for widget in at.text_input) == bool(said)
+    assert not any(widget.key == "ask_model" for widget in at.text_input)
+    commands = [code.value for code in at.code]
+    assert len(commands) == 3, "ask, dose, ablate"
+    for command in commands:
+        assert options in command
+        assert ("--adapter" in command, "--revision" in command) == ("--adapter" in options, "--revision" in options)
 
 
 def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +291,10 @@ def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatc
 
     at = press(change(opened(), kind="text", text="One two.", new_tokens=2), "run")
     assert not errors(at)
-    known = at.session_state["loaded"]
-    assert (known.name, known.has_template) == ("smollm2-135m", True)
+    ((ref, known),) = at.session_state["loaded"].items()
+    assert (str(ref), known.has_template) == ("smollm2-135m", True)
 
-    def never(_: str) -> None:
+    def never(*_: Any) -> None:
         raise AssertionError("a drawing loads no model")
 
     monkeypatch.setattr(state, "model", never)
@@ -426,9 +429,10 @@ def test_a_map_in_an_unknown_home_is_one_sentence() -> None:
 
 def test_the_command_says_what_the_settings_say() -> None:
     import ask
+    from models import ModelRef
 
     setup = ask.Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
-    parts = shlex.split(setup.command("my model", HeadMask.of([HeadId(1, 2)], 0.5), "a map", None))
+    parts = shlex.split(setup.command(ModelRef("my model"), HeadMask.of([HeadId(1, 2)], 0.5), "a map", None))
     assert parts[:3] == ["retmask", "ask", "my model"]
     options = shlex.join(parts[3:])
     assert options == (
@@ -437,8 +441,13 @@ def test_the_command_says_what_the_settings_say() -> None:
     )
     own = replace(setup, kind="text", control=False, temperature=0.0, template="plain")
     mixed = HeadMask({HeadId(1, 2): 0.5, HeadId(1, 3): 0.0})
-    assert own.command("m", mixed, "a map", Path("a b.txt")) == (
+    assert own.command(ModelRef("m"), mixed, "a map", Path("a b.txt")) == (
         "retmask ask m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control --max-new-tokens 64"
+    )
+    tuned = own.command(ModelRef("m", "v2", "a"), HeadMask(), "a map", Path("b.txt"), "runs/x/adapter")
+    assert tuned == (
+        "retmask ask m --revision v2 --adapter a --prompt-file b.txt --template plain --tuned runs/x/adapter "
+        "--max-new-tokens 64"
     )
 
 
@@ -459,6 +468,7 @@ def snapshot(stage: Any, n: int) -> Comparison:
 def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> None:
     import ask
     from going import Going
+    from models import ModelRef
 
     closed = []
 
@@ -472,7 +482,7 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
             closed.append(True)
 
     def begun() -> Going:
-        return Going(steps(), "m", ask.Setup(), HeadMask(), BEST, None)
+        return Going(steps(), ModelRef("m"), ask.Setup(), HeadMask(), BEST, None)
 
     going = begun()
     for _ in range(3):
@@ -493,8 +503,9 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
 def test_stopping_between_two_steps_keeps_the_last_one() -> None:
     import ask
     from going import Going
+    from models import ModelRef
 
-    going = Going(iter((snapshot("reading", 0),)), "m", ask.Setup(), HeadMask(), BEST, None)
+    going = Going(iter((snapshot("reading", 0),)), ModelRef("m"), ask.Setup(), HeadMask(), BEST, None)
     going.advance()
     going.steps = iter(())  # what `stop` does, between the look and the step
     going.advance()

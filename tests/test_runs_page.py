@@ -1,8 +1,6 @@
 """The Runs page without a browser: what it says of runs in every state, and what can be done with them."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import QUIET, App
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
-from test_browser import QUIET, _wait
 
 from retmask.files import shipped
 from retmask.runs import NO_WORD, Run
@@ -305,19 +303,11 @@ def test_clicks_in_the_table_and_on_links_in_a_real_browser(chromium: str, fresh
     playwright = pytest.importorskip("playwright.sync_api")
     scores = a_run("success", "detect", "a")
     pairs = a_run("success", "pairs", "b", parents=(scores.id,))  # above it: of the same second the later name is first
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
-    root = MAIN.parent.parent
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    with (fresh_home / "log.txt").open("wb") as log:
-        app = subprocess.Popen(command, cwd=root, env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log)
+    app = App(fresh_home)
     try:
-        _wait(f"http://127.0.0.1:{port}/_stcore/health", app)
         with playwright.sync_playwright() as driver:
             page = driver.chromium.launch(executable_path=chromium, args=QUIET).new_page()
-            page.goto(f"http://127.0.0.1:{port}/runs")
+            page.goto(f"{app.address}runs")
             _click_row(page, 0)
             page.get_by_role("heading", name=pairs.id).wait_for()
             _click_row(page, 1)
@@ -328,8 +318,7 @@ def test_clicks_in_the_table_and_on_links_in_a_real_browser(chromium: str, fresh
             _click_row(page, 1)  # the tick is on it: a click takes it off
             page.get_by_text("Choose a run in the table").wait_for()
     finally:
-        app.terminate()
-        app.wait(10)
+        app.end()
 
 
 def _click_row(page: Any, row: int) -> None:

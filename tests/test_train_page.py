@@ -155,7 +155,8 @@ def with_adapter(run: Run, steps: int = 3, card: str = EVIL) -> Run:
 
 
 def test_opening_imports_no_torch() -> None:
-    code = "import sys; sys.path.insert(0, 'app'); import train, train_form, trained; sys.exit('torch' in sys.modules)"
+    names = "train, train_form, train_settings, trained"
+    code = f"import sys; sys.path.insert(0, 'app'); import {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
 
 
@@ -530,6 +531,16 @@ def test_detect_takes_the_grid_of_the_map_whose_heads_were_masked() -> None:
     assert trained.detection(run).lengths == DetectConfig.preset("laptop").lengths, "that of the shipped map"
 
 
+def test_the_detection_of_the_tuned_model_is_started_and_its_map_looked_at(spawned: list[str]) -> None:
+    with_adapter(a_training())
+    at = opened().button(key="train_detect").click().run()
+    assert not at.exception
+    (run,) = Run.all("detect")
+    assert spawned == [run.id]
+    assert query(at, "map") == run.id
+    assert "Retrieval heads" in at.header[0].value
+
+
 def test_merge_starts_a_run_and_says_the_command(spawned: list[str], tmp_path: Path) -> None:
     run = with_adapter(a_training())
     at = opened()
@@ -554,3 +565,12 @@ def test_pairs_chosen_on_another_page_open_the_form() -> None:
     at.session_state["train_pairs"] = other.id
     at = drawn(at.run())
     assert command(at)[2:5] == ["gemma-3-270m", "--pairs", other.id]
+
+
+def test_the_form_can_be_folded_away_at_once() -> None:
+    a_training()
+    at = opened()
+    at.session_state["train_form"] = True
+    assert "train_start" in keys(drawn(at.run()))
+    at.session_state["train_form"] = False
+    assert "train_start" not in keys(drawn(at.run()))

@@ -29,7 +29,7 @@ from retmask.weights import resolve
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 TEXT = "Copy this, please: abcabc"
-MAP = HeadScores("model", np.random.default_rng(0).random((4, 3, 4)) / 2, "set", 2)
+MAP = HeadScores("model", np.random.default_rng(0).random((4, 3, 4)) / 10, "set", 2)  # no retrieval head
 
 
 @pytest.fixture(autouse=True)
@@ -102,11 +102,11 @@ def ask(at: AppTest, new_tokens: int = 6) -> AppTest:
 
 
 def said(at: AppTest) -> dict[str, str]:
-    """What the columns hold, by their names, in order."""
+    """What the columns that answer hold, by their names, in order."""
     texts = [one.proto.body for one in at.get("html") if 'class="facts"' in one.proto.body]
-    names = [one.value.strip("*") for one in at.markdown if one.value.strip("*") in NAMES]
     plain = [unescape(re.sub("<.*?>", "", text.split('<div class="said">')[1])) for text in texts]
-    return dict(zip(names, plain, strict=False))
+    going = at.session_state.filtered_state.get("going")
+    return dict(zip([column.name for column in going.now.columns], plain, strict=True)) if going else {}
 
 
 NAMES = ("unmasked", "masked", "tuned", "random control")
@@ -218,7 +218,7 @@ def test_a_tuned_model_that_cannot_be_loaded_is_told_and_the_others_answer(base:
     run = trained(base)
     (run.path / "adapter" / "adapter_model.safetensors").write_bytes(b"x" * 100)
     at = ask(opened(map=detected(model=str(base)).id, heads="L1H2", tuned=run.id), 3)
-    assert tuple(said(at)) == ("unmasked", "masked", "random control") or "tuned" not in said(at)
+    assert tuple(said(at)) == ("unmasked", "masked", "random control")
     told = [warning.value.replace("\\", "") for warning in at.warning]
     assert len(told) == 1
     assert told[0].startswith(
@@ -247,7 +247,7 @@ def test_two_models_that_do_not_fit_together_leave_the_base(base: Path, monkeypa
     assert [warning.value.replace("\\", "") for warning in at.warning] == [
         "there is no tuned answer: model at 2,048 tokens needs about 9 GiB and 1 GiB is free."
     ]
-    assert [len(text) for text in said(at).values()] == [3, 3, 3]
+    assert tuple(said(at)) == ("unmasked", "masked", "random control")
 
 
 def test_a_map_made_with_an_adapter_is_compared_with_it(base: Path) -> None:

@@ -1,0 +1,124 @@
+"""What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
+
+import json
+import shlex
+from typing import Any
+
+import state
+import streamlit as st
+import watch
+
+from retmask.evaluate import TUNED, UNMASKED, EvaluateConfig, new_evaluate
+from retmask.masks import MaskRule
+from retmask.runs import Run
+from retmask.train import result
+
+TRIALS = 120
+
+
+def section(run: Run) -> None:
+    """What was measured of a training's result, or the button that measures it."""
+    st.subheader("What changed", anchor=False, divider="gray")
+    last = next((one for one in run.children if one.record.get("kind") == "evaluate"), None)
+    status = last.status if last else ""
+    if last is None:
+        st.caption(
+            f"Needle recall of the model as it was, masked and tuned on {TRIALS} prompts whose needles, depths and "
+            "haystack neither detection nor pairs have used: some minutes on two CPU cores with the default model."
+        )
+    elif status in ("queued", "started"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(*watch.progress(last), width=500)
+            watch.stop(last, f"measure_cancel-{last.id}")
+    elif status == "success":
+        _found(last)
+    elif status == "error":
+        st.error("The measurement failed. Its last words:")
+        st.code(last.last_words, language=None, wrap_lines=True)
+    else:
+        st.info("The measurement was cancelled; what it has measured is kept.")
+    _buttons(run, last, status)
+
+
+def _buttons(run: Run, last: Run | None, status: str) -> None:
+    if status in ("queued", "started"):
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if last and status != "success" and watch.ours(last):
+            st.button("Go on measuring", key="measure_again", on_click=_again, args=(last,))
+        st.button(
+            "Measure it again" if last else "Measure what changed", icon=":material/straighten:", key="measure",
+            on_click=_start, args=(run,), type="secondary" if last else "primary",
+        )  # fmt: skip
+    said = state.said("measured")
+    if said:
+        st.error(said)
+
+
+def config(run: Run) -> EvaluateConfig:
+    """The evaluation of what a training has made, with the heads masked that its pairs were made with.
+
+    ValueError where it has made nothing.
+    """
+    folder, record = result(run), run.record
+    settings = record.get("config") or {}
+    if folder is None:
+        raise ValueError(f"{run.id} has made no model yet: let it finish a step")
+    mask = (record.get("made_with") or {}).get("mask")
+    return EvaluateConfig(
+        str(settings["model"]),
+        (str(folder),),
+        MaskRule(heads=str(mask)) if mask else MaskRule(),
+        TRIALS,
+        revision=str(settings.get("revision") or ""),
+    )
+
+
+def _start(run: Run) -> None:
+    try:
+        new_evaluate(config(run)).spawn()
+    except (ValueError, OSError, KeyError) as error:
+        state.say(state.sentence(error), "measured")
+
+
+def _again(run: Run) -> None:
+    try:
+        watch.again(run)
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "measured")
+
+
+def _found(run: Run) -> None:
+    """The figures of a measurement, and what they say in a sentence."""
+    try:
+        found = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
+        rows, gaps = found["conditions"], found["differences"]
+        gap = next((one for one in gaps if (one["condition"], one["against"]) == (TUNED, UNMASKED)), None)
+        table = {
+            "condition": [row["condition"] for row in rows],
+            "recall": [f"{row['recall']:.2f}" for row in rows],
+            "95 % interval": [f"{row['low']:.2f} to {row['high']:.2f}" for row in rows],
+            "needles found": [f"{row['found']:.0%}" for row in rows],
+        }
+        words = _verdict(gap) if gap else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        st.error("The results of this measurement cannot be read.")
+        return
+    st.dataframe(table, hide_index=True, width=620, key="measured")
+    if words:
+        st.markdown(words)
+    with st.expander("The command that does the same", key="measured_command"):
+        st.code(shlex.join(run.record.get("command", [])), language="bash", wrap_lines=True)
+
+
+def _verdict(gap: dict[str, Any]) -> str:
+    """What the paired difference says."""
+    clear = gap["needle_low"] > 0 or gap["needle_high"] < 0
+    words = f"Recall changed by **{gap['mean']:+.2f}** (95 % {gap['low']:+.2f} to {gap['high']:+.2f} over prompts, "
+    words += f"{gap['needle_low']:+.2f} to {gap['needle_high']:+.2f} over needles): better on {gap['better']} prompts, "
+    words += f"worse on {gap['worse']}. "
+    return (
+        words
+        + ("" if clear else "The interval over needles holds 0: this may be chance. ")
+        + ("A gain is only a gain of the method if a control (pairs of random heads) gains less.")
+    )
