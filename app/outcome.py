@@ -166,6 +166,7 @@ def _train(run: Run) -> None:
     """Put the pairs into the form of the Train page and open it."""
     pairs = run.id if watch.ours(run) else train_form.ELSEWHERE
     state.fill(train_pairs=pairs, train_file=str(run.path))
+    state.put("train_form", True)
     state.put(train_form.OPEN, True)
 
 

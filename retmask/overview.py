@@ -15,6 +15,7 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
     "loading": "Loading the model…",
     "exporting": "Writing the checkpoint…",
     "starting": "Starting the trainer…",
+    "evaluating": "Measuring on the pairs held out…",
     "waiting": "Starting…",
 }
 FOUND = {
