@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 import maps
@@ -131,8 +132,7 @@ def _memory(config: DetectConfig) -> None:
 
 def _start(config: DetectConfig) -> None:
     try:
-        run = new_detect(config)
-        run.spawn()
+        run = state.start("detect", asdict(config), lambda: new_detect(config))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error))
         return

@@ -1,6 +1,7 @@
 """The dose curve on the page: start it, watch its points come, look at it."""
 
 import shlex
+from dataclasses import asdict
 
 import evidence
 import maps
@@ -22,7 +23,7 @@ def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         "Recall and perplexity against the number of masked heads: the best heads of the map, and as many random ones. "
         "On needles, depths and a haystack that the map was not made with."
     )
-    runs = [run for run in Run.all("dose") if run.record.get("config", {}).get("scores") == shown.argument]
+    runs = [run for run in Run.all("dose") if run.config.get("scores") == shown.argument]
     if runs:
         _curve(runs)
     with st.expander("Measure a curve" if runs else "Measure the first curve", expanded=not runs, key="dose_form"):
@@ -70,7 +71,7 @@ def _config(
 
 def _start(config: DoseConfig) -> None:
     try:
-        new_dose(config).spawn()
+        state.start("dose", asdict(config), lambda: new_dose(config))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "dose")
 
@@ -104,5 +105,5 @@ def _curve(runs: list[Run]) -> None:
 
 def _label(run: Run) -> str:
     when = str(run.record.get("created", ""))[5:19].replace("T", " ")
-    config = run.record.get("config", {})
+    config = run.config
     return f"{when} · {config.get('trials')} trials of {config.get('context_tokens')} tokens · {run.id}"

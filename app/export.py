@@ -70,17 +70,17 @@ def _target(folder: str) -> Path | None:
 
 
 def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
-    if _busy(_last(out)):
-        return  # a second click, before the button knew of the first
     try:
-        new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter).spawn()
+        state.start(
+            "ablate", {"out": str(out)}, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter)
+        )
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "export")
 
 
 def _last(out: Path) -> Run | None:
     """The last export into a folder."""
-    return next((run for run in Run.all("ablate") if run.record.get("config", {}).get("out") == str(out)), None)
+    return next((run for run in Run.all("ablate") if run.config.get("out") == str(out)), None)
 
 
 def _busy(run: Run | None) -> bool:

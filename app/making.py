@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,15 @@ def _form(heads_page: StreamlitPage) -> None:
         with right:
             drawn = _sampling()
     more = _more()
+    missing = _missing(whose, asked | more)
     try:
-        config = _config(whose, asked | drawn | more)
+        config = None if missing else _config(whose, asked | drawn | more)
     except ValueError as error:
+        config = None
         st.error(state.sentence(error))
+    if missing:
+        st.info(state.sentence(missing))
+    if config is None:
         st.button("Make pairs", type="primary", disabled=True, key="pairs_start")
         return
     _preview(config)
@@ -95,7 +100,7 @@ def _model(heads_page: StreamlitPage) -> dict[str, Any]:
 def _loaded_by(shown: HeadMap) -> dict[str, str]:
     """What the map's model is loaded by: asked for where the map does not say it."""
     if shown.variant:
-        config = shown.record["config"]
+        config = shown.run.config if shown.run else {}
         return {name: str(config.get(name) or "") for name in ("model", "adapter", "revision")}
     if shown.loadable:
         return {"model": shown.loadable}
@@ -231,18 +236,26 @@ def _more() -> dict[str, Any]:
     return {name: text.strip() for name, text in texts.items()} | {"allow": tuple(allowed)}
 
 
+def _missing(whose: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What is not filled in yet, in a sentence; empty for nothing."""
+    if not whose:
+        return "there is no map of heads to mask: choose one in the sidebar"
+    if not whose["model"]:
+        return "the model is missing: name its folder or its Hub id above"
+    if "prompts" in settings and not settings["prompts"]:
+        return "there are no prompts yet: name a file or a dataset, or have some made here"
+    if not _served(settings) and not whose["rule"].given:
+        return "no head is selected: press «Mask the top 5 %», or select heads on the map"
+    return ""
+
+
+def _served(settings: dict[str, Any]) -> bool:
+    return bool(settings["server"] or settings["masked_server"])
+
+
 def _config(whose: dict[str, Any], settings: dict[str, Any]) -> PairsConfig:
     """The settings. ValueError, one sentence, for what cannot be."""
-    if not whose:
-        raise ValueError("there is no map of heads to mask: choose one in the sidebar")
-    if not whose["model"]:
-        raise ValueError("the model is missing: name its folder or its Hub id above")
-    if "prompts" in settings and not settings["prompts"]:
-        raise ValueError("there are no prompts yet: name a file or a dataset, or have some made here")
-    served = settings["server"] or settings["masked_server"]
-    if not served and not whose["rule"].given:
-        raise ValueError("no head is selected: press «Mask the top 5 %», or select heads on the map")
-    return PairsConfig(**(whose | settings | ({"rule": MaskRule()} if served else {})))
+    return PairsConfig(**(whose | settings | ({"rule": MaskRule()} if _served(settings) else {})))
 
 
 def _preview(config: PairsConfig) -> None:
@@ -275,8 +288,7 @@ def _start(config: PairsConfig) -> None:
         return
     try:
         with st.spinner("Reading the prompts…"):
-            run = new_pairs(config)
-            run.spawn()
+            run = state.start("pairs", asdict(config), lambda: new_pairs(config))
     except (ValueError, OSError) as error:
         st.error(state.sentence(error))
         return

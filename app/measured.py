@@ -1,7 +1,8 @@
 """What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
 
 import json
-import shlex
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import state
@@ -9,6 +10,7 @@ import streamlit as st
 import watch
 
 from retmask.evaluate import TUNED, UNMASKED, EvaluateConfig, new_evaluate
+from retmask.files import expanded
 from retmask.masks import MaskRule
 from retmask.runs import Run
 from retmask.train import result
@@ -19,8 +21,9 @@ TRIALS = 120
 def section(run: Run) -> None:
     """What was measured of a training's result, or the button that measures it."""
     st.subheader("What changed", anchor=False, divider="gray")
-    last = next((one for one in run.children if one.record.get("kind") == "evaluate"), None)
+    last = _last(run)
     status = last.status if last else ""
+    stale = last is not None and str(last.record.get("created", "")) < str(run.record.get("ended") or "")
     if last is None:
         st.caption(
             f"Needle recall of the model as it was, masked and tuned on {TRIALS} prompts whose needles, depths and "
@@ -37,18 +40,37 @@ def section(run: Run) -> None:
         st.code(last.last_words, language=None, wrap_lines=True)
     else:
         st.info("The measurement was cancelled; what it has measured is kept.")
-    _buttons(run, last, status)
+    if stale:
+        st.warning("This was measured before the training went on: the adapter has changed since.")
+    _buttons(run, last, status, stale)
 
 
-def _buttons(run: Run, last: Run | None, status: str) -> None:
+def _last(run: Run) -> Run | None:
+    """The newest measurement of what this training has made: others may only have its pairs or heads in common."""
+    folder = result(run)
+    known = (one for one in run.children if one.record.get("kind") == "evaluate")
+    return next((one for one in known if folder and measures(one) == folder.resolve()), None)
+
+
+def measures(run: Run) -> Path | None:
+    """The folder of the model that an evaluation has measured first; None where it says none."""
+    folders = run.config.get("tuned")
+    name = str(folders[0]).rpartition("=")[2] if isinstance(folders, list) and folders else ""
+    try:
+        return expanded(name).resolve() if name else None
+    except (ValueError, OSError):
+        return None
+
+
+def _buttons(run: Run, last: Run | None, status: str, stale: bool) -> None:
     if status in ("queued", "started"):
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        if last and status != "success" and watch.ours(last):
-            st.button("Go on measuring", key="measure_again", on_click=_again, args=(last,))
+        if last and status != "success" and not stale and watch.ours(last):
+            st.button("Go on measuring", key="measure_again", on_click=watch.again_or_say, args=(last, "measured"))
         st.button(
             "Measure it again" if last else "Measure what changed", icon=":material/straighten:", key="measure",
-            on_click=_start, args=(run,), type="secondary" if last else "primary",
+            on_click=_start, args=(run,), type="secondary" if last and not stale else "primary",
         )  # fmt: skip
     said = state.said("measured")
     if said:
@@ -60,11 +82,10 @@ def config(run: Run) -> EvaluateConfig:
 
     ValueError where it has made nothing.
     """
-    folder, record = result(run), run.record
-    settings = record.get("config") or {}
+    folder, settings, made = result(run), run.config, run.record.get("made_with")
     if folder is None:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
-    mask = (record.get("made_with") or {}).get("mask")
+    mask = made.get("mask") if isinstance(made, dict) else None
     return EvaluateConfig(
         str(settings["model"]),
         (str(folder),),
@@ -76,15 +97,9 @@ def config(run: Run) -> EvaluateConfig:
 
 def _start(run: Run) -> None:
     try:
-        new_evaluate(config(run)).spawn()
+        wanted = config(run)
+        state.start("evaluate", asdict(wanted), lambda: new_evaluate(wanted))
     except (ValueError, OSError, KeyError) as error:
-        state.say(state.sentence(error), "measured")
-
-
-def _again(run: Run) -> None:
-    try:
-        watch.again(run)
-    except (ValueError, OSError) as error:
         state.say(state.sentence(error), "measured")
 
 
@@ -108,7 +123,7 @@ def _found(run: Run) -> None:
     if words:
         st.markdown(words)
     with st.expander("The command that does the same", key="measured_command"):
-        st.code(shlex.join(run.record.get("command", [])), language="bash", wrap_lines=True)
+        st.code(run.command, language="bash", wrap_lines=True)
 
 
 def _verdict(gap: dict[str, Any]) -> str:

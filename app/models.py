@@ -30,7 +30,8 @@ class ModelRef:
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> "ModelRef":
         """The model that the settings of a run name."""
-        return cls(*(str(config.get(name) or "") for name in ("model", "revision", "adapter")))
+        known = config if isinstance(config, Mapping) else {}  # a damaged folder may hold anything
+        return cls(*(str(known.get(name) or "") for name in ("model", "revision", "adapter")))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -108,14 +109,16 @@ def tunings(base: ModelRef) -> list[Tuned]:
 
 
 def _made_by(name: str, run: Run) -> Tuned | None:
-    record = run.record
-    config = record.get("config")
+    record, config = run.record, run.config
+    if record.get("kind") != "train" or record.get("discarded") or not config.get("model"):
+        return None
     folder = result(run)
-    if record.get("kind") != "train" or folder is None or not isinstance(config, dict) or not config.get("model"):
+    if folder is None:
         return None
     base = replace(ModelRef.of_config(config), adapter="")
     ref = replace(base, adapter=str(folder)) if folder.name == ADAPTER else ModelRef(str(folder))
-    return Tuned(name, ref, base, last_step(run))
+    steps = _card(str(folder)).get("steps")  # those of the weights: a training that goes on may be further
+    return Tuned(name, ref, base, steps if isinstance(steps, int) else last_step(run))
 
 
 def _card(folder: str) -> dict[str, Any]:

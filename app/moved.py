@@ -45,7 +45,7 @@ def _alike(before: HeadScores, after: HeadScores) -> None:
     figures = [
         ("Spearman", "–" if correlation is None else f"{correlation:.3f}",
          "rank correlation of all heads' mean scores; 1: the same order"),
-        (f"Top {style.percent(TOP_SHARE)} in common", f"{len(top[0] & top[1])} of {len(top[0])}",
+        (f"Same top {style.percent(TOP_SHARE)}", f"{len(top[0] & top[1])} of {len(top[0])}",
          "heads that are among the best on both maps"),
         ("Jaccard", f"{jaccard(*top):.2f}", "of the best 5 % of heads: those on both maps of those on either"),
     ]  # fmt: skip
@@ -66,11 +66,11 @@ def _table(rows: list[tables.Row]) -> None:
             "rank": [f"{row['before_rank']} → {row['after_rank']}" for row in rows],
         },
         column_config={
-            "head": column.TextColumn("head", width=65),
-            "change": column.NumberColumn("change", width=70, format="%+.3f"),
-            "before": column.TextColumn("before", width=140, help=interval),
-            "after": column.TextColumn("after", width=140, help=interval),
-            "rank": column.TextColumn("rank", width=80),
+            "head": column.TextColumn("head", width=58),
+            "change": column.NumberColumn("change", width=62, format="%+.3f"),
+            "before": column.TextColumn("before", width=126, help=interval),
+            "after": column.TextColumn("after", width=126, help=interval),
+            "rank": column.TextColumn("rank", width=66),
         },
         hide_index=True, key="table-moved",
     )  # fmt: skip

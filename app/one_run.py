@@ -39,11 +39,16 @@ def named(name: str) -> Run | None:
         return None
 
 
-def link(name: str) -> None:
-    """A run's id, which a click looks at; plain text for what is not among the runs."""
+def link(name: str, where: str) -> None:
+    """A run's id, which a click looks at; plain text for what is not among the runs.
+
+    `where` tells the places apart in which one name may stand.
+    """
     words = state.sentence(name)[:-1]
     if named(name):
-        st.button(f":primary[{words}]", key=f"runs_link-{name}", type="tertiary", on_click=_follow, args=(name,))
+        st.button(
+            f":primary[{words}]", key=f"runs_link-{where}-{name}", type="tertiary", on_click=_follow, args=(name,)
+        )
     else:
         st.markdown(f":gray[{words} (not among the runs)]", width="content")
 
@@ -70,7 +75,7 @@ def closely(run: Run, opens: tuple[StreamlitPage, Callable[[Run], None]] | None)
     if holder:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown("Waiting behind", width="content")
-            link(holder)
+            link(holder, "behind")
     elif going:
         st.fragment(_going, run_every=2)(run)
     elif row.status == "error":
@@ -122,19 +127,15 @@ def _buttons(run: Run, row: Summary, opens: tuple[StreamlitPage, Callable[[Run],
                 st.switch_page(page)
         if going:
             watch.stop(run, f"runs_cancel-{run.id}")
-        if row.status in ("cancelled", "error"):
-            st.button("Resume", icon=":material/play_arrow:", key="runs_resume", on_click=_resume, args=(run,))
+        if row.status in ("cancelled", "error") and not watch.stopping(run):
+            st.button(
+                "Resume", icon=":material/play_arrow:", key="runs_resume",
+                on_click=watch.again_or_say, args=(run, "runs"),
+            )  # fmt: skip
         if not going and state.value("deleting") != run.id:
             st.button("Delete…", icon=":material/delete:", key="runs_delete", on_click=_ask, args=(run.id,))
     if not going and state.value("deleting") == run.id:
         _sure(run)
-
-
-def _resume(run: Run) -> None:
-    try:
-        watch.again(run)
-    except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "runs")
 
 
 def _ask(name: str) -> None:
@@ -163,6 +164,10 @@ def _delete(run: Run) -> None:
         state.say(state.sentence(error), "runs")
         return
     state.look_at_run()
+    if state.place("train") == run.reference:
+        state.go_to(train=None)
+    if state.place("pairs") == run.reference:
+        state.go_to(pairs=None, gate=None)
     if looked_at:
         state.choose(maps.shipped_maps()[0])
     state.say(f"The run {state.sentence(run.id)[:-1]} is deleted.", "runs")
@@ -178,22 +183,23 @@ def _lineage(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for names in above:
             for name in names:
-                link(name)
+                link(name, "above")
             st.markdown("→", width="content")
         st.markdown(f"**{state.sentence(run.id)[:-1]}**", width="content")
         if below:
             st.markdown("→", width="content")
         for name in below:
-            link(name)
+            link(name, "below")
 
 
 def _generations(run: Run) -> list[list[str]]:
-    """The runs that a run was made from, before them those that these were made from, and so on."""
+    """The runs that a run was made from, before them those that these were made from, and so on; each once."""
     found: list[list[str]] = []
-    names = run.parents
-    while names and len(found) < 5:
-        found.insert(0, names)
-        parents = [known for name in names if (known := named(name))]
+    seen, names = {run.reference}, run.parents
+    while len(found) < 5 and (new := [name for name in names if name not in seen]):
+        found.insert(0, new)
+        seen |= {*new}
+        parents = [known for name in new if (known := named(name))]
         names = list(dict.fromkeys(name for parent in parents for name in parent.parents))
     return found
 

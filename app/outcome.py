@@ -13,7 +13,7 @@ from reviewed import Reviewed
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.pairs import PAIRS, RULES, Statistics, llama_factory, new_version, read_rows, statistics
+from retmask.pairs import PAIRS, RULES, Statistics, llama_factory, new_version, read_items, read_rows, statistics
 from retmask.runs import Run
 
 MAX_LENGTH = 1024  # tokens, as the training has it by default
@@ -57,6 +57,7 @@ def _figures_of(found: Statistics, most: int) -> list[tuple[str, str, str]]:
     """Name, value and meaning of each figure of a set of pairs."""
     longer, cut = (style.percent(round(share, 3)) for share in (found.longer, found.cut_pairs))
     return [
+        ("Prompt", f"{found.prompt:.1f}", "mean length of the prompts, in tokens"),
         ("Chosen", f"{found.chosen:.1f}", "mean length of the chosen answers, in tokens"),
         ("Rejected", f"{found.rejected:.1f}", "mean length of the rejected answers, in tokens"),
         (
@@ -82,8 +83,13 @@ def _figures_of(found: Statistics, most: int) -> list[tuple[str, str, str]]:
 def _allowed(run: Run) -> tuple[str, ...]:
     """The rules that are switched off: by the address, else by the run's settings; never the one for empty answers."""
     text = state.place("gate")
-    names = text.split(",") if text else _settings(run).get("allow") or []
-    return tuple(name for name in names if name in RULES and name != ALWAYS)
+    return tuple(name for name in (text.split(",") if text else _recorded(run)) if name in RULES and name != ALWAYS)
+
+
+def _recorded(run: Run) -> list[str]:
+    """The rules that the run's settings switch off."""
+    names = run.config.get("allow")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _gate(run: Run, reviewed: Reviewed) -> None:
@@ -109,7 +115,7 @@ def _gate(run: Run, reviewed: Reviewed) -> None:
 def _switch(run: Run, name: str, key: str) -> None:
     """Switch a rule, and keep that in the address."""
     off = set(_allowed(run)) - {name} if state.value(key) else {*_allowed(run), name}
-    state.go_to(gate=",".join(rule for rule in RULES if rule in off) or "all")
+    state.go_to(pairs=run.reference, gate=",".join(rule for rule in RULES if rule in off) or "all")
 
 
 def _none(reviewed: Reviewed) -> None:
@@ -128,9 +134,7 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> 
     st.subheader("Use these pairs", anchor=False)
     over = run.status not in ("queued", "started")
     known = reviewed.review
-    changed = bool(known.verdicts or known.edits) or set(reviewed.allowed) != {*(_settings(run).get("allow") or ())} - {
-        ALWAYS
-    }
+    changed = bool(known.verdicts or known.edits) or set(reviewed.allowed) != {*_recorded(run)} & {*RULES} - {ALWAYS}
     n, words = len(reviewed.kept), f"{reviewed.decided('keep'):,} kept, {reviewed.decided('drop'):,} dropped"
     if changed:
         st.caption(
@@ -142,7 +146,8 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> 
     with st.container(horizontal=True, vertical_alignment="center"):
         label = f"Save {n:,} pair{'s' * (n != 1)} as a new version"
         kind: Any = "primary" if changed else "secondary"
-        if st.button(label, type=kind, icon=":material/save:", disabled=not (over and n), key="pairs_save"):
+        new = over and bool(n) and (changed or not there)
+        if st.button(label, type=kind, icon=":material/save:", disabled=not new, key="pairs_save") and new:
             _save(run, reviewed)
         if there:
             evidence.button("TRL (JSONL)", file.read_bytes, f"{run.id}.jsonl", "application/jsonl")
@@ -166,7 +171,6 @@ def _train(run: Run) -> None:
     """Put the pairs into the form of the Train page and open it."""
     pairs = run.id if watch.ours(run) else train_form.ELSEWHERE
     state.fill(train_pairs=pairs, train_file=str(run.path))
-    state.put("train_form", True)
     state.put(train_form.OPEN, True)
 
 
@@ -175,10 +179,10 @@ def _llama_factory(run: Run) -> bytes:
 
 
 def _save(run: Run, reviewed: Reviewed) -> None:
-    """Save what is kept as a run of its own and look at that."""
+    """Save what is kept as a run of its own and look at that; where the last version holds the same, look at it."""
     try:
-        with st.spinner("Saving…"):
-            new = new_version(run, tuple(reviewed.allowed))
+        with st.spinner("Saving…"), state.one_at_a_time():
+            new = _version(run, reviewed) or new_version(run, tuple(reviewed.allowed))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "pairs_save")
         return
@@ -186,6 +190,8 @@ def _save(run: Run, reviewed: Reviewed) -> None:
     st.rerun()
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    known = run.record.get("config")
-    return known if isinstance(known, dict) else {}
+def _version(run: Run, reviewed: Reviewed) -> Run | None:
+    """The last version that was saved of a run, if it holds just these pairs: a second click makes no second one."""
+    last = next((one for one in run.children if isinstance(one.record.get("review"), dict)), None)
+    kept = [pair for pair in reviewed.kept if pair.chosen.text.strip() and pair.rejected.text.strip()]
+    return last if last and read_items(last.path) == kept else None

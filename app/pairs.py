@@ -1,7 +1,5 @@
 """The Pairs page: make preference pairs, see what came out, go through them, hand them on."""
 
-from typing import Any
-
 import making
 import outcome
 import pair_html
@@ -11,7 +9,7 @@ import watch
 from streamlit.navigation.page import StreamlitPage
 
 from retmask.overview import progress
-from retmask.runs import Run, run_path
+from retmask.runs import Run, number, run_path
 
 STATUS = {"queued": "waiting", "started": "running", "cancelled": "cancelled", "error": "failed"}
 FACTS = (
@@ -70,9 +68,9 @@ def _picker(run: Run, known: dict[str, Run]) -> None:
 
 def _label(run: Run) -> str:
     """A run's name for people: its id, what was asked, and how it stands where it is not finished."""
-    config = _config(run)
+    config = run.config
     asked = str(config.get("generate") or config.get("prompts") or "")[-40:]
-    count = f"{config['count']:,} " if config.get("count") else ""
+    count = f"{n:,} " if (n := int(number(config.get("count")))) else ""
     reviewed = "reviewed, from " if isinstance(run.record.get("review"), dict) else ""
     status = run.status
     parts = [run.id, f"{reviewed}{count}{asked} prompts", *([STATUS[status]] if status != "success" else [])]
@@ -103,18 +101,14 @@ def _go(name: str) -> None:
     state.go_to(pairs=name or None, gate=None)
 
 
-def _config(run: Run) -> dict[str, Any]:
-    known = run.record.get("config")
-    return known if isinstance(known, dict) else {}
-
-
 def _condition(run: Run) -> None:
     """How a run stands that is not finished, and what can be done about it."""
     status = run.status
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*progress(run, status), width=500)
-            watch.stop(run, f"pairs_cancel-{run.id}")
+            if watch.ours(run):
+                watch.stop(run, f"pairs_cancel-{run.id}")
         return
     if status == "cancelled":
         _, words = progress(run, status)
@@ -124,7 +118,8 @@ def _condition(run: Run) -> None:
         st.code(run.last_words, language=None, wrap_lines=True)
     if status != "success" and watch.ours(run):
         st.button(
-            "Continue it", icon=":material/play_arrow:", on_click=_again, args=(run,), key="pairs_again",
+            "Continue it", icon=":material/play_arrow:", on_click=watch.again_or_say, args=(run, "pairs"),
+            key="pairs_again",
             help="pairs that are made already are kept",
         )  # fmt: skip
     said = state.said("pairs")
@@ -132,22 +127,16 @@ def _condition(run: Run) -> None:
         st.error(said)
 
 
-def _again(run: Run) -> None:
-    try:
-        watch.again(run)
-    except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "pairs")
-
-
 def _origin(run: Run) -> None:
     """Where a run comes from, and the versions made of it."""
     parents, children = run.parents, [one for one in run.children if one.record.get("kind") == "pairs"]
     with st.container(horizontal=True, vertical_alignment="center", key="pairs_lineage"):
-        for words, names in (("Made from", parents), ("Versions of it", [one.reference for one in children])):
+        versions = [one.reference for one in children]
+        for words, where, names in (("Made from", "above", parents), ("Versions of it", "below", versions)):
             if names:
                 st.markdown(f":gray[{words}]", width="content")
             for name in names:
-                _link(name)
+                _link(name, where)
     with st.expander("How these pairs were made", key="pairs_origin"):
         if isinstance(run.record.get("review"), dict):
             st.caption("By going through those of the run that it is made from.")
@@ -157,9 +146,9 @@ def _origin(run: Run) -> None:
         st.json({name: run.record[name] for name in FACTS if run.record.get(name) is not None})
 
 
-def _link(name: str) -> None:
-    """A button that looks at a run of pairs; the name of any other."""
+def _link(name: str, where: str) -> None:
+    """A button that looks at a run of pairs; the name of any other. One name may stand in several places."""
     if isinstance(_opened(name), Run):
-        st.button(name, key=f"pairs_link-{name}", on_click=_go, args=(name,), type="tertiary")
+        st.button(name, key=f"pairs_link-{where}-{name}", on_click=_go, args=(name,), type="tertiary")
     else:
         st.markdown(state.sentence(name)[:-1], width="content")

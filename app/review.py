@@ -96,6 +96,8 @@ def _key(run: Run, what: str) -> str:
 
 
 def _look(run: Run, i: int | None) -> None:
+    """Look at pair `i`. The address names the run from now on: a newer one must not take its place."""
+    state.go_to(pairs=run.reference)
     state.put(_key(run, "editing"), None)
     state.put(_key(run, "at"), i)
 

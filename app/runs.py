@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import measured
 import one_run
 import state
 import streamlit as st
@@ -10,7 +11,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from retmask import overview
 from retmask.overview import Summary
-from retmask.runs import STATUSES, Run
+from retmask.runs import STATUSES, Run, parent_ids
 
 KINDS = ("detect", "dose", "ablate", "pairs", "train", "evaluate")
 
@@ -21,7 +22,7 @@ def _open_map(run: Run) -> None:
 
 def _open_curve(run: Run) -> None:
     """The map whose heads a curve masks: the curve is shown below its comparison."""
-    state.choose(run.parents[0] if run.parents else str(run.record["config"]["scores"]))
+    state.choose(run.parents[0] if run.parents else str(run.config.get("scores", "")))
 
 
 def _open_pairs(run: Run) -> None:
@@ -32,11 +33,24 @@ def _open_training(run: Run) -> None:
     state.go_to(train=run.reference)
 
 
+def _open_measured(run: Run) -> None:
+    """The training whose model an evaluation has measured: its page shows the figures."""
+    state.go_to(train=_measured(run))
+
+
+def _measured(run: Run) -> str:
+    """The training that made the model which an evaluation has measured; empty where it is none of the runs."""
+    names = parent_ids(folder) if (folder := measured.measures(run)) else []
+    known = [name for name in names if (made := one_run.named(name)) and made.record.get("kind") == "train"]
+    return next(iter(known), "")
+
+
 OPEN: dict[str, Callable[[Run], None]] = {  # what to choose before its page
     "detect": _open_map,
     "dose": _open_curve,
     "pairs": _open_pairs,
     "train": _open_training,
+    "evaluate": _open_measured,
 }
 
 
@@ -112,18 +126,24 @@ def _picked(key: str, ids: list[str]) -> None:
 
 def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:
     """The run that is chosen, or those that are, beside each other."""
-    known = [(name, one_run.named(name)) for name in state.run_ids()]
+    known = [(name, one_run.named(name)) for name in dict.fromkeys(state.run_ids())]
     for name, one in known:
         if one is None:
             st.warning(f"There is no run {state.sentence(name)[:-1]} any more.")
     runs = [one for _, one in known if one]
     if len(runs) == 1:
-        kind = str(runs[0].record.get("kind"))
-        one_run.closely(runs[0], (pages[kind], OPEN[kind]) if kind in OPEN and kind in pages else None)
+        one_run.closely(runs[0], _opens(runs[0], pages))
     elif runs:
         _beside(runs)
     else:
         st.caption("Choose a run in the table to see more of it, or several to compare them.")
+
+
+def _opens(run: Run, pages: Mapping[str, StreamlitPage]) -> tuple[StreamlitPage, Callable[[Run], None]] | None:
+    """The page that shows a run's result, and what chooses it there; None where none does."""
+    kind = str(run.record.get("kind"))
+    page = pages.get("train" if kind == "evaluate" and _measured(run) else kind)
+    return (page, OPEN[kind]) if page and kind in OPEN else None
 
 
 def _beside(runs: list[Run]) -> None:
@@ -131,7 +151,7 @@ def _beside(runs: list[Run]) -> None:
     st.subheader(f"{len(runs)} runs beside each other", anchor=False, divider="gray")
     with st.container(horizontal=True, gap="small"):
         for one in runs:
-            one_run.link(one.id)
+            one_run.link(one.id, "beside")
     for title, rows in (
         ("The figures they have come to", overview.results(runs)),
         ("The settings in which they differ", overview.differences(runs)),

@@ -3,11 +3,13 @@
 The only user of `st.cache_*` and `st.session_state`.
 """
 
+import json
 import re
 import secrets
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ask
@@ -429,9 +431,40 @@ def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
     return cast(T, known[1])
 
 
-def stopping() -> set[str]:
-    """The ids of runs that have been asked to stop in this session."""
-    return cast(set[str], st.session_state.setdefault("stopping", set()))
+def stopping() -> set[tuple[str, float]]:
+    """The runs that have been asked to stop in this session: the id of each, and when its worker was started."""
+    return cast(set[tuple[str, float]], st.session_state.setdefault("stopping", set()))
+
+
+def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Run:
+    """The run that `make` makes, started; where one of these settings goes on already, that.
+
+    A second click, or another session's, finds the first one's run: they take turns. ValueError or OSError as `make`
+    and `Run.spawn` have it.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    wanted, begun = json.loads(text).items(), _begun()
+    with one_at_a_time():
+        last = begun.get(f"{kind} {text}")  # its record may name a path or a model in another way
+        alike = (run for run in Run.all(kind) if run.path == last or wanted <= run.config.items())
+        there = next((run for run in alike if run.status in ("queued", "started")), None)
+        if there:
+            return there
+        run = make()
+        run.spawn()
+        begun[f"{kind} {text}"] = run.path
+        return run
+
+
+@st.cache_resource(show_spinner=False)
+def _begun() -> dict[str, Path]:
+    return {}
+
+
+@st.cache_resource(show_spinner=False)
+def one_at_a_time() -> Lock:
+    """What a session holds while it makes a run, or a version of one: no other session makes one then."""
+    return Lock()
 
 
 @st.cache_data(show_spinner=False, ttl=20)
@@ -476,6 +509,7 @@ def unload() -> None:
     if running and not running.over:
         stop()
     _holding().drop()
+    preflight.clear()  # it has counted the memory that is free now as taken
 
 
 @st.cache_resource(show_spinner=False)

@@ -1,6 +1,5 @@
 """The Train page: start a fine-tuning, watch its curves, stop or resume it, and use what came out."""
 
-import threading
 from typing import Any
 
 import evidence
@@ -14,7 +13,7 @@ from streamlit.navigation.page import StreamlitPage
 from retmask import curves, style
 from retmask.dpo import CHECKPOINTS, STOP, newest
 from retmask.overview import duration, when
-from retmask.runs import Run
+from retmask.runs import Run, number
 from retmask.train import curves_csv, discard, last_step, steps, stop_and_keep
 
 ACTIVE = ("queued", "started")
@@ -74,7 +73,7 @@ def _looked_at(runs: list[Run]) -> Run | None:
 
 def _label(run: Run) -> str:
     record = run.record
-    return f"{_part(run, 'config').get('model', '')} · {when(str(record.get('created', '')))} · {run.reference}"
+    return f"{run.config.get('model', '')} · {when(str(record.get('created', '')))} · {run.reference}"
 
 
 def _pick(key: str) -> None:
@@ -90,7 +89,7 @@ def _part(run: Run, name: str) -> dict[str, Any]:
 
 def _about(run: Run) -> None:
     """What is trained on what, and how it stands if it is over."""
-    config, sizes = _part(run, "config"), _part(run, "preflight")
+    config, sizes = run.config, _part(run, "preflight")
     st.subheader(state.sentence(str(config.get("model", run.id)))[:-1], anchor=False, divider="gray")
     method = f"LoRA of rank {config.get('rank')}" if config.get("method") == "lora" else "all weights"
     parts = [method, f"learning rate {config.get('learning_rate')}", f"{config.get('batch')} pairs a step"]
@@ -129,7 +128,7 @@ def _ended(run: Run) -> None:
 
 def _took(run: Run) -> str:
     done = steps(run)
-    seconds = float(done[-1].get("time", 0)) - float(done[0].get("time", 0)) if done else 0
+    seconds = number(done[-1].get("time")) - number(done[0].get("time")) if done else 0
     return f" in {duration(seconds)}" if seconds > 0 else ""
 
 
@@ -137,16 +136,22 @@ def _resume(run: Run) -> None:
     """The button that lets a training go on, with the step that it goes on from."""
     if run.status == "success":
         return
+    if watch.stopping(run):
+        st.fragment(_deleting, run_every=1)(run)
+        return
     found = newest(run.path / CHECKPOINTS)
     words = f"Resume from step {int(found.name.rpartition('-')[2]):,}" if found else "Begin again from step 0"
-    st.button(words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=_again, args=(run,))
+    st.button(
+        words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=watch.again_or_say,
+        args=(run, "train"),
+    )  # fmt: skip
 
 
-def _again(run: Run) -> None:
-    try:
-        watch.again(run)
-    except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "train")
+def _deleting(run: Run) -> None:
+    """Until what is discarded is deleted: before that, nothing may go on from it."""
+    if not watch.stopping(run):
+        st.rerun(scope="app")
+    st.caption("Deleting…")
 
 
 def _change(run: Run) -> None:
@@ -164,8 +169,9 @@ def _going(run: Run) -> None:
     done = steps(run)
     st.progress(share, words)
     last = done[-1] if done else {}
-    facts = [f"{last['tokens_per_s']:,.0f} tokens a second"] if last.get("tokens_per_s") else []
-    facts += [f"{last['memory'] / 2**30:.1f} GiB of memory"] if last.get("memory") else []
+    speed, memory = number(last.get("tokens_per_s")), number(last.get("memory"))
+    facts = [f"{speed:,.0f} tokens a second"] if speed else []
+    facts += [f"{memory / 2**30:.1f} GiB of memory"] if memory else []
     st.caption(" · ".join(facts) or "The first step comes after the model is loaded, which takes some seconds.")
     if watch.ours(run):
         _stops(run)
@@ -176,7 +182,7 @@ def _stops(run: Run) -> None:
     """The two ways to stop; the sidebar's Cancel is the third."""
     lines = run.progress
     asked = (run.path / STOP).exists()
-    stopping = run.id in state.stopping()
+    stopping = watch.stopping(run)
     began = run.status == "started" and bool(lines) and lines[-1].get("stage") in ("starting", "steps")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
@@ -191,8 +197,7 @@ def _stops(run: Run) -> None:
 
 def _discard(run: Run) -> None:
     """Stop and delete, without making the page wait for it."""
-    state.stopping().add(run.id)
-    threading.Thread(target=discard, args=(run,), daemon=True).start()
+    watch.end(run, lambda: discard(run))
 
 
 def _curves(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import state
@@ -11,10 +12,12 @@ import train_settings
 from retmask.dpo import DpoConfig
 from retmask.overview import when
 from retmask.pairs import PAIRS, pairs_file
-from retmask.runs import Run
+from retmask.runs import Run, number, run_path
 from retmask.train import Preflight, new_train, train_command
 
 ELSEWHERE = "another file"
+NO_PAIRS = "choose the pairs to train on, or name their file"
+NO_MODEL = "name the model to train: a folder with its files, or its id on the Hub"
 OPEN = "train_form"  # whether the form is open, in the session
 GIB = 2**30
 
@@ -56,10 +59,9 @@ def section(is_first: bool) -> None:
 
 
 def start_from(run: Run) -> None:
-    """Open the form with the settings of a run. ValueError or TypeError for a record that holds none."""
-    record = run.record
-    known, command = record["config"], record.get("command", [])
-    preset = command[command.index("--preset") + 1] if "--preset" in command else train_settings.USUAL
+    """Open the form with the settings of a run. ValueError, TypeError or KeyError for a record that holds none."""
+    known, command = run.config, shlex.split(run.command)
+    preset = command[command.index("--preset") + 1] if "--preset" in command[:-1] else train_settings.USUAL
     train_settings.fill(preset, DpoConfig.from_record(known))
     parents = [name for name in run.parents if name in _offered()]
     state.fill(
@@ -67,6 +69,7 @@ def start_from(run: Run) -> None:
         train_file=str(known["pairs"]),
         train_model=str(known["model"]),
         train_revision=str(known["revision"]),
+        train_any_pairs="--any-pairs" in command,
     )
     state.put("train_model_of", parents[0] if parents else str(known["pairs"]))
     state.put(OPEN, True)
@@ -78,16 +81,18 @@ def _form() -> None:
     preset = train_settings.preset()
     values = train_settings.widgets()
     train_settings.changed(values, preset)
+    wanted = None
     try:
         config = train_settings.config(values)
-        if not pairs:
-            raise ValueError("choose the pairs to train on, or name their file")
-        pairs_file(pairs)
-        if not model:
-            raise ValueError("name the model to train: a folder with its files, or its id on the Hub")
-        wanted = Wanted(model, revision, pairs, any_pairs, preset, config)
+        if pairs:
+            pairs_file(pairs)
+        if pairs and model:
+            wanted = Wanted(model, revision, pairs, any_pairs, preset, config)
+        else:
+            st.info(state.sentence(NO_MODEL if pairs else NO_PAIRS))
     except ValueError as error:
         st.error(state.sentence(error))
+    if wanted is None:
         _buttons(None)
         return
     st.caption("The command that does the same:")
@@ -99,16 +104,23 @@ def _form() -> None:
 
 
 def _offered() -> dict[str, str]:
-    """The runs that have made pairs, newest first: their ids with what is to be known of them."""
-    return {run.id: _label(run) for run in Run.all("pairs") if (run.path / PAIRS).is_file() and run.record.get("kept")}
+    """The runs that are over and have made pairs, newest first: their ids with what is to be known of them."""
+    over = (run for run in Run.all("pairs") if run.status not in ("queued", "started"))
+    return {run.id: _label(run, count) for run in over if (count := _count(run))}
 
 
-def _label(run: Run) -> str:
-    """A run's name for people. Streamlit tells choices by their labels: while pairs are made it stays as it is."""
-    record = run.record
-    many = "still being made" if run.status in ("queued", "started") else f"{record['kept']:,} pairs"
-    model = record.get("config", {}).get("model", "")
-    return f"{many} · {model} · {when(str(record.get('created', '')))} · {run.id}"
+def _count(run: Run) -> int:
+    """How many pairs a run has kept; one that was cancelled or failed need not have recorded it."""
+    file = run.path / PAIRS
+    if not file.is_file() or not file.stat().st_size:
+        return 0
+    return int(number(run.record.get("kept"))) or len(file.read_bytes().splitlines())
+
+
+def _label(run: Run, count: int) -> str:
+    """A run's name for people."""
+    made = when(str(run.record.get("created", "")))
+    return f"{count:,} pair{'s' * (count != 1)} · {run.config.get('model', '')} · {made} · {run.id}"
 
 
 def _pairs() -> str:
@@ -116,8 +128,8 @@ def _pairs() -> str:
     offered = _offered()
     first = next(iter(offered), ELSEWHERE)
     chosen = str(state.value("train_pairs", first))
-    if chosen not in (*offered, ELSEWHERE):  # a folder, or deleted since
-        state.fill(train_pairs=ELSEWHERE, train_file=chosen) if "/" in chosen else state.fill(train_pairs=first)
+    if chosen not in (*offered, ELSEWHERE):  # a folder, or deleted since, or it goes on again
+        state.fill(train_pairs=ELSEWHERE, train_file=_path(chosen))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         picked = st.selectbox(
             "Pairs", [*offered, ELSEWHERE], format_func=lambda name: offered.get(name, name), width=620,
@@ -133,11 +145,20 @@ def _pairs() -> str:
     return path.strip()
 
 
+def _path(name: str) -> str:
+    """The folder of the run of that name; what can be no run's name as it is."""
+    try:
+        return str(run_path(name))
+    except ValueError:
+        return name
+
+
 def _model(pairs: str) -> tuple[str, str, bool]:
     """The model's name, its revision, and whether pairs of another model may be used."""
     made = _made_with(pairs)
     if state.value("train_model_of") != pairs:  # other pairs, other model
         state.put("train_model_of", pairs)
+        state.fill(train_any_pairs=False)
         if made.get("model"):
             state.fill(train_model=str(made["model"]), train_revision=str(made.get("revision") or ""))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -161,10 +182,9 @@ def _model(pairs: str) -> tuple[str, str, bool]:
 def _made_with(pairs: str) -> Mapping[str, Any]:
     """The settings of the run that made the pairs; empty where there is none."""
     try:
-        config = Run(pairs_file(pairs).parent).record.get("config") if pairs else None
+        return Run(pairs_file(pairs).parent).config if pairs else {}
     except ValueError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _held() -> None:
@@ -194,23 +214,28 @@ def _buttons(wanted: Wanted | None) -> None:
 
 
 def _ask(wanted: Wanted, start: bool) -> None:
+    state.preflight.clear()  # what is free may have changed
     state.put("train_asked", wanted)
     state.put("train_begin", start)
 
 
 def _check(wanted: Wanted) -> None:
-    """What a training would take; where Start asked for it and nothing is against it, begin it."""
+    """What a training would take; where Start asked for it and nothing is against it, begin it.
+
+    Start asks once: a drawing that another click interrupts must not begin a training minutes later.
+    """
+    begins = state.value("train_begin")
+    state.put("train_begin", False)
     try:
         with st.spinner("Looking at pairs and model…"):
             found = state.preflight(
                 wanted.model, wanted.pairs, state.file_stamp(pairs_file(wanted.pairs)), wanted.config, wanted.revision
             )
         _takes(found)
-        if state.value("train_begin") and not found.problems:
+        if begins and not found.problems:
             _start(wanted)
     except (ValueError, OSError) as error:
         st.error(state.sentence(error))
-    state.put("train_begin", False)
 
 
 def _takes(found: Preflight) -> None:
@@ -236,16 +261,21 @@ def _takes(found: Preflight) -> None:
 
 
 def _start(wanted: Wanted) -> None:
-    """Begin the training and look at it. A second click, before the page knew of the first, looks at the first's."""
-    last = state.value("train_last")
-    if not (last and last[0] == wanted and Run(last[1]).status in ("queued", "started")):
-        run = new_train(
-            wanted.model, wanted.pairs, wanted.config, revision=wanted.revision, any_pairs=wanted.any_pairs,
-            command=wanted.command,
-        )  # fmt: skip
-        run.spawn()
-        state.put("train_last", (wanted, run.path))
-        state.go_to(train=run.id)
+    """Begin the training and look at it."""
+    settings = {
+        "model": wanted.model, "pairs": str(pairs_file(wanted.pairs).resolve()), "revision": wanted.revision,
+        **asdict(wanted.config),
+    }  # fmt: skip
+    with st.spinner("Starting…"):
+        run = state.start("train", settings, lambda: _new(wanted))
+    state.go_to(train=run.id)
     state.put("train_asked", None)
     state.put("train_close", True)
     st.rerun()
+
+
+def _new(wanted: Wanted) -> Run:
+    return new_train(
+        wanted.model, wanted.pairs, wanted.config, revision=wanted.revision, any_pairs=wanted.any_pairs,
+        command=wanted.command,
+    )  # fmt: skip

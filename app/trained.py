@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ MOST_CARD = 100_000  # characters of a card that are shown
 
 
 def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
-    """The result of a training that is over; nothing where there is none."""
+    """The result of a training that is over; nothing where there is none, or it is just being deleted."""
     folder = result(run)
-    if folder is None:
+    if folder is None or run.record.get("discarded"):
         return
     is_adapter = folder.name == ADAPTER
     st.subheader(f"The {'adapter' if is_adapter else 'model'}{_step_of(folder)}", anchor=False, divider="gray")
@@ -41,9 +41,8 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) ->
     with st.expander("Its card and files", key="train_card"):
         _card(folder)
         _files(folder)
-    config = run.record.get("config")
-    if is_adapter and isinstance(config, dict) and config.get("model"):
-        _merge(run.id, ModelRef.of_config(config), folder)
+    if is_adapter and run.config.get("model"):
+        _merge(run.id, ModelRef.of_config(run.config), folder)
 
 
 def _step_of(folder: Path) -> str:
@@ -100,8 +99,9 @@ def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> No
 def _detect(run: Run) -> bool:
     """Begin the detection and look at its map; whether it could be begun."""
     try:
-        begun = new_detect(detection(run))
-        begun.spawn()
+        wanted = detection(run)
+        with st.spinner("Starting…"):
+            begun = state.start("detect", asdict(wanted), lambda: new_detect(wanted))
     except (ValueError, OSError, KeyError, TypeError) as error:
         st.error(state.sentence(error))
         return False
@@ -122,21 +122,23 @@ def detection(run: Run) -> DetectConfig:
     return replace(base, **found.ref.settings)
 
 
-def _map_of(run: Run) -> dict[str, Any]:
+def _map_of(run: Run, seen: tuple[Run, ...] = ()) -> dict[str, Any]:
     """The settings of the detection that a training goes back to, by its pairs; empty where none is known."""
     for name in run.parents:
         try:
             parent = Run.find(name)
         except ValueError:
             continue
-        config = parent.record.get("config") or {}
+        if parent in (run, *seen):  # a record that makes no sense
+            continue
         if parent.record.get("kind") == "detect":
-            return dict(config)
-        scores = str((config.get("rule") or {}).get("scores") or "")
-        shipped = Run(maps.locate(scores)).record if scores in maps.shipped_maps() else {}
-        found = _map_of(parent) or shipped.get("config")
+            return parent.config
+        rule = parent.config.get("rule")
+        scores = str(rule.get("scores") or "") if isinstance(rule, dict) else ""
+        shipped = Run(maps.locate(scores)).config if scores in maps.shipped_maps() else {}
+        found = _map_of(parent, (run, *seen)) or shipped
         if found:
-            return dict(found)
+            return found
     return {}
 
 
@@ -194,7 +196,7 @@ def _default(name: str) -> Path:
 def _last(out: Path, folder: Path) -> Run | None:
     """The last merge of this adapter into that folder."""
     wanted = {"out": str(out), "adapter": str(folder)}
-    return next((run for run in Run.all("ablate") if wanted.items() <= (run.record.get("config") or {}).items()), None)
+    return next((run for run in Run.all("ablate") if wanted.items() <= run.config.items()), None)
 
 
 def _busy(run: Run | None) -> bool:
@@ -202,10 +204,9 @@ def _busy(run: Run | None) -> bool:
 
 
 def _start(base: ModelRef, folder: Path, out: Path) -> None:
-    if _busy(_last(out, folder)):
-        return  # a second click, before the button knew of the first
     try:
-        new_merge(base.name, folder, out, base.revision).spawn()
+        wanted = {"out": str(out), "adapter": str(folder)}
+        state.start("ablate", wanted, lambda: new_merge(base.name, folder, out, base.revision))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "merge")
 

@@ -89,8 +89,7 @@ def _map_of(config: DetectConfig) -> Run | None:
 
 def _detect(config: DetectConfig) -> None:
     try:
-        run = new_detect(config)
-        run.spawn()
+        run = state.start("detect", asdict(config), lambda: new_detect(config))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "tuned")
         return

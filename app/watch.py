@@ -1,6 +1,7 @@
 """What runs now: looked at every two seconds, from the sidebar of every page."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import state
@@ -8,7 +9,7 @@ import streamlit as st
 
 from retmask.files import home
 from retmask.overview import progress
-from retmask.runs import Run
+from retmask.runs import Run, number
 
 DOING = {  # kinds of runs; the name of a model follows
     "detect": "Detecting",
@@ -27,10 +28,12 @@ def active(*kinds: str) -> list[Run]:
 
 
 def watch() -> None:
-    """What runs, every two seconds anew while anything does; the whole page follows when a run has something new."""
+    """What runs, every two seconds anew while anything does; the whole page follows when a run has something new.
+
+    While nothing does, it looks every ten: the command line may begin a run.
+    """
     runs = active()
-    if runs:
-        st.fragment(_watch, run_every=2)(_signs(runs))
+    st.fragment(_watch, run_every=2 if runs else 10)(_signs(runs))
 
 
 def _watch(drawn: list[tuple[str, str, int]]) -> None:
@@ -51,7 +54,7 @@ def _running(run: Run) -> None:
     record = run.record
     with st.container(border=True):
         doing = DOING.get(str(record.get("kind")), str(record.get("kind")))
-        st.markdown(f"**{doing}** `{_plain(record.get('config', {}).get('model', ''))}`")
+        st.markdown(f"**{doing}** `{_plain(run.config.get('model', ''))}`")
         share, text = progress(run)
         st.progress(share, text)
         with st.container(horizontal=True):
@@ -62,17 +65,35 @@ def _running(run: Run) -> None:
 
 def stop(run: Run, key: str) -> None:
     """The button that cancels a run."""
-    stopping = run.id in state.stopping()
+    asked = stopping(run)
     st.button(
-        "Stopping…" if stopping else "Cancel", key=key, disabled=stopping, type="tertiary",
-        on_click=_cancel, args=(run,),
+        "Stopping…" if asked else "Cancel", key=key, disabled=asked, type="tertiary",
+        on_click=end, args=(run, run.cancel),
     )  # fmt: skip
 
 
-def _cancel(run: Run) -> None:
-    """Ask the worker to stop, without making the page wait for it."""
-    state.stopping().add(run.id)
-    threading.Thread(target=run.cancel, daemon=True).start()
+def stopping(run: Run) -> bool:
+    """Whether this session has asked the run's present worker to stop."""
+    return _worker(run) in state.stopping()
+
+
+def end(run: Run, by: Callable[[], None]) -> None:
+    """Stop the run's worker `by` what ends it, without making the page wait for it."""
+    known, worker = state.stopping(), _worker(run)
+
+    def stop() -> None:
+        try:
+            by()
+        finally:
+            known.discard(worker)  # where it could not be stopped, the button is there again
+
+    known.add(worker)
+    threading.Thread(target=stop, daemon=True).start()
+
+
+def _worker(run: Run) -> tuple[str, float]:
+    """What tells a run's present worker from the one of a later resume."""
+    return run.id, number(run.record.get("spawned"))
 
 
 def ours(run: Run) -> bool:
@@ -82,8 +103,15 @@ def ours(run: Run) -> bool:
 
 def again(run: Run) -> None:
     """Let a run that was cancelled or failed go on where it was."""
-    state.stopping().discard(run.id)
     run.spawn()
+
+
+def again_or_say(run: Run, where: str = "") -> None:
+    """The same for a button; where it cannot be, `state.said` says why, at one of several places."""
+    try:
+        again(run)
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), where)
 
 
 def _plain(text: Any) -> str:

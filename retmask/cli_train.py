@@ -136,7 +136,10 @@ def _train(
     model: str, pairs: str, preset: str, out_dir: Path | None, check: bool, any_pairs: bool, revision: str,
     trust_remote_code: bool, changes: dict[str, Any],
 ) -> None:  # fmt: skip
-    config = DpoConfig.preset(preset, **{name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if "epochs" in changes:  # who asks for epochs does not mean the preset's number of steps
+        changes = {"max_steps": 0} | changes
+    config = DpoConfig.preset(preset, **changes)
     if check:
         found = preflight(model, pairs, config, out_dir, revision, trust_remote_code)
         out.print(found.sentence)
@@ -145,7 +148,11 @@ def _train(
         raise typer.Exit(1 if found.problems else 0)
     run = new_train(
         model, pairs, config, out_dir, revision=revision, any_pairs=any_pairs, trust_remote_code=trust_remote_code,
-        command=train_command(model, pairs, config, preset),
+        command=[
+            *train_command(model, pairs, config, preset),
+            *(["--revision", revision] if revision else []),
+            *(["--any-pairs"] if any_pairs else []),
+        ],
     )  # fmt: skip
     progress(((at.done, at.total, _step_words(at.line), at.eta) for at in do_train(run, trust_remote_code)), run)
     held = (run.record.get("held_out") or {}).get("rewards/accuracies")

@@ -1,11 +1,13 @@
 """DPO (Rafailov et al. 2023, arXiv 2305.18290) on preference pairs: the settings, and the process that trains.
 
-The only file that knows TRL. `accelerate launch -m retmask.dpo RUN` trains what RUN/run.json says: a plain transformers
-model in, an adapter folder (or a full checkpoint) out; RUN/progress.jsonl grows with every step.
+The only file that knows TRL. `retmask.train` starts `accelerate launch -m retmask.dpo RUN`, which trains what
+RUN/run.json says: a plain transformers model in, an adapter folder (or a full checkpoint) out; RUN/progress.jsonl grows
+with every step.
 """
 
 import fcntl
 import json
+import math
 import os
 import random
 import shutil
@@ -50,7 +52,10 @@ class DpoConfig:
     )
     learning_rate: float = _setting(1e-4, "at its highest", min=1e-8, max=1e-2)
     schedule: str = _setting(
-        "cosine", "of the learning rate; both fall to a tenth", choices=("cosine", "linear", "constant"), expert=True
+        "cosine",
+        "of the learning rate: cosine falls to a tenth, linear to 0",
+        choices=("cosine", "linear", "constant"),
+        expert=True,
     )
     warmup: float = _setting(0.1, "share of the steps in which the learning rate rises", min=0.0, max=0.9, expert=True)
     weight_decay: float = _setting(0.0, "of AdamW", min=0.0, max=1.0, expert=True)
@@ -193,9 +198,11 @@ def _mark_whole(path: Path) -> None:
 def fit(run: Run) -> int:
     """Train what the run says, from its newest whole checkpoint on; the exit code of the process.
 
-    0: done, or stopped on request with the adapter kept; 143: SIGTERM came, and the state is in a checkpoint.
+    0: done, or stopped on request with the adapter kept; 143: SIGTERM came, and the step was finished and saved.
+    ValueError where the settings do not go together on this machine, or the loss is no number any more.
     """
     import torch
+    from accelerate import PartialState
     from trl.trainer.dpo_trainer import DPOTrainer
 
     from retmask.loading import load_plain
@@ -206,35 +213,40 @@ def fit(run: Run) -> int:
     config, where = DpoConfig.from_record(record["config"]), record["config"]
     device = choose_device(config.device or None)
     dtype = choose_dtype(config.dtype or None, device)
+    # AdamW on bfloat16 weights loses steps smaller than a 256th of a weight; DeepSpeed and FSDP keep float32 copies
+    stored = torch.float32 if config.method == "full" and not config.accelerate_config else dtype
+    place = "cpu" if device.type == "cpu" else None
     model, tokenizer, _ = load_plain(
-        where["model"], revision=where["revision"] or None, device="cpu" if device.type == "cpu" else None, dtype=dtype,
+        where["model"], revision=where["revision"] or None, device=place, dtype=stored,
         attention=config.attention or None, trust_remote_code=os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1",
     )  # fmt: skip
+    if PartialState().is_main_process:
+        run.update(revision=getattr(model.config, "_commit_hash", None) or where["revision"] or None)
     rows = [_columns(row, tokenizer) for row in read_rows(run.path / "pairs.jsonl")]
     train, held_out = split(rows, config.eval_share, config.seed)
-    from datasets import Dataset
-
-    arguments = _arguments(run, config, device.type == "cpu", dtype is torch.bfloat16, bool(held_out))
-    watch = _Watch(run)
+    arguments = _arguments(run, config, device.type == "cpu", dtype is torch.bfloat16)
+    watch = _Watch(run, PartialState().is_main_process)
     trainer: Any = DPOTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(train),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        train_dataset=_dataset(run, train, "train"),
+        eval_dataset=_dataset(run, held_out, "held_out") if held_out else None,
         processing_class=tokenizer,
         peft_config=_lora(config) if config.method == "lora" else None,
         callbacks=[watch.callback()],
     )
     start = newest(run.path / CHECKPOINTS)
-    run.report(stage="starting", step=_step(start) if start else 0)
+    watch.say(stage="starting", step=_step(start) if start else 0)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     if watch.terminated:
         return STOPPED
-    if held_out and not watch.asked:
-        run.report(stage="evaluating")
-    measured = trainer.evaluate() if held_out and not watch.asked else {}
-    if trainer.accelerator.is_main_process:
-        run.update(held_out={name.removeprefix("eval_"): value for name, value in _numbers(measured).items()})
+    measures = bool(held_out) and not watch.asked
+    if measures:
+        watch.say(stage="evaluating")
+    measured = trainer.evaluate() if measures else {}
+    if watch.is_main:
+        found = {name.removeprefix("eval_"): value for name, value in _numbers(measured).items()}
+        run.update(held_out=found | ({"pairs": len(trainer.eval_dataset)} if measures else {}))
     _save(trainer, run, config)
     return 0
 
@@ -247,7 +259,24 @@ def _columns(row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
     return columns
 
 
-def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool, evaluates: bool) -> Any:
+def _dataset(run: Run, rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The rows as a dataset; for several processes from one file, so that they share what one of them prepares."""
+    from accelerate import PartialState
+    from datasets import Dataset, load_from_disk
+
+    made = Dataset.from_list(list(rows))
+    state = PartialState()
+    if state.num_processes == 1:
+        return made
+    folder = str(run.path / CHECKPOINTS / f"{name}.data")
+    if state.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        made.save_to_disk(folder)
+    state.wait_for_everyone()
+    return load_from_disk(folder)
+
+
+def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool) -> Any:
     from trl.trainer.dpo_config import DPOConfig
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -257,7 +286,6 @@ def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool, evaluates:
             f"choose a multiple of {config.micro_batch * world}"
         )
     kinds = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
-    settings: dict[str, Any] = {"do_eval": evaluates} if not evaluates else {}
     return DPOConfig(
         output_dir=str(run.path / CHECKPOINTS),
         use_cpu=on_cpu,
@@ -274,7 +302,7 @@ def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool, evaluates:
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.micro_batch,
-        per_device_eval_batch_size=config.micro_batch,
+        per_device_eval_batch_size=1,  # TRL takes the mean over batches: one pair each, so that all weigh the same
         gradient_accumulation_steps=config.batch // (config.micro_batch * world),
         max_length=config.max_length,
         precompute_ref_log_probs=config.reference == "precomputed",
@@ -291,7 +319,8 @@ def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool, evaluates:
         data_seed=config.seed,
         dataloader_pin_memory=not on_cpu,
         disable_tqdm=True,
-        **settings,
+        disable_dropout=not config.dropout,
+        logging_nan_inf_filter=False,
     )
 
 
@@ -312,9 +341,15 @@ def _save(trainer: Any, run: Run, config: DpoConfig) -> None:
     """Put the adapter (or the model) into its folder: the whole of it or nothing."""
     name = ADAPTER if config.method == "lora" else FULL
     part = run.path / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    accelerator = trainer.accelerator
+    if accelerator.is_main_process:
+        shutil.rmtree(part, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    if getattr(trainer, "is_fsdp_enabled", False):
+        accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(part))  # every process takes part, where weights are shared out
-    if not trainer.accelerator.is_main_process:
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
         return
     (part / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should be asked to trust it
     (part / "README.md").unlink(missing_ok=True)  # ours says more
@@ -343,8 +378,9 @@ _NAMES = {  # TRL's name of what is logged at a step -> ours
 class _Watch:
     """What goes on between the trainer and the run's folder: progress out, the wish to stop in."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, is_main: bool) -> None:
         self.run = run
+        self.is_main = is_main
         self.terminated = False
         self.asked = False
         self.began = (0.0, 0, 0.0)  # time, step and tokens when training took up
@@ -353,8 +389,25 @@ class _Watch:
     def _terminate(self, number: int, frame: object) -> None:
         self.terminated = True
 
+    def say(self, **fields: Any) -> None:
+        """A line of progress.jsonl, from the main process alone."""
+        if self.is_main:
+            self.run.report(**fields)
+
+    def look(self, device: Any) -> bool:
+        """Whether to stop now. All processes come to the same answer at the same step, or the others would wait."""
+        import torch
+
+        self.asked = self.asked or (self.run.path / STOP).exists()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            wishes = torch.tensor([self.asked, self.terminated], dtype=torch.int, device=device)
+            torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
+            self.asked, self.terminated = (bool(wish) for wish in wishes.tolist())
+        return self.asked or self.terminated
+
     def callback(self) -> Any:
         """What TRL's trainer calls."""
+        from accelerate import PartialState
         from transformers import TrainerCallback
 
         watch = self
@@ -364,21 +417,25 @@ class _Watch:
                 watch.began = (time.monotonic(), state.global_step, 0.0)
 
             def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-                watch.asked = watch.asked or (watch.run.path / STOP).exists()
-                if watch.asked or watch.terminated:
+                if watch.look(args.device):
                     control.should_training_stop = control.should_save = True
 
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
-                if state.is_world_process_zero and "loss" in (logs or {}):
-                    watch.report(state, logs)
+                if "loss" not in (logs or {}):
+                    return
+                if not all(math.isfinite(float(logs[name])) for name in ("loss", "grad_norm") if name in logs):
+                    raise ValueError(f"the loss is no number at step {state.global_step}: lower the learning rate")
+                if state.is_world_process_zero:
+                    watch.report(state, logs, args.use_cpu)
 
             def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+                PartialState().wait_for_everyone()
                 if state.is_world_process_zero:
                     _mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
         return Callback()
 
-    def report(self, state: Any, logs: Mapping[str, Any]) -> None:
+    def report(self, state: Any, logs: Mapping[str, Any], on_cpu: bool) -> None:
         """A line of progress.jsonl for a step; seconds left from the steps since training took up."""
         import psutil
         import torch
@@ -391,7 +448,7 @@ class _Watch:
             self.began = (at, first, tokens)
         since = tokens - self.began[2]
         memory = psutil.Process().memory_info().rss
-        if torch.cuda.is_available():
+        if not on_cpu and torch.cuda.is_available():
             memory = torch.cuda.max_memory_allocated()
         self.run.report(
             stage="steps",

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retmask.files import append_line, expanded, read_lines, sha256_text, shipped, write_atomic, write_json
+from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic, write_json
 from retmask.heads import HeadMask
 from retmask.masks import MaskRule
 from retmask.needle import NeedleTask, load_haystack, load_needles, needle_grid
@@ -128,6 +128,9 @@ def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
     for folder in filter(None, config.conditions().values()):
         if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
             raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
+    tuned = tuple(f"{name}={settled(folder)}" for name, folder in config.conditions().items() if folder)
+    rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
+    config = replace(config, model=settled(config.model), tuned=tuned, rule=rule)
     record = asdict(config) | {"tuned": list(config.tuned)}
     parents = parent_ids(*(folder for folder in config.conditions().values() if folder), config.rule.scores)
     return Run.claim("evaluate", record, config.command, out, Path(config.model).name, parents=parents)
@@ -140,6 +143,8 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
     """
     if run.status == "success":
         return
+    from retmask.loading import facts, release
+
     config = EvaluateConfig.from_record(run.record["config"])
     tasks, haystack, conditions = config.tasks(), load_haystack(config.haystack), config.conditions()
     with run.working():
@@ -155,10 +160,15 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
             if not left:
                 continue
             if model is None or folder:
-                del model
+                model = None  # two models need not fit
+                release()
                 model = _load(config, folder, trust_remote_code)
-                run.pin(**{f"weights of {name if folder else UNMASKED}": model.sha256, "dtype": model.dtype_name})
+                known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
+                run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
+                run.pin(dtype=known["dtype"])
             mask = config.rule.build(model.grid) if name == MASKED else HeadMask()
+            if name == MASKED:
+                run.pin(mask=str(mask))
             with model.masked([mask]):
                 for batch in run_trials(model, left, haystack):
                     for trial in batch:

@@ -26,6 +26,17 @@ def expanded(path: str | Path) -> Path:
         raise ValueError(f"the folder of {str(path).split('/')[0]} is not known: write the whole path") from None
 
 
+def settled(name: str) -> str:
+    """The whole path where the name is a path to something that is there, else the name: what a run is to keep."""
+    if "/" not in name and not Path(name).suffix:
+        return name
+    try:
+        path = expanded(name)
+        return str(path.resolve()) if path.exists() else name
+    except (ValueError, OSError):
+        return name
+
+
 def shipped(*parts: str) -> Path:
     """A file or folder that comes with the package, such as `shipped("needles.json")`."""
     return Path(str(resources.files("retmask"))) / "data" / Path(*parts)

@@ -25,6 +25,9 @@ KINDS: dict[str, Callable[[Run], Iterator[Any]]] = {
 
 
 def work(run: Run) -> None:
-    """Do a run's job to its end: what the worker process calls."""
-    for _ in KINDS[run.record["kind"]](run):
+    """Do a run's job to its end: what the worker process calls. ValueError for a run of no kind that is known."""
+    kind = run.record.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"{run.path} is a run of kind {kind!r}: known are {', '.join(KINDS)}")
+    for _ in KINDS[kind](run):
         pass

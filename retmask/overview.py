@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retmask.files import read_lines
-from retmask.runs import Run, Status
+from retmask.runs import Run, Status, number
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
     "loading": "Loading the model…",
@@ -87,7 +87,7 @@ def _seconds(started: str, ended: str, status: Status) -> float | None:
         begin = datetime.fromisoformat(started)
         end = datetime.now(begin.tzinfo) if status == "started" else datetime.fromisoformat(ended)
         return max(0.0, (end - begin).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -102,7 +102,7 @@ def progress(run: Run, status: Status | None = None) -> tuple[float, str]:
         return 0.0, f"Waiting behind {holder}" if holder else "Starting…"
     if status == "started" and stage in STAGES:
         return 0.0, STAGES[stage]
-    counted = next((line for line in reversed(lines) if line.get("stage") not in STAGES and line.get("total")), None)
+    counted = next((line for line in reversed(lines) if _counts(line) and number(line.get("total")) >= 1), None)
     if counted is None:
         return float(status == "success"), "finished" if status == "success" else "nothing done yet"
     return _counted(counted, status)
@@ -111,18 +111,25 @@ def progress(run: Run, status: Status | None = None) -> tuple[float, str]:
 def behind(run: Run) -> str:
     """The run that has the device which a queued run waits for, if that is known; empty for one that does not wait."""
     last: dict[str, Any] = next(reversed(run.progress), {})
-    waits = run.status == "queued" and "behind" in last and last.get("time", 0) >= run.record.get("spawned", 0)
+    is_new = number(last.get("time")) >= number(run.record.get("spawned"))
+    waits = run.status == "queued" and "behind" in last and is_new
     return str(last["behind"]) if waits else ""
 
 
 def _counted(line: Mapping[str, Any], status: Status) -> tuple[float, str]:
-    done, total, unit = int(line.get("done", 0)), int(line["total"]), str(line.get("stage", ""))
+    done, total, unit = int(number(line.get("done"))), int(number(line.get("total"), 1.0)), str(line.get("stage", ""))
     words = [f"{done:,} of {total:,} {'prompts' if unit == 'pairs' else unit}"]
     with suppress(KeyError, ValueError, TypeError):  # not counted for such a unit, or not in this line
         words += [FOUND[unit].format(**line)]
-    if line.get("eta") and status == "started":
-        words += [f"about {duration(float(line['eta']))} left"]
-    return min(1.0, done / total), ", ".join(words)
+    eta = number(line.get("eta"))
+    if eta and status == "started":
+        words += [f"about {duration(eta)} left"]
+    return max(0.0, min(1.0, done / total)), ", ".join(words)
+
+
+def _counts(line: Mapping[str, Any]) -> bool:
+    """Whether a line of progress counts something, and does not only name a stage."""
+    return str(line.get("stage", "")) not in STAGES
 
 
 def duration(seconds: float) -> str:
@@ -137,7 +144,7 @@ def when(time_iso: str) -> str:
     """A time of a record (UTC) for people, in this machine's zone: 2026-01-31 14:05; empty for none."""
     try:
         return datetime.fromisoformat(time_iso).astimezone().strftime("%Y-%m-%d %H:%M")
-    except ValueError:
+    except (ValueError, OverflowError):
         return ""
 
 
@@ -205,9 +212,9 @@ def figures(run: Run) -> dict[str, float]:
     for name in RESULTS:
         inner = record.get(name)
         found |= {f"{name} {key}": value for key, value in (inner if isinstance(inner, dict) else {}).items()}
-    last: dict[str, Any] = next((line for line in reversed(run.progress) if line.get("stage") not in STAGES), {})
+    last: dict[str, Any] = next((line for line in reversed(run.progress) if _counts(line)), {})
     found |= {name: value for name, value in last.items() if name not in OF_A_LINE and name not in found}
-    if found.get("done") and "found" in found:
+    if number(found.get("done")) and _is_number(found.get("found")):
         found["share found"] = found["found"] / found["done"]
     for point in read_lines(run.path / "points.jsonl"):
         if point.get("kind") == "top":
@@ -228,4 +235,5 @@ def _is_figure(name: str, value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300
+    return whole or isinstance(value, float)

@@ -5,13 +5,13 @@ out in shards, make the same pairs as one that runs through.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retmask.files import append_line, sha256, sha256_text
+from retmask.files import append_line, settled, sha256, sha256_text
 from retmask.heads import HeadMask
 from retmask.masks import MaskRule
 from retmask.pairs import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BLOCK = 8  # prompts answered together on a CPU: measured 1.4 s a pair against 2.7 s one at a time
 _MOST_BLOCK = 64
+AT_ONCE = 16  # prompts that two servers are asked at the same time
+_PUBLISH = 30.0  # seconds between two writings of pairs.jsonl
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class PairsConfig:
             raise ValueError(
                 "say which heads to mask: --mask FILE, --heads …, or --scores FILE with --top-k N or --share P"
             )
+        if self.server:
+            from retmask.servers import address
+
+            object.__setattr__(self, "server", address(self.server))  # before anything of it is written down
+            object.__setattr__(self, "masked_server", address(self.masked_server))
         self.sampling(0)
 
     @classmethod
@@ -133,6 +140,9 @@ def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
     ValueError where `out` holds something else, or prompts, scores or mask are not there.
     """
     config.items()
+    rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
+    model, prompts, adapter = map(settled, (config.model, config.prompts, config.adapter))
+    config = replace(config, rule=rule, model=model, prompts=prompts, adapter=adapter)
     record = asdict(config) | {"allow": list(config.allow)}
     parents = parent_ids(config.rule.scores, config.adapter)
     return Run.claim("pairs", record, config.command, out, Path(config.model).name, parents=parents)
@@ -141,7 +151,8 @@ def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
 def pairs(run: Run, trust_remote_code: bool = False) -> Iterator[PairsProgress]:
     """Do what a run says, or the rest of it; yields after every block of prompts.
 
-    Each pair is in items.jsonl before the next block begins, and pairs.jsonl follows with those that pass the gate.
+    Each pair is in items.jsonl as soon as it is made; pairs.jsonl, with those that pass the gate, follows now and then
+    and at the end, whatever that end is.
     """
     if run.status == "success":
         return
@@ -151,45 +162,76 @@ def pairs(run: Run, trust_remote_code: bool = False) -> Iterator[PairsProgress]:
         known = {pair.id: pair for pair in read_items(run.path)}
         run.report(stage="loading", done=len(known))
         backend: _Local | _Servers = _Servers(run, config) if config.server else _Local(run, config, trust_remote_code)
-        run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", config.batch or backend.block(config)))
+        run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", config.batch or backend.block))
+        book = _Book(run, config, backend.chat, [prompt.id for prompt in prompts], known)
         blocks = _blocks(len(prompts), run.record["batch"], config)
-        total = sum(map(len, blocks))
         left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
         began, answered, tokens, ahead = time.monotonic(), 0, 0, sum(map(len, left))
-        for block in left:
-            made = backend.answer([(prompts[i], config.sampling(i)) for i in block])
-            for i, pair in zip(block, made, strict=True):
-                if pair.id not in known:
-                    append_line(run.path / ITEMS, {"number": i, **pair.to_json()})
-                    known[pair.id] = pair
-            kept = _save(run, backend.chat, config)
-            answered += len(block)
-            tokens += sum(pair.chosen.tokens + pair.rejected.tokens for pair in made)
-            spent = time.monotonic() - began
-            now = PairsProgress(len(known), total, kept, spent / answered * (ahead - answered), tokens / spent, made)
-            run.report(
-                stage="pairs",
-                done=now.done,
-                total=total,
-                kept=kept,
-                eta=round(now.eta or 0, 1),
-                rate=round(now.rate, 1),
-            )
-            yield now
-        kept = _save(run, backend.chat, config)
-        run.update(done=len(known), kept=kept, pairs_sha256=sha256(run.path / PAIRS))
+        try:
+            for block in left:
+                made = []
+                for i, pair in backend.answer([(i, prompts[i], config.sampling(i)) for i in block], known):
+                    book.enter(i, pair)
+                    made.append(pair)
+                book.publish_now_and_then()
+                answered += len(block)
+                tokens += sum(pair.chosen.tokens + pair.rejected.tokens for pair in made)
+                spent = time.monotonic() - began
+                eta, rate = spent / answered * (ahead - answered), tokens / spent
+                now = PairsProgress(len(known), sum(map(len, blocks)), book.kept, eta, rate, made)
+                run.report(
+                    stage="pairs", done=now.done, total=now.total, kept=now.kept, eta=round(eta, 1), rate=round(rate, 1)
+                )
+                yield now
+        finally:
+            book.publish()
+        run.update(done=len(known), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
+
+
+@dataclass
+class _Book:
+    """The pairs of a run so far, on disk: every one at once, those that pass the gate every half a minute."""
+
+    run: Run
+    config: PairsConfig
+    chat: bool
+    order: list[str]
+    known: dict[str, PreferencePair]
+
+    def __post_init__(self) -> None:
+        self.passing = {name for name, pair in self.known.items() if not faults(pair, self.config.allow)}
+        self.published = 0.0
+
+    @property
+    def kept(self) -> int:
+        """How many pass the gate."""
+        return len(self.passing)
+
+    def enter(self, number: int, pair: PreferencePair) -> None:
+        """Write a pair down, if it is not known yet."""
+        if pair.id in self.known:
+            return
+        append_line(self.run.path / ITEMS, {"number": number, **pair.to_json()})
+        self.known[pair.id] = pair
+        if not faults(pair, self.config.allow):
+            self.passing.add(pair.id)
+
+    def publish_now_and_then(self) -> None:
+        """Write pairs.jsonl, unless that was done in the last half minute."""
+        if time.monotonic() - self.published > _PUBLISH:
+            self.publish()
+
+    def publish(self) -> None:
+        """Write pairs.jsonl, in the order of the prompts."""
+        kept = [self.known[name] for name in self.order if name in self.passing]
+        write_pairs(self.run.path, kept, self.chat, str(self.run.record.get("model", self.config.model)))
+        self.published = time.monotonic()
 
 
 def _blocks(total: int, size: int, config: PairsConfig) -> list[range]:
     """The blocks of prompts, by number, that this shard answers: which prompts stand together is the same in any."""
     blocks = [range(at, min(at + size, total)) for at in range(0, total, size)]
     return blocks[config.shard :: config.shards]
-
-
-def _save(run: Run, chat: bool, config: PairsConfig) -> int:
-    kept = [pair for pair in read_items(run.path) if not faults(pair, config.allow)]
-    write_pairs(run.path, kept, chat, str(run.record.get("model", config.model)))
-    return len(kept)
 
 
 class _Local:
@@ -212,20 +254,55 @@ class _Local:
         run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
         run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
 
-    def block(self, config: PairsConfig) -> int:
-        """How many prompts to answer together: two rows each."""
-        if self.model.device.type == "cpu":
-            return BLOCK
-        return max(1, min(_MOST_BLOCK, self.model.rows_that_fit(2048 + config.max_new_tokens) // 2 * 2))
+    @property
+    def block(self) -> int:
+        """How many prompts stand together, by the kind of device alone: shards on other machines must agree."""
+        return BLOCK if self.model.device.type == "cpu" else _MOST_BLOCK
 
-    def answer(self, asked: Sequence[tuple[PairPrompt, Sampling]]) -> list[PreferencePair]:
-        """A pair for each prompt."""
-        ids = [prompt_ids(self.model.tokenizer, prompt) for prompt, _ in asked]
-        said = answer_both(self.model, ids, self.mask, [one for _, one in asked], self.config.max_new_tokens)
-        return [
-            _pair(self.model.tokenizer, prompt, len(tokens), two, self.config.max_new_tokens, self.chat)
-            for (prompt, _), tokens, two in zip(asked, ids, said, strict=True)
-        ]
+    def answer(
+        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Collection[str]
+    ) -> Iterator[tuple[int, PreferencePair]]:
+        """A pair for each prompt, with its number. Those that are known are answered again, so that none stands alone.
+
+        A prompt that is too long for the model or the memory gets two empty answers, which the gate keeps out.
+        """
+        tokenizer, limit = self.model.tokenizer, self.config.max_new_tokens
+        ids = {number: prompt_ids(tokenizer, prompt) for number, prompt, _ in asked}
+        left = []
+        for number, prompt, sampling in asked:
+            if len(ids[number]) + limit > self.model.max_tokens or not self._fits(len(ids[number]) + limit, 1):
+                nothing = Said("", 0, "length")
+                yield (
+                    number,
+                    PreferencePair(
+                        prompt.id, prompt.messages, nothing, nothing, prompt.arm, prompt.answer, len(ids[number])
+                    ),
+                )
+            else:
+                left.append((number, prompt, sampling))
+        while left:
+            part = left[: self._together([len(ids[number]) + limit for number, _, _ in left])]
+            left = left[len(part) :]
+            prompts = [ids[number] for number, _, _ in part]
+            said = answer_both(self.model, prompts, self.mask, [one for _, _, one in part], limit)
+            for (number, prompt, _), tokens, two in zip(part, prompts, said, strict=True):
+                yield number, _pair(tokenizer, prompt, len(tokens), two, limit, self.chat)
+
+    def _together(self, lengths: Sequence[int]) -> int:
+        """How many of the next prompts to answer in one batch: two rows each, all as long as the longest."""
+        many = len(lengths)
+        if self.model.device.type != "cpu":
+            many = min(many, max(1, self.model.rows_that_fit(max(lengths)) // 2))
+        while many > 1 and not self._fits(max(lengths[:many]), many):
+            many //= 2
+        return many
+
+    def _fits(self, tokens: int, prompts: int) -> bool:
+        try:
+            self.model.check_rows(tokens, 2 * prompts)
+        except ValueError:
+            return False
+        return True
 
 
 def prompt_ids(tokenizer: Any, prompt: PairPrompt) -> list[int]:
@@ -303,21 +380,23 @@ class _Servers:
         self.servers: list[Server] = [Server.connect(url, name) for url, name in named]
         run.pin(model=config.model, servers=[server.model for server in self.servers], chat=True)
 
-    def block(self, config: PairsConfig) -> int:
+    @property
+    def block(self) -> int:
         """How many prompts are under way together."""
         return _MOST_BLOCK
 
-    def answer(self, asked: Sequence[tuple[PairPrompt, Sampling]]) -> list[PreferencePair]:
-        """A pair for each prompt. ValueError where a server is lost."""
-        from retmask.servers import answer_all
+    def answer(
+        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Collection[str]
+    ) -> Iterator[tuple[int, PreferencePair]]:
+        """A pair for each prompt that is not known yet, with its number, as they come. ValueError for a lost server."""
+        wanted = [one for one in asked if one[1].id not in known]
+        with ThreadPool(AT_ONCE) as pool:
+            yield from pool.imap_unordered(self._ask, wanted)
 
-        requests = [(prompt.messages, self.config.max_new_tokens, sampling) for prompt, sampling in asked]
-        with ThreadPool(2) as both:
-            chosen, rejected = both.map(lambda server: answer_all(server, requests), self.servers)
-        return [
-            PreferencePair(prompt.id, prompt.messages, Said(*one), Said(*other), prompt.arm, prompt.answer)
-            for (prompt, _), one, other in zip(asked, chosen, rejected, strict=True)
-        ]
+    def _ask(self, asked: tuple[int, PairPrompt, Sampling]) -> tuple[int, PreferencePair]:
+        number, prompt, sampling = asked
+        said = [Said(*server.answer(prompt.messages, self.config.max_new_tokens, sampling)) for server in self.servers]
+        return number, PreferencePair(prompt.id, prompt.messages, said[0], said[1], prompt.arm, prompt.answer)
 
 
 def join(folders: Sequence[Path], out: Path) -> Run:
@@ -340,15 +419,17 @@ def join(folders: Sequence[Path], out: Path) -> Run:
         raise ValueError(f"shards {', '.join(map(str, there))} are there and 0 to {wanted[-1]} are wanted, each once")
     config = PairsConfig.from_record({**runs[0].record["config"], "shards": 1, "shard": 0})
     prompts = config.items()
+    if digest(prompts) != runs[0].record.get("prompts_sha256"):
+        raise ValueError("the prompts have changed since the shards were made: put them back as they were")
     found = {pair.id: pair for run in runs for pair in read_items(run.path)}
     record = asdict(config) | {"allow": list(config.allow)}
     whole = Run.claim("pairs", record, config.command, out, parents=[run.path for run in runs])
     with whole.working():
         whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
-        known = {pair.id for pair in read_items(out)}
+        known = {pair.id: pair for pair in read_items(out)}
+        book = _Book(whole, config, bool(whole.record.get("chat")), [prompt.id for prompt in prompts], known)
         for number, prompt in enumerate(prompts):
-            if prompt.id not in known:
-                append_line(out / ITEMS, {"number": number, **found[prompt.id].to_json()})
-        kept = _save(whole, bool(whole.record.get("chat")), config)
-        whole.update(done=len(prompts), kept=kept, pairs_sha256=sha256(out / PAIRS))
+            book.enter(number, found[prompt.id])
+        book.publish()
+        whole.update(done=len(prompts), kept=book.kept, pairs_sha256=sha256(out / PAIRS))
     return whole

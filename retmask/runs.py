@@ -22,7 +22,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -34,7 +34,7 @@ from filelock import FileLock
 
 from retmask import workers
 from retmask.files import append_line, expanded, home, inside, read_lines, write_json
-from retmask.turns import device_key, locked, turn
+from retmask.turns import card_keys, device_key, locked, turn
 
 Status = Literal["queued", "started", "success", "cancelled", "error"]
 STATUSES: tuple[Status, ...] = ("queued", "started", "success", "cancelled", "error")
@@ -64,6 +64,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             out[package] = "unknown"
     return out
+
+
+def number(value: object, default: float = 0.0) -> float:
+    """A number that a record gives, `default` where it is none: the folder may be damaged, or come from anybody."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < 1e300 else default  # type: ignore[arg-type]
 
 
 def now() -> str:
@@ -151,24 +157,22 @@ class Run:
     def find(cls, name: str) -> "Run":
         """The run of that id, the only one whose id begins so, or the one in that folder. ValueError for none."""
         folder = expanded(name)
-        if "/" in name and folder.is_dir():
+        is_folder = os.path.isdir(folder)  # Path.is_dir raises for a name that is too long, or not to be read
+        if "/" in name and is_folder:
             return cls.open(folder)
         run_path(name)
         runs = [run for run in cls.all() if run.id.startswith(name)]
         runs = [run for run in runs if run.id == name] or runs
         if len(runs) > 1:
             raise ValueError(f"{len(runs)} runs begin with {name}, such as {runs[0].id}: write more of the name")
-        if runs or folder.is_dir():
+        if runs or is_folder:
             return runs[0] if runs else cls.open(folder)
         raise ValueError(f"there is no run {name}: `retmask runs list` shows those that there are")
 
     @classmethod
     def all(cls, kind: str | None = None) -> list["Run"]:
         """The runs under `RETMASK_HOME/runs`, newest first, of one kind or of all."""
-        files = (home() / "runs").glob("*/run.json")
-        runs = [cls(file.parent) for file in files if not file.parent.name.startswith(".")]
-        runs = [run for run in runs if run.record and kind in (None, run.record.get("kind"))]
-        return sorted(runs, key=lambda run: (str(run.record.get("created", "")), run.id), reverse=True)
+        return [run for run, record in _listed() if kind in (None, record.get("kind"))]
 
     @property
     def id(self) -> str:
@@ -184,17 +188,13 @@ class Run:
     @property
     def parents(self) -> list[str]:
         """The runs that it is made from, ids or paths: those recorded, else those that its settings name."""
-        record = self.record
-        recorded, config = record.get("parents"), record.get("config")
-        if isinstance(recorded, list) and recorded:
-            return [str(name) for name in recorded]
-        settings = config if isinstance(config, dict) else {}
-        return parent_ids(*(settings[name] for name in MADE_OF if isinstance(settings.get(name), str)))
+        return _parents(self.record)
 
     @property
     def children(self) -> list["Run"]:
         """The runs under `RETMASK_HOME/runs` that were made from it, newest first."""
-        return [run for run in Run.all() if self.reference in run.parents]
+        name = self.reference
+        return [run for run, record in _listed() if name in _parents(record)]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -204,6 +204,11 @@ class Run:
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings in run.json, empty if there are none."""
+        return _config(self.record)
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, atomically, also where several processes do."""
@@ -226,15 +231,15 @@ class Run:
 
     @property
     def _recorded(self) -> Status:
-        status: Status = self.record.get("status", "error")
-        return status
+        recorded = self.record.get("status")
+        return next((status for status in STATUSES if status == recorded), "error")
 
     @property
     def _coming(self) -> bool:
         """Whether a worker has been asked for that need not have come to take the lock yet."""
         record = self.record
         if record.get("pid") is None:  # `spawn` is just starting it
-            return time.time() - float(record.get("spawned", 0)) < _STARTING
+            return time.time() - number(record.get("spawned")) < _STARTING
         return workers.starting(record["pid"], self.path)
 
     @property
@@ -258,7 +263,7 @@ class Run:
             log = (self.path / "log.txt").read_bytes()
         except OSError:
             return ""
-        begin = int(self.record.get("log_start", 0)) if of_last else 0
+        begin = max(0, int(number(self.record.get("log_start")))) if of_last else 0
         return "\n".join(log[begin:].decode(errors="replace").splitlines()[-lines:])
 
     @property
@@ -290,9 +295,12 @@ class Run:
             ending: dict[str, Any] = {"status": "success"}
             try:
                 self._queue()
-                with turn(self._device, self.reference, self._wait) as device:
+                with ExitStack() as turns:
+                    devices = [
+                        turns.enter_context(turn(device, self.reference, self._wait)) for device in self._devices
+                    ]
                     self.update(status="started", started=now())
-                    yield *held, device
+                    yield *held, *devices
             except (Cancelled, KeyboardInterrupt, GeneratorExit):
                 ending = {"status": "cancelled"}
                 raise
@@ -312,13 +320,16 @@ class Run:
         self.update(status="queued", pid=os.getpid(), started=None, ended=None, error=None, **log)
 
     @property
-    def _device(self) -> str:
-        """The device that the run works on. An export loads on the CPU wherever it is started; servers need none."""
+    def _devices(self) -> list[str]:
+        """The devices that the run works on, in one order for all. An export loads on the CPU; servers need none."""
         record = self.record
         config = record.get("config", {})
         if config.get("server"):
-            return "servers"
-        return device_key("cpu" if record.get("kind") == "ablate" else str(config.get("device") or ""))
+            return ["servers"]
+        key = device_key("cpu" if record.get("kind") == "ablate" else str(config.get("device") or ""))
+        if record.get("kind") == "train" and key.startswith("cuda"):
+            return sorted(set(card_keys(int(config.get("processes") or 0)))) or [key]
+        return [key]
 
     def _wait(self, holder: str) -> None:
         self.report(stage="waiting", behind=holder)
@@ -385,8 +396,32 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command line that does the same as this run."""
-        return shlex.join(self.record.get("command", []))
+        """The command line that does the same as this run; empty where the record has none."""
+        parts = self.record.get("command")
+        known = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+        return shlex.join(parts) if known and parts else ""
+
+
+def _config(record: Mapping[str, Any]) -> dict[str, Any]:
+    config = record.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def _listed() -> list[tuple[Run, dict[str, Any]]]:
+    """The runs under `RETMASK_HOME/runs` with their records, each read once, newest first."""
+    files = (home() / "runs").glob("*/run.json")
+    runs = [Run(file.parent) for file in files if not file.parent.name.startswith(".")]
+    known = [(run, record) for run in runs if (record := run.record)]
+    return sorted(known, key=lambda one: (str(one[1].get("created", "")), one[0].id), reverse=True)
+
+
+def _parents(record: Mapping[str, Any]) -> list[str]:
+    """The runs that the one of that record is made from, each once."""
+    recorded = record.get("parents")
+    if isinstance(recorded, list) and recorded:
+        return list(dict.fromkeys(map(str, recorded)))
+    settings = _config(record)
+    return parent_ids(*(settings[name] for name in MADE_OF if isinstance(settings.get(name), str)))
 
 
 def parent_ids(*names: str | Path) -> list[str]:
@@ -410,7 +445,7 @@ def _run_of(name: str | Path) -> Iterable[Run]:
     except ValueError:
         return
     if os.path.exists(path):  # Path.exists raises for a name that is too long to be one
-        yield from (Run(folder) for folder in (path, *path.parents[:2]) if (folder / "run.json").is_file())
+        yield from (Run(folder) for folder in (path, *path.parents[:2]) if os.path.isfile(folder / "run.json"))
 
 
 def _new_folder(base: str) -> Path:

@@ -12,21 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
+from retmask import workers
 from retmask.dpo import ADAPTER, CHECKPOINTS, FULL, STOP, STOPPED, DpoConfig, newest, split
-from retmask.files import expanded, sha256, write_atomic, write_json
+from retmask.files import expanded, home, settled, sha256, write_atomic, write_json
 from retmask.pairs import PAIRS, pairs_file, read_rows
 from retmask.runs import Cancelled, Run, parent_ids
 
 GRACE = 6.0  # seconds that a trainer has to end by itself; `Run.cancel` waits 8
-_ACTIVATIONS = 34  # floats a token, layer and hidden unit that a training pass keeps (measured, see analyses/README.md)
+_ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
 _CURVES = (
     "step", "loss", "chosen", "rejected", "margin", "accuracy", "logps_chosen", "logps_rejected", "grad_norm", "lr",
     "tokens_per_s", "memory",
@@ -69,7 +69,6 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
     import torch
     from transformers import AutoModelForCausalLM
 
-    from retmask.files import home
     from retmask.loading import load_tokenizer
     from retmask.memory import choose_device, choose_dtype, free_bytes
     from retmask.weights import read_config, resolve
@@ -86,11 +85,12 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
     lengths = [_tokens(tokenizer, row) for row in rows]
     longest = min(max(lengths), config.max_length)
     trained = _trained(empty, config)
-    weights = sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize
+    # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
+    frozen = 0 if config.method == "full" else sum(one.numel() for one in empty.parameters()) * dtype.itemsize
     text = hf.get_text_config()
     layers = 2 if config.gradient_checkpointing else text.num_hidden_layers
     kept = 2 * config.micro_batch * longest * text.hidden_size * dtype.itemsize
-    needed = int(1.1 * (weights + 4 * 4 * trained + kept * (_ACTIVATIONS * layers + text.num_hidden_layers)))
+    needed = int(1.1 * (frozen + 16 * trained + kept * (_ACTIVATIONS * layers + text.num_hidden_layers)))
     disk_needed = 3 * 3 * 4 * trained + 4 * trained  # two checkpoints and the one being written, then the result
     folder = _existing(out or home())
     found = Preflight(
@@ -144,11 +144,10 @@ def _problems(found: Preflight, config: DpoConfig, folder: Path) -> Iterator[str
     gib = 2**30
     if found.pairs + found.held_out < 2:
         yield "one pair is too few to train on: make more pairs"
-    if found.needed > found.free:
-        remedy = _less_memory(config)
-        yield (
-            f"training needs about {found.needed / gib:.1f} GiB of memory and {found.free / gib:.1f} are free: {remedy}"
-        )
+    if found.needed > found.free and not config.accelerate_config:
+        yield f"{_memory(found)}: {_less_memory(config)}"
+    if not config.accelerate_config:
+        yield from _unshared(config)
     if found.disk_needed > found.disk_free:
         yield (
             f"checkpoints need about {found.disk_needed / gib:.2f} GiB and {found.disk_free / gib:.2f} are free on the "
@@ -164,6 +163,30 @@ def _problems(found: Preflight, config: DpoConfig, folder: Path) -> Iterator[str
         yield f"every pair is longer than max length {config.max_length}: raise it to {found.longest}"
 
 
+def _memory(found: Preflight) -> str:
+    gib = 2**30
+    return f"training needs about {found.needed / gib:.1f} GiB of memory and {found.free / gib:.1f} are free"
+
+
+def _unshared(config: DpoConfig) -> Iterator[str]:
+    """What is wrong with how a step is shared out over the cards of this machine."""
+    import torch
+
+    from retmask.memory import choose_device
+
+    if choose_device(config.device or None).type == "cpu":
+        return
+    there = torch.cuda.device_count()
+    cards = config.processes or there
+    if cards > there:
+        yield f"{cards} GPUs were asked for and {there} are here: lower processes"
+    if config.batch % (config.micro_batch * cards):
+        yield (
+            f"{config.batch} pairs a step cannot be shared out over {cards} GPUs of {config.micro_batch}: choose a "
+            f"multiple of {config.micro_batch * cards}"
+        )
+
+
 def _less_memory(config: DpoConfig) -> str:
     """What to change so that less memory is needed."""
     if config.micro_batch > 1:
@@ -171,11 +194,13 @@ def _less_memory(config: DpoConfig) -> str:
     if not config.gradient_checkpointing:
         return "switch gradient checkpointing on"
     if config.method == "full":
-        return "train a LoRA adapter instead of all weights"
+        return "share it out with an accelerate config (DeepSpeed or FSDP), or train a LoRA adapter"
     return f"lower max length from {config.max_length}, or take a smaller model"
 
 
 def _warnings(found: Preflight, config: DpoConfig) -> Iterator[str]:
+    if found.needed > found.free and config.accelerate_config:
+        yield f"{_memory(found)} on one device; the accelerate config is to share it out"
     if 0 < found.cut < 1:
         yield (
             f"{found.cut:.0%} of the pairs are longer than max length {config.max_length} and lose their end: raise it "
@@ -207,8 +232,10 @@ def new_train(
     ValueError, one sentence, where the pre-flight finds that it cannot be done, or the pairs were made with another
     model (unless `any_pairs`); nothing is written then.
     """
-    file = pairs_file(pairs)
-    _check_model(model, file, any_pairs)
+    file, model = pairs_file(pairs).resolve(), settled(model)
+    if config.accelerate_config:
+        config = replace(config, accelerate_config=settled(config.accelerate_config))
+    _check_model(model, file, revision, any_pairs)
     found = preflight(model, file, config, out, revision, trust_remote_code)
     if found.problems:
         raise ValueError("; ".join(found.problems))
@@ -225,15 +252,21 @@ def new_train(
     return run
 
 
-def _check_model(model: str, file: Path, any_pairs: bool) -> None:
-    """ValueError where the pairs say that another model made them."""
+def _check_model(model: str, file: Path, revision: str, any_pairs: bool) -> None:
+    """ValueError where the pairs say that another model made them, or this one with an adapter or another revision."""
     from retmask.weights import resolve
 
     names = {str(row["model"]) for row in read_rows(file) if row.get("model")} - {model, resolve(model).name}
-    digest = Run(file.parent).record.get("sha256")
-    known = resolve(model).sha256
-    if not any_pairs and (names or (digest and known and digest != known)):
-        other = sorted(names)[0] if names else "another version of it"
+    record, known = Run(file.parent).record, resolve(model).sha256
+    digest, made = record.get("sha256"), record.get("config") or {}
+    other = sorted(names)[0] if names else ""
+    if not other and digest and known and digest != known:
+        other = "another version of it"
+    if not other and record.get("adapter_sha256"):
+        other = f"the adapter {made.get('adapter')} on it"
+    if not other and record.get("kind") == "pairs" and (made.get("revision") or "") != revision:
+        other = f"its revision {made.get('revision') or 'by default'}"
+    if other and not any_pairs:
         raise ValueError(
             f"{file.name} was made with {other} and not with {model}: DPO wants a model's own answers; make pairs with "
             "it, or say --any-pairs"
@@ -269,14 +302,16 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
     """
     if run.status == "success":
         return
-    with run.working():
+    with run.working() as held:
         if sha256(run.path / PAIRS) != run.record.get("pairs_sha256"):
             raise ValueError(f"{run.path / PAIRS} has changed since the run began: start a new one")
         (run.path / STOP).unlink(missing_ok=True)
         run.update(stopped_at=None, discarded=None)  # that was the last time
         _describe(run, trust_remote_code)
         seen = len(run.progress)
-        trainer = _launch(run, trust_remote_code)
+        trainer = _launch(
+            run, trust_remote_code, held[1:]
+        )  # all but the lock: it is to be let go when this process dies
         try:
             while True:
                 ended = trainer.poll() is not None
@@ -289,7 +324,8 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
                     break
                 time.sleep(0.3)
         finally:
-            _end(trainer)
+            workers.end(run.path, GRACE)
+            trainer.wait()
         _judge(run, trainer.returncode)
         _card(run)
         if (run.path / STOP).exists():
@@ -317,7 +353,8 @@ def launch_command(run: Run) -> list[str]:
     if config.accelerate_config:
         parts += ["--config_file", str(expanded(config.accelerate_config))]
     elif choose_device(config.device or None).type == "cpu":
-        threads = os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = os.environ.get("OMP_NUM_THREADS") or min(cores, psutil.cpu_count(logical=False) or cores)
         parts += ["--cpu", "--num_processes", "1", "--num_cpu_threads_per_process", str(threads)]
     else:
         import torch
@@ -330,46 +367,37 @@ def launch_command(run: Run) -> list[str]:
     return [*parts, "-m", "retmask.dpo", str(run.path)]
 
 
-def _launch(run: Run, trust_remote_code: bool) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"RETMASK_TRUST_REMOTE_CODE": "1" if trust_remote_code else "0"}
+def _launch(run: Run, trust_remote_code: bool, held: Sequence[int]) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {
+        "RETMASK_TRUST_REMOTE_CODE": "1" if trust_remote_code else "0",
+        "TENSORBOARD_LOGGING_DIR": str(run.path / "tensorboard"),
+    }
+    cards = int(run.record["config"].get("processes") or 0)
+    if cards:  # the launcher of one process would leave all of them to it, and TRL refuses that
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(cards)))
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:cards])
+    command = launch_command(run)
     with (run.path / "log.txt").open("ab") as log:
-        return subprocess.Popen(launch_command(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-
-
-def _end(launcher: "subprocess.Popen[bytes]") -> None:
-    """End the launcher and the trainers under it, asking first."""
-    if launcher.poll() is not None:
-        return
-    family: list[psutil.Process] = []
-    with suppress(psutil.Error):
-        family = psutil.Process(launcher.pid).children(recursive=True)
-    for process in family:
-        with suppress(psutil.Error):
-            process.terminate()
-    _, alive = psutil.wait_procs(family, GRACE)
-    for process in alive:
-        with suppress(psutil.Error):
-            process.kill()
-    launcher.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        launcher.wait(1)
-    launcher.kill()
-    launcher.wait()
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=tuple(held)
+        )
 
 
 def _judge(run: Run, code: int) -> None:
-    """Cancelled, or RuntimeError with the trainer's last words, where it has not ended well."""
+    """Cancelled, or ValueError or RuntimeError with the trainer's last words, where it has not ended well."""
     if code == 0:
         return
-    words = [line for line in run.log_tail(200).splitlines() if line.strip()]
-    if code in (STOPPED, -15):
+    words = [line for line in run.log_tail(200, of_last=True).splitlines() if line.strip()]
+    said = "\n".join(words[-20:])  # the launcher's own code is 1 whatever the trainer's was
+    if code in (STOPPED, -15) or f"exit status {STOPPED}" in said or "SIGTERM" in said:
         raise Cancelled
     own = next((line for line in reversed(words) if line.startswith("retmask: ")), "")
     if own:
         raise ValueError(own.removeprefix("retmask: "))
-    error = next((line for line in reversed(words) if "Error" in line and "ChildFailed" not in line and
-                  "CalledProcess" not in line), "")  # fmt: skip
-    raise RuntimeError(error or f"the trainer ended with code {code} and without a word: see log.txt")
+    if code == -9 or "SIGKILL" in said:
+        raise RuntimeError("the trainer was killed: memory may have run out; lower the micro batch or max length")
+    errors = [line for line in words if "Error" in line and "ChildFailed" not in line and "CalledProcess" not in line]
+    raise RuntimeError(errors[-1] if errors else f"the trainer ended with code {code} and without a word: see log.txt")
 
 
 def steps(run: Run) -> list[dict[str, Any]]:
@@ -397,10 +425,10 @@ def stop_and_keep(run: Run) -> None:
 
 def discard(run: Run) -> None:
     """Cancel a training and delete its checkpoints and its adapter."""
+    run.update(discarded=True)
     run.cancel()
     for name in (CHECKPOINTS, ADAPTER, FULL):
         shutil.rmtree(run.path / name, ignore_errors=True)
-    run.update(discarded=True)
 
 
 def result(run: Run) -> Path | None:
@@ -429,7 +457,7 @@ def _card(run: Run) -> None:
         folder / "retmask.json",
         {
             "base": record["model"],
-            "revision": config["revision"] or None,
+            "revision": record.get("revision"),
             "base_sha256": record.get("sha256"),
             "run": run.id,
             "parents": run.parents,
@@ -440,7 +468,7 @@ def _card(run: Run) -> None:
             "versions": record.get("versions", {}),
         },
     )
-    if folder.name == ADAPTER:
+    if folder.name == ADAPTER and not Path(config["model"]).is_absolute():
         _name_base(folder, record["model"], config["revision"])
     write_atomic(folder / "curves.csv", curves_csv(run))
     write_atomic(folder / "README.md", _readme(run))
@@ -486,7 +514,7 @@ def _readme(run: Run) -> str:
             f"{what} made by RetMask Workbench (method: arXiv 2601.11020): DPO on the model's own answers (chosen) "
             "against those of the same model with heads masked (rejected).",
             "",
-            f"- base model: {record['model']}, revision {config['revision'] or 'not given'}, "
+            f"- base model: {record['model']}, revision {record.get('revision') or 'none'}, "
             f"SHA-256 {record.get('sha256') or 'not known'}",
             f"- masked heads: {made.get('mask', 'not recorded')}",
             f"- made from: {', '.join(run.parents) or 'a pairs file'}; pairs SHA-256 {record.get('pairs_sha256')}",

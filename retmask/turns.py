@@ -24,6 +24,11 @@ def device_key(name: str) -> str:
 
     A card is called what the machine calls it, also where CUDA_VISIBLE_DEVICES counts the cards anew.
     """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job:  # the scheduler gives each job cards and cores of its own, and may number them all from 0
+        return re.sub(r"[^a-z0-9]+", "-", f"slurm-{job}-{os.environ.get('SLURM_PROCID', '0')}-{name}".lower()).strip(
+            "-"
+        )
     kind, _, number = name.strip().partition(":")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card.strip() for card in (visible or "").split(",")]
@@ -34,6 +39,13 @@ def device_key(name: str) -> str:
         known = number.isdecimal() and int(number) < len(cards) and cards[int(number)]
         kind, number = "cuda", known or number
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{number}".lower()).strip("-")
+
+
+def card_keys(most: int) -> list[str]:
+    """The keys of the machine's NVIDIA cards that a job on several takes: the first `most` of them, 0 for all."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = len(visible.split(",")) if visible else len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return [device_key(f"cuda:{number}") for number in range(min(most or there, there))]
 
 
 @contextmanager

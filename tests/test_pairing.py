@@ -1,6 +1,7 @@
 """Making pairs on a tiny model: alone or in a batch, broken off or in shards, the same pairs come out."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from retmask.heads import HeadId, HeadMask
 from retmask.masks import MaskRule
 from retmask.model import LensModel
 from retmask.pairing import PairsConfig, answer_both, join, new_pairs, pairs
-from retmask.pairs import read_items, read_rows
+from retmask.pairs import PreferencePair, faults, read_items, read_rows
 from retmask.runs import Cancelled
 from retmask.sampling import Sampling
 
@@ -147,23 +148,65 @@ def test_a_record_comes_back(folder: Path, prompts: str, tmp_path: Path) -> None
     assert PairsConfig.from_record(json.loads((run.path / "run.json").read_text())["config"]) == made
 
 
-def test_two_servers(prompts: str, fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One with the model as it is and one with its masked checkpoint; a lost one loses nothing."""
-    monkeypatch.setattr(pairing, "_MOST_BLOCK", 4)
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[OpenAIServer]]:
     monkeypatch.setattr("retmask.servers.DELAYS", (0.01, 0.01, 0.01))
-    good = OpenAIServer("normal", answers=lambda prompt, seed: f"right {prompt[-2:]} {seed % 100}")
-    bad = OpenAIServer("masked", answers=lambda prompt, seed: f"wrong {prompt[-2:]} {seed % 100}")
-    settings = PairsConfig("some/model", prompts=prompts, server=good.url, masked_server=bad.url)
+    made = [
+        OpenAIServer(name, answers=lambda prompt, seed, name=name: f"{name} {prompt[-2:]} {seed % 100}")
+        for name in ("normal", "masked")
+    ]
+    yield made
+    for one in made:
+        one.stop()
+
+
+def test_two_servers_one_of_which_is_lost(
+    prompts: str, fresh_home: Path, tmp_path: Path, servers: list[OpenAIServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered before is on disk, in the middle of a block too; the same command goes on with the rest."""
+    monkeypatch.setattr(pairing, "AT_ONCE", 1)
+    normal, masked = servers
+    settings = PairsConfig("some/model", prompts=prompts, server=normal.url, masked_server=masked.url)
+    whole = new_pairs(settings, tmp_path / "whole")
+    list(pairs(whole))
+    assert len(read_items(whole.path)) == 12
+    for pair in read_items(whole.path):
+        assert (pair.chosen.text.split()[0], pair.rejected.text.split()[0]) == ("normal", "masked")
+        assert pair.chosen.text.split()[-1] == pair.rejected.text.split()[-1], "both draw with one seed"
+
     run = new_pairs(settings, tmp_path / "out")
-    work = pairs(run)
-    next(work)
-    bad.fail("die", for_good=True)
+    enter = pairing._Book.enter
+
+    def enter_some(book: pairing._Book, number: int, pair: PreferencePair) -> None:
+        enter(book, number, pair)
+        if book.run.path == run.path and number == 4:
+            masked.fail(500, for_good=True)
+
+    monkeypatch.setattr(pairing._Book, "enter", enter_some)
     with pytest.raises(ValueError, match="same command goes on"):
-        list(work)
+        list(pairs(run))
     assert run.status == "error"
-    assert len(read_items(run.path)) == 4
-    good.stop()
-    assert all(pair.chosen.text.startswith("right") for pair in read_items(run.path))
-    assert all(pair.rejected.text.startswith("wrong") for pair in read_items(run.path))
-    numbers = [pair.chosen.text.split()[-1] for pair in read_items(run.path)]
-    assert numbers == [pair.rejected.text.split()[-1] for pair in read_items(run.path)], "both draw with one seed"
+    assert 5 <= len(read_items(run.path)) < 12
+    masked.fail()
+    monkeypatch.setattr(pairing._Book, "enter", enter)
+    list(pairs(new_pairs(settings, tmp_path / "out")))
+    assert read_items(run.path) == read_items(whole.path)
+
+
+def test_a_password_in_an_address_is_written_nowhere(prompts: str, fresh_home: Path) -> None:
+    with pytest.raises(ValueError, match="address"):
+        PairsConfig("m", prompts=prompts, server="http://me:secret@host/v1", masked_server="http://host/v1")
+    assert not (fresh_home / "runs").exists()
+
+
+def test_a_prompt_that_is_too_long_stops_nothing(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("short\n" + "long " * 200 + "\nshort too\n")
+    run = new_pairs(config(folder, str(path)), tmp_path / "out")
+    list(pairs(run))
+    found = read_items(run.path)
+    assert len(found) == 3
+    assert "empty" in faults(found[1])
+    assert found[1].prompt_tokens == 999
+    assert found[0].chosen.tokens > 0
+    assert found[2].chosen.tokens > 0

@@ -156,7 +156,8 @@ def test_without_a_run_it_says_what_pairs_are_and_what_to_do() -> None:
     at = opened()
     assert "A preference pair is a prompt with two answers" in words(at)
     assert "There are no pairs yet" in words(at)
-    assert "no head is selected" in at.error[0].value
+    assert "no head is selected" in words(at)
+    assert not at.error, "nothing is wrong: something is not filled in yet"
     assert at.button(key="pairs_start").disabled
     at = press(at, "pairs_mask_best")
     assert "14 heads masked (5.2 %)" in words(at)
@@ -191,8 +192,8 @@ def test_what_cannot_be_is_one_sentence(values: dict[str, Any], says: str) -> No
     at = opened(heads=str(TOP))
     for name, value in values.items():
         at = change(at, name, value)
-    assert len(at.error) == 1
-    assert says in at.error[0].value
+    assert len(at.error) <= 1
+    assert says in words(at)
     assert at.button(key="pairs_start").disabled
 
 
@@ -403,9 +404,9 @@ def test_a_new_version_holds_what_is_kept_and_knows_its_parent() -> None:
     assert len(rows) == int(kept)
     assert rows[0]["chosen"][0]["content"] == "chosen by me"
     assert read_items(run.path) == list(made_up(20)), "the first version stays as it is"
-    at = press(at, f"pairs_link-{run.id}")
+    at = press(at, f"pairs_link-above-{run.id}")
     assert query(at, "pairs") == run.id
-    assert at.button(key=f"pairs_link-{new.id}")
+    assert at.button(key=f"pairs_link-below-{new.id}")
 
 
 def test_what_the_page_counts_is_what_a_new_version_holds() -> None:
@@ -417,6 +418,25 @@ def test_what_the_page_counts_is_what_a_new_version_holds() -> None:
         kept = int(figure(at, "Kept"))
         press(at, "pairs_save")
         assert Run.all("pairs")[0].record["kept"] == kept
+
+
+def test_a_version_is_saved_once() -> None:
+    run = made(20)
+    first, second = press(opened(), "review_drop"), opened()
+    first, second = press(first, "pairs_save"), press(second, "pairs_save")
+    assert query(first, "pairs") == query(second, "pairs")
+    assert len(Run.all("pairs")) == 2
+    assert first.button(key="pairs_save").disabled, "there is nothing new in a version that was just saved"
+    press(press(opened(pairs=run.id), "review_drop"), "pairs_save")
+    assert len(Run.all("pairs")) == 3
+
+
+def test_a_newer_run_does_not_take_the_place_of_one_that_is_reviewed() -> None:
+    run = made(20)
+    at = press(opened(), "review_drop")
+    assert query(at, "pairs") == run.id
+    made(10)
+    assert figure(drawn(at.run()), "Answered") == "20"
 
 
 def test_files_and_training_are_offered() -> None:
@@ -468,6 +488,8 @@ def test_a_cancelled_run_can_be_used() -> None:
     at = opened()
     assert "This run was cancelled (10 of 10" in words(at)
     assert at.button(key="pairs_again")
+    assert at.button(key="pairs_save").disabled, "its pairs are saved as they are"
+    at = press(at, "review_drop")
     assert not at.button(key="pairs_save").disabled
 
 
@@ -475,7 +497,7 @@ def test_a_run_that_has_made_nothing_yet_is_no_trouble() -> None:
     made(4, pairs=[])
     at = opened()
     assert not at.metric
-    assert not at.error or "no head is selected" in at.error[0].value
+    assert not at.error
 
 
 def test_a_folder_from_elsewhere_is_reviewed_there_and_its_version_is_ours(tmp_path: Path) -> None:
@@ -487,7 +509,7 @@ def test_a_folder_from_elsewhere_is_reviewed_there_and_its_version_is_ours(tmp_p
     assert len(decisions(run)) == 1
     at = press(at, "pairs_save")
     assert Run.all("pairs")[0].parents == [str(run.path)]
-    at.button(key=f"pairs_link-{run.path}").click().run()
+    at.button(key=f"pairs_link-above-{run.path}").click().run()
     assert query(drawn(at), "pairs") == str(run.path)
 
 
@@ -496,7 +518,7 @@ def test_a_name_that_is_no_run_of_pairs_is_one_sentence(name: str) -> None:
     run = made(10)
     Run.create("detect", {}, home() / "runs" / "detect-x")
     at = opened(pairs=name)
-    assert len([error for error in at.error if "no head is selected" not in error.value]) == 1
+    assert len(at.error) == 1
     assert figure(at, "Answered") == "10"
     assert run.id in next(box for box in at.selectbox if box.label == "Run").value
 

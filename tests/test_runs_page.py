@@ -202,7 +202,7 @@ def test_runs_that_go_on_and_wait_are_told_apart_and_cancelled(working: tuple[Ru
     at = opened(second)
     assert "It has not begun" in words(at)
     assert "Waiting behind" in words(at)
-    at = press(at, f"runs_link-{first.id}")
+    at = press(at, f"runs_link-behind-{first.id}")
     assert at.subheader[0].value == first.id
     press(opened(second), f"runs_cancel-{second.id}")
     until = time.monotonic() + 60
@@ -220,11 +220,73 @@ def test_lineage_is_a_chain_of_links() -> None:
     at = opened(train)
     assert f"**{train.id}**" in words(at)
     assert "gone-run (not among the runs)" in words(at)
-    at = press(at, f"runs_link-{scores.id}")
+    at = press(at, f"runs_link-above-{scores.id}")
     assert at.subheader[0].value == scores.id
     assert query(at, "run") == scores.id
-    assert f"runs_link-{pairs.id}" in keys(at)
-    assert f"runs_link-{train.id}" not in keys(at)
+    assert f"runs_link-below-{pairs.id}" in keys(at)
+    assert f"runs_link-below-{train.id}" not in keys(at)
+
+
+def test_a_diamond_of_runs_is_drawn_with_each_once() -> None:
+    scores = a_run("success", "detect")
+    pairs = a_run("success", "pairs", parents=(scores.id,))
+    train = a_run("success", "train", parents=(pairs.id, scores.id))
+    last = a_run("success", "evaluate", parents=(train.id, scores.id))
+    scores.update(parents=[last.id])  # a record that makes no sense
+    at = opened(last)
+    assert {f"runs_link-above-{run.id}" for run in (scores, pairs, train)} <= keys(at)
+
+
+DAMAGED: list[dict[str, Any]] = [
+    {"status": ["x"], "created": 3, "started": [], "ended": {}, "error": ["x"]},
+    {"status": "no such status", "config": ["x"], "parents": {"a": 1}, "command": [1, None]},
+    {"status": "queued", "spawned": "soon", "pid": None, "log_start": "x", "command": "retmask"},
+    {"status": "cancelled", "kind": ["x"], "config": {"model": {"a": 1}, "count": "x", "allow": 3, "rule": [1]}},
+    {"status": "error", "error": None, "log_start": -3, "started": "0001-01-01T00:00:00+00:00", "held_out": [1]},
+    {"status": "success", "found": 10**400, "results": {"a": "x"}, "head_grid": 3, "config": {"tuned": {"a": 1}}},
+]
+LINES = (
+    '{"stage": ["x"], "total": 3}\n{"stage": "trials", "done": "x", "total": "y"}\n'
+    '{"stage": "pairs", "done": {}, "total": 7, "eta": "z", "kept": [], "rate": "w", "time": "x", "found": "x"}\n'
+)
+
+
+@pytest.mark.parametrize("kind", ["detect", "dose", "pairs", "train", "evaluate", "ablate"])
+@pytest.mark.parametrize("record", DAMAGED)
+def test_a_damaged_folder_breaks_no_page(kind: str, record: dict[str, Any]) -> None:
+    run = a_run("success", kind)
+    (run.path / "progress.jsonl").write_text(LINES)
+    (run.path / "log.txt").write_text("x")
+    run.update(**record)
+    at = opened(run)
+    assert at.subheader[0].value == run.id
+    for page in ("heads", "pairs", "train"):
+        at._page_hash = calc_hash(page)
+        at.run()
+        assert not at.exception, page
+
+
+def test_an_evaluation_opens_the_training_that_it_measured() -> None:
+    train = a_run("success", "train")
+    (train.path / "adapter").mkdir()
+    made = Run.create("evaluate", {"model": "m", "tuned": [f"x={train.path / 'adapter'}"]}, parents=[train.id])
+    made.update(status="success")
+    at = opened(made).button(key="runs_open").click().run()
+    assert not at.exception
+    assert query(at, "train") == train.id
+    assert "runs_open" not in keys(opened(a_run("success", "evaluate")))
+
+
+def test_the_address_of_a_deleted_training_is_taken_away() -> None:
+    run = a_run("cancelled", "train")
+    at = press(press(opened(run, train=run.id), "runs_delete"), "runs_delete_yes")
+    assert "train" not in at.query_params
+
+
+def test_a_name_that_is_too_long_for_a_path_is_no_run() -> None:
+    for name in ("x" * 5000, "/" + "x" * 5000, "\0", "/root/x"):
+        with pytest.raises(ValueError, match=r"."):
+            Run.find(name)
 
 
 def test_deleting_asks_first_and_names_what_was_made_from_it() -> None:

@@ -15,11 +15,12 @@ import pytest
 import torch
 from tiny import tiny_folder
 
-from retmask.dpo import PRESETS, DpoConfig, newest, split
+from retmask.dpo import PRESETS, DpoConfig, _arguments, _lora, newest, split
 from retmask.loading import load
 from retmask.pairs import PreferencePair, Said, write_pairs
 from retmask.runs import Cancelled, Run
 from retmask.train import (
+    _judge,
     discard,
     last_step,
     launch_command,
@@ -50,6 +51,59 @@ def pairs(tmp_path: Path) -> Path:
         for i in range(12)
     ]
     return write_pairs(tmp_path, made, False, "model")
+
+
+def test_all_weights_with_a_reference_computed_beforehand(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """Full fine-tuning: step 1 is ln 2 too, and the result is a model that loads by its folder."""
+    settings = replace(SETTINGS, method="full", max_steps=3, learning_rate=1e-3, gradient_checkpointing=True)
+    assert settings.reference == "precomputed"
+    run = new_train(str(folder), pairs, settings, tmp_path / "out")
+    list(train(run))
+    first, *_, last = steps(run)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert last["loss"] < first["loss"]
+    assert result(run) == run.path / "model"
+    prompt = torch.tensor([[ord(c) for c in "question 3?"]])
+    with torch.no_grad():
+        base, tuned = (load(str(one)).native(prompt).logits for one in (folder, run.path / "model"))
+    assert (base - tuned).abs().max() > 1e-3
+
+
+def test_every_setting_reaches_trl(folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DpoConfig(
+        dropout=0.1, loss="ipo", sft_weight=0.5, beta=0.3, batch=6, micro_batch=2, weight_decay=0.2, adam_beta2=0.9,
+        schedule="linear", warmup=0.2, max_length=99, save_steps=7, seed=5, max_steps=4, rank=2, alpha=3.0,
+        target="attention", device="cpu", reference="precomputed",
+    )  # fmt: skip
+    run = new_train(str(folder), pairs, config, tmp_path / "out")
+    made = _arguments(run, config, True, False)
+    assert (made.loss_type, made.loss_weights, made.beta) == (["ipo", "sft"], [1.0, 0.5], 0.3)
+    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (2, 3)
+    assert (made.weight_decay, made.adam_beta2, made.warmup_steps, made.max_length) == (0.2, 0.9, 0.2, 99)
+    assert (made.save_steps, made.seed, made.max_steps) == (7, 5, 4)
+    assert made.precompute_ref_log_probs
+    assert not made.disable_dropout, "or TRL would switch LoRA's off too"
+    lora = _lora(config)
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout, len(lora.target_modules)) == (2, 3.0, 0.1, 4)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="cannot be shared out over 4 devices of 2: choose a multiple of 8"):
+        _arguments(run, config, True, False)
+
+
+def test_why_a_trainer_failed_is_read_from_the_last_attempt(fresh_home: Path) -> None:
+    run = Run.create("train", {"model": "m"})
+    log = run.path / "log.txt"
+    log.write_text("retmask: an old reason\n")
+    run.update(log_start=log.stat().st_size)
+    for words, code, error, says in (
+        ("CalledProcessError: … died with <Signals.SIGKILL: 9>.", 1, RuntimeError, "memory may have run out"),
+        ("CalledProcessError: … returned non-zero exit status 143.", 1, Cancelled, ""),
+        ("ValueError: odd\nsubprocess.CalledProcessError: …", 1, RuntimeError, "ValueError: odd"),
+        ("", 3, RuntimeError, "code 3 and without a word"),
+    ):
+        log.write_text("retmask: an old reason\n" + words)
+        with pytest.raises(error, match=says):
+            _judge(run, code)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -209,6 +211,111 @@ def test_another_models_pairs_need_a_word() -> None:
     assert "--any-pairs" in command(at)
 
 
+def test_the_word_for_another_models_pairs_is_of_these_pairs() -> None:
+    first = some_pairs("gemma-3-270m")
+    second = some_pairs()
+    at = opened()
+    drawn(at.text_input(key="shown_train_model").set_value("pythia").run())
+    drawn(at.toggle(key="shown_train_any_pairs").set_value(True).run())
+    at.session_state["train_pairs"] = at.session_state["shown_train_pairs"] = first.id
+    drawn(at.run())
+    drawn(at.text_input(key="shown_train_model").set_value("pythia").run())
+    assert "--any-pairs" not in command(at)
+    assert second.id not in command(at)
+
+
+def test_start_again_restores_the_word_for_another_models_pairs() -> None:
+    run = a_training("cancelled")
+    run.update(
+        config={**run.record["config"], "model": "gemma-3-270m"}, command=[*run.record["command"], "--any-pairs"]
+    )
+    assert "--any-pairs" in command(press(opened(), "train_change"))
+
+
+def test_pairs_of_a_cancelled_run_are_offered_and_those_that_go_on_named_by_their_path() -> None:
+    cancelled, newest = some_pairs(kept=7), some_pairs()
+    record = {name: value for name, value in cancelled.record.items() if name != "kept"} | {"status": "cancelled"}
+    (cancelled.path / "run.json").write_text(json.dumps(record))
+    at = opened()
+    options = at.selectbox(key="shown_train_pairs").options
+    assert any(option.startswith("7 pairs") and option.endswith(cancelled.id) for option in options)
+    assert any(option.endswith(newest.id) for option in options)
+    at.session_state["train_pairs"] = at.session_state["shown_train_pairs"] = "pairs-gone"
+    at = drawn(at.run())
+    assert at.text_input(key="shown_train_file").value == str(newest.path.parent / "pairs-gone")
+    assert "there are no pairs at" in lines(at)
+
+
+def test_a_second_start_finds_the_first(looked: list[DpoConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def spawn(run: Run) -> None:
+        started.append(run.id)
+        run.update(status="queued", spawned=time.time(), pid=None)
+
+    monkeypatch.setattr(Run, "spawn", spawn)
+    some_pairs()
+    first, second = opened(), opened()
+    press(first, "train_start")
+    assert query(press(second, "train_start"), "train") == started[0]
+    assert len(started) == 1
+
+
+def test_a_start_that_was_interrupted_does_not_begin_later(looked: list[DpoConfig], spawned: list[str]) -> None:
+    import train_form
+
+    some_pairs()
+    at = opened()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_form, "_takes", lambda found: train_form.st.stop())
+        press(at, "train_start")
+    drawn(at.run())
+    assert spawned == []
+
+
+def test_the_steps_of_the_tuned_model_are_those_of_its_weights() -> None:
+    import models
+
+    found = models.tuned(with_adapter(a_training("cancelled", done=9), steps=4).id)
+    assert found is not None
+    assert found.steps == 4
+
+
+FIGURES = {
+    "conditions": [{"condition": "tuned", "recall": 0.75, "low": 0.7, "high": 0.8, "found": 0.8}],
+    "differences": [],
+}
+
+
+def measured(run: Run, folder: str, created: str = "2999-01-01T00:00:00+00:00") -> Run:
+    """A finished evaluation of the model in that folder, made from the run."""
+    made = Run.create("evaluate", {"model": "smollm2-135m", "tuned": [folder]}, parents=[run.id])
+    (made.path / "results.json").write_text(json.dumps(FIGURES))
+    made.update(status="success", created=created)
+    return made
+
+
+def recalls(at: AppTest) -> list[str]:
+    return [value for table in at.dataframe if "recall" in table.value for value in table.value["recall"]]
+
+
+def test_what_was_measured_of_this_training_is_shown() -> None:
+    run = with_adapter(a_training(ended="2026-01-01T00:00:00+00:00"))
+    assert at_button(opened(), "measure") == "Measure what changed"
+    measured(run, "name=/elsewhere/adapter")
+    assert recalls(opened()) == [], "of another training"
+    made = measured(run, f"name={run.path / ADAPTER}")
+    at = opened()
+    assert recalls(at) == ["0.75"]
+    assert at_button(at, "measure") == "Measure it again"
+    made.update(created="2025-01-01T00:00:00+00:00")
+    assert "measured before the training went on" in lines(opened())
+
+
+def at_button(at: AppTest, key: str) -> str:
+    return str(at.button(key=key).label)
+
+
 def test_a_revision_is_in_the_command() -> None:
     some_pairs(revision="abc")
     assert command(opened())[-2:] == ["--revision", "abc"]
@@ -246,7 +353,7 @@ def test_a_setting_that_cannot_be_is_told_and_starts_nothing(name: str, value: A
 def test_what_differs_from_the_preset_is_said_and_can_be_taken_back() -> None:
     some_pairs()
     at = change(opened(), learning_rate=5e-5, rank=8, gradient_checkpointing=True)
-    assert "rank **8** (not 16), learning rate **5e-05** (not 0.0001), gradient checkpointing **on** (not off)" in (
+    assert "rank **8** (not 16), learning rate **5e-05** (not 0.0002), gradient checkpointing **on** (not off)" in (
         lines(at)
     )
     assert "Changed against" not in lines(press(at, "train_reset"))
@@ -309,14 +416,14 @@ def test_problems_are_told_and_refuse_the_start(
 
 def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoConfig], spawned: list[str]) -> None:
     pairs = some_pairs()
-    at = change(opened(), rank=2, learning_rate=2e-4)
+    at = change(opened(), rank=2, learning_rate=3e-4)
     shown = command(at)
     at = press(at, "train_start")
     (run,) = Run.all("train")
     assert spawned == [run.id]
     assert query(at, "train") == run.id
     assert run.record["command"] == shown
-    assert DpoConfig.from_record(run.record["config"]) == DpoConfig.preset("laptop", rank=2, learning_rate=2e-4)
+    assert DpoConfig.from_record(run.record["config"]) == DpoConfig.preset("laptop", rank=2, learning_rate=3e-4)
     assert run.parents == [pairs.id]
     assert "train_start" not in keys(at), "the form is folded away"
 
@@ -456,7 +563,13 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
     import train
 
     discarded: list[str] = []
-    monkeypatch.setattr(train, "discard", lambda run: discarded.append(run.id))
+    gone = threading.Event()
+
+    def discard(run: Run) -> None:
+        discarded.append(run.id)
+        gone.wait(60)
+
+    monkeypatch.setattr(train, "discard", discard)
     run = a_training("queued")
     with run.working():
         run.report(**a_step(4))
@@ -465,6 +578,11 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
         press(at, "train_discard")
         assert discarded == [run.id]
         assert at.button(key="train_stop").disabled
+    assert "train_resume" not in keys(drawn(at.run())), "it is still being deleted"
+    gone.set()
+    until = time.monotonic() + 20
+    while "train_resume" not in keys(drawn(at.run())):
+        assert time.monotonic() < until
 
 
 def test_a_training_behind_another_says_which() -> None:

@@ -309,7 +309,7 @@ def _what_moved(at: AppTest, run: Run, base: Path) -> None:
     assert at.header[0].value.replace("\\", "") == f"Retrieval heads of {base} tuned by {run.id}"
     at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
     figures = {metric.label: metric.value for metric in at.metric}
-    assert set(figures) == {"Spearman", "Top 5 % in common", "Jaccard"}
+    assert set(figures) == {"Spearman", "Same top 5 %", "Jaccard"}
     assert 0.3 < float(figures["Spearman"]) < 1
     table = at.dataframe[0].value
     assert (table["head"][0], table["change"][0]) == ("L2H3", pytest.approx(0.3))
