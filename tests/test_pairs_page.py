@@ -422,12 +422,13 @@ def test_what_the_page_counts_is_what_a_new_version_holds() -> None:
 
 def test_a_version_is_saved_once() -> None:
     run = made(20)
-    first, second = press(opened(), "review_drop"), opened()
+    first, second = press(opened(), "review_drop"), opened(pairs=run.id)
     first, second = press(first, "pairs_save"), press(second, "pairs_save")
     assert query(first, "pairs") == query(second, "pairs")
     assert len(Run.all("pairs")) == 2
     assert first.button(key="pairs_save").disabled, "there is nothing new in a version that was just saved"
-    press(press(opened(pairs=run.id), "review_drop"), "pairs_save")
+    decide(run.path, "grounded-0-00006", verdict="drop")
+    press(opened(pairs=run.id), "pairs_save")
     assert len(Run.all("pairs")) == 3
 
 
