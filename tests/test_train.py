@@ -97,7 +97,7 @@ def test_why_a_trainer_failed_is_read_from_the_last_attempt(fresh_home: Path) ->
     run.update(log_start=log.stat().st_size)
     for words, code, error, says in (
         ("CalledProcessError: … died with <Signals.SIGKILL: 9>.", 1, RuntimeError, "memory may have run out"),
-        ("CalledProcessError: … returned non-zero exit status 143.", 1, Cancelled, ""),
+        ("CalledProcessError: … returned non-zero exit status 143.", 1, Cancelled, None),
         ("ValueError: odd\nsubprocess.CalledProcessError: …", 1, RuntimeError, "ValueError: odd"),
         ("", 3, RuntimeError, "code 3 and without a word"),
     ):
@@ -132,7 +132,7 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
     about = json.loads((made / "retmask.json").read_text())
     assert about["base_sha256"] == whole.record["sha256"]
     settings = json.loads((made / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == "model"
+    assert settings["base_model_name_or_path"] == str(folder), "where there is no name that others know"
     prompt = [[ord(c) for c in "question 3?"]]
     base, tuned = load(str(folder)), load(str(folder), adapter=str(made))
     with torch.no_grad():

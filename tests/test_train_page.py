@@ -240,7 +240,9 @@ def test_pairs_of_a_cancelled_run_are_offered_and_those_that_go_on_named_by_thei
     options = at.selectbox(key="shown_train_pairs").options
     assert any(option.startswith("7 pairs") and option.endswith(cancelled.id) for option in options)
     assert any(option.endswith(newest.id) for option in options)
-    at.session_state["train_pairs"] = at.session_state["shown_train_pairs"] = "pairs-gone"
+    a_training()
+    at = opened()
+    at.session_state["train_pairs"] = "pairs-gone"
     at = drawn(at.run())
     assert at.text_input(key="shown_train_file").value == str(newest.path.parent / "pairs-gone")
     assert "there are no pairs at" in lines(at)
@@ -254,10 +256,14 @@ def test_a_second_start_finds_the_first(looked: list[DpoConfig], monkeypatch: py
         run.update(status="queued", spawned=time.time(), pid=None)
 
     monkeypatch.setattr(Run, "spawn", spawn)
-    some_pairs()
+    a_training()
     first, second = opened(), opened()
+    for at in (first, second):
+        at.session_state["train_form"] = True
+        drawn(at.run())
     press(first, "train_start")
-    assert query(press(second, "train_start"), "train") == started[0]
+    press(second, "train_start")
+    assert query(first, "train") == query(second, "train") == started[0]
     assert len(started) == 1
 
 
@@ -578,6 +584,7 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
         press(at, "train_discard")
         assert discarded == [run.id]
         assert at.button(key="train_stop").disabled
+    run.update(status="cancelled")
     assert "train_resume" not in keys(drawn(at.run())), "it is still being deleted"
     gone.set()
     until = time.monotonic() + 20

@@ -105,8 +105,8 @@ def said(at: AppTest) -> dict[str, str]:
     """What the columns that answer hold, by their names, in order."""
     texts = [one.proto.body for one in at.get("html") if 'class="facts"' in one.proto.body]
     plain = [unescape(re.sub("<.*?>", "", text.split('<div class="said">')[1])) for text in texts]
-    going = at.session_state.filtered_state.get("going")
-    return dict(zip([column.name for column in going.now.columns], plain, strict=True)) if going else {}
+    columns = at.session_state["going"].now.columns if plain else ()
+    return dict(zip([column.name for column in columns], plain, strict=True))
 
 
 NAMES = ("unmasked", "masked", "tuned", "random control")
@@ -260,7 +260,7 @@ def test_a_map_made_with_an_adapter_is_compared_with_it(base: Path) -> None:
     at = ask(at, 5)
     assert said(at)["unmasked"] == alone(TEXT, 5, run.path / "adapter", base)
     other = ask(opened(map=detected(model=str(base), adapter="some/lora").id, heads="L1H2"), 5)
-    assert "some/lora is no adapter" in " ".join(error.value for error in other.error).replace("\\", "")
+    assert "some/lora is no adapter" in " ".join(error.value for error in other.error).replace("\\", ""), (lines(other), said(other), [b.key for b in other.button], other.session_state["failed"], other.session_state["wanted"])
 
 
 def moved_map() -> HeadScores:
