@@ -39,7 +39,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
         st.code(shlex.join(command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or _busy(run),
+            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or busy(run),
             on_click=_start, args=(ref, mask, grid, out),
         )  # fmt: skip
         st.download_button(
@@ -50,7 +50,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     if said:
         st.error(said)
     if out and run:
-        _outcome(run, str(out))
+        outcome(run, str(out), "export")
 
 
 def _default(ref: ModelRef, mask: HeadMask) -> Path:
@@ -83,17 +83,18 @@ def _last(out: Path) -> Run | None:
     return next((run for run in Run.all("ablate") if run.config.get("out") == str(out)), None)
 
 
-def _busy(run: Run | None) -> bool:
+def busy(run: Run | None) -> bool:
+    """Whether there is such a run and it goes on."""
     return run is not None and run.status in ("queued", "started")
 
 
-def _outcome(run: Run, path: str) -> None:
-    """What became of an export into the folder at that path."""
+def outcome(run: Run, path: str, what: str) -> None:
+    """What became of a checkpoint in the folder at that path, from an «export» or a «merge»."""
     status = run.status
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*watch.progress(run), width=500)
-            watch.stop(run, f"export_cancel-{run.id}")
+            watch.stop(run, f"{what}_cancel-{run.id}")
     elif status == "success":
         st.success("It is written. To load it:")
         st.code(
@@ -103,6 +104,6 @@ def _outcome(run: Run, path: str) -> None:
             language="python", wrap_lines=True,
         )  # fmt: skip
     elif status == "cancelled":
-        st.info("This export was cancelled, and nothing was written.")
+        st.info(f"This {what} was cancelled, and nothing was written.")
     else:
-        st.error(state.sentence(str(run.record.get("error") or "its worker ended without a word")))
+        st.error(state.sentence(run.last_words))

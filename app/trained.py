@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import export
 import maps
 import measured
 import models
 import state
 import streamlit as st
-import watch
 from models import ModelRef
 from streamlit.navigation.page import StreamlitPage
 
@@ -177,14 +177,14 @@ def _merge(name: str, base: ModelRef, folder: Path) -> None:
         command += ["--revision", base.revision] if base.revision else []
         st.code(shlex.join(command), language="bash", wrap_lines=True)
     st.button(
-        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or _busy(last),
+        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or export.busy(last),
         on_click=_start, args=(base, folder, out),
     )  # fmt: skip
     said = state.said("merge")
     if said:
         st.error(said)
     if out and last:
-        _outcome(last, str(out))
+        export.outcome(last, str(out), "merge")
 
 
 def _default(name: str) -> Path:
@@ -199,34 +199,9 @@ def _last(out: Path, folder: Path) -> Run | None:
     return next((run for run in Run.all("ablate") if wanted.items() <= run.config.items()), None)
 
 
-def _busy(run: Run | None) -> bool:
-    return run is not None and run.status in ("queued", "started")
-
-
 def _start(base: ModelRef, folder: Path, out: Path) -> None:
     try:
         wanted = {"out": str(out), "adapter": str(folder)}
         state.start("ablate", wanted, lambda: new_merge(base.name, folder, out, base.revision))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "merge")
-
-
-def _outcome(run: Run, path: str) -> None:
-    """What became of a merge into the folder at that path."""
-    status = run.status
-    if status in ("queued", "started"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*watch.progress(run), width=500)
-            watch.stop(run, f"merge_cancel-{run.id}")
-    elif status == "success":
-        st.success("It is written. To load it:")
-        st.code(
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"model = AutoModelForCausalLM.from_pretrained({path!r})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({path!r})",
-            language="python", wrap_lines=True,
-        )  # fmt: skip
-    elif status == "cancelled":
-        st.info("This merge was cancelled, and nothing was written.")
-    else:
-        st.error(state.sentence(run.last_words))

@@ -68,8 +68,9 @@ def versions() -> dict[str, str]:
 
 def number(value: object, default: float = 0.0) -> float:
     """A number that a record gives, `default` where it is none: the folder may be damaged, or come from anybody."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < 1e300 else default  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        return default
+    return float(value)
 
 
 def now() -> str:

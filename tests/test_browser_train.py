@@ -82,7 +82,7 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, app: A
     tab.goto(f"{app.address}train")
     tab.locator(".st-key-train_start").wait_for(timeout=60_000)
     fill(tab, "Batch", 2)
-    fill(tab, "Max steps", 24)
+    fill(tab, "Max steps", 14)
     tab.get_by_role("button", name="Start", exact=True).click()
     wait_for(lambda: bool(Run.all("train")))
     (run,) = Run.all("train")
@@ -101,13 +101,13 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, app: A
     tab.get_by_role("button", name="Stop and keep").click()
     wait_for(lambda: run.status == "cancelled")
     stopped = run.record["stopped_at"]
-    assert at < stopped < 24
+    assert at < stopped < 14
     assert result(run) == run.path / "adapter"
 
     tab.get_by_role("button", name=f"Resume from step {stopped}").click()
     wait_for(lambda: run.status == "success")
-    assert [line["done"] for line in steps(run)] == list(range(1, 25))
-    tab.get_by_text("Finished after 24 steps").wait_for(timeout=60_000)
+    assert [line["done"] for line in steps(run)] == list(range(1, 15))
+    tab.get_by_text("Finished after 14 steps").wait_for(timeout=60_000)
 
     tab.get_by_role("button", name="Load as tuned").click()
     tab.get_by_role("button", name="It is loaded as tuned").wait_for(timeout=60_000)

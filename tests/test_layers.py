@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
-    "files heads scores masks needle runs weights cache memory hooks linear sampling model bridge loading retrieval "
+    "files heads scores masks needle workers runs weights cache memory hooks linear sampling model bridge loading retrieval "
     "trace compare tables style charts effects curves prompts servers pairs dpo"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"

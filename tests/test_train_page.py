@@ -448,6 +448,7 @@ def test_a_model_in_memory_is_named_and_can_be_let_go(monkeypatch: pytest.Monkey
     import state
 
     some_pairs()
+    monkeypatch.setattr(state, "held", lambda: None)
     assert "train_unload" not in keys(opened())
     gone: list[bool] = []
     monkeypatch.setattr(state, "held", lambda: ("smollm2-135m", 2**29))

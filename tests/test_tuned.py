@@ -51,6 +51,7 @@ def detected(scores: HeadScores = MAP, **config: Any) -> Run:
     """A detection as its worker leaves it; its settings are the defaults but for these."""
     settings = asdict(DetectConfig(**config))
     run = Run.create("detect", settings | {"lengths": list(settings["lengths"]), "depths": list(settings["depths"])})
+    run.update(created=f"2026-01-01T00:00:{len(Run.all('detect')):02}+00:00")  # the picker tells maps by their start
     measured = {"grid": {"trials": 45}, "counting": "set", "scored": "answer", "template": "plain"}
     run.update(status="success", head_grid={"n_layers": 3, "n_heads": 4, "n_kv_heads": 2}, model="model", **measured)
     scores.save(run.path / "scores.json")
@@ -260,7 +261,7 @@ def test_a_map_made_with_an_adapter_is_compared_with_it(base: Path) -> None:
     at = ask(at, 5)
     assert said(at)["unmasked"] == alone(TEXT, 5, run.path / "adapter", base)
     other = ask(opened(map=detected(model=str(base), adapter="some/lora").id, heads="L1H2"), 5)
-    assert "some/lora is no adapter" in " ".join(error.value for error in other.error).replace("\\", ""), (lines(other), said(other), [b.key for b in other.button], other.session_state["failed"], other.session_state["wanted"])
+    assert "some/lora is no adapter" in " ".join(error.value for error in other.error).replace("\\", "")
 
 
 def moved_map() -> HeadScores:
