@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
-    "files heads scores masks needle workers runs weights cache memory hooks linear sampling model bridge loading retrieval "
-    "trace compare tables style charts effects curves prompts servers pairs dpo"
+    "files heads scores masks needle workers runs weights cache memory hooks linear sampling model bridge loading "
+    "retrieval trace compare tables style charts effects curves prompts servers pairs dpo"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options"
