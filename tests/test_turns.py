@@ -15,9 +15,10 @@ from retmask.files import home, read_lines
 from retmask.turns import device_key, turn
 
 WORKER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from retmask.files import append_line
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 from retmask.turns import turn
 log, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 waiting = lambda holder: append_line(log, {"event": "waits", "name": name, "behind": holder})
