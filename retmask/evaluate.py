@@ -187,18 +187,16 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
 
 
 def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":
-    from retmask.loading import load
+    from retmask.loading import load, load_tuned
 
-    adapter = folder if folder and (expanded(folder) / "adapter_config.json").is_file() else None
-    return load(
-        folder if folder and not adapter else config.model,
-        revision=None if folder and not adapter else config.revision or None,
-        adapter=adapter,
-        device=config.device or None,
-        dtype=config.dtype or None,
-        context_tokens=config.context_tokens,
-        trust_remote_code=trust_remote_code,
-    )
+    how: dict[str, Any] = {
+        "revision": config.revision or None,
+        "device": config.device or None,
+        "dtype": config.dtype or None,
+        "context_tokens": config.context_tokens,
+        "trust_remote_code": trust_remote_code,
+    }
+    return load_tuned(config.model, folder, **how) if folder else load(config.model, **how)
 
 
 def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:
