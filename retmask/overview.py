@@ -20,7 +20,7 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
 }
 FOUND = {
     "trials": "{found} found the needle",
-    "pairs": "{kept} pairs kept, {rate:.0f} tokens a second",
+    "pairs": "{kept} pairs kept",
     "steps": "loss {loss:.3f}",
 }
 OF_THE_MOMENT = ("pid", "spawned", "log_start", "created", "started", "ended", "error", "command", "parents", "status")
@@ -121,7 +121,9 @@ def _counted(line: Mapping[str, Any], status: Status) -> tuple[float, str]:
     words = [f"{done:,} of {total:,} {'prompts' if unit == 'pairs' else unit}"]
     with suppress(KeyError, ValueError, TypeError):  # not counted for such a unit, or not in this line
         words += [FOUND[unit].format(**line)]
-    eta = number(line.get("eta"))
+    eta, rate = number(line.get("eta")), number(line.get("rate"))
+    if rate and status == "started":
+        words += [f"{rate:.0f} tokens a second"]
     if eta and status == "started":
         words += [f"about {duration(eta)} left"]
     return max(0.0, min(1.0, done / total)), ", ".join(words)
