@@ -3,7 +3,7 @@
 import re
 import shlex
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import maps
 import state
@@ -12,6 +12,7 @@ import watch
 
 from retmask import style
 from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence
+from retmask.detectors import DETECTORS, DetectorName
 from retmask.needle import load_haystack
 from retmask.runs import Run
 from retmask.scores import FEWEST_TRIALS, HeadScores
@@ -19,6 +20,7 @@ from retmask.weights import BUILT_IN
 
 OTHER = "another model"
 CUSTOM = "custom"
+SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
 
 def form() -> None:
@@ -73,19 +75,26 @@ def _custom() -> dict[str, str | int]:
 
 
 def _more() -> dict[str, Any]:
-    with st.expander("Needles, haystack, counting"):
+    with st.expander("Needles, haystack, detector"):
         left, right = st.columns(2)
+        detector = left.selectbox(
+            "Detector", get_args(DetectorName), key="detect_detector", format_func=SAYS.__getitem__,
+            help="what a head's score is; all are measured on the same prompts",
+        )  # fmt: skip
+        counting = DETECTORS["set" if detector == "copy" else detector]
+        right.caption(f"{counting.definition} ({counting.source})")
         return {
+            "detector": detector,
             "needles": left.text_input(
                 "Needles file", key="detect_needles_file", placeholder="those that come with RetMask"
             ).strip(),
             "haystack": right.text_input(
                 "Haystack", "pydoc", key="detect_haystack", help="pydoc, essays, or a folder of .txt files"
             ).strip(),
-            "counting": left.segmented_control(
+            "counting": (left.segmented_control(
                 "Counting", ["set", "steps"], default="set", required=True, key="detect_counting",
                 help="set: each needle token counts once, scores are 0 to 1; steps: as in the published code",
-            ) or "set",
+            ) or "set") if detector == "copy" else "set",
             "until_stable": right.toggle(
                 "Stop when the top 5 % are stable", key="detect_stable", help="unchanged over 10 successful trials"
             ),

@@ -65,10 +65,10 @@ def concentration(scores: HeadScores) -> None:
     """How few heads hold the scores, in four figures."""
     found = scores.concentration()
     figures = [
-        ("Heads ≥ 0.1", found["above_0.1"], "d", "heads with a mean score of at least 0.1, the usual threshold"),
-        ("Gini", found["gini"], ".2f", "0: all heads score the same; near 1: one head holds everything"),
-        ("In top 5 %", found["top_5pct_share"], ".0%", "the part of all scores that the best 5 % of heads hold"),
-        ("Effective", found["effective_heads"], ".1f", "effective number of heads: exp of the entropy of the scores"),
+        ("Heads ≥ 0.1", found.above, "d", "heads with a mean score of at least 0.1, the usual threshold"),
+        ("Gini", found.gini, ".2f", "0: all heads score the same; near 1: one head holds everything"),
+        ("In top 5 %", found.top_5pct_share, ".0%", "the part of all scores that the best 5 % of heads hold"),
+        ("Effective", found.effective_heads, ".1f", "effective number of heads: exp of the entropy of the scores"),
     ]
     for column, (name, value, form, hint) in zip(st.columns(4, gap="small"), figures, strict=True):
         column.metric(name, "–" if value is None else format(value, form).replace("%", " %"), help=hint)
@@ -97,7 +97,7 @@ def table(scores: HeadScores, selected: HeadMask) -> None:
     """All heads, best first; a click on a row looks at that head."""
     st.markdown("**All heads**")
     rows = tables.head_rows(scores, set(selected.heads))
-    columns = _columns(float(scores.mean.max()) or 1.0)
+    columns = _columns(float(scores.mean.max()) or 1.0, scores.detector.active)
     names = [name for name in columns if name != "kv_group" or scores.n_kv_heads]
     st.dataframe(
         {name: [row[name] for row in rows] for name in names},
@@ -111,10 +111,10 @@ def table(scores: HeadScores, selected: HeadMask) -> None:
     downloads(None, file_name(f"{scores.model}-heads"), lambda: rows)
 
 
-def _columns(peak: float) -> dict[str, Any]:
-    """How the table shows its columns; `peak` fills a bar."""
+def _columns(peak: float, did: str) -> dict[str, Any]:
+    """How the table shows its columns; `peak` fills a bar, and an active head is one that `did` it."""
     column = st.column_config
-    active = "share of successful trials in which the head copied at all"
+    active = f"share of successful trials in which the head {did}"
     return {
         "rank": column.NumberColumn("rank", width=45),
         "name": column.TextColumn("head", width=65),
@@ -171,7 +171,8 @@ def sentence(scores: HeadScores, head: HeadId) -> str:
     group = scores.grid.kv_group(head)
     return (
         f"{style.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f} "
-        f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), copied in {style.percent(scores.activation[head])} of "
+        f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), {scores.detector.active} in "
+        f"{style.percent(scores.activation[head])} of "
         f"{scores.n_trials} successful trials" + ("" if group is None else f", key/value group {group}") + "."
     )
 

@@ -17,7 +17,6 @@ from retmask.retrieval import Trial
 from retmask.scores import HeadScores
 
 MODES = {"Click": "pan", "Box": "select", "Lasso": "lasso"}
-COUNTING = {"set": "each needle token counts once", "steps": "counted at every step, as in the published code"}
 LONG_COMMAND = 20
 VIEWS = ["Map", "What moved"]
 
@@ -82,7 +81,7 @@ def about(scores: HeadScores, trials: Sequence[Trial]) -> str:
         parts.append(f"{grid.n_heads // grid.n_kv_heads} query heads share each key/value head (KV)")
     trial = "trial" if scores.n_trials == 1 else "trials"
     parts.append(f"{scores.n_trials} successful {trial}" + (f" of {len(trials)}" if trials else ""))
-    parts.append(COUNTING.get(scores.counting, "how it was counted is not recorded"))
+    parts.append(scores.detector.says)
     return " · ".join(parts)
 
 
@@ -105,7 +104,7 @@ def _map(scores: HeadScores) -> None:
 
 
 HINTS = {
-    "Click": "Darker heads copied more of the needle. Click a head to select it, again to let it go.",
+    "Click": "Darker heads score higher. Click a head to select it, again to let it go.",
     "Box": "Drag a box: its heads are added.",
     "Lasso": "Draw round heads: they are added.",
 }

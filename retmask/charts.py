@@ -31,11 +31,13 @@ def head_heatmap(
 ) -> go.Figure:
     """The layer x head map: mean scores from 0 to the most, selected heads outlined, key/value groups ruled off.
 
+    Where a detector's scores may be below 0 the scale goes as far down as up, white at 0.
     The last trace holds an invisible point a head, with customdata [layer, head, stamp], for clicks, boxes and lassos
     (a heatmap itself cannot be clicked in Streamlit); `selectedpoints` is empty, so that every redraw lets go.
     """
     grid, heads = scores.grid, scores.grid.heads()
-    peak = float(scores.mean.max()) or 1.0
+    peak = float(np.abs(scores.mean).max()) or 1.0
+    cells = (-peak, peak, MOVED) if scores.detector.signed else (0.0, peak, HUE)
     points = _points(grid, _head_texts(scores, selected))
     points.update(
         customdata=[[head.layer, head.head, stamp] for head in heads],
@@ -45,7 +47,7 @@ def head_heatmap(
     )
     figure = go.Figure(
         [
-            _cells(scores.mean, 0, peak, HUE, "retrieval score"),
+            _cells(scores.mean, *cells, "retrieval score"),
             _outlines(selected, ORANGE, 2.5),
             _outlines([focus] if focus else [], INK, 1.5, "dot"),
             points,
@@ -241,7 +243,7 @@ def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
             f"<b>{head}</b>{' · selected' if head in selected else ''}",
             f"mean {scores.mean[head]:.3f} [{low[head]:.3f}, {high[head]:.3f}]",
             f"{ordinal(int(scores.rank[head]))} of {scores.grid.size:,}",
-            f"copied in {percent(scores.activation[head])} of {scores.n_trials} trials",
+            f"{scores.detector.active} in {percent(scores.activation[head])} of {scores.n_trials} trials",
             *([] if group is None else [f"key/value group {group}"]),
         ]
         texts.append("<br>".join(lines))

@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from retmask.detectors import DetectorName
 from retmask.files import append_line, sha256_text
 from retmask.heads import Grid
 from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, needle_grid
@@ -54,6 +55,7 @@ class DetectConfig:
     needles: str = ""
     haystack: str = "pydoc"
     counting: Counting = "set"
+    detector: DetectorName = "copy"
     whole_needle: bool = False
     keep_prompts: bool = False
     until_stable: bool = False
@@ -77,6 +79,10 @@ class DetectConfig:
             raise ValueError(f"{self.n_needles} needles are too few: use at least 1")
         if self.counting not in ("set", "steps"):
             raise ValueError(f"counting {self.counting!r} is unknown: choose set or steps")
+        if self.detector not in get_args(DetectorName):
+            raise ValueError(f"detector {self.detector!r} is unknown: choose {', '.join(get_args(DetectorName))}")
+        if self.counting != "set" and self.detector != "copy":
+            raise ValueError(f"the detector {self.detector} counts no copies: leave the counting at set")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "DetectConfig":
@@ -99,6 +105,11 @@ class DetectConfig:
             whose = self.needles or "the file that comes with the project"
             raise ValueError(f"{whose} holds {len(needles)} needles and {self.n_needles} were asked for: choose fewer")
         return needle_grid(needles[: self.n_needles], self.lengths, self.depths, self.whole_needle)
+
+    @property
+    def measure(self) -> str:
+        """How scores are made, as in `DETECTORS`: the counting of copies, or the other detector."""
+        return self.counting if self.detector == "copy" else self.detector
 
     @property
     def command(self) -> list[str]:
@@ -169,7 +180,7 @@ def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress
         _describe(run, config, model, haystack, tasks)
         began, spent = time.monotonic(), 0
         ahead = sum(task.context_tokens for task in left)
-        for batch in run_trials(model, left, haystack, config.counting):
+        for batch in run_trials(model, left, haystack, config.counting, detector=config.detector):
             for trial in batch:
                 append_line(run.path / "trials.jsonl", trial.to_json(config.keep_prompts))
             trials += batch
@@ -222,7 +233,7 @@ def _describe(run: Run, config: DetectConfig, model: "LensModel", haystack: Hays
             "trials": len(tasks),
         },
         template="chat" if getattr(model.tokenizer, "chat_template", None) else "plain",
-        counting=config.counting,
+        counting=config.measure,
         scored="needle" if config.whole_needle else "answer",
         device=str(model.device),
         attention=model.attention,
@@ -232,7 +243,7 @@ def _describe(run: Run, config: DetectConfig, model: "LensModel", haystack: Hays
 
 
 def _save_scores(run: Run, trials: list[Trial], grid: Grid, config: DetectConfig) -> None:
-    scores = collect_scores(trials, grid, config.model, config.counting)
+    scores = collect_scores(trials, grid, config.model, config.measure)
     if scores is not None:
         scores.save(run.path / "scores.json")
 

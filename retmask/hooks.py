@@ -4,19 +4,26 @@ The hooks are put in once and stay. They act only where the calling thread has a
 that are added and removed around a call would act on other threads' passes too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
 _forks: ContextVar[dict[int, int] | None] = ContextVar("forks", default=None)  # layer -> rows from there on
-_attended: ContextVar[dict[int, Tensor] | None] = ContextVar("attended", default=None)  # layer -> [row, head, query]
+_reading: ContextVar["Reading | None"] = ContextVar("reading", default=None)
+
+
+class Reading(NamedTuple):
+    """What is taken of each pattern [row, head, query, key], and what has been taken, by layer."""
+
+    take: Callable[[Tensor], Tensor]
+    taken: dict[int, Tensor]
 
 
 class Scales(NamedTuple):
@@ -26,16 +33,20 @@ class Scales(NamedTuple):
     layers: frozenset[int]
 
 
+def most(pattern: Float[Tensor, "row head query key"]) -> Int[Tensor, "row head query"]:
+    """The position that each head attends to most."""
+    return pattern.argmax(-1)
+
+
 @contextmanager
-def reading() -> Iterator[dict[int, Tensor]]:
-    """While open, passes through a bridge in this thread leave here, by layer, what each head attends to most."""
-    token = _attended.set({})
+def reading(take: Callable[[Tensor], Tensor] = most) -> Iterator[dict[int, Tensor]]:
+    """While open, passes through a bridge in this thread leave here, by layer, what `take` makes of each pattern."""
+    now = Reading(take, {})
+    token = _reading.set(now)
     try:
-        read = _attended.get()
-        assert read is not None
-        yield read
+        yield now.taken
     finally:
-        _attended.reset(token)
+        _reading.reset(token)
 
 
 @contextmanager
@@ -99,9 +110,9 @@ def _fork(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
 
 
 def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, layer: int) -> None:
-    read = _attended.get()
-    if read is not None:
-        read[layer] = pattern.argmax(-1)
+    now = _reading.get()
+    if now is not None:
+        now.taken[layer] = now.take(pattern)
 
 
 def _scale_z(z: Float[Tensor, "row pos head dim"], hook: Any, layer: int) -> Tensor | None:

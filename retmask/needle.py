@@ -8,7 +8,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from itertools import product
@@ -86,6 +86,8 @@ class NeedlePrompt(NamedTuple):
 
     `needle_span` is [start, end) of the scored tokens in `token_ids`: every token that shares a character with the
     scored part of the needle, known from where the needle was put. `char_depth` (0-1) is where it really stands.
+    `whole_span` is that of all of the needle, `query_at` the first token after the haystack, and `cut` what the
+    haystack was cut to: where the needle stands in it and its end in characters, and what was appended.
     """
 
     token_ids: tuple[int, ...]
@@ -93,6 +95,9 @@ class NeedlePrompt(NamedTuple):
     scored: Scored
     template: Template
     char_depth: float
+    whole_span: tuple[int, int] = (0, 0)
+    query_at: int = 0
+    cut: tuple[int, int, str] = (0, 0, "")
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,12 @@ class NeedleTask:
                 return prompt
         raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
 
+    def asking(self, question: str, prompt: NeedlePrompt, tokenizer: Any, haystack: Haystack) -> tuple[int, ...]:
+        """The tokens of the same prompt with another question."""
+        other = replace(self, needle=replace(self.needle, question=question))
+        haystack = haystack.take(8 * (self.context_tokens - self.answer_tokens))
+        return other._encode(tokenizer, haystack, *prompt.cut).token_ids
+
     def _encode(self, tokenizer: Any, haystack: Haystack, at: int, cut: int, end: str = "") -> NeedlePrompt:
         """The prompt with the first `cut` characters of the haystack and `end`, the needle at character `at`."""
         content = (
@@ -158,14 +169,29 @@ class NeedleTask:
         )
         text, offset, template = templated(tokenizer, content, self.template)
         first, last, scored = self.needle.scored_chars(self.whole_needle)
-        first, last = (offset + len(_BEFORE) + at + position for position in (first, last))
+        start = offset + len(_BEFORE) + at
+        after = offset + len(content) - len(_AFTER.format(question=self.needle.question))
         try:
             encoded = tokenizer(text, add_special_tokens=template == "plain", return_offsets_mapping=True)
         except NotImplementedError:
             raise ValueError("this model's tokenizer gives no character offsets: a fast tokenizer is needed") from None
-        span = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < last and b > first]
-        ids = tuple(encoded["input_ids"])
-        return NeedlePrompt(ids, (span[0], span[-1] + 1), scored, template, at / cut if cut else self.depth)
+        places = encoded["offset_mapping"]
+        return NeedlePrompt(
+            tuple(encoded["input_ids"]),
+            _span(places, start + first, start + last),
+            scored,
+            template,
+            at / cut if cut else self.depth,
+            _span(places, start, start + len(self.needle.needle)),
+            next(i for i, (a, b) in enumerate(places) if a >= after and b > a),
+            (at, cut, end),
+        )
+
+
+def _span(places: Sequence[tuple[int, int]], first: int, last: int) -> tuple[int, int]:
+    """[start, end) of the tokens that share a character with [first, last), from the tokens' characters."""
+    within = [i for i, (a, b) in enumerate(places) if a < last and b > first]
+    return within[0], within[-1] + 1
 
 
 def templated(tokenizer: Any, content: str, template: Template | None = None) -> tuple[str, int, Template]:

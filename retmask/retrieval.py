@@ -4,22 +4,26 @@ A head *copies* at a decode step when the position it attends to most lies in th
 generated at that step. Its score in a trial is the part of the needle that it copied: |g_h ∩ k| / |k|, k being the
 needle's scored token positions (Wu et al. 2024, arXiv 2404.15574, eq. 1). A model's scores are the trials in which it
 found the needle; the others show nothing about retrieval.
+
+Other detectors (`detectors.py`) score the same trials in other ways.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from retmask.detectors import NULL_QUESTION, DetectorName
 from retmask.files import read_lines
 from retmask.heads import Grid, HeadId
 from retmask.needle import Haystack, NeedlePrompt, NeedleTask, Scored, recall
 from retmask.scores import HeadScores
 
 if TYPE_CHECKING:
+    from retmask.cache import Trunk
     from retmask.model import Answer, LensModel
 
 GATE = 0.5  # a trial counts when its ROUGE-1 recall is above this (RetMask's code)
@@ -69,7 +73,7 @@ def retrieval_score(
 class Trial:
     """One needle task and what the model did with it.
 
-    `scores` holds the heads that are above 0. `copied` holds for the same heads every (step, position) at which they
+    `scores` holds the heads whose score is not 0, by whatever detector, `copied` every (step, position) at which a head
     copied; `needle_tokens` and `response_tokens` are the texts of the tokens, so that a reader needs no tokenizer.
     """
 
@@ -178,11 +182,13 @@ def run_trials(
     haystack: Haystack,
     counting: Counting = "set",
     batch_size: int | None = None,
+    detector: DetectorName = "copy",
 ) -> Iterator[list[Trial]]:
     """The trials of the tasks, a batch at a time, as they are finished.
 
     The part of the haystack that prompts share is prefilled once. `batch_size` is by default what fits in a quarter
-    of the free memory. ValueError, before any trial, where a task cannot be rendered for this model.
+    of the free memory. Detectors other than `copy` read a prompt whose needle was found once more; `counting` is for
+    `copy` alone. ValueError, before any trial, where a task cannot be rendered for this model.
     """
     if not tasks:
         return
@@ -192,7 +198,34 @@ def run_trials(
     trunk = model.shared_trunk([prompt.token_ids for prompt in prompts])
     for batch in batches(prompts, batch_size or model.rows_that_fit(longest)):
         answers = model.answer([prompts[i].token_ids for i in batch], tasks[batch[0]].answer_tokens, trunk)
-        yield [_trial(model, tasks[i], prompts[i], answer, counting) for i, answer in zip(batch, answers, strict=True)]
+        trials = [
+            _trial(model, tasks[i], prompts[i], answer, counting) for i, answer in zip(batch, answers, strict=True)
+        ]
+        if detector != "copy":
+            asked = [(tasks[i], prompts[i]) for i in batch]
+            trials = [
+                _probed(model, detector, *ask, trial, haystack, trunk) if trial.success else replace(trial, scores={})
+                for ask, trial in zip(asked, trials, strict=True)
+            ]
+        yield trials
+
+
+def _probed(
+    model: "LensModel",
+    detector: DetectorName,
+    task: NeedleTask,
+    prompt: NeedlePrompt,
+    trial: Trial,
+    haystack: Haystack,
+    trunk: "Trunk",
+) -> Trial:
+    """The trial with the scores of another detector."""
+    from retmask.probes import head_scores  # torch takes seconds to import, and readers of trials need none
+
+    empty = task.asking(NULL_QUESTION, prompt, model.tokenizer, haystack) if detector == "query" else ()
+    scores = head_scores(model, detector, prompt, trial.response_ids, empty, trunk)
+    heads = [HeadId(int(layer), int(head)) for layer, head in np.argwhere(scores != 0)]
+    return replace(trial, scores={head: float(scores[head]) for head in heads})
 
 
 def _trial(model: "LensModel", task: NeedleTask, prompt: NeedlePrompt, answer: "Answer", counting: Counting) -> Trial:

@@ -1,4 +1,4 @@
-"""Retrieval scores of all heads: their files, ranks, intervals, and how concentrated they are. No model, no torch."""
+"""Retrieval scores of all heads: their files, ranks and intervals. No model, no torch."""
 
 import json
 import re
@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from retmask.concentration import FEWEST_TRIALS as FEWEST_TRIALS
+from retmask.concentration import THRESHOLD as THRESHOLD
+from retmask.concentration import Concentration, concentration
+from retmask.detectors import DETECTORS, Detector
 from retmask.files import expanded, shipped, write_atomic
 from retmask.heads import Grid, HeadId, share_count
 
-THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
 TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
-FEWEST_TRIALS = 3  # successful trials; bootstrap draws of fewer say nothing
 MAX_FILE_BYTES = 64 * 2**20
 _HIGHEST = 1000.0  # per-step counts pass 1, by far less than this
 
@@ -32,8 +34,8 @@ class Interval(NamedTuple):
 class HeadScores:
     """Retrieval scores of every head in every successful trial.
 
-    `values` are at least 0; with set counting at most 1, with the public code's per-step counting a position
-    copied twice counts twice. At least one trial. `counting` is "set", "steps", or "unknown" for foreign files.
+    `values` are at least 0, but for detectors that say otherwise; with set counting at most 1, with the public code's
+    per-step counting a position copied twice counts twice. At least one trial. `counting` is a key of `DETECTORS`.
     """
 
     model: str
@@ -47,6 +49,11 @@ class HeadScores:
         return Grid(self.values.shape[1], self.values.shape[2], self.n_kv_heads)
 
     @property
+    def detector(self) -> Detector:
+        """What the scores measure."""
+        return DETECTORS.get(self.counting, DETECTORS["unknown"])
+
+    @property
     def n_trials(self) -> int:
         """How many successful trials there are."""
         return len(self.values)
@@ -58,7 +65,7 @@ class HeadScores:
 
     @cached_property
     def activation(self) -> Float[np.ndarray, "layer head"]:
-        """The share of trials (0-1) in which the head copied at all (Wu et al. 2024, «activation frequency»)."""
+        """The share of trials (0-1) in which the head scored above 0: where copies count, copied at all (Wu et al.)."""
         return np.asarray((self.values > 0).mean(axis=0))
 
     @cached_property
@@ -110,9 +117,9 @@ class HeadScores:
         drawn = np.argsort(-self._resampled.reshape(1000, -1), axis=1, kind="stable")[:, :k]
         return float(np.isin(drawn, list(top)).mean())
 
-    def concentration(self) -> dict[str, float | int | None]:
-        """How few heads hold the scores; None where all scores are 0. `concentration_of` defines the figures."""
-        return concentration_of(self.mean)
+    def concentration(self, threshold: float = THRESHOLD) -> Concentration:
+        """How few heads hold the scores; `Concentration` defines the figures."""
+        return concentration(self.mean, threshold)
 
     def check_grid(self, grid: Grid, model: str) -> None:
         """ValueError if these scores cannot belong to a model of that grid."""
@@ -144,8 +151,9 @@ class HeadScores:
             )
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{file.name} is larger than 64 MiB: that is no score file")
-        scores = cls.from_json(file.read_bytes(), name=file.stem)
         about = _manifest(file.parent / "run.json")
+        made = DETECTORS.get(str(about.get("counting"))) if file.name == "scores.json" else None
+        scores = cls.from_json(file.read_bytes(), file.stem, signed=bool(made and made.signed))
         grid = about.get("head_grid")
         if file.name != "scores.json" or not isinstance(grid, dict):
             return scores
@@ -157,15 +165,18 @@ class HeadScores:
         )
 
     @classmethod
-    def from_json(cls, text: str | bytes, name: str) -> "HeadScores":
-        """Scores from the text of a score file; `name` stands for the model. ValueError, one sentence, if malformed."""
+    def from_json(cls, text: str | bytes, name: str, signed: bool = False) -> "HeadScores":
+        """Scores from the text of a score file; `name` stands for the model. Below 0 only where they are `signed`.
+
+        ValueError, one sentence, if malformed.
+        """
         try:
             raw = json.loads(text, object_pairs_hook=_no_repeats)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{name} is not JSON ({error}): a score file is one JSON object") from None
         except RecursionError:
             raise ValueError(f"{name} is nested too deeply to be a score file") from None
-        return cls(name, _values(raw, name))
+        return cls(name, _values(raw, name, signed))
 
 
 def spearman(one: Float[np.ndarray, "layer head"], other: Float[np.ndarray, "layer head"]) -> float | None:
@@ -188,31 +199,6 @@ def scores_path(name: str) -> Path:
     return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
 
 
-def concentration_of(mean: Float[np.ndarray, "layer head"]) -> dict[str, float | int | None]:
-    """Figures of how few heads hold the mass of a map of mean scores.
-
-    - `above_0.1`: heads with a mean of at least 0.1 (Wu et al. 2024).
-    - `gini`: 0 = all heads equal, (n-1)/n = one head has all.
-    - `top_5pct_share`: the best 5 % of heads' part of the sum, 0-1.
-    - `effective_heads`: exp of the Shannon entropy of the scores taken as shares, 1 to n.
-
-    The last three are None where every score is 0.
-    """
-    x: Float[np.ndarray, " head"] = np.sort(mean.ravel().astype(np.float64))
-    n, total = x.size, float(x.sum())
-    out: dict[str, float | int | None] = {"n_heads": n, "above_0.1": int((x >= THRESHOLD).sum())}
-    if total <= 0:
-        return out | {"gini": None, "top_5pct_share": None, "effective_heads": None}
-    p = x / total
-    p = p[p > 0]  # after the division, which can make a tiny score 0
-    ranks = np.arange(1, n + 1)
-    return out | {
-        "gini": float(((2 * ranks - n - 1) * x).sum() / (n * total)),
-        "top_5pct_share": float(x[-share_count(n, TOP_SHARE) :].sum() / total),
-        "effective_heads": float(np.exp(-(p * np.log(p)).sum())),
-    }
-
-
 def _manifest(path: Path) -> dict[str, Any]:
     """The run.json beside a score file, empty where there is none that can be read."""
     try:
@@ -231,7 +217,7 @@ def _no_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _values(raw: Any, name: str) -> Float[np.ndarray, "trial layer head"]:
+def _values(raw: Any, name: str, signed: bool) -> Float[np.ndarray, "trial layer head"]:
     """Check what a score file holds and lay it on the grid."""
     if not isinstance(raw, dict) or not raw:
         raise ValueError(f'{name} holds no scores: a score file is one JSON object {{"layer-head": [scores]}}')
@@ -239,7 +225,7 @@ def _values(raw: Any, name: str) -> Float[np.ndarray, "trial layer head"]:
     for key, column in raw.items():
         if not re.fullmatch(r"\d{1,4}-\d{1,4}", key) or HeadId.parse(key).key != key:
             raise ValueError(f'{name}: key {key[:40]!r} is not a head: keys are "layer-head", such as "15-30"')
-        columns[HeadId.parse(key)] = _column(column, key, name)
+        columns[HeadId.parse(key)] = _column(column, key, name, signed)
     lengths = {len(column) for column in columns.values()}
     if lengths == {0}:
         raise ValueError(f"{name} holds no successful trial: every list is empty")
@@ -253,12 +239,12 @@ def _values(raw: Any, name: str) -> Float[np.ndarray, "trial layer head"]:
     return stacked.T.reshape(-1, grid.n_layers, grid.n_heads)
 
 
-def _column(column: Any, key: str, name: str) -> list[float]:
+def _column(column: Any, key: str, name: str, signed: bool) -> list[float]:
     if not isinstance(column, list):
         raise ValueError(f"{name}: {key} is not a list: each head has a list with one score per trial")
     for value in column:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _HIGHEST:
             raise ValueError(f"{name}: {key} holds {str(value)[:20]}, which is not a finite number up to {_HIGHEST:g}")
-        if value < 0:
+        if value < 0 and not signed:
             raise ValueError(f"{name}: {key} holds {value}: scores cannot be negative")
     return [float(value) for value in column]

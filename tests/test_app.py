@@ -83,7 +83,7 @@ def test_opens_with_the_shipped_map() -> None:
     assert "30 layers × 9 heads" in at.caption[0].value
     assert any("0 of 270 heads selected" in line.value for line in at.markdown)
     assert chips(at) == []
-    assert at.metric[0].value == str(BEST.concentration()["above_0.1"])
+    assert at.metric[0].value == str(BEST.concentration().above)
     assert not at.error
 
 

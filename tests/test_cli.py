@@ -13,6 +13,7 @@ import pytest
 from tiny import tiny_folder
 
 from retmask import detect
+from retmask.concentration import Concentration
 from retmask.detect import DetectConfig
 from retmask.retrieval import read_trials
 from retmask.scores import HeadScores
@@ -37,7 +38,8 @@ def test_heads_json(score_file: Path) -> None:
     assert found["heads"][0]["mean"] == 0.6
     assert found["heads"][1]["activation"] == 0.5
     assert set(found["heads"][0]) == {"head", "mean", "low", "high", "activation"}
-    assert set(found["concentration"]) == {"n_heads", "above_0.1", "gini", "top_5pct_share", "effective_heads"}
+    assert set(found["concentration"]) == {"threshold", *Concentration._fields}
+    assert (found["concentration"]["threshold"], found["concentration"]["above"]) == (0.1, 2)
 
 
 def test_heads_for_people(score_file: Path) -> None:

@@ -1,0 +1,237 @@
+"""How far maps of one model's heads agree: between detectors, counting rules, kinds of trials, and samples of trials.
+
+A head that scores nothing is in no top: where fewer heads than asked for are above 0, the top is smaller.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from retmask.heads import Grid, share_count
+from retmask.retrieval import Trial, collect_scores
+from retmask.scores import TOP_SHARE, HeadScores, spearman
+from retmask.sets import ScoreSet
+from retmask.trace import jaccard
+
+Rule = Literal["set", "steps", "activation"]
+By = Literal["needle", "length", "depth"]
+_LEVELS: dict[By, Callable[[Trial], str | int | float]] = {
+    "needle": lambda trial: trial.needle,
+    "length": lambda trial: trial.context_tokens,
+    "depth": lambda trial: trial.depth,
+}
+
+
+class Agreement(NamedTuple):
+    """How far two maps of the same heads agree.
+
+    `spearman`: rank correlation over all heads (-1 to 1), None where one map is flat or a list without scores.
+    `jaccard`: |A ∩ B| / |A ∪ B| of the two tops of `k` heads (0-1). `overlap`: |A ∩ B| / k (0-1); chance gives
+    k / n_heads. `k` is at most the number of heads above 0 in either map; where that is 0, both figures are 0.
+    """
+
+    spearman: float | None
+    jaccard: float
+    overlap: float
+    k: int
+    n_heads: int
+
+
+class Overlap(NamedTuple):
+    """Overlap (0-1) of top heads over random samples of `n_trials` trials: the mean, and the middle 95 % of draws."""
+
+    n_trials: int
+    mean: float
+    low: float
+    high: float
+
+
+def agreement(one: HeadScores, other: HeadScores, k: int | None = None) -> Agreement:
+    """How far two maps on one grid agree, on all heads and on the best `k` (5 % of the heads by default).
+
+    ValueError, one sentence, where the grids differ or `k` is no number of their heads.
+    """
+    other.check_grid(one.grid, one.model)
+    n = one.grid.size
+    asked = share_count(n, TOP_SHARE) if k is None else k
+    if not 1 <= asked <= n:
+        raise ValueError(f"the best {asked} of {n} heads cannot be compared: choose 1 to {n}")
+    size = min(asked, _scoring(one), _scoring(other))
+    tops = frozenset(one.top(size)), frozenset(other.top(size))
+    return Agreement(
+        spearman=spearman(one.mean, other.mean),
+        jaccard=jaccard(*tops) if size else 0.0,
+        overlap=len(tops[0] & tops[1]) / size if size else 0.0,
+        k=size,
+        n_heads=n,
+    )
+
+
+def set_agreement(one: ScoreSet, other: ScoreSet, k: int | None = None) -> Agreement:
+    """How far two score sets of one model agree, whatever they are.
+
+    Where one set is of key/value heads, the query heads of each group stand for it by their best (group = head *
+    n_kv_heads // n_heads), and `k` counts groups. A list of heads is laid on the other set's grid; it has no Spearman,
+    and `k` is at most its length. ValueError, one sentence, where the sets cannot be of one model, or where a list
+    meets key/value heads and it is not known how its model groups its heads (`ScoreSet.on` says so).
+    """
+    pair = _levelled(one, other)
+    found = agreement(*pair, k)
+    return found._replace(spearman=None) if one.ranking or other.ranking else found
+
+
+def pooled(scores: HeadScores, n_kv_heads: int) -> HeadScores:
+    """Scores of key/value heads: in each trial the best of the query heads that share one.
+
+    ValueError where the query heads cannot share that many, or are known to share another number.
+    """
+    n = scores.grid.n_heads
+    if not n_kv_heads or n % n_kv_heads or scores.n_kv_heads not in (None, n_kv_heads):
+        shared = f", which share {scores.n_kv_heads}" if scores.n_kv_heads else ""
+        raise ValueError(
+            f"{n} query heads a layer{shared}, and {n_kv_heads} key/value heads are not of one model: "
+            "compare score sets of one model"
+        )
+    grouped = scores.values.reshape(*scores.values.shape[:2], n_kv_heads, n // n_kv_heads)
+    return HeadScores(scores.model, grouped.max(axis=-1), scores.counting)
+
+
+def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> HeadScores | None:
+    """The successful trials' copies counted by another rule; None if none succeeded, or if none holds any copy.
+
+    `set`: the share of the needle's scored tokens that the head copied (Wu et al. 2024, arXiv 2404.15574, eq. 1).
+    `steps`: the same with each step counted, as in RetMask's public code; may pass 1. `activation`: 1 if the head
+    copied at all, so that the mean is Wu et al.'s activation frequency. ValueError for another rule.
+    """
+    if rule not in get_args(Rule):
+        raise ValueError(f"counting {rule!r} is unknown: choose {', '.join(get_args(Rule))}")
+    found = [trial for trial in trials if trial.success]
+    if not any(trial.copied for trial in found):
+        return None
+    values = np.zeros((len(found), grid.n_layers, grid.n_heads))
+    for i, trial in enumerate(found):
+        for head, pairs in trial.copied.items():
+            values[(i, *head)] = _count(pairs, trial.needle_span, rule)
+    return HeadScores(model, values, rule, grid.n_kv_heads)
+
+
+def slices(
+    trials: Sequence[Trial], grid: Grid, model: str, counting: str, by: By
+) -> dict[str | int | float, HeadScores]:
+    """The scores of the successful trials of each needle (its text), length (tokens) or depth (0-1), in that order.
+
+    Needles stand in the order of the trials; what no trial succeeded at is left out. ValueError for another `by`.
+    """
+    if by not in _LEVELS:
+        raise ValueError(f"trials cannot be parted by {by!r}: choose {', '.join(_LEVELS)}")
+    level = _LEVELS[by]
+    levels = list(dict.fromkeys(map(level, trials)))
+    if by != "needle":
+        levels = sorted(levels, key=float)
+    parts = {
+        name: collect_scores([trial for trial in trials if level(trial) == name], grid, model, counting)
+        for name in levels
+    }
+    return {name: scores for name, scores in parts.items() if scores is not None}
+
+
+def split_half(
+    values: Float[np.ndarray, "trial layer head"], share: float = TOP_SHARE, draws: int = 200, seed: int = 0
+) -> Overlap | None:
+    """How far the top `share` (0-1) of heads of two random halves of the trials overlap.
+
+    Of an odd number one trial is left out. A half says less than the whole, so this is less than what two detections
+    as large as the whole would share; copies of a trial in both halves make it more. None for fewer than 2 trials or
+    where every score is 0.
+    """
+    flat = values.reshape(len(values), -1)
+    half, k = len(flat) // 2, _top_size(flat, share)
+    if not half or not k:
+        return None
+    places = _places(len(flat), draws, seed)
+    one = _tops(flat, places < half, k)
+    other = _tops(flat, (places >= half) & (places < 2 * half), k)
+    return _overlap(half, (one & other).sum(axis=1) / k)
+
+
+def stability_curve(
+    values: Float[np.ndarray, "trial layer head"], share: float = TOP_SHARE, draws: int = 200, seed: int = 0
+) -> list[Overlap]:
+    """How far the top `share` (0-1) of heads of 1, 2, 4, 8 ... random trials overlaps that of all; empty if all is 0.
+
+    The last point is all the trials, 1 by construction. The sample is part of the whole, so the curve nears 1 however
+    noisy the trials are: read how early it rises, and take `split_half` for how far samples agree.
+    """
+    flat = values.reshape(len(values), -1)
+    n, k = len(flat), _top_size(flat, share)
+    if not k:
+        return []
+    places = _places(n, draws, seed)
+    whole = _tops(flat, np.ones((1, n), dtype=bool), k)
+    sizes = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
+    return [_overlap(size, (_tops(flat, places < size, k) & whole).sum(axis=1) / k) for size in sizes]
+
+
+def _scoring(scores: HeadScores) -> int:
+    return int((scores.mean > 0).sum())
+
+
+def _levelled(one: ScoreSet, other: ScoreSet) -> tuple[HeadScores, HeadScores]:
+    """The scores of two sets on one grid, as far as their grids allow."""
+    if one.level != other.level:
+        return _grouped(one, other), _grouped(other, one)
+    if one.ranking and other.ranking:
+        grids = one.scores.grid, other.scores.grid
+        joint = Grid(max(grid.n_layers for grid in grids), max(grid.n_heads for grid in grids))
+        return one.on(joint).scores, other.on(joint).scores
+    if one.ranking:
+        return one.on(other.scores.grid).scores, other.scores
+    return one.scores, (other.on(one.scores.grid) if other.ranking else other).scores
+
+
+def _grouped(one: ScoreSet, other: ScoreSet) -> HeadScores:
+    """A set's scores by key/value head, as the other set has them."""
+    if one.level == "kv":
+        return one.scores
+    if one.ranking and one.scores.n_kv_heads is None:
+        raise ValueError(
+            f"{one.label} does not say how its model's query heads share key/value heads: compare it with scores of "
+            "query heads"
+        )
+    return pooled(one.scores, other.scores.grid.n_heads)
+
+
+def _count(pairs: Sequence[tuple[int, int]], span: tuple[int, int], rule: Rule) -> float:
+    """What a head's (step, position) pairs of one trial come to."""
+    if rule == "activation":
+        return float(bool(pairs))
+    counted = len(pairs) if rule == "steps" else len({position for _, position in pairs})
+    return counted / (span[1] - span[0])
+
+
+def _top_size(flat: Float[np.ndarray, "trial head"], share: float) -> int:
+    return min(share_count(flat.shape[1], share), int((flat.mean(axis=0) > 0).sum()))
+
+
+def _places(n: int, draws: int, seed: int) -> Int[np.ndarray, "draw trial"]:
+    """Each trial's place in a random order, draw by draw."""
+    return np.asarray(np.random.default_rng(seed).random((draws, n)).argsort(axis=1))
+
+
+def _tops(
+    flat: Float[np.ndarray, "trial head"], chosen: Bool[np.ndarray, "draw trial"], k: int
+) -> Bool[np.ndarray, "draw head"]:
+    """Which heads are the best `k` of each choice of trials; equal means in order, and none without a score."""
+    means = chosen @ flat / chosen.sum(axis=1, keepdims=True)
+    means = np.round(means, 12)  # so that equal scores summed in another order stay equal
+    best = np.argsort(-means, axis=1, kind="stable")[:, :k]
+    out = np.zeros(means.shape, dtype=bool)
+    np.put_along_axis(out, best, True, axis=1)
+    return np.asarray(out & (means > 0))
+
+
+def _overlap(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return Overlap(n_trials, float(shares.mean()), float(low), float(high))
