@@ -90,7 +90,7 @@ def config(run: Run) -> EvaluateConfig:
         str(settings["model"]),
         (str(folder),),
         MaskRule(heads=str(mask)) if mask else MaskRule(),
-        TRIALS,
+        trials=TRIALS,
         revision=str(settings.get("revision") or ""),
     )
 

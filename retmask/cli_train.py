@@ -232,6 +232,9 @@ def evaluate(
     mask_seed: Annotated[int, typer.Option(help="of --random")] = 0,
     scores: ScoreFile = "",
     scale: Scale = math.nan,
+    also: Annotated[
+        list[str] | None, typer.Option(help="a further masked condition: name=L17H3,L18H6; give several times")
+    ] = None,
     trials: Annotated[int, typer.Option(help="prompts, on needles and depths that detection did not use")] = 120,
     context_tokens: Annotated[int, typer.Option(help="of a prompt with its answer")] = 512,
     needles: Annotated[str, typer.Option(help="JSON or JSON lines, as for detect")] = "",
@@ -244,8 +247,9 @@ def evaluate(
 ) -> None:
     """Needle recall unmasked, masked and tuned on the same held-out prompts, with paired intervals."""
     rule = _rule(mask, heads, top_k, threshold, share, random, mask_seed, scores, scale)
+    masks, folders = tuple(also or ()), tuple(tuned or ())
     config = EvaluateConfig(
-        model, tuple(tuned or ()), rule, trials, context_tokens, needles, haystack, revision, device, dtype
+        model, folders, rule, masks, trials, context_tokens, needles, haystack, revision, device, dtype
     )
     run = new_evaluate(config, out_dir)
     progress(((at.done, at.total, at.condition, at.eta) for at in do_evaluate(run, trust_remote_code)), run)

@@ -24,18 +24,27 @@ UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
 DRAWS = 10_000  # of the bootstrap
 
 
+class Condition(NamedTuple):
+    """What answers: the model in a folder (empty: the model as it is), with the heads of a rule masked."""
+
+    folder: str = ""
+    rule: MaskRule = MaskRule()
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Which conditions answer which held-out prompts.
 
     `tuned` are folders of adapters (or of whole checkpoints), each perhaps with a name before: `control=folder`; the
-    first is «tuned» without one. `rule` says which heads the masked condition masks, if there is to be one. `trials`
-    prompts of `context_tokens` tokens are spread over needles and depths. ValueError for what cannot be.
+    first is «tuned» without one. `rule` says which heads the masked condition masks, if there is to be one, and `also`
+    further masked conditions by name: `query heads=L17H3,L18H6`. `trials` prompts of `context_tokens` tokens are spread
+    over needles and depths. ValueError for what cannot be.
     """
 
     model: str
     tuned: tuple[str, ...] = ()
     rule: MaskRule = field(default_factory=MaskRule)
+    also: tuple[str, ...] = ()
     trials: int = 120
     context_tokens: int = 512
     needles: str = ""
@@ -53,17 +62,25 @@ class EvaluateConfig:
     def from_record(cls, config: Mapping[str, Any]) -> "EvaluateConfig":
         """The settings in a run.json."""
         known = {one.name: config[one.name] for one in fields(cls) if one.name in config}
-        return cls(**{**known, "tuned": tuple(known.get("tuned", ())), "rule": MaskRule(**config.get("rule", {}))})
+        lists = {name: tuple(known.get(name, ())) for name in ("tuned", "also")}
+        return cls(**{**known, **lists, "rule": MaskRule(**config.get("rule", {}))})
 
-    def conditions(self) -> dict[str, str]:
-        """The names of the conditions, in order, and the folder of the tuned ones. ValueError for a name twice."""
-        found = {UNMASKED: ""} | ({MASKED: ""} if self.rule.given else {})
+    def conditions(self) -> dict[str, "Condition"]:
+        """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
+        found = {UNMASKED: Condition()} | ({MASKED: Condition(rule=self.rule)} if self.rule.given else {})
+        for text in self.also:
+            name, _, heads = text.partition("=")
+            if not name.strip() or not heads.strip():
+                raise ValueError(f"{text[:60]!r} names no mask: write name=L17H3,L18H6")
+            if name in found:
+                raise ValueError(f"there are two conditions named {name}: give each a name of its own")
+            found[name] = Condition(rule=MaskRule(heads=heads))
         for number, text in enumerate(self.tuned, start=1):
             name, equals, folder = text.rpartition("=")
             name = name if equals else TUNED if number == 1 else f"{TUNED} {number}"
             if name in found:
                 raise ValueError(f"there are two conditions named {name}: give each a name, as in name=folder")
-            found[name] = folder
+            found[name] = Condition(folder)
         return found
 
     def tasks(self) -> list[NeedleTask]:
@@ -82,7 +99,8 @@ class EvaluateConfig:
         """The command line that does the same: only what differs from the defaults."""
         out = ["retmask", "evaluate", self.model]
         out += [part for folder in self.tuned for part in ("--tuned", folder)]
-        for holder, skip in ((self.rule, ()), (self, ("model", "tuned", "rule"))):
+        out += [part for mask in self.also for part in ("--also", mask)]
+        for holder, skip in ((self.rule, ()), (self, ("model", "tuned", "also", "rule"))):
             for one in fields(holder):
                 value = getattr(holder, one.name)
                 if one.name not in skip and value != one.default:
@@ -125,14 +143,15 @@ def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
     """
     config.tasks()
     load_haystack(config.haystack)
-    for folder in filter(None, config.conditions().values()):
+    folders = {name: one.folder for name, one in config.conditions().items() if one.folder}
+    for folder in folders.values():
         if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
             raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
-    tuned = tuple(f"{name}={settled(folder)}" for name, folder in config.conditions().items() if folder)
+    tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
     rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
     config = replace(config, model=settled(config.model), tuned=tuned, rule=rule)
-    record = asdict(config) | {"tuned": list(config.tuned)}
-    parents = parent_ids(*(folder for folder in config.conditions().values() if folder), config.rule.scores)
+    record = asdict(config) | {"tuned": list(config.tuned), "also": list(config.also)}
+    parents = parent_ids(*folders.values(), config.rule.scores)
     return Run.claim("evaluate", record, config.command, out, Path(config.model).name, parents=parents)
 
 
@@ -155,7 +174,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         began, first = time.monotonic(), len(answers)
         total = len(tasks) * len(conditions)
         model: LensModel | None = None
-        for name, folder in conditions.items():
+        for name, (folder, rule) in conditions.items():
             left = [task for task in tasks if (name, *task.key) not in answers]
             if not left:
                 continue
@@ -166,9 +185,9 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
                 known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
                 run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
                 run.pin(dtype=known["dtype"])
-            mask = config.rule.build(model.grid) if name == MASKED else HeadMask()
-            if name == MASKED:
-                run.pin(mask=str(mask))
+            mask = rule.build(model.grid) if rule.given else HeadMask()
+            if rule.given:
+                run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask)})
             with model.masked([mask]):
                 for batch in run_trials(model, left, haystack):
                     for trial in batch:

@@ -67,6 +67,9 @@ def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
         ({"trials": 0}, "0 trials are too few"),
         ({"tuned": ("unmasked=x",)}, "two conditions named unmasked"),
         ({"tuned": ("a=x", "a=y")}, "two conditions named a"),
+        ({"also": ("a=L0H0", "a=L0H1")}, "two conditions named a"),
+        ({"also": ("L0H0",)}, "'L0H0' names no mask: write name=L17H3,L18H6"),
+        ({"also": ("unmasked=L0H0",)}, "two conditions named unmasked"),
     ],
 )
 def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
@@ -76,7 +79,8 @@ def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
 
 def test_conditions_have_names() -> None:
     config = EvaluateConfig("m", ("a", "b", "control=c"), MaskRule(heads="L0H0"))
-    assert config.conditions() == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
+    folders = {name: one.folder for name, one in config.conditions().items()}
+    assert folders == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
     words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0"
     assert config.command == words.split()
 
