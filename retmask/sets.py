@@ -1,0 +1,241 @@
+"""Score sets: head scores from anywhere with what is known of them, to lay beside each other. No model."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from retmask.files import expanded, home, sha256_text, shipped, write_atomic
+from retmask.formats import Level, family, kind, model_of, read_content, short
+from retmask.heads import Grid
+from retmask.retrieval import Trial, read_trials
+from retmask.runs import Run, run_path
+from retmask.scores import MAX_FILE_BYTES, HeadScores, scores_path
+from retmask.web import fetch
+
+_FEW = 10  # trials; over fewer, intervals say little
+_ENDINGS = {"scores": ".json", "list": ".yaml", "gates": ".tsv"}
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreSet:
+    """One set of head scores and what is known of it.
+
+    `source` is what opened it and `path` the file it was read from (None for an upload that is not kept). `level`
+    says what its columns are: query heads, or the key/value heads that groups of them share. With `ranking` it is a
+    list of heads in order: its scores, (n - place) / n from 1 down for the n listed heads and 0 for all others, mean
+    their order and nothing else, and its grid is the smallest that holds them. `record` is the run.json of the
+    detection, empty for foreign files; `family` the model's, empty where its name tells none.
+    """
+
+    source: str
+    scores: HeadScores
+    family: str = ""
+    level: Level = "query"
+    ranking: bool = False
+    record: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's short name; of a fine-tuned model, the name of its base."""
+        return short(_base(self.record) or self.scores.model)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the model is known to be fine-tuned here."""
+        return bool(_base(self.record))
+
+    @property
+    def label(self) -> str:
+        """A name for legends: model, what was counted, and the start of the run (UTC). `labels` tells twins apart."""
+        name = f"{self.model} tuned" if self.tuned else self.model
+        came = str(self.record.get("created", ""))[5:19].replace("T", " ")
+        if self._is_shipped or self.ranking:
+            came = "shipped" if self._is_shipped else self._list_name
+        return " · ".join(filter(None, (name, self.scores.detector.name, came)))
+
+    @property
+    def n_trials(self) -> int:
+        """How many successful trials there are; 1 for a list and for gates."""
+        return self.scores.n_trials
+
+    @property
+    def counting(self) -> str:
+        """What the scores count: set, steps, activation, attention, query, causal, gates, ranking, or unknown."""
+        return self.scores.counting
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether its scores come from trials; a list and gates do not."""
+        return not self.ranking and self.counting != "gates"
+
+    @cached_property
+    def distinct(self) -> int:
+        """How many trials differ in their scores, of any head."""
+        return len(np.unique(self.scores.values.reshape(self.n_trials, -1), axis=0))
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What to know before its numbers are read, a sentence each; none where nothing is special."""
+        return list(self._warnings())
+
+    def trials(self) -> list[Trial]:
+        """The trials that it was made from, successful or not; empty where the file stands alone."""
+        return list(self._trials)
+
+    def on(self, grid: Grid) -> "ScoreSet":
+        """A list laid on the grid of its model, which the list does not say; any other set only on its own grid.
+
+        ValueError where it does not fit.
+        """
+        own = self.scores.grid
+        if (own.n_layers, own.n_heads) == (grid.n_layers, grid.n_heads):
+            return self
+        if not self.ranking or own.n_layers > grid.n_layers or own.n_heads > grid.n_heads:
+            raise ValueError(f"{self.label} has {own} heads and does not fit on a grid of {grid}: compare one model")
+        wider = ((0, 0), (0, grid.n_layers - own.n_layers), (0, grid.n_heads - own.n_heads))
+        values = np.pad(self.scores.values, wider)
+        return replace(self, scores=replace(self.scores, values=values, n_kv_heads=grid.n_kv_heads))
+
+    @property
+    def _is_shipped(self) -> bool:
+        return self.path is not None and self.path.parent.parent == shipped("maps")
+
+    @property
+    def _list_name(self) -> str:
+        """What a list's file is called besides its model: there are several of one."""
+        stem = model_of(str(self.path or self.source))
+        return (stem[len(self.model) :] if stem.lower().startswith(self.model.lower()) else stem).strip("_-. ")
+
+    @cached_property
+    def _trials(self) -> list[Trial]:
+        return read_trials(self.path.parent) if self.path and self.record else []
+
+    def _warnings(self) -> Iterator[str]:
+        if self.has_trials and self.distinct < self.n_trials / 2:
+            yield (
+                f"only {self.distinct} of {self.n_trials} trials differ in their scores: intervals over them are too "
+                "narrow"
+            )
+        if self.has_trials and self.n_trials < _FEW:
+            yield f"only {self.n_trials} trial{'s' * (self.n_trials > 1)}: intervals over so few say little"
+        if self.counting == "steps":
+            yield "per-step counting: scores may pass 1, do not compare their size with set counting"
+        if self.counting == "unknown" and self.scores.values.max() > 1:
+            yield "some scores pass 1, so this is not set counting: do not compare their size with it"
+        if self.level == "kv":
+            yield "gates of key/value heads, each shared by a group of query heads: not to be compared head by head"
+        if self.ranking:
+            yield from self._list_warnings()
+        status = self.record.get("status")
+        if self.record.get("kind") == "detect" and status != "success":
+            yield f"its detection is not finished ({str(status)[:20]}): these are the trials so far"
+
+    def _list_warnings(self) -> Iterator[str]:
+        listed = self.scores.top(int((self.scores.mean > 0).sum()))
+        yield f"a list of {len(listed)} heads without scores: only their order means anything, and all others are equal"
+        if len(listed) > 2 and all(a.layer <= b.layer for a, b in pairwise(listed)):
+            yield "the list goes layer by layer, so its order may be no ranking"
+
+
+def read_set(source: str) -> ScoreSet:
+    """The scores that a shipped map's name, a run's id, a path of a file or folder, or an https address mean.
+
+    What an address holds is kept under `RETMASK_HOME/opened`; the set's `path` opens it again without a network.
+    ValueError, one sentence, for what is none or cannot be read.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
+        return _read_path(source, Path(keep_set(httpx.URL(source.strip()).path, fetch(source))))
+    return _read_path(source)
+
+
+def read_text(content: bytes, name: str) -> ScoreSet:
+    """The scores in the content of a file; `name`, its name or path, stands for the model where nothing else does.
+
+    ValueError, one sentence, for what is no set of scores.
+    """
+    found = read_content(content, name)
+    return ScoreSet(name, found.scores, found.kin, found.level, found.ranking)
+
+
+def keep_set(name: str, content: bytes) -> str:
+    """The path of a lasting copy of an upload, named after its model. ValueError, and no copy, if it is no set."""
+    read_text(content, name)
+    text = content.decode("utf-8-sig")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model_of(name)).strip("-.")[:60] or "scores"
+    path = home() / "opened" / sha256_text(text)[:12] / (stem + _ENDINGS[kind(content, stem)])
+    write_atomic(path, text)
+    return str(path)
+
+
+def labels(sets: Sequence[ScoreSet]) -> list[str]:
+    """A label for each set, no two the same: twins get a number."""
+    names, seen = [one.label for one in sets], Counter[str]()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        names[i] = f"{name} ({seen[name]})" if seen[name] > 1 else name
+    return names
+
+
+def _located(source: str) -> Path:
+    """The path that a shipped map's name, a run's id or a path means."""
+    if not source.strip():
+        raise ValueError("name a score set: a built-in model, a run, a file or folder, or an https address")
+    known = scores_path(source)
+    try:
+        run = run_path(source)
+    except ValueError:
+        return known
+    return run if run.is_dir() and known == expanded(source) else known
+
+
+def _read_path(source: str, path: Path | None = None) -> ScoreSet:
+    """The set in a file, or in a folder's scores.json or full_attention_heads.tsv."""
+    try:
+        path = path or _located(source)
+        if path.is_dir():
+            inside = (path / name for name in ("scores.json", "full_attention_heads.tsv"))
+            path = next((file for file in inside if file.is_file()), path / "scores.json")
+        if not path.is_file():
+            raise ValueError(
+                f"there is no score set at {str(path)[-80:]}: name a built-in model, a run, a file or an https address"
+            )
+        record = Run(path.parent).record if path.name == "scores.json" else {}
+        if isinstance(record.get("head_grid"), dict):  # else the record is of something else
+            found = ScoreSet(source, _sound(HeadScores.load(path)), record=record)
+        else:
+            with path.open("rb") as file:
+                found = read_text(file.read(MAX_FILE_BYTES + 1), str(path))
+    except OSError as error:
+        raise ValueError(f"{source[-80:]!r} cannot be read: {error.strerror}") from None
+    return replace(found, source=source, path=path, family=family(found.model) or found.family)
+
+
+def _sound(scores: HeadScores) -> HeadScores:
+    """The same without key/value heads that a damaged record gives."""
+    n = scores.n_kv_heads
+    fine = n is None or (isinstance(n, int) and 0 < n <= scores.grid.n_heads)
+    return scores if fine else replace(scores, n_kv_heads=None)
+
+
+def _base(record: Mapping[str, Any]) -> str:
+    """The model that a detection's model was fine-tuned from; empty for none that is known."""
+    config = record.get("config")
+    config = config if isinstance(config, Mapping) else {}  # a damaged folder may hold anything
+    model = str(config.get("model") or "")
+    if config.get("adapter"):
+        return model
+    try:
+        card = json.loads((expanded(model) / "retmask.json").read_text(encoding="utf-8"))  # by our trainer
+    except (OSError, ValueError):
+        return ""
+    return str(card.get("base") or "") if isinstance(card, dict) else ""

@@ -1,0 +1,325 @@
+"""Score sets from files of three formats, what they say of themselves, and every way a file can be wrong."""
+
+import contextlib
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retmask.files import shipped
+from retmask.formats import family
+from retmask.heads import Grid, HeadId
+from retmask.runs import Run
+from retmask.scores import HeadScores
+from retmask.sets import ScoreSet, keep_set, labels, read_set, read_text
+
+PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
+LIST = b"""# the best four
+attn_head_set: "14-22,13-16,20-3,14-0" # top4
+model_base_class: "LlamaForCausalLM"
+model_name_or_path: "meta-llama/Llama-3.1-8B-Instruct"
+"""
+GATES = b"6.05e-01\t0.0e+00\n1.000e+00\t-1.5e-03\n0.25\t1.0001\n"
+DUO = "attn_patterns/Mistral-7B-Instruct-v0.2/lr=0.02-reg=0.05/full_attention_heads.tsv"
+
+
+def detection(values: list[list[list[float]]], counting: str = "set", **record: object) -> Run:
+    """A run of the kind «detect» with these scores."""
+    config = {"model": "hub/Tiny-1", **record}
+    run = Run.create("detect", config, name="tiny")
+    HeadScores("tiny", np.array(values)).save(run.path / "scores.json")
+    grid = {"n_layers": len(values[0]), "n_heads": len(values[0][0]), "n_kv_heads": 1}
+    run.update(model=config["model"], counting=counting, head_grid=grid, status="success")
+    return run
+
+
+def trials(n: int) -> list[list[list[float]]]:
+    return [[[0.1 + i / 100, 0.0]] for i in range(n)]
+
+
+def test_a_shipped_map() -> None:
+    found = read_set("smollm2-135m")
+    assert (found.model, found.family, found.level, found.counting) == ("smollm2-135m", "SmolLM", "query", "set")
+    assert found.label == "smollm2-135m · copying · shipped"
+    assert found.scores.grid == Grid(30, 9, 3)
+    assert (found.n_trials, len(found.trials()), found.warnings) == (40, 45, [])
+    assert found.path == shipped("maps", "smollm2-135m", "scores.json")
+    assert read_set(str(found.path)).label == found.label
+
+
+def test_a_run_by_its_id_its_folder_and_its_file(fresh_home: Path) -> None:
+    run = detection(trials(12), counting="query")
+    found = read_set(run.id)
+    assert found.label == f"Tiny-1 · query · {run.record['created'][5:19].replace('T', ' ')}"
+    assert (found.counting, found.record["kind"], found.warnings) == ("query", "detect", [])
+    for source in (str(run.path), str(run.path / "scores.json")):
+        again = read_set(source)
+        assert (again.label, again.source, again.path) == (found.label, source, found.path)
+
+
+def test_a_tuned_model_says_so(fresh_home: Path, tmp_path: Path) -> None:
+    by_adapter = read_set(detection(trials(12), adapter="runs/train/adapter").id)
+    assert (by_adapter.model, by_adapter.tuned) == ("Tiny-1", True)
+    assert by_adapter.label.startswith("Tiny-1 tuned · copying")
+    whole = tmp_path / "checkpoint"
+    whole.mkdir()
+    (whole / "retmask.json").write_text(json.dumps({"base": "google/gemma-3-270m"}))
+    merged = read_set(detection(trials(12), model=str(whole)).id)
+    assert (merged.model, merged.family, merged.tuned) == ("gemma-3-270m", "Gemma", True)
+
+
+def test_a_qrhead_list() -> None:
+    found = read_text(LIST, "configs/Llama-3.1-8B-Instruct_qr_head_NQ.yaml")
+    assert (found.model, found.family, found.level, found.ranking) == ("Llama-3.1-8B-Instruct", "Llama", "query", True)
+    assert found.label == "Llama-3.1-8B-Instruct · QRHead list · qr_head_NQ"
+    assert (found.scores.grid, found.n_trials, found.counting) == (Grid(21, 23), 1, "ranking")
+    assert found.scores.top(4) == (HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0))
+    assert sorted(found.scores.values[found.scores.values > 0]) == [0.25, 0.5, 0.75, 1]
+    assert found.trials() == []
+    (warning,) = found.warnings
+    assert "4 heads without scores" in warning
+
+
+def test_a_list_on_the_grid_of_its_model() -> None:
+    found = read_text(LIST, "x.yaml")
+    wide = found.on(Grid(32, 32, 8))
+    assert wide.scores.grid == Grid(32, 32, 8)
+    assert wide.scores.top(4) == found.scores.top(4)
+    assert wide.on(Grid(32, 32)) is wide
+    with pytest.raises(ValueError, match="does not fit on a grid of 20 x 32"):
+        found.on(Grid(20, 32))
+    with pytest.raises(ValueError, match="does not fit"):
+        read_set("smollm2-135m").on(Grid(32, 32))
+
+
+def test_a_list_layer_by_layer_may_be_no_ranking() -> None:
+    found = read_text(b'attn_head_set: "10_3,10_24,11_11"\nmodel_name_or_path: google/gemma-3-4b-it', "x.yaml")
+    assert (found.family, found.scores.grid) == ("Gemma", Grid(12, 25))
+    assert "layer by layer" in found.warnings[1]
+
+
+def test_duo_attention_gates() -> None:
+    found = read_text(GATES, DUO)
+    assert (found.model, found.family, found.level) == ("Mistral-7B-Instruct-v0.2", "Mistral", "kv")
+    assert found.label == "Mistral-7B-Instruct-v0.2 · DuoAttention gates"
+    assert (found.scores.grid, found.counting, found.ranking) == (Grid(3, 2), "gates", False)
+    np.testing.assert_array_equal(found.scores.values, [[[0.605, 0], [1, 0], [0.25, 1]]])
+    (warning,) = found.warnings
+    assert "key/value heads" in warning
+    assert read_text(b"0.5\r\n0.25\r\n", "one-kv-head.tsv").scores.grid == Grid(2, 1)
+
+
+def test_a_folder_of_gates(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen2-7B" / "lr=0.02"
+    folder.mkdir(parents=True)
+    (folder / "full_attention_heads.tsv").write_bytes(GATES)
+    found = read_set(str(folder))
+    assert (found.model, found.path) == ("Qwen2-7B", folder / "full_attention_heads.tsv")
+
+
+def test_content_tells_the_format_not_the_name() -> None:
+    assert read_text(LIST, "a.json").ranking
+    assert read_text(GATES, "a.yaml").level == "kv"
+    assert read_text(b'\xef\xbb\xbf{"0-0": [0.5]}', "a.tsv").counting == "unknown"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@pytest.mark.parametrize(("name", "n", "distinct"), [("Llama-3.1-8B-Instruct", 342, 59), ("Qwen3-8B", 600, 98)])
+def test_published_files_repeat_most_trials(name: str, n: int, distinct: int) -> None:
+    found = read_set(str(PUBLISHED / f"{name}.json"))
+    assert (found.model, found.n_trials, found.distinct) == (name, n, distinct)
+    assert found.label == f"{name} · score file"
+    assert found.warnings[0].startswith(f"only {distinct} of {n} trials differ in their scores")
+    assert any("pass 1" in line for line in found.warnings) == (name == "Qwen3-8B")
+
+
+@pytest.mark.parametrize(
+    ("values", "counting", "says"),
+    [
+        (trials(1), "set", ["only 1 trial: "]),
+        (trials(9), "set", ["only 9 trials: "]),
+        (trials(10), "set", []),
+        (trials(5) * 2, "set", []),
+        (trials(4) * 3, "set", ["only 4 of 12 trials differ"]),
+        (trials(12), "steps", ["per-step counting"]),
+    ],
+)
+def test_warnings(fresh_home: Path, values: list[list[list[float]]], counting: str, says: list[str]) -> None:
+    found = read_set(detection(values, counting).id).warnings
+    assert len(found) == len(says)
+    assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
+
+
+def test_a_detection_that_is_not_over_says_so(fresh_home: Path) -> None:
+    run = detection(trials(12))
+    run.update(status="cancelled")
+    assert read_set(run.id).warnings == ["its detection is not finished (cancelled): these are the trials so far"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"head_grid": {"n_kv_heads": "x"}}, {"head_grid": {"n_kv_heads": -3}}, {"config": 7}, {"config": {"model": 3}},
+     {"created": None}, {"created": [1]}, {"status": {}}, {"counting": ["x"], "head_grid": {}}, {"head_grid": 5}],
+)  # fmt: skip
+def test_a_damaged_record_does_no_harm(fresh_home: Path, record: dict[str, object]) -> None:
+    run = detection(trials(12))
+    run.update(**record)
+    found = read_set(run.id)
+    assert found.label
+    assert isinstance(found.warnings, list)
+    assert found.scores.grid.kv_group(HeadId(0, 1)) in (None, 0)
+
+
+def test_labels_are_all_different() -> None:
+    sets = [read_text(GATES, DUO), read_text(GATES, DUO), read_set("smollm2-135m")]
+    assert labels(sets) == [sets[0].label, f"{sets[0].label} (2)", sets[2].label]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "Llama"),
+        ("TinyLlama-1.1B", "Llama"),
+        ("/data/llama/Qwen3-8B/", "Qwen"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "Qwen"),
+        ("deepseek-ai/DeepSeek-V2-Lite", "DeepSeek"),
+        ("gemma3-270m", "Gemma"),
+        ("HuggingFaceTB/SmolLM2-135M", "SmolLM"),
+        ("Mixtral-8x7B", "Mistral"),
+        ("Olmo-3-7B-Think", "OLMo"),
+        ("microsoft/Phi-3-mini", "Phi"),
+        ("dolphin-7b", ""),
+        ("gpt2", "GPT-2"),
+        ("GPT-2-xl", "GPT-2"),
+        ("EleutherAI/pythia-70m", "Pythia"),
+        ("yi-34b", "Yi"),
+        ("my-model", ""),
+        ("", ""),
+    ],
+)
+def test_families(model: str, expected: str) -> None:
+    assert family(model) == expected
+
+
+BAD = [
+    (b"", "is empty"),
+    (b" \n\t\n", "is empty"),
+    (b"# only this\n", "is empty"),
+    (b"\xff\xfe\x00\x01", "not text"),
+    (b"\x89PNG\r\n", "not text"),
+    (b"a\x00b", "not text"),
+    (b"hello world", "none that can be read"),
+    (b"<!doctype html>", "web page"),
+    (b"{", "is not JSON"),
+    (b"[" * 100_000, "is not JSON|nested too deeply"),
+    (b'{"0-0": [NaN]}', "not a finite number"),
+    (b'{"0-0": [-0.1]}', "cannot be negative"),
+    (b'{"0-0": [1], "0-0": [1]}', "stands twice"),
+    (b"name: x\n", "no attn_head_set"),
+    (b"attn_head_set:\n", "no attn_head_set"),
+    (b"attn_head_set: [1, 2]\n", "no attn_head_set"),
+    (b"x:\n  attn_head_set: 1-2\n", "no attn_head_set"),
+    (b"- attn_head_set: 1-2\nx: 1\n", "is not YAML|no attn_head_set"),
+    (b'attn_head_set: "full_heads"\n', "names all heads"),
+    (b'attn_head_set: "1-2,3-4,1-2"\n', "lists L1H2 twice"),
+    (b'attn_head_set: "1-2,,3-4"\n', "'' is not a head"),
+    (b'attn_head_set: "1-2,x"\n', "'x' is not a head"),
+    (b'attn_head_set: "9999-9999"\n', "'9999-9999' is not a head"),
+    (b'attn_head_set: "-1-2"\n', "'-1-2' is not a head"),
+    (b"attn_head_set: 1-2\nattn_head_set: 1-3\n", "stands twice"),
+    (b"a: &a [x]\nattn_head_set: *a\n", "aliases"),
+    (b"attn_head_set: " + b"[" * 5000, "nested too deeply"),
+    (b"a: " + b"{a: " * 5000, "nested too deeply"),
+    (b'attn_head_set: "\\UFFFFFFFF"\n', "is not YAML"),
+    (b'attn_head_set: "1-2\n', "is not YAML"),
+    (b"attn_head_set: 1-2\n\tx: 3\n", "is not YAML"),
+    (b"a: 1\n" + b"#" * 2**18, "larger than 256 KiB"),
+    (b"0.5\n" * 70_000, "larger than 256 KiB"),
+    (b"0.5\t" * 10_000, "1 rows of 10001 columns"),
+    (b"1\n" * 10_000, "10000 rows of 1 columns"),
+    (b"0.5\t0.5\n0.5\n", "is ragged: row 2 has 1 columns and row 1 has 2"),
+    (b"0.5\t\n", "row 1 holds '', which is no gate"),
+    (b"0.5\tnan\n", "row 1 holds 'nan'"),
+    (b"0.5\tinf\n", "row 1 holds 'inf'"),
+    (b"0.5\t1_0\n", "row 1 holds '1_0'"),
+    (b"0.5\tx\n", "row 1 holds 'x'"),
+    (b"0.5\n-0.02\n", "row 2 holds '-0.02'"),
+    (b"0.5\n1.02\n", "row 2 holds '1.02'"),
+    (b"1e999\n", "row 1 holds '1e999'"),
+]
+
+
+@pytest.mark.parametrize(("content", "says"), BAD, ids=range(len(BAD)))
+def test_bad_files_get_one_sentence_soon(content: bytes, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad-file"
+    file.write_bytes(content)
+    began = time.monotonic()
+    for read in (lambda: read_text(content, "bad-file"), lambda: read_set(str(file))):
+        with pytest.raises(ValueError, match=says) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 250
+    assert time.monotonic() - began < 5
+
+
+def test_merge_keys_build_nothing() -> None:
+    """A list of merges of merges would be 9^9 pairs."""
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    with pytest.raises(ValueError, match="aliases"):
+        read_text("\n".join([*lines, "attn_head_set: 1-2"]).encode(), "bomb.yaml")
+
+
+def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retmask.formats.MAX_FILE_BYTES", 100)
+    file = tmp_path / "large.json"
+    file.write_text('{"0-0": [' + "0.5," * 100 + "0.5]}")
+    with pytest.raises(ValueError, match="larger than 64 MiB"):
+        read_set(str(file))
+
+
+@pytest.mark.parametrize("source", ["", " ", "nothing-here", "/no/such/file", "~nobody-of-that-name/x", "a" * 5000,
+                                    "a/" * 3000, "x\0y", "/dev/zero", "train-1"])  # fmt: skip
+def test_no_such_set(fresh_home: Path, source: str) -> None:
+    (fresh_home / "runs" / "train-1").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no score set|name a score set|cannot be read|is not known") as caught:
+        read_set(source)
+    assert len(str(caught.value)) < 250
+
+
+@given(st.binary(max_size=60) | st.text(alphabet="-_0123456789,:\"'\n\t{}[]&*!%@|>attn_head_set.e ", max_size=60))
+def test_anything_is_a_set_or_a_sentence(content: bytes | str) -> None:
+    raw = content if isinstance(content, bytes) else b"attn_head_set: " + content.encode()
+    with contextlib.suppress(ValueError):
+        assert isinstance(read_text(raw, "x"), ScoreSet)
+
+
+def test_an_upload_is_kept_under_its_model(fresh_home: Path) -> None:
+    kept = keep_set(DUO, GATES)
+    digest = hashlib.sha256(GATES).hexdigest()[:12]
+    assert kept == str(fresh_home / "opened" / digest / "Mistral-7B-Instruct-v0.2.tsv")
+    assert Path(kept).read_bytes() == GATES
+    assert read_set(kept).model == "Mistral-7B-Instruct-v0.2"
+    listed = Path(keep_set("Llama-3.1-8B-Instruct_qr_head_NQ.yaml", LIST))
+    assert listed.name == "Llama-3.1-8B-Instruct_qr_head_NQ.yaml"
+    assert read_set(str(listed)).label == "Llama-3.1-8B-Instruct · QRHead list · qr_head_NQ"
+    assert Path(keep_set("../../../../etc/Llama 3.1-8B", b'{"0-0": [0.5]}')).name == "Llama-3.1-8B.json"
+    with pytest.raises(ValueError, match="is not JSON"):
+        keep_set("x.json", b"{")
+    assert len(list((fresh_home / "opened").iterdir())) == 3
+
+
+def test_many_sets_are_light() -> None:
+    """Reading the shapes and labels of twelve sets computes no interval and no mean."""
+    values = np.random.default_rng(0).random((600, 36, 32))
+    sets = [ScoreSet("x", HeadScores(f"m{i}", values)) for i in range(12)]
+    began = time.monotonic()
+    assert len(set(labels(sets))) == 12
+    assert all(one.distinct == 600 for one in sets)
+    assert time.monotonic() - began < 10
+    assert not any("interval" in vars(one.scores) or "_resampled" in vars(one.scores) for one in sets)
