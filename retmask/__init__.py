@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from retmask.loading import load
     from retmask.model import LensModel
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = ["LensModel", "__version__", "load"]
 
 

@@ -13,13 +13,11 @@ from jaxtyping import Float
 
 from retmask.heads import Grid, HeadId
 from retmask.scores import THRESHOLD, HeadScores
-from retmask.style import EMPTY, HUE, INK, MUTED, ORANGE, TEAL, dress, log_ticks, ordinal, percent, readable
+from retmask.style import BOTH_WAYS, EMPTY, HUE, INK, MUTED, ORANGE, TEAL, dress, log_ticks, ordinal, percent, readable
 from retmask.tables import Row, breakdown_rows, copy_rows, head_rows, moved_rows, recall_rows
 
 if TYPE_CHECKING:
     from retmask.retrieval import Trial
-
-MOVED = [(0.0, "#4c1d95"), (0.25, "#a78bda"), (0.5, "#ffffff"), (0.75, "#5fb0a9"), (1.0, "#063f3b")]  # fell, rose
 
 
 def head_heatmap(
@@ -37,7 +35,7 @@ def head_heatmap(
     """
     grid, heads = scores.grid, scores.grid.heads()
     peak = float(np.abs(scores.mean).max()) or 1.0
-    cells = (-peak, peak, MOVED) if scores.detector.signed else (0.0, peak, HUE)
+    cells = (-peak, peak, BOTH_WAYS) if scores.detector.signed else (0.0, peak, HUE)
     points = _points(grid, _head_texts(scores, selected))
     points.update(
         customdata=[[head.layer, head.head, stamp] for head in heads],
@@ -71,7 +69,7 @@ def difference_map(before: HeadScores, after: HeadScores, marked: int = 10) -> g
     most = [HeadId(row["layer"], row["head"]) for row in rows[:marked] if row["change"]]
     figure = go.Figure(
         [
-            _cells(change, -peak, peak, MOVED, "change of the score"),
+            _cells(change, -peak, peak, BOTH_WAYS, "change of the score"),
             _outlines(most, INK, 1.5),
             _points(grid, [texts[str(head)] for head in grid.heads()]),
         ]

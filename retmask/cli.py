@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from retmask import cli_bench, cli_runs, cli_train, jobs
+from retmask import cli_bench, cli_compare, cli_runs, cli_train, jobs
 from retmask.ablate import export
 from retmask.detect import DEFAULT_MODEL, DetectConfig, new_detect, no_map_sentence, read_scores
 from retmask.detect import detect as do_detect
@@ -70,6 +70,7 @@ def detect(
     needles: Annotated[str, typer.Option(help="JSON or JSON lines: needle, question, answer (or real_needle)")] = "",
     haystack: Annotated[str, typer.Option(help="pydoc, essays, or a folder with .txt files")] = "pydoc",
     counting: Annotated[str, typer.Option(help="set: a position counts once; steps: at every step")] = "set",
+    detector: Annotated[str, typer.Option(help="what a score is: copy, attention, query or causal")] = "copy",
     whole_needle: Annotated[bool, typer.Option("--whole-needle", help="score the needle, not its answer")] = False,
     keep_prompts: Annotated[bool, typer.Option("--keep-prompts", help="write prompt_ids into trials.jsonl")] = False,
     until_stable: Annotated[bool, typer.Option("--until-stable", help="stop when the top 5 % stay the same")] = False,
@@ -86,6 +87,7 @@ def detect(
         "needles": needles,
         "haystack": haystack,
         "counting": counting,
+        "detector": detector,
         "whole_needle": whole_needle,
         "keep_prompts": keep_prompts,
         "until_stable": until_stable,
@@ -158,7 +160,8 @@ def heads(
     level = THRESHOLD if math.isnan(threshold) else threshold
     if not as_json:
         return _print_heads(scores, listed, level, trials)
-    typer.echo(json.dumps({"heads": [_row(scores, head) for head in listed], "concentration": scores.concentration()}))
+    figures = {"threshold": level} | scores.concentration(level)._asdict()
+    typer.echo(json.dumps({"heads": [_row(scores, head) for head in listed], "concentration": figures}))
 
 
 def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
@@ -180,11 +183,11 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
     found = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else f"{scores.n_trials} trials"
     out.print(f"{scores.model}, {scores.grid} heads, {found}")
     out.print(table)
-    figures = scores.concentration()
-    out.print(f"{len(scores.above(threshold))} of {figures['n_heads']} heads >= {threshold:g}, best {scores.top(1)[0]}")
-    if figures["gini"] is not None:
-        share = f"top 5 % of heads hold {figures['top_5pct_share']:.1%} of the score"
-        out.print(f"Gini {figures['gini']:.3f}, {share}, effective number of heads {figures['effective_heads']:.1f}")
+    figures = scores.concentration(threshold)
+    out.print(f"{figures.above} of {figures.n_heads} heads >= {threshold:g}, best {scores.top(1)[0]}")
+    if figures.gini is not None:
+        share = f"top 5 % of heads hold {figures.top_5pct_share:.1%} of the score"
+        out.print(f"Gini {figures.gini:.3f}, {share}, effective number of heads {figures.effective_heads:.1f}")
     if scores.n_trials >= FEWEST_TRIALS:
         out.print(
             f"stability of the top 5 % {scores.stability():.0%}: how far bootstrap draws of the trials agree on it"
@@ -371,7 +374,7 @@ def ablate(
     typer.echo(f"{model} with {len(scales)} heads {done} ({HeadMask(scales)}), {manifest['dtype']}, in {out_dir}")
 
 
-for name, command in cli_train.COMMANDS.items():
+for name, command in (cli_train.COMMANDS | cli_compare.COMMANDS).items():
     app.command(name)(command)
 app.add_typer(cli_runs.app, name="runs")
 app.add_typer(cli_bench.app, name="bench")

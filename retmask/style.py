@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 INK, MUTED, EMPTY, TEAL, ORANGE, PURPLE = "#1f2937", "#6b7280", "#e5e9eb", "#0f766e", "#d55e00", "#6d28d9"
 HUE = [(0.0, "#ffffff"), (0.25, "#b5dcd8"), (0.5, "#5fb0a9"), (0.75, "#0f766e"), (1.0, "#063f3b")]
+BOTH_WAYS = [(0.0, "#4c1d95"), (0.25, "#a78bda"), (0.5, "#ffffff"), (0.75, "#5fb0a9"), (1.0, "#063f3b")]  # -1, 0, 1
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 

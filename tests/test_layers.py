@@ -8,16 +8,26 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
-    "files heads scores masks needle workers runs weights cache memory hooks linear sampling model bridge loading "
-    "retrieval trace compare tables style charts effects curves prompts servers pairs dpo"
+    "files heads concentration scores masks needle workers runs weights cache memory hooks linear sampling model "
+    "bridge loading retrieval trace compare tables style charts effects curves prompts servers pairs dpo "
+    "detectors probes formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options"
-TORCH = "weights cache memory hooks linear sampling model bridge loading dpo train dose ablate bench analyses"
+TORCH = "weights cache memory hooks linear sampling model probes bridge loading dpo train dose ablate bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "",
-    "scores": "files heads",
+    "concentration": "heads",
+    "scores": "concentration detectors files heads",
+    "detectors": "",
+    "formats": "heads scores",
+    "web": "",
+    "sets": "files formats heads scores retrieval runs web",
+    "agreement": "heads scores retrieval sets trace",
+    "gains": "concentration files formats runs scores sets",
+    "set_tables": "agreement concentration sets tables",
+    "families": "heads scores concentration style tables",
     "masks": "files heads scores",
     "needle": "files",
     "turns": "files",
@@ -41,7 +51,8 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "loading": "files memory model bridge weights",
     "trace": "heads retrieval",
     "compare": "heads scores needle retrieval runs sampling trace",
-    "retrieval": "files heads scores needle",
+    "retrieval": "detectors files heads scores needle cache probes",
+    "probes": "cache detectors heads hooks model needle",
     "prompts": "files needle",
     "pairs": "files runs",
     "dpo": "files runs pairs memory loading",
@@ -54,10 +65,11 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "jobs": BELOW_JOBS + JOBS,
     "bench": BELOW_JOBS + JOBS,
     "options": BELOW_JOBS + JOBS + " overview",
+    "cli_compare": BELOW_JOBS + JOBS + SKINS,
     "cli_bench": BELOW_JOBS + JOBS + SKINS,
     "cli_runs": BELOW_JOBS + JOBS + SKINS,
     "cli_train": BELOW_JOBS + JOBS + SKINS,
-    "cli": BELOW_JOBS + JOBS + SKINS + " cli_bench cli_runs cli_train",
+    "cli": BELOW_JOBS + JOBS + SKINS + " cli_bench cli_compare cli_runs cli_train",
     "app": BELOW_JOBS + JOBS + SKINS,
     "analyses": BELOW_JOBS + JOBS + SKINS + " cli",
 }

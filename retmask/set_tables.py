@@ -1,0 +1,71 @@
+"""The rows of data behind score sets side by side: what each is, and how far every two agree. No figure, no model."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from retmask.agreement import Agreement
+from retmask.concentration import THRESHOLD, concentration, intervals
+from retmask.sets import ScoreSet, labels
+from retmask.tables import Row
+
+Found = dict[tuple[int, int], Agreement | str]  # of the things with these numbers, or why it cannot be told
+T = TypeVar("T")
+
+
+def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row]:
+    """One row a set: what it is, and its figures of concentration, each with `_low` and `_high` (95 %, over trials).
+
+    `trials` and `distinct` are None for what has no trials, figures for a list of heads without scores, and ends of
+    intervals where there are too few trials. Copies of a trial are drawn together.
+    """
+    return [
+        {
+            "label": label,
+            "model": one.model,
+            "family": one.family,
+            "grid": str(one.scores.grid),
+            "level": one.level,
+            "counting": one.counting,
+            "trials": one.n_trials if one.has_trials else None,
+            "distinct": one.distinct if one.has_trials else None,
+            "best": str(one.scores.top(1)[0]),
+            **_figures(one, threshold),
+        }
+        for label, one in zip(labels(sets), sets, strict=True)
+    ]
+
+
+def _figures(one: ScoreSet, threshold: float) -> Row:
+    figures = concentration(one.scores.mean, threshold)._asdict()
+    row: Row = {"n_heads": figures.pop("n_heads")}
+    spread = {} if one.ranking else intervals(one.scores.values, threshold, distinct=True)
+    for name, value in figures.items():
+        low, high = spread.get(name) or (None, None)
+        row |= {name: None if one.ranking else _round(value), f"{name}_low": _round(low), f"{name}_high": _round(high)}
+    return row
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def every_two(things: Sequence[T], agree: Callable[[T, T], Agreement]) -> Found:
+    """The agreement of every two, the first number below the second, or what its ValueError says."""
+    out: Found = {}
+    for j, other in enumerate(things):
+        for i, one in enumerate(things[:j]):
+            try:
+                out[i, j] = agree(one, other)
+            except ValueError as error:
+                out[i, j] = str(error)
+    return out
+
+
+def pair_rows(names: Sequence[str], found: Found) -> list[Row]:
+    """One row a pair: its agreement, or `why` there is none."""
+    blank: Row = dict.fromkeys(Agreement._fields)
+    return [
+        {"one": names[i], "other": names[j]}
+        | (one._asdict() | {"why": ""} if isinstance(one, Agreement) else blank | {"why": one})
+        for (i, j), one in found.items()
+    ]
