@@ -17,7 +17,7 @@ PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 BROKEN := $(if $(shell $(VENV)/bin/python -c '' 2>/dev/null && grep -xF '$(CURDIR)' $(READY) 2>/dev/null),,FORCE)
 
 .DELETE_ON_ERROR:
-.PHONY: help app test check gemma bench clean FORCE
+.PHONY: help app test check gemma bench analyses clean FORCE
 
 help:
 	@echo 'make app      set up on the first call, then serve the app on http://127.0.0.1:$(PORT), until Ctrl-C'
@@ -25,6 +25,7 @@ help:
 	@echo 'make check    format, lint and types of the code, and the Dockerfile'
 	@echo 'make gemma    add the weights of the second model, Gemma 3 270M'
 	@echo 'make bench    time head detection on the default model'
+	@echo 'make analyses redo the studies in analyses/: tables, figures, some hours on two idle CPU cores'
 	@echo 'make clean    remove .venv and caches; converted models and runs stay'
 
 app: $(SMOLLM2_READY)
@@ -43,6 +44,9 @@ gemma: $(GEMMA_READY)
 
 bench: $(SMOLLM2_READY)
 	@$(VENV)/bin/retmask bench detect smollm2-135m
+
+analyses: $(SMOLLM2_READY) $(GEMMA_READY)
+	@for study in families stability depth_bias dynamics detectors; do $(VENV)/bin/python analyses/$$study.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist retmask.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

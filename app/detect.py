@@ -163,7 +163,10 @@ def condition(shown: maps.HeadMap) -> None:
         _, text = watch.progress(run)
         st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
         if watch.ours(run):
-            st.button("Continue it", on_click=watch.again, args=(run,), key="continue")
+            st.button("Continue it", on_click=watch.again, args=(run, "detect"), key="continue")
+    said = state.said("detect")
+    if said:
+        st.error(said)
     if shown.scores is None and (shown.trials or status == "success"):
         _no_map(shown)
 
@@ -191,7 +194,7 @@ def _failed(run: Run) -> None:
         with st.expander("The end of its log"):
             st.code(log, language=None)
     if watch.ours(run):
-        st.button("Try again", on_click=watch.again, args=(run,), key="again", help="finished trials are kept")
+        st.button("Try again", on_click=watch.again, args=(run, "detect"), key="again", help="finished trials are kept")
 
 
 def _no_map(shown: maps.HeadMap) -> None:

@@ -91,7 +91,7 @@ def _curve(runs: list[Run]) -> None:
     elif status in ("error", "cancelled"):
         reason = str(run.record.get("error") or "") if status == "error" else "It was cancelled; its points are kept."
         st.warning(state.sentence(reason or "its worker ended without a word"))
-        st.button("Continue it", on_click=watch.again, args=(run,), key=f"dose_again-{run.id}")
+        st.button("Continue it", on_click=watch.again, args=(run, "dose"), key=f"dose_again-{run.id}")
     if points:
         evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: tables.dose_rows(points), key="chart-dose")
         st.caption(

@@ -67,7 +67,7 @@ def _buttons(run: Run, last: Run | None, status: str, stale: bool) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         if last and status != "success" and not stale and watch.ours(last):
-            st.button("Go on measuring", key="measure_again", on_click=watch.again_or_say, args=(last, "measured"))
+            st.button("Go on measuring", key="measure_again", on_click=watch.again, args=(last, "measured"))
         st.button(
             "Measure it again" if last else "Measure what changed", icon=":material/straighten:", key="measure",
             on_click=_start, args=(run,), type="secondary" if last and not stale else "primary",

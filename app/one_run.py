@@ -130,7 +130,7 @@ def _buttons(run: Run, row: Summary, opens: tuple[StreamlitPage, Callable[[Run],
         if row.status in ("cancelled", "error") and not watch.stopping(run):
             st.button(
                 "Resume", icon=":material/play_arrow:", key="runs_resume",
-                on_click=watch.again_or_say, args=(run, "runs"),
+                on_click=watch.again, args=(run, "runs"),
             )  # fmt: skip
         if not going and state.value("deleting") != run.id:
             st.button("Delete…", icon=":material/delete:", key="runs_delete", on_click=_ask, args=(run.id,))

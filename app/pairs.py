@@ -118,7 +118,7 @@ def _condition(run: Run) -> None:
         st.code(run.last_words, language=None, wrap_lines=True)
     if status != "success" and watch.ours(run):
         st.button(
-            "Continue it", icon=":material/play_arrow:", on_click=watch.again_or_say, args=(run, "pairs"),
+            "Continue it", icon=":material/play_arrow:", on_click=watch.again, args=(run, "pairs"),
             key="pairs_again",
             help="pairs that are made already are kept",
         )  # fmt: skip

@@ -142,7 +142,7 @@ def _resume(run: Run) -> None:
     found = newest(run.path / CHECKPOINTS)
     words = f"Resume from step {int(found.name.rpartition('-')[2]):,}" if found else "Begin again from step 0"
     st.button(
-        words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=watch.again_or_say,
+        words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=watch.again,
         args=(run, "train"),
     )  # fmt: skip
 

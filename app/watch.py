@@ -101,15 +101,10 @@ def ours(run: Run) -> bool:
     return run.path.resolve().parent == home() / "runs"
 
 
-def again(run: Run) -> None:
-    """Let a run that was cancelled or failed go on where it was."""
-    run.spawn()
-
-
-def again_or_say(run: Run, where: str = "") -> None:
-    """The same for a button; where it cannot be, `state.said` says why, at one of several places."""
+def again(run: Run, where: str = "") -> None:
+    """Let a run that was cancelled or failed go on where it was; where it cannot, `state.said` says why, at a place."""
     try:
-        again(run)
+        run.spawn()
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), where)
 

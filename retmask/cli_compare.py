@@ -10,7 +10,7 @@ from rich.table import Table
 
 from retmask.agreement import Agreement, By, Rule, agreement, recounted, set_agreement, slices
 from retmask.concentration import THRESHOLD
-from retmask.families import curves_together, shortened
+from retmask.families import curves_together, cut
 from retmask.files import write_atomic
 from retmask.scores import HeadScores
 from retmask.set_tables import Found, every_two, pair_rows, set_rows
@@ -19,7 +19,7 @@ from retmask.style import browser
 from retmask.tables import Row, to_csv
 
 WIDTH = 1100  # pixels of the figure
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)  # names may hold brackets
 _PARTS: dict[str, By] = {"needle": "needle", "length": "length", "depth": "depth"}
 _RULES: tuple[Rule, ...] = ("set", "steps", "activation")
 _SHOWN = {  # figures in the table of sets: name, heading, how a value is written
@@ -59,9 +59,10 @@ def compare(
         found = every_two(sets, lambda one, other: set_agreement(one, other, k or None))
     pairs = pair_rows(names, found)
     warnings = {} if by else {name: one.warnings for name, one in zip(names, sets, strict=True)}
-    _write(
-        rows, {name: one.scores.mean for name, one in zip(labels(sets), sets, strict=True)}, threshold, csv, html, png
-    )
+    means = {name: one.scores.mean for name, one in zip(labels(sets), sets, strict=True) if not one.ranking}
+    if (html or png) and not means:
+        raise ValueError("a list of heads has no scores to draw: give --html and --png a map of scores too")
+    _write(rows, means, threshold, csv, html, png)
     if as_json:
         typer.echo(json.dumps({"sets": rows, "agreement": pairs, "warnings": warnings}))
         return
@@ -88,7 +89,7 @@ def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[str], Fo
             parts[one.counting] = one.scores
     else:
         made = slices(trials, one.scores.grid, one.model, one.counting, _PARTS[by])
-        parts = {shortened(str(level), 60): scores for level, scores in made.items()}
+        parts = {str(level): scores for level, scores in made.items()}
     return list(parts), every_two(list(parts.values()), lambda a, b: agreement(a, b, k)), list(parts.values())
 
 
@@ -97,7 +98,7 @@ def _print_sets(rows: list[Row], threshold: float) -> None:
     for number, row in enumerate(rows, start=1):
         trials = "" if row["trials"] is None else f", {row['trials']} trials, {row['distinct']} of them distinct"
         kind = "key/value heads" if row["level"] == "kv" else "heads"
-        out.print(f"{number}  {shortened(str(row['label']), 60)}: {row['grid']} {kind}{trials}, best {row['best']}")
+        out.print(f"{number}  {cut(str(row['label']), 60)}: {row['grid']} {kind}{trials}, best {row['best']}")
     table = Table("", *(heading for heading, _ in _SHOWN.values()), box=None, pad_edge=False)
     for number, row in enumerate(rows, start=1):
         table.add_row(str(number), *(_figure(row, name) for name in _SHOWN))
@@ -121,7 +122,7 @@ def _figure(row: Row, name: str) -> str:
 def _print_parts(rows: list[Row]) -> None:
     table = Table("part", "successful trials", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(str(row["part"]), str(row["trials"]))
+        table.add_row(cut(str(row["part"]), 60), str(row["trials"]))
     out.print(table)
 
 
@@ -133,7 +134,7 @@ def _print_pairs(names: list[str], found: Found) -> None:
         for (i, j), one in known.items():
             spearman = "–" if one.spearman is None else f"{one.spearman:.3f}"
             shared = f"{round(one.overlap * one.k)} of the best {one.k}"
-            table.add_row(shortened(names[i], 36), shortened(names[j], 36), spearman, f"{one.jaccard:.2f}", shared)
+            table.add_row(cut(names[i], 28), cut(names[j], 28), spearman, f"{one.jaccard:.2f}", shared)
         out.print(table)
     reasons = [why for why in found.values() if isinstance(why, str)]
     if reasons:

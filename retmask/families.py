@@ -29,6 +29,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 _WIDTH = 640  # pixels: the narrowest page a legend is laid out for
 _CHARACTER = 6.4  # pixels, of the legend's type
 _NAME = 40  # characters of a name in a legend
+_NAMED = 5  # points of a scatter up to which names stand beside them; of more they would lie on each other
 _GAP = 58  # pixels between the rows of small maps
 
 
@@ -140,7 +141,7 @@ def small_multiples(named: Mapping[str, HeadScores], common: bool = True) -> go.
     """A layer x head map of each set, layer 0 at the bottom, up to four a row.
 
     With `common` all share one colour scale, from 0 to the highest mean of all, and a bar that shows it; else each
-    goes from 0 to its own highest mean, which its title says.
+    goes from 0 to its own highest mean, which its title says. What is below 0 is white, as 0 is.
     """
     widest = max((scores.grid.n_heads for scores in named.values()), default=1)
     deepest = max((scores.grid.n_layers for scores in named.values()), default=1)
@@ -151,14 +152,13 @@ def small_multiples(named: Mapping[str, HeadScores], common: bool = True) -> go.
     figure = make_subplots(rows, columns, horizontal_spacing=(0.08, 0.08, 0.06, 0.05)[columns - 1],
                            vertical_spacing=_GAP / inner)  # fmt: skip
     dress(figure, height=inner + 84, top=40, bottom=44)
-    peak = max((float(scores.mean.max()) for scores in named.values()), default=0) or 1.0
+    peak = max((_peak(scores) for scores in named.values()), default=1.0)
     figure.update_layout(
         coloraxis={"colorscale": HUE, "cmin": 0, "cmax": peak, "colorbar": _colorbar("mean score", min(inner, 320))},
         plot_bgcolor=EMPTY,
     )
     for place, (name, scores) in enumerate(named.items()):
         row, column = place // columns + 1, place % columns + 1
-        own = float(scores.mean.max())
         figure.add_trace(_map(name, scores, common), row=row, col=column)
         at = {"row": row, "col": column}
         figure.update_xaxes(range=[-0.5, scores.grid.n_heads - 0.5], **_ticks(scores.grid.n_heads), **at)
@@ -168,7 +168,7 @@ def small_multiples(named: Mapping[str, HeadScores], common: bool = True) -> go.
         if column == 1:
             figure.update_yaxes(title="layer", **at)
         title = shortened(name, (90, 50, 32, 24)[columns - 1] - (0 if common else 10))
-        _title(figure, place, title if common else f"{title}, 0 to {own:.3g}")
+        _title(figure, place, title if common else f"{title}, 0 to {_peak(scores):.3g}")
     return figure
 
 
@@ -288,7 +288,8 @@ def gain_scatter(points: Sequence[Point], name: str) -> go.Figure:
                       "thickness": 1.5, "width": 4}  # fmt: skip
         prompts = f"{point.n} prompts" if point.n else "number of prompts not known"
         figure.add_scatter(
-            x=[value], y=[times * point.gain], mode="markers+text", error_y=spread, textposition="middle right",
+            x=[value], y=[times * point.gain], mode="markers+text" if len(drawn) <= _NAMED else "markers",
+            error_y=spread, textposition="middle right",
             marker={"color": SERIES[number % len(SERIES)], "size": 10}, text=[f"  {shortened(point.model, 28)}"],
             hovertext=[f"<b>{shortened(point.model, 80)}</b><br>{what.title} {value:.4g}<br>"
                        f"{times * point.gain:+.1f} %, {prompts}"], hoverinfo="text", cliponaxis=False,
@@ -308,10 +309,12 @@ def gain_scatter(points: Sequence[Point], name: str) -> go.Figure:
 def overlap_map(a: HeadScores, b: HeadScores, name_a: str, name_b: str, k: int | None = None) -> go.Figure:
     """On one grid the heads that are among the best `k` of only one map, of only the other, and of both.
 
-    `k` is the best 5 % of the grid unless given. Both maps are of one grid.
+    `k` is the best 5 % of the grid unless given, and at most the number of heads above 0 in either map, as for
+    `agreement`. Both maps are of one grid.
     """
     assert a.values.shape[1:] == b.values.shape[1:], "maps that overlap are of one grid"
     grid, k = a.grid, share_count(a.grid.size, TOP_SHARE) if k is None else k
+    k = min(k, *(int((scores.mean > 0).sum()) for scores in (a, b)))
     of_a, of_b = set(a.top(k)), set(b.top(k))
     names = shortened(name_a, 30), shortened(name_b, 30)
     kinds = (
@@ -347,11 +350,16 @@ def overlap_map(a: HeadScores, b: HeadScores, name_a: str, name_b: str, k: int |
 
 def shortened(name: str, most: int) -> str:
     """A name for a figure: its middle left out where it has more than `most` characters, escaped."""
+    return html.escape(cut(name, most), quote=False)
+
+
+def cut(name: str, most: int) -> str:
+    """A name in one line, its middle left out where it has more than `most` characters."""
     name = " ".join(name.split())
-    if len(name) > most:
-        end = (most - 1) // 2
-        name = f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
-    return html.escape(name, quote=False)
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
 def _curve(number: int, name: str, x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"]) -> go.Scatter:
@@ -385,11 +393,16 @@ def _lay_out(figure: go.Figure, names: Sequence[str], top: int = 12) -> None:
 def _map(name: str, scores: HeadScores, common: bool) -> go.Heatmap:
     how: dict[str, Any] = {"coloraxis": "coloraxis"}
     if not common:
-        how = {"colorscale": HUE, "zmin": 0, "zmax": float(scores.mean.max()) or 1.0, "showscale": False}
+        how = {"colorscale": HUE, "zmin": 0, "zmax": _peak(scores), "showscale": False}
     return go.Heatmap(
         z=scores.mean.round(4).tolist(), xgap=1, ygap=1, meta=shortened(name, 80),
         hovertemplate="%{meta}<br><b>L%{y}H%{x}</b> mean %{z:.3f}<extra></extra>", **how,
     )  # fmt: skip
+
+
+def _peak(scores: HeadScores) -> float:
+    """The top of a colour scale that begins at 0, above 0 also where no mean is."""
+    return max(float(scores.mean.max()), 0) or 1.0
 
 
 def _title(figure: go.Figure, place: int, text: str) -> None:

@@ -64,6 +64,32 @@ def test_a_list_has_no_figures(run: Callable[..., Result], two: tuple[Path, Path
     assert (found["agreement"][0]["spearman"], found["agreement"][0]["overlap"]) == (None, 1.0)
 
 
+def test_names_are_printed_as_they_are(run: Callable[..., Result], two: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "a & [bold]b.json"
+    path.write_bytes(two[0].read_bytes())
+    assert "1  a & [bold]b · score file" in run(path).stdout
+
+
+def test_two_to_four_sets_fit_a_terminal(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    rng = np.random.default_rng(0)
+    names = [f"an-organisation-with-a-long-name-{i}-Instruct.json" for i in range(4)]
+    for name in names:
+        HeadScores("m", rng.random((40, 36, 32)) ** 8).save(tmp_path / name)
+    lines = run(*(tmp_path / name for name in names)).stdout.splitlines()
+    tables = [line for line in lines if not line.startswith(("heads:", *"1234"))]
+    assert max(map(len, tables)) <= 100
+    assert sum("of the best 58" in line for line in lines) == 6  # a line a pair, none broken
+
+
+def test_lists_alone_have_nothing_to_draw(run: Callable[..., Result], tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text('attn_head_set: "0-1,1-0"\nmodel_name_or_path: "tiny"\n')
+    assert "has no scores to draw" in str(run(path, "--html", tmp_path / "a.html").exception)
+
+
 @pytest.mark.parametrize(("by", "parts"), [("needle", 3), ("length", 3), ("depth", 5), ("rule", 3)])
 def test_the_parts_of_a_detection(run: Callable[..., Result], by: str, parts: int) -> None:
     found = json.loads(run("smollm2-135m", "--by", by, "--json").stdout)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from retmask import families
+from retmask.agreement import agreement
 from retmask.concentration import concentration
 from retmask.gains import published_gains
 from retmask.heads import HeadId
@@ -54,6 +55,19 @@ def test_the_best_of_two_maps_by_whose_they_are() -> None:
     assert [trace.name for trace in figure.data if trace.name] == ["only a (1)", "in both (1)", "only b (1)"]
 
 
+def test_a_head_without_a_score_is_among_no_best() -> None:
+    one, other = (HeadScores("m", np.array([[mean]])) for mean in ([0.5, 0.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.3]))
+    figure = families.overlap_map(one, other, "a", "b", k=3)
+    assert [trace.name for trace in figure.data if trace.name] == ["only a (1)", "in both (0)", "only b (1)"]
+    assert agreement(one, other, 3).overlap == 0
+
+
+def test_maps_below_zero_keep_a_scale_that_goes_up() -> None:
+    lost = {"causal": HeadScores("m", np.full((1, 2, 3), -0.2), "causal")}
+    assert families.small_multiples(lost).layout.coloraxis.cmax == 1
+    assert families.small_multiples(lost, common=False).data[0].zmax == 1
+
+
 def test_what_is_not_comparable_stays_empty() -> None:
     figure = families.agreement_map(["a", "b"], [[1, None], [None, 1]], "Overlap", [["", "other grids"]] * 2)
     assert figure.data[0].z[0][1] is None
@@ -85,6 +99,12 @@ def test_gains_are_drawn_in_percent_of_what_was_before() -> None:
     assert figure.layout.annotations[0].text == "n = 2"
 
 
+def test_many_gains_have_their_names_in_the_hover_only() -> None:
+    (point,) = published_gains()
+    assert {trace.mode for trace in families.gain_scatter([point] * 2, "gini").data} == {"markers+text"}
+    assert {trace.mode for trace in families.gain_scatter([point] * 9, "gini").data} == {"markers"}
+
+
 def test_nothing_can_be_drawn() -> None:
     assert families.gain_scatter([], "gini").layout.annotations[0].text == "n = 0"
     for draw in (families.lorenz_curves, families.rank_curves, families.depth_profiles, families.small_multiples):
@@ -114,6 +134,24 @@ def test_twelve_large_maps_stay_small() -> None:
     size = len(families.small_multiples(large(12)).to_json())
     print(f"{size / 2**20:.2f} MiB in {time.perf_counter() - began:.2f} s")
     assert size < 2**20
+
+
+def test_sets_beyond_the_colours_differ_by_their_dashes() -> None:
+    lines = [trace.line for trace in families.depth_profiles({str(i): A.mean for i in range(30)}).data]
+    assert len({(line.color, line.dash) for line in lines}) == 30
+
+
+def test_together_they_have_one_legend() -> None:
+    figure = families.curves_together({"a": A.mean, "b": B.mean})
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["a", "b"]
+    assert [sum(trace.name == "a" and trace.xaxis == axis for trace in figure.data) for axis in ("x", "x2", "x3")] == [
+        1, 1, 1,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("most", "said"), [(20, "a b c d e f g"), (13, "a b c d e f g"), (7, "a b…f g"), (2, "a…")])
+def test_a_long_name_loses_its_middle(most: int, said: str) -> None:
+    assert families.cut("a b  c\nd e f g", most) == said
 
 
 def test_the_heads_of_a_curve_are_named_by_layer() -> None:
