@@ -1,0 +1,134 @@
+"""Which heads the detectors name, how far they agree, and what masking the best of each does to recall.
+
+All detectors score the heads on the same needle prompts (`retmask/detectors.py` defines them). For the best heads of
+each the dose curve (`retmask dose`) gives recall on needles, depths and a haystack that no detection has used: the
+detector whose heads take recall down the furthest names the heads that matter most. Random heads are the control.
+
+`python analyses/detectors.py` does this for the default model, `--models` for others. Detections and curves are runs
+under RETMASK_HOME, `by-DETECTOR-MODEL` and `dose-by-DETECTOR-MODEL`: taken up again where they were interrupted, and
+never made twice. Some 30 minutes a model on two idle CPU cores.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, get_args
+
+import plotly.graph_objects as go
+from figures import RESULTS, Curve, Panel, panels, rounded, save, show
+
+from retmask.agreement import agreement, recounted
+from retmask.detect import DetectConfig, detect, new_detect
+from retmask.detectors import DetectorName
+from retmask.dose import DoseConfig, dose, new_dose, read_points
+from retmask.files import write_atomic
+from retmask.heads import Grid, share_count
+from retmask.retrieval import read_trials
+from retmask.runs import Run, run_path
+from retmask.scores import TOP_SHARE, HeadScores
+from retmask.tables import dose_rows, to_csv
+
+GRID = {"n_needles": 3, "lengths": (512, 1024), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}
+SHARES = (0.02, TOP_SHARE)  # of all heads, that the curves mask
+TRIALS, DRAWS = 48, 3
+CONTROL = "random heads"
+
+
+def detected(model: str, detector: DetectorName) -> Run:
+    """The detection of a model's heads by a detector, made first where it is not finished."""
+    run = new_detect(DetectConfig(model, detector=detector, **GRID), run_path(f"by-{detector}-{model}"))
+    for at in detect(run):
+        print(f"{model}, {detector}: {at.done} of {at.total} trials, {at.eta or 0:.0f} s left", flush=True)
+    return run
+
+
+def masked(model: str, detector: str, scores: Run, grid: Grid) -> list[Mapping[str, Any]]:
+    """The points of the dose curve of a detector's best heads; random draws for the first detector alone."""
+    config = DoseConfig(
+        model, str(scores.path), tuple(share_count(grid.size, share) for share in SHARES), trials=TRIALS,
+        random_seeds=DRAWS if detector == "copy" else 0, prose_tokens=512,
+    )  # fmt: skip
+    run = new_dose(config, run_path(f"dose-by-{detector}-{model}"))
+    for at in dose(run):
+        print(f"{model}, masked by {detector}: {at.done} of {at.total} points, {at.eta:.0f} s left", flush=True)
+    return dose_rows(read_points(run.path))
+
+
+def agreements(maps: Mapping[str, HeadScores]) -> Iterator[dict[str, Any]]:
+    """A row for every two detectors: the rank correlation of all heads, and the overlap of the best 5 %."""
+    for (name, one), (other_name, other) in combinations(maps.items(), 2):
+        found = agreement(one, other)
+        yield {"one": name, "other": other_name, "spearman": rounded(found.spearman), "overlap": rounded(found.overlap),
+               "k": found.k}  # fmt: skip
+
+
+def study(model: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What is measured of a model: the rows of agreement, and those of the dose curves."""
+    runs = {name: detected(model, name) for name in get_args(DetectorName)}
+    maps = {name: HeadScores.load(run.path) for name, run in runs.items()}
+    grid, trials = maps["copy"].grid, read_trials(runs["copy"].path)
+    for rule in ("steps", "activation"):
+        counted = recounted(trials, grid, model, rule)
+        if counted:
+            maps[rule] = counted
+    for name, scores in maps.items():
+        print(f"{model}, {name}: {scores.n_trials} trials, best {', '.join(map(str, scores.top(5)))}", flush=True)
+    curves = []
+    for name, run in runs.items():
+        for point in masked(model, name, run, grid):
+            kind = name if point["kind"] == "top" else CONTROL
+            curves.append({"model": model, "masked by": kind, **{key: point[key] for key in _SHOWN}})
+    return [{"model": model, **row} for row in agreements(maps)], curves
+
+
+_SHOWN = ("k", "seed", "recall", "low", "high", "found", "perplexity", "trials", "heads")
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """A panel a model: recall by the number of masked heads, a line a detector."""
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        curves = []
+        for name in (*get_args(DetectorName), CONTROL):
+            some = [row for row in rows if row["model"] == model and row["masked by"] == name]
+            curves += [_curve(name, draw) for draw in _draws(some, rows, model)]
+        ks = sorted({row["k"] for row in rows if row["model"] == model})
+        across = {"title": "heads masked", "tickvals": ks}
+        parts.append(Panel(model, curves, across, {"title": "recall", "range": [0, 1]}))
+    return panels(parts, height=400)
+
+
+def _draws(some: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], model: str) -> list[list[Any]]:
+    """The points of each line of a detector: one line, or one a random draw, which begins at the unmasked point."""
+    start = [row for row in rows if row["model"] == model and row["k"] == 0][:1]
+    seeds = sorted({row["seed"] for row in some if row["seed"] is not None})
+    return [[*start, *(row for row in some if row["seed"] == seed)] for seed in seeds] if seeds else [list(some)]
+
+
+def _curve(name: str, points: Sequence[Mapping[str, Any]]) -> Curve:
+    return Curve(
+        name,
+        [row["k"] for row in points],
+        [row["recall"] for row in points],
+        dash="dot" if name == CONTROL else "solid",
+    )
+
+
+def main() -> None:
+    """Detect, mask, print, write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["smollm2-135m"], help="built-in or other models")
+    options = parser.parse_args()
+    agreed: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for model in options.models:
+        one, two = study(model)
+        agreed, rows = agreed + one, rows + two
+    show(agreed)
+    show([{key: row[key] for key in row if key != "heads"} for row in rows])
+    save(draw(rows), rows, "detectors")
+    write_atomic(RESULTS / "agreement.csv", to_csv(agreed))
+
+
+if __name__ == "__main__":
+    main()

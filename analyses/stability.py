@@ -1,0 +1,139 @@
+"""How many trials name the top 5 % of heads surely, and what else changes them: the needle, the length, the depth.
+
+- **Two samples**: how far the top 5 % of two random samples of n trials overlap that share no trial. **A sample
+  against all** is the same with all the trials, in which the sample is: it nears 1 whatever the noise.
+- **Needle, length, depth**: the mean overlap of the tops of the parts, every two of them, and the same where the
+  trials are shuffled among parts of these sizes. A part is a smaller sample and so less sure: only an overlap below
+  what shuffling gives says that the needle, the length or the depth itself matters.
+
+`python analyses/stability.py` takes the maps that come with the project, 45 trials each; `--runs FOLDER ...` takes
+other detections. `--wide` first makes a wider one of each built-in model: 8 needles, 3 lengths, 5 depths, 120 trials,
+some 10 minutes on two idle CPU cores. It is the run `wide-MODEL` under RETMASK_HOME, is taken up again where it was
+interrupted, and never made twice.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, get_args
+
+import numpy as np
+import plotly.graph_objects as go
+from figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
+from jaxtyping import Float
+
+from retmask.agreement import By, Overlap, agreement, slices, split_half, stability_curve
+from retmask.detect import DetectConfig, detect, new_detect
+from retmask.runs import run_path
+from retmask.scores import HeadScores
+from retmask.sets import ScoreSet
+from retmask.style import log_ticks
+
+GRID = {"n_needles": 8, "lengths": (384, 768, 1536), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}
+DRAWS = 200
+TWO, WITHIN = "two samples", "sample against all"
+
+
+def wide(model: str) -> str:
+    """The folder of the wider detection of a built-in model, made first where it is not finished."""
+    run = new_detect(DetectConfig(model, **GRID), run_path(f"wide-{model}"))
+    for progress in detect(run):
+        print(f"{model}: {progress.done} of {progress.total} trials, {progress.eta or 0:.0f} s left", flush=True)
+    return str(run.path)
+
+
+def two_samples(values: Float[np.ndarray, "trial layer head"], size: int, seed: int = 0) -> Overlap:
+    """How far the tops of two random samples of `size` trials overlap that share no trial (0-1), over 200 draws."""
+    rng = np.random.default_rng(seed)
+    shares = []
+    for _ in range(DRAWS):
+        order = rng.permutation(len(values))
+        one, other = (HeadScores("", values[part]) for part in (order[:size], order[size : 2 * size]))
+        shares.append(agreement(one, other).overlap)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return Overlap(size, float(np.mean(shares)), float(low), float(high))
+
+
+def mean_overlap(parts: Sequence[HeadScores]) -> float:
+    """The mean overlap (0-1) of the top 5 % of every two of the parts."""
+    return float(np.mean([agreement(one, other).overlap for one, other in combinations(parts, 2)]))
+
+
+def shuffled(parts: Sequence[HeadScores], seed: int = 0) -> Overlap:
+    """The mean overlap where the trials of all parts are shuffled among parts of the same sizes, over 200 draws."""
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([part.values for part in parts])
+    ends = np.cumsum([part.n_trials for part in parts])[:-1]
+    drawn = []
+    for _ in range(DRAWS):
+        order = rng.permutation(len(values))
+        drawn.append(mean_overlap([HeadScores("", values[some]) for some in np.split(order, ends)]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Overlap(len(values), float(np.mean(drawn)), float(low), float(high))
+
+
+def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
+    """The table of a detection."""
+    values = found.scores.values
+    sizes = [2**i for i in range(len(values).bit_length()) if 2 ** (i + 1) <= len(values)]
+    rows = [_row(name, TWO, "", two_samples(values, size)) for size in sizes]
+    rows += [_row(name, WITHIN, "", one) for one in stability_curve(values, draws=DRAWS)]
+    half = split_half(values, draws=DRAWS)
+    rows += [_row(name, "split half", "", half)] if half else []
+    rows.append(_row(name, "bootstrap", "", Overlap(len(values), found.scores.stability(), None, None)))
+    for by in get_args(By):
+        parts = slices(found.trials(), found.scores.grid, name, found.counting, by)
+        if len(parts) < 2:
+            continue
+        sizes = [part.n_trials for part in parts.values()]
+        what = f"{len(parts)} parts of {min(sizes)} to {max(sizes)}"
+        rows.append(_row(name, by, what, Overlap(sum(sizes), mean_overlap(list(parts.values())), None, None)))
+        rows.append(_row(name, f"{by}, shuffled", what, shuffled(list(parts.values()))))
+    return rows
+
+
+def _row(model: str, kind: str, what: str, overlap: Overlap) -> dict[str, Any]:
+    return {"model": model, "kind": kind, "what": what, "trials": overlap.n_trials, "overlap": rounded(overlap.mean),
+            "low": rounded(overlap.low), "high": rounded(overlap.high)}  # fmt: skip
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """The overlap by number of trials, and by needle, length and depth beside what shuffling gives."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    curves = []
+    for model, (kind, dash) in ((model, how) for model in models for how in ((TWO, "solid"), (WITHIN, "dot"))):
+        some = [row for row in rows if row["model"] == model and row["kind"] == kind]
+        band = ([row["low"] for row in some], [row["high"] for row in some]) if kind == TWO else ()
+        curves.append(Curve(model, [row["trials"] for row in some], [row["overlap"] for row in some], *band, dash=dash))
+    kinds = [kind for by in get_args(By) for kind in (by, f"{by}, shuffled")]
+    dots = [
+        Dot(kind, row["model"], row["overlap"], row["low"], row["high"])
+        for kind in kinds for row in rows if row["kind"] == kind
+    ]  # fmt: skip
+    ticks = log_ticks(max(row["trials"] for row in rows))
+    return panels(
+        [
+            Panel("two samples (line, 95 %), a sample against all (dots)", curves,
+                  {"title": "trials", "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]},
+                  {"title": "overlap of the top 5 %", "range": [-0.02, 1.02]}),
+            Panel("parts by needle, length and depth", dots,
+                  {"title": "mean overlap of two parts", "range": [0, 1.02]}),
+        ],
+        height=400,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Make what is not there, measure, print, write the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", default=BUILT_IN, help="folders of detections, or built-in models")
+    parser.add_argument("--wide", action="store_true", help="the wider detections of the built-in models")
+    options = parser.parse_args()
+    sources = [wide(model) for model in BUILT_IN] if options.wide else options.runs
+    rows = [row for name, found in opened(sources).items() for row in rows_of(name, found)]
+    show(rows)
+    save(draw(rows), rows, "stability")
+
+
+if __name__ == "__main__":
+    main()
