@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 from figures import BUILT_IN, Curve, Panel, opened, panels, rounded, save, show
-from jaxtyping import Int
 from plotly import graph_objects as go
 
-from retmask.concentration import DRAWS, concentration, intervals
+from retmask.concentration import concentration, draws, intervals
 from retmask.heads import share_count
 from retmask.retrieval import Trial, collect_scores
 from retmask.scores import TOP_SHARE, HeadScores, Interval, spearman
@@ -46,13 +45,7 @@ def stuck(trials: Sequence[Trial], place: int = 0) -> list[Trial]:
 
 def mean_bounds(scores: HeadScores, distinct: bool) -> Interval:
     """The 95 % bootstrap intervals of all heads' means; `distinct` draws different trials, each with all its copies."""
-    if not distinct:
-        return scores.interval
-    flat, copies = np.unique(scores.values.reshape(scores.n_trials, -1), axis=0, return_counts=True)
-    n = len(flat)
-    weights: Int[np.ndarray, "draw trial"] = (
-        np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS) * copies
-    )
+    flat, weights = draws(scores.values, distinct)
     drawn = weights @ flat / weights.sum(axis=1, keepdims=True)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0).reshape(2, *scores.mean.shape)
     return Interval(np.minimum(low, scores.mean), np.maximum(high, scores.mean))

@@ -11,13 +11,16 @@ the unmasked model writes there (`retmask.trace`).
   5 % at every step. The prompt is read unmasked, and what a masked step leaves in the cache stays there.
 
 `python analyses/dynamics.py` asks the built-in models 40 held-out prompts of 512 tokens, half an hour or so on two CPU
-cores. Every finished prompt is a line of RETMASK_HOME/analyses/dynamics-MODEL.jsonl, and is not asked again.
+cores. Every finished prompt is a line of RETMASK_HOME/analyses/dynamics-MODEL.jsonl, and is not asked again as long as
+the weights, the map and the haystack are the same.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import plotly.graph_objects as go
@@ -25,12 +28,13 @@ from figures import BUILT_IN, Dot, Panel, panels, rounded, save, show
 
 from retmask.cache import stack
 from retmask.evaluate import EvaluateConfig, summary
-from retmask.files import append_line, home, read_lines
+from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.needle import load_haystack, recall
 from retmask.scores import HeadScores, scores_path
 from retmask.tables import mean_interval
 from retmask.trace import Trace, jaccard
+from retmask.weights import resolve
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -128,10 +132,11 @@ def ablate(
 def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
     """The lines of the first `prompts` held-out needle prompts, those that are not on disk measured now."""
     tasks = EvaluateConfig(source, trials=prompts).tasks()
-    path = home() / "analyses" / f"dynamics-{source.replace('/', '-')}.jsonl"
+    path = kept_at(source)
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = {(*_key(line), line["answer_tokens"]): line for line in read_lines(path)}
     model, haystack, scores = None, load_haystack("pydoc-end"), HeadScores.load(scores_path(source))
+    pins = {"weights": resolve(source).sha256, "map": sha256_text(scores.to_json()), "haystack": haystack.sha256}
+    done = {(*_key(line), line["answer_tokens"]): line for line in read_lines(path) if line.get("pins") == pins}
     for number, task in enumerate(tasks):
         line = done.get((*task.key, most))
         if line is None:
@@ -142,7 +147,7 @@ def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
                 scores.check_grid(model.grid, source)
             prompt = task.render(model.tokenizer, haystack)
             line = {"needle": task.needle.needle, "context_tokens": task.context_tokens, "depth": task.depth,
-                    "answer_tokens": most, "needle_span": prompt.needle_span}  # fmt: skip
+                    "answer_tokens": most, "needle_span": prompt.needle_span, "pins": pins}  # fmt: skip
             line |= ablate(model, prompt.token_ids, scores, most, seed=number)
             for answer in line["answers"].values():
                 answer["response"] = model.tokenizer.decode(answer["token_ids"], skip_special_tokens=True).strip()
@@ -151,6 +156,11 @@ def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
             recalls = ", ".join(f"{name} {one['recall']:.2f}" for name, one in line["answers"].items())
             print(f"{source} {number + 1}/{len(tasks)}: {recalls}", flush=True)
         yield line
+
+
+def kept_at(source: str) -> Path:
+    """The file of a model's finished lines, of no other model."""
+    return home() / "analyses" / f"dynamics-{quote(source, safe='')}.jsonl"
 
 
 def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:

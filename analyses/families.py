@@ -2,33 +2,24 @@
 
 `python analyses/families.py` reads the maps that come with the project; `python analyses/families.py FILE ...` sets
 these beside them: score files, folders of detections, names of runs, https addresses; `--only` leaves the shipped maps
-out. Scores of other kinds (per-step counting, gates, lists) are shown, and `counting` tells them apart; their sizes do
-not compare. Intervals are 95 % bootstrap over trials; copies of a trial are drawn together.
+out. Scores of other kinds (per-step counting, gates) are shown, and `counting` tells them apart; their sizes do not
+compare. A list of heads has no figures and no curve. Intervals are 95 % bootstrap over trials; copies of a trial are drawn together.
 """
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
 
-from figures import BUILT_IN, opened, rounded, save, show
+from figures import BUILT_IN, opened, save, show
+from plotly import graph_objects as go
 
-from retmask.concentration import concentration, intervals
 from retmask.families import curves_together
+from retmask.set_tables import set_rows
 from retmask.sets import ScoreSet
 
 
-def row_of(name: str, one: ScoreSet) -> dict[str, Any]:
-    """A set's figures of concentration, each with its interval; None where there is none."""
-    figures = concentration(one.scores.mean)._asdict()
-    spread = intervals(one.scores.values, distinct=True)
-    row: dict[str, Any] = {
-        "set": name, "family": one.family, "counting": one.scores.detector.name,
-        "trials": one.n_trials if one.has_trials else None, "different": one.distinct if one.has_trials else None,
-        "best": str(one.scores.top(1)[0]), "heads": figures.pop("n_heads"),
-    }  # fmt: skip
-    for figure, value in figures.items():
-        low, high = spread[figure] or (None, None)
-        row |= {figure: rounded(value), f"{figure}_low": rounded(low), f"{figure}_high": rounded(high)}
-    return row
+def draw(sets: Mapping[str, ScoreSet]) -> go.Figure:
+    """The curves of all sets but lists of heads: places in a list are no scores."""
+    return curves_together({name: one.scores.mean for name, one in sets.items() if not one.ranking})
 
 
 def main() -> None:
@@ -44,9 +35,9 @@ def main() -> None:
     for one in sets.values():
         for warning in one.warnings:
             print(f"{one.source}: {warning}")
-    rows = [row_of(name, one) for name, one in sets.items()]
+    rows = set_rows(list(sets.values()))
     show(rows)
-    save(curves_together({name: one.scores.mean for name, one in sets.items()}), rows, "families", width=1000)
+    save(draw(sets), rows, "families", width=1000)
 
 
 if __name__ == "__main__":

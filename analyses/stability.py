@@ -1,7 +1,8 @@
 """How many trials name the top 5 % of heads surely, and what else changes them: the needle, the length, the depth.
 
 - **Two samples**: how far the top 5 % of two random samples of n trials overlap that share no trial. **A sample
-  against all** is the same with all the trials, in which the sample is: it nears 1 whatever the noise.
+  against all** is the same with all the trials, in which the sample is: it nears 1 whatever the noise. A top has as many
+  heads in each sample; heads that tie at its cut share the places (`retmask.agreement`).
 - **Needle, length, depth**: the mean overlap of the tops of the parts, every two of them, and the same where the
   trials are shuffled among parts of these sizes. A part is a smaller sample and so less sure: only an overlap below
   what shuffling gives says that the needle, the length or the depth itself matters.
@@ -14,18 +15,16 @@ interrupted, and never made twice.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
 from figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from retmask.agreement import By, Overlap, agreement, slices, split_half, stability_curve
+from retmask.agreement import By, Overlap, parts_overlap, slices, split_half, stability_curve
 from retmask.detect import DetectConfig, detect, new_detect
 from retmask.runs import run_path
-from retmask.scores import HeadScores
 from retmask.sets import ScoreSet
 from retmask.style import log_ticks
 
@@ -42,32 +41,12 @@ def wide(model: str) -> str:
     return str(run.path)
 
 
-def two_samples(values: Float[np.ndarray, "trial layer head"], size: int, seed: int = 0) -> Overlap:
-    """How far the tops of two random samples of `size` trials overlap that share no trial (0-1), over 200 draws."""
+def shuffled(
+    values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], seed: int = 0
+) -> Overlap:
+    """The mean overlap where the trials are shuffled among parts of the same sizes, over 200 draws."""
     rng = np.random.default_rng(seed)
-    shares = []
-    for _ in range(DRAWS):
-        order = rng.permutation(len(values))
-        one, other = (HeadScores("", values[part]) for part in (order[:size], order[size : 2 * size]))
-        shares.append(agreement(one, other).overlap)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return Overlap(size, float(np.mean(shares)), float(low), float(high))
-
-
-def mean_overlap(parts: Sequence[HeadScores]) -> float:
-    """The mean overlap (0-1) of the top 5 % of every two of the parts."""
-    return float(np.mean([agreement(one, other).overlap for one, other in combinations(parts, 2)]))
-
-
-def shuffled(parts: Sequence[HeadScores], seed: int = 0) -> Overlap:
-    """The mean overlap where the trials of all parts are shuffled among parts of the same sizes, over 200 draws."""
-    rng = np.random.default_rng(seed)
-    values = np.concatenate([part.values for part in parts])
-    ends = np.cumsum([part.n_trials for part in parts])[:-1]
-    drawn = []
-    for _ in range(DRAWS):
-        order = rng.permutation(len(values))
-        drawn.append(mean_overlap([HeadScores("", values[some]) for some in np.split(order, ends)]))
+    drawn = [parts_overlap(values, rng.permutation(part)) for _ in range(DRAWS)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Overlap(len(values), float(np.mean(drawn)), float(low), float(high))
 
@@ -76,7 +55,8 @@ def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
     """The table of a detection."""
     values = found.scores.values
     sizes = [2**i for i in range(len(values).bit_length()) if 2 ** (i + 1) <= len(values)]
-    rows = [_row(name, TWO, "", two_samples(values, size)) for size in sizes]
+    samples = [split_half(values, draws=DRAWS, size=size) for size in sizes]
+    rows = [_row(name, TWO, "", one) for one in samples if one]
     rows += [_row(name, WITHIN, "", one) for one in stability_curve(values, draws=DRAWS)]
     half = split_half(values, draws=DRAWS)
     rows += [_row(name, "split half", "", half)] if half else []
@@ -87,8 +67,9 @@ def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
             continue
         sizes = [part.n_trials for part in parts.values()]
         what = f"{len(parts)} parts of {min(sizes)} to {max(sizes)}"
-        rows.append(_row(name, by, what, Overlap(sum(sizes), mean_overlap(list(parts.values())), None, None)))
-        rows.append(_row(name, f"{by}, shuffled", what, shuffled(list(parts.values()))))
+        together, which = np.concatenate([part.values for part in parts.values()]), np.repeat(range(len(parts)), sizes)
+        rows.append(_row(name, by, what, Overlap(sum(sizes), parts_overlap(together, which), None, None)))
+        rows.append(_row(name, f"{by}, shuffled", what, shuffled(together, which)))
     return rows
 
 

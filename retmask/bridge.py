@@ -93,11 +93,11 @@ def _can_fork(model: LensModel) -> bool:
     half = HeadMask.of([HeadId(model.grid.n_layers // 2, 0)])
     masks = [HeadMask(), half]
     ids = list(range(3, 19))
-    whole = model._pass([ids, ids], new_cache(16), masks)
+    whole = model.forward([ids, ids], new_cache(16), masks)
     _, rows = fork_plan(masks, model.grid.n_layers)
     try:
         with forking(rows):
-            forked = model._pass([ids], new_cache(16), masks)
+            forked = model.forward([ids], new_cache(16), masks)
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AssertionError):
         return False  # layers of another make: the rows are then computed one by one
     close: bool = torch.allclose(forked, whole, rtol=0.02, atol=0.02 * float(whole.abs().max()))

@@ -51,6 +51,8 @@ def compare(
     if k < 0 or not threshold >= 0:
         raise ValueError("--k and --threshold cannot be negative")
     sets = [read_set(source) for source in sources]
+    if by and (html or png):
+        raise ValueError("--html and --png draw whole sets: leave --by out")
     if by:
         names, found, parts = _parted(sets, by, k or None)
         rows = [{"part": name, "trials": part.n_trials} for name, part in zip(names, parts, strict=True)]

@@ -7,7 +7,7 @@ Negative means count as 0.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from retmask.heads import share_count
 
@@ -15,6 +15,7 @@ THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score o
 FEWEST_TRIALS = 3  # successful trials; bootstrap draws of fewer say nothing
 DRAWS = 1000
 _CHUNK = 100  # draws at a time, which bounds the memory
+_PLACES = 12  # decimals of a mean that mean something: that of 0.3, 0 and 0 is a hair below 0.1
 
 
 class Concentration(NamedTuple):
@@ -74,22 +75,38 @@ def intervals(
     Trials that are copies of each other make the intervals too narrow. With `distinct` the draws are of the different
     trials, each with all its copies: the figures stay the same and copies count as the one trial that they are.
     """
-    flat = values.reshape(len(values), -1)
-    copies: Int[np.ndarray, " trial"] = np.ones(len(flat), dtype=int)
-    if distinct:
-        flat, copies = np.unique(flat, axis=0, return_counts=True)
+    flat, weights = draws(values, distinct)
     point = concentration(values.mean(axis=0), threshold)._asdict()
     names = [name for name in point if name != "n_heads"]
-    n = len(flat)
-    if n < FEWEST_TRIALS:
+    if len(flat) < FEWEST_TRIALS:
         return dict.fromkeys(names)
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS) * copies
     parts = [
         _figures(part @ flat / part.sum(axis=1, keepdims=True), threshold)
         for part in np.array_split(weights, DRAWS // _CHUNK)
     ]
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in names}
     return {name: None if point[name] is None else _around(point[name], drawn[name]) for name in names}
+
+
+def draws(
+    values: Float[np.ndarray, "trial layer head"], distinct: bool = False
+) -> tuple[Float[np.ndarray, "row head"], Int[np.ndarray, "draw row"]]:
+    """The trials as rows, and how often each row counts in each of 1,000 bootstrap draws, always the same ones.
+
+    With `distinct` the rows are the different trials, and one that is drawn counts with all its copies. Trials in which
+    no head scored cannot be told from copies, and are drawn together: that widens intervals, and never narrows them.
+    """
+    rows = values.reshape(len(values), -1)
+    copies: Int[np.ndarray, " row"] = np.ones(len(rows), dtype=int)
+    if distinct:
+        rows, copies = np.unique(rows, axis=0, return_counts=True)
+    n = len(rows)
+    return rows, np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS) * copies
+
+
+def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:
+    """Whether each mean is at least the threshold, as in exact arithmetic: the mean of 0.3, 0 and 0 reaches 0.1."""
+    return np.asarray(np.round(means, _PLACES) >= threshold)
 
 
 def lorenz(
@@ -132,7 +149,7 @@ def _relative(means: Float[np.ndarray, "map head"]) -> Float[np.ndarray, "map he
 def _figures(means: Float[np.ndarray, "map head"], threshold: float) -> dict[str, Float[np.ndarray, " map"]]:
     """The figures of many maps at once, nan where a map has no mass."""
     n = means.shape[1]
-    above = (means >= threshold).sum(axis=1)
+    above = reaches(means, threshold).sum(axis=1)
     x = np.sort(_relative(means), axis=1)
     total = x.sum(axis=1)
     ranks: Int[np.ndarray, " head"] = np.arange(1, n + 1)

@@ -157,7 +157,7 @@ def new_detect(config: DetectConfig, out: Path | None = None) -> Run:
     config.tasks()
     load_haystack(config.haystack)
     record = {**asdict(config), "lengths": list(config.lengths), "depths": list(config.depths)}
-    return Run.claim("detect", record, config.command, out, Path(config.model).name)
+    return Run.claim("detect", record, config.command, out, Path(config.model).name, before={"detector": "copy"})
 
 
 def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress]:

@@ -107,5 +107,6 @@ def query_focus(
 ) -> Float[np.ndarray, "layer head"]:
     """The detector `query` in one trial, from the attention on the needle's tokens with the question and with N/A."""
     gap = asked.mean(2) - empty.mean(2)
-    floor = gap.mean(-1, keepdims=True) - 2 * gap.std(-1, keepdims=True)
+    spread = gap.std(-1, ddof=1, keepdims=True) if gap.shape[-1] > 1 else np.inf  # as in QRHead's code
+    floor = gap.mean(-1, keepdims=True) - 2 * spread
     return np.asarray(np.where(gap < floor, 0.0, gap).sum(-1))

@@ -1,5 +1,6 @@
 """What a fine-tune changed: needle recall of unmasked | masked | tuned on the same held-out prompts, in pairs."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic, write_json
-from retmask.heads import HeadMask
+from retmask.heads import Grid, HeadMask
 from retmask.masks import MaskRule
 from retmask.needle import NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import run_trials
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
 UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
 DRAWS = 10_000  # of the bootstrap
+_ANY_GRID = Grid(10_000, 10_000)  # the model's is known when it is loaded
 
 
 class Condition(NamedTuple):
@@ -69,11 +71,11 @@ class EvaluateConfig:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
         found = {UNMASKED: Condition()} | ({MASKED: Condition(rule=self.rule)} if self.rule.given else {})
         for text in self.also:
-            name, _, heads = text.partition("=")
-            if not name.strip() or not heads.strip():
+            name, _, heads = (part.strip() for part in text.partition("="))
+            if not name or not HeadMask.parse(heads, _ANY_GRID):
                 raise ValueError(f"{text[:60]!r} names no mask: write name=L17H3,L18H6")
-            if name in found:
-                raise ValueError(f"there are two conditions named {name}: give each a name of its own")
+            if name in found or re.fullmatch(rf"{MASKED}|{TUNED}( \d+)?", name):
+                raise ValueError(f"{name} is what another condition is called: give the mask a name of its own")
             found[name] = Condition(rule=MaskRule(heads=heads))
         for number, text in enumerate(self.tuned, start=1):
             name, equals, folder = text.rpartition("=")
@@ -152,7 +154,8 @@ def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
     config = replace(config, model=settled(config.model), tuned=tuned, rule=rule)
     record = asdict(config) | {"tuned": list(config.tuned), "also": list(config.also)}
     parents = parent_ids(*folders.values(), config.rule.scores)
-    return Run.claim("evaluate", record, config.command, out, Path(config.model).name, parents=parents)
+    name = Path(config.model).name
+    return Run.claim("evaluate", record, config.command, out, name, parents, before={"also": []})
 
 
 def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProgress]:
@@ -174,7 +177,8 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         began, first = time.monotonic(), len(answers)
         total = len(tasks) * len(conditions)
         model: LensModel | None = None
-        for name, (folder, rule) in conditions.items():
+        masks: dict[str, HeadMask] = {}
+        for name, (folder, _) in conditions.items():
             left = [task for task in tasks if (name, *task.key) not in answers]
             if not left:
                 continue
@@ -185,10 +189,10 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
                 known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
                 run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
                 run.pin(dtype=known["dtype"])
-            mask = rule.build(model.grid) if rule.given else HeadMask()
-            if rule.given:
-                run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask)})
-            with model.masked([mask]):
+            if not masks:  # all of them before the first answer: a head that is not there is to be said at once
+                masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
+                run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
+            with model.masked([masks.get(name, HeadMask())]):
                 for batch in run_trials(model, left, haystack):
                     for trial in batch:
                         line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}

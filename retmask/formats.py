@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from retmask.heads import HeadId
-from retmask.scores import MAX_FILE_BYTES, HeadScores
+from retmask.scores import MAX_FILE_BYTES, HeadScores, printable
 
 Level = Literal["query", "kv"]
 Kind = Literal["scores", "list", "gates"]
@@ -46,6 +46,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _DEEPEST = 20  # levels of a YAML file
 _SLACK = 0.01  # by which a trained gate may lie outside 0 to 1
 _SUFFIXES = (".json", ".yaml", ".yml", ".tsv", ".txt", ".csv")
+_REVISION = {"resolve", "raw", "blob"}  # in an address; what follows is a branch, a tag or a commit
+_NO_MODEL = _REVISION | {"refs", "heads", "main", "master"}
 _WANTED = "a score set is a JSON score file, a YAML list of heads or a table of gates"
 
 
@@ -71,7 +73,8 @@ def read_content(content: bytes, name: str) -> Content:
     shown = repr(PurePosixPath(name).name[:60])[1:-1] or "the file"
     match kind(content, shown):
         case "scores":
-            scores = HeadScores.from_json(content.decode("utf-8-sig"), model_of(name))
+            # of a detector that a file alone does not name, and whose scores may be below 0
+            scores = HeadScores.from_json(content.decode("utf-8-sig"), model_of(name), signed=True)
             return Content(scores, kin=family(scores.model))
         case "list":
             return _from_list(content.decode("utf-8-sig"), name, shown)
@@ -86,21 +89,27 @@ def family(model: str) -> str:
 
 
 def short(model: str) -> str:
-    """The last part of a model's name or path."""
-    return PurePosixPath(model.rstrip("/")).name or model
+    """The last part of a model's name or path, with «�» for what does not print."""
+    return printable(PurePosixPath(model.rstrip("/")).name or model)
 
 
 def model_of(name: str) -> str:
     """The model that a file's path tells: its name, or that of a folder above where all such files have one name.
 
-    DuoAttention's folder `Model/lr=0.02-.../` names the training below the model.
+    DuoAttention's folder `Model/lr=0.02-.../` names the training below the model, and `resolve/main/` in an address the
+    revision. «unnamed» where nothing tells it.
     """
     path = PurePosixPath(name)
     stem = path.stem if path.suffix.lower() in _SUFFIXES else path.name
     if stem not in ("scores", "full_attention_heads"):
-        return stem or "scores"
-    above = (part for part in reversed(path.parts[:-1]) if "=" not in part and part.strip("/."))
-    return next(above, stem)
+        return printable(stem) or "unnamed"
+    above = path.parts[:-1]
+    found = (
+        part
+        for i, part in reversed(list(enumerate(above)))
+        if "=" not in part and part.strip("/.") and part not in _NO_MODEL and not _REVISION & {*above[max(0, i - 1) : i]}
+    )
+    return printable(next(found, "unnamed"))
 
 
 def kind(content: bytes, shown: str) -> Kind:

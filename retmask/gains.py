@@ -17,6 +17,7 @@ from retmask.formats import family
 from retmask.runs import Run, number, run_path
 from retmask.sets import ScoreSet, read_set
 
+COPIES = ("set", "steps", "activation", "unknown")  # detectors whose concentration is told
 UNMASKED, TUNED = "unmasked", r"tuned( \d+)?"  # conditions of an evaluation; others may be controls
 ENOUGH = 10  # models, before a relation between two of their properties can be looked for at all
 _FURTHEST = 10  # runs from an evaluation back to the detection
@@ -78,10 +79,13 @@ def warning(points: Sequence[Gain]) -> str:
     """The sentence that goes with a scatter of these points: how many they are, and what they cannot show."""
     if not points:
         return "No gain has been measured yet: fine-tune a model, and evaluate it."
+    counted = {point.counting for point in points if point.figures}
     models, ways = {point.model for point in points}, {(point.measured, point.unit) for point in points}
     said = f"{_many(len(points), 'point')} of {_many(len(models), 'model')}"
     if len(ways) > 1:
         said += f", measured in {len(ways)} ways whose sizes do not compare"
+    if len(counted) > 1:
+        said += f", their scores counted in {len(counted)} ways whose concentration does not compare"
     if len(models) < ENOUGH:
         return f"{said}: too few to say whether concentration and gain go together."
     return f"{said}: models differ in more than concentration, so this shows no cause."
@@ -136,7 +140,8 @@ def _base_set(run: Run, model: str, known: dict[str, ScoreSet | None]) -> ScoreS
             except ValueError:
                 known[source] = None
         found = known[source]
-        if found and found.has_trials and not found.tuned and _is_of(found, model):
+        copies = found is not None and found.counting in COPIES
+        if found and copies and not found.tuned and _is_of(found, model):
             return found
     return None
 

@@ -121,11 +121,16 @@ class LensModel:
                 f"{self.device}: choose a shorter prompt or fewer columns"
             )
 
-    def rows_that_fit(self, tokens: int) -> int:
-        """How many contexts of that length to answer together: a quarter of the free memory, at most 8 or 32."""
+    def rows_that_fit(self, tokens: int, most: int = 0) -> int:
+        """How many contexts of that length to work on together: a quarter of the free memory, at most 8 or 32.
+
+        Or at most `most`, where that is given.
+        """
         row = cache_bytes(self.native.config, tokens, self.native.dtype)
         on_gpu = self.device.type == "cuda"
         room = free_bytes(self.device) // 4
+        if most:
+            return max(1, min(most, room // row))
         return max(1, min(32, room // row) if on_gpu else min(8, room // row, _CPU_BATCH_BYTES // row))
 
     @torch.no_grad()
@@ -185,12 +190,12 @@ class LensModel:
                 first = cache.get_seq_length() == 0
                 size = self._first_on_gpu(len(masks or [0])) if first else _LATER_ON_GPU
             with forking(rows) if rows else nullcontext():
-                self._pass([token_ids[at : at + size]], cache, masks)
+                self.forward([token_ids[at : at + size]], cache, masks)
             at = min(at + size, len(token_ids))
             yield at
 
     @torch.no_grad()
-    def _pass(
+    def forward(
         self,
         token_ids: Any,
         cache: Cache,
@@ -242,7 +247,7 @@ class LensModel:
         draws = [generator(one) for one in sampling] if sampling else [None] * len(rows)
         ids = [[last] for last in last_ids]
         for _ in range(max_new_tokens):
-            logits = self._pass(ids, cache, masks, begin=begin)[:, -1].float()
+            logits = self.forward(ids, cache, masks, begin=begin)[:, -1].float()
             steps = choose(logits, [None if row < 0 else draws[row] for row in rows])
             ids = [[step.token_id] for step in steps]
             alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in self.stop_ids]
@@ -271,7 +276,7 @@ class LensModel:
         size = max(1, LOGITS // (len(masks) * self.native.config.get_text_config().vocab_size))
         for at in range(0, len(ids), size):
             part = ids[at : at + size]
-            yield self._pass([part] * len(masks), cache, masks, keep=len(part)).float()
+            yield self.forward([part] * len(masks), cache, masks, keep=len(part)).float()
 
     @torch.no_grad()
     def logprobs(self, prompt: Sequence[int], text: Sequence[int], mask: HeadMask) -> list[float]:

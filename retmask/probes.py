@@ -1,6 +1,7 @@
 """What one trial's prompt and answer say of each head, beyond where it looked most: the passes behind the detectors."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def head_scores(
     if detector == "causal":
         return losses(model, cache, ids[at:], answer)
     if detector == "query":
+        assert empty[:at] == ids[:at], "both questions follow the same context"
         asked = attention_on(model, cache, ids[at:], prompt.whole_span)
         cache.crop(at - cache.get_seq_length())
         return query_focus(asked, attention_on(model, cache, empty[at:], prompt.whole_span))
@@ -69,37 +71,33 @@ def losses(
 ) -> Float[np.ndarray, "layer head"]:
     """What the answer's mean log-probability (nats a token) loses with each head alone masked after the cache.
 
-    The heads of a layer are the rows of one pass, which part from a common row at that layer.
+    The heads of a layer are the rows of one pass, or of several where memory is short; they part from a common row at
+    that layer. ValueError where not even two rows fit.
     """
     n_layers, n_heads = model.grid.n_layers, model.grid.n_heads
     ids = [*question, *answer][:-1]
-    whole = _mean_logprob(model, cache, ids, answer, 0, [HeadMask()])[0]
-    size = max(1, min(n_heads, LOGITS // (len(answer) * model.native.config.get_text_config().vocab_size)))
+    room = cache.get_seq_length() + len(ids)
+    model.check_rows(room, 2)
+    vocabulary = model.native.config.get_text_config().vocab_size
+    size = max(1, min(LOGITS // (len(answer) * vocabulary), model.rows_that_fit(room, n_heads + 1)) - 1)
     out: Float[np.ndarray, "layer head"] = np.zeros((n_layers, n_heads))
     for layer in range(n_layers):
         for first in range(0, n_heads, size):
             heads = [HeadId(layer, head) for head in range(first, min(n_heads, first + size))]
-            masks = [HeadMask.of([head]) for head in heads]
-            out[layer, first : first + len(heads)] = _mean_logprob(model, cache, ids, answer, layer, masks)
-    return np.asarray(whole - out)
+            # the unmasked row is read in the same pass: in bfloat16 a batch of another size rounds otherwise
+            said = _mean_logprob(model, cache, ids, answer, [HeadMask(), *(HeadMask.of([head]) for head in heads)])
+            out[layer, first : first + len(heads)] = said[0] - said[1:]
+    return out
 
 
 def _mean_logprob(
-    model: LensModel,
-    cache: "Cache",
-    token_ids: Sequence[int],
-    answer: Sequence[int],
-    layer: int,
-    masks: Sequence[HeadMask],
+    model: LensModel, cache: "Cache", token_ids: Sequence[int], answer: Sequence[int], masks: Sequence[HeadMask]
 ) -> Float[np.ndarray, " mask"]:
-    """The answer's mean log-probability with each mask; none of them touches a layer below `layer`."""
-    fork = layer if model.forks else 0
+    """The answer's mean log-probability with each mask; all begin at one layer, but for the first, which is empty."""
+    fork = (masks[-1].first_layer or 0) if model.forks else 0
     rows = _rows(cache, len(masks), fork, cache.get_seq_length() + len(token_ids))
-    if fork and len(masks) > 1:
-        with forking({fork: len(masks)}):
-            logits = model._pass([token_ids], rows, masks, keep=len(answer))
-    else:
-        logits = model._pass([token_ids] * len(masks), rows, masks, keep=len(answer))
+    with forking({fork: len(masks)}) if fork else nullcontext():
+        logits = model.forward([token_ids] * (1 if fork else len(masks)), rows, masks, keep=len(answer))
     chosen = torch.tensor(list(answer), device=model.device)[None, :, None].expand(len(masks), -1, -1)
     said = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].mean(1)
     return np.asarray(said.double().cpu().numpy())

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retmask.model import Answer, LensModel
 
 GATE = 0.5  # a trial counts when its ROUGE-1 recall is above this (RetMask's code)
+_BEYOND = 1e12  # no token count, position or score is as large, nor nan
 Counting = Literal["set", "steps"]
 Pair = tuple[int, int]
 
@@ -103,7 +104,8 @@ class Trial:
         return (self.needle, self.context_tokens, self.depth)
 
     def dense(self, grid: Grid) -> Float[np.ndarray, "layer head"]:
-        """The score of every head of the grid."""
+        """The score of every head of the grid. ValueError for a head that is not on it."""
+        grid.check(self.scores)
         out = np.zeros((grid.n_layers, grid.n_heads))
         for head, score in self.scores.items():
             out[head] = score
@@ -118,15 +120,36 @@ class Trial:
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Trial":
-        """The trial that `to_json` wrote. KeyError or TypeError for anything else."""
+        """The trial that `to_json` wrote. KeyError, TypeError or ValueError for anything else."""
         known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
-        known["needle_span"] = tuple(line["needle_span"])
-        known["scores"] = {HeadId.parse(key): float(score) for key, score in line["scores"].items()}
-        copied = line.get("copied", {})
-        known["copied"] = {HeadId.parse(k): tuple((int(a), int(b)) for a, b in v) for k, v in copied.items()}
+        for name in ("needle", "question", "answer", "response"):
+            _check(line[name], str)
+        for name in ("context_tokens", "depth", "prompt_tokens", "recall"):
+            _check(line[name], int, float)
+        start, end = line["needle_span"]
+        _check(start, int)
+        _check(end, int)
+        if not 0 <= start < end:
+            raise ValueError(f"a needle cannot stand from {start} to {end}")
+        known["needle_span"] = start, end
+        known["scores"] = {HeadId.parse(key): _check(score, int, float) for key, score in dict(line["scores"]).items()}
+        copied = dict(line.get("copied", {}))
+        known["copied"] = {
+            HeadId.parse(key): tuple((_check(step, int), _check(at, int)) for step, at in pairs)
+            for key, pairs in copied.items()
+        }
         for name in ("response_ids", "needle_tokens", "response_tokens", "prompt_ids"):
             known[name] = tuple(line.get(name, ()))
         return cls(**known)
+
+
+def _check(value: Any, *kinds: type) -> Any:
+    """The value, as it is. TypeError where it is of another kind, ValueError for a number beyond all reason."""
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise TypeError(f"{str(value)[:20]!r} is not what a trial holds there")
+    if isinstance(value, int | float) and not abs(value) < _BEYOND:
+        raise ValueError(f"{str(value)[:20]} is no number of a trial")
+    return value
 
 
 def read_trials(folder: Path) -> list[Trial]:

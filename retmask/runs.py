@@ -118,18 +118,19 @@ class Run:
         path: Path | None = None,
         name: str = "",
         parents: Sequence[str | Path] = (),
+        before: Mapping[str, Any] | None = None,
     ) -> "Run":
         """A new queued run, or in `path` the one with the same settings that began there, to be taken up again.
 
         ValueError where `path` holds something else. `command` is the command line that does the same; `parents` as
-        for `create`.
+        for `create`; `before` says what runs did that began before a setting was there.
         """
         if path is not None and path.exists():
             if not path.is_dir() or (any(path.iterdir()) and not (path / "run.json").is_file()):
                 raise ValueError(f"{path} is not empty and holds no run: choose another --out")
             if (path / "run.json").is_file():
                 run = cls.open(path)
-                if run.record.get("kind") != kind or run.record.get("config") != json.loads(json.dumps(config)):
+                if run.record.get("kind") != kind or {**(before or {}), **run.config} != json.loads(json.dumps(config)):
                     raise ValueError(f"{path} holds a run with other settings: choose another --out")
                 return run
         run = cls.create(kind, config, path, name, parents)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from retmask.concentration import FEWEST_TRIALS as FEWEST_TRIALS
 from retmask.concentration import THRESHOLD as THRESHOLD
-from retmask.concentration import Concentration, concentration
+from retmask.concentration import Concentration, concentration, reaches
 from retmask.detectors import DETECTORS, Detector
 from retmask.files import expanded, shipped, write_atomic
 from retmask.heads import Grid, HeadId, share_count
@@ -104,7 +104,7 @@ class HeadScores:
 
     def above(self, threshold: float = THRESHOLD) -> tuple[HeadId, ...]:
         """The heads whose mean is at least `threshold`, best first."""
-        return self.top(int((self.mean >= threshold).sum()))
+        return self.top(int(reaches(self.mean, threshold).sum()))
 
     def stability(self, share: float = TOP_SHARE) -> float:
         """How surely the trials so far tell the top heads (0-1).
@@ -158,9 +158,9 @@ class HeadScores:
         if file.name != "scores.json" or not isinstance(grid, dict):
             return scores
         return cls(
-            str(about.get("model", scores.model)),
+            printable(str(about.get("model", scores.model))),
             scores.values,
-            str(about.get("counting", "unknown")),
+            printable(str(about.get("counting", "unknown"))),
             grid.get("n_kv_heads"),
         )
 
@@ -170,13 +170,19 @@ class HeadScores:
 
         ValueError, one sentence, if malformed.
         """
+        name = printable(name)
         try:
-            raw = json.loads(text, object_pairs_hook=_no_repeats)
+            raw = json.loads(text, object_pairs_hook=_no_repeats, parse_int=float)  # int() refuses 4,300 digits
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{name} is not JSON ({error}): a score file is one JSON object") from None
         except RecursionError:
             raise ValueError(f"{name} is nested too deeply to be a score file") from None
         return cls(name, _values(raw, name, signed))
+
+
+def printable(name: str) -> str:
+    """A foreign name with «�» for each character that does not print: a terminal obeys some of them."""
+    return "".join(character if character.isprintable() else "�" for character in name)
 
 
 def spearman(one: Float[np.ndarray, "layer head"], other: Float[np.ndarray, "layer head"]) -> float | None:
@@ -246,5 +252,8 @@ def _column(column: Any, key: str, name: str, signed: bool) -> list[float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _HIGHEST:
             raise ValueError(f"{name}: {key} holds {str(value)[:20]}, which is not a finite number up to {_HIGHEST:g}")
         if value < 0 and not signed:
-            raise ValueError(f"{name}: {key} holds {value}: scores cannot be negative")
+            raise ValueError(
+                f"{name}: {key} holds {value}: scores cannot be negative, unless the run.json beside their scores.json "
+                "names a detector whose scores can"
+            )
     return [float(value) for value in column]

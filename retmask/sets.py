@@ -2,11 +2,10 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from retmask.formats import Level, family, kind, model_of, read_content, short
 from retmask.heads import Grid
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run, run_path
-from retmask.scores import MAX_FILE_BYTES, HeadScores, scores_path
+from retmask.scores import MAX_FILE_BYTES, HeadScores, printable, scores_path
 from retmask.web import fetch
 
 _FEW = 10  # trials; over fewer, intervals say little
@@ -61,7 +60,7 @@ class ScoreSet:
         came = str(self.record.get("created", ""))[5:19].replace("T", " ")
         if self._is_shipped or self.ranking:
             came = "shipped" if self._is_shipped else self._list_name
-        return " · ".join(filter(None, (name, self.scores.detector.name, came)))
+        return printable(" · ".join(filter(None, (name, self.scores.detector.name, came))))
 
     @property
     def n_trials(self) -> int:
@@ -80,8 +79,13 @@ class ScoreSet:
 
     @cached_property
     def distinct(self) -> int:
-        """How many trials differ in their scores, of any head."""
+        """How many trials differ in their scores, of any head; all those in which no head scored count as one."""
         return len(np.unique(self.scores.values.reshape(self.n_trials, -1), axis=0))
+
+    @cached_property
+    def blank(self) -> int:
+        """How many trials no head scored in: they look alike, and need not be copies of each other."""
+        return int((~self.scores.values.any(axis=(1, 2))).sum())
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -121,7 +125,7 @@ class ScoreSet:
         return read_trials(self.path.parent) if self.path and self.record else []
 
     def _warnings(self) -> Iterator[str]:
-        if self.has_trials and self.distinct < self.n_trials / 2:
+        if self.has_trials and self.distinct - bool(self.blank) < (self.n_trials - self.blank) / 2:
             yield (
                 f"only {self.distinct} of {self.n_trials} trials differ in their scores: intervals over them are too "
                 "narrow"
@@ -132,13 +136,18 @@ class ScoreSet:
             yield "per-step counting: scores may pass 1, do not compare their size with set counting"
         if self.counting == "unknown" and self.scores.values.max() > 1:
             yield "some scores pass 1, so this is not set counting: do not compare their size with it"
+        if self.counting == "unknown" and self.scores.values.min() < 0:
+            yield (
+                "some scores are below 0, so these are no shares of copied tokens (a detector whose scores may be: "
+                "attention of the question, one head masked)"
+            )
         if self.level == "kv":
             yield "gates of key/value heads, each shared by a group of query heads: not to be compared head by head"
         if self.ranking:
             yield from self._list_warnings()
         status = self.record.get("status")
         if self.record.get("kind") == "detect" and status != "success":
-            yield f"its detection is not finished ({str(status)[:20]}): these are the trials so far"
+            yield f"its detection is not finished ({printable(str(status)[:20])}): these are the trials so far"
 
     def _list_warnings(self) -> Iterator[str]:
         listed = self.scores.top(int((self.scores.mean > 0).sum()))
@@ -154,7 +163,8 @@ def read_set(source: str) -> ScoreSet:
     ValueError, one sentence, for what is none or cannot be read.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
-        return _read_path(source, Path(keep_set(httpx.URL(source.strip()).path, fetch(source))))
+        content = fetch(source)  # which refuses what is no address
+        return _read_path(source, Path(keep_set(httpx.URL(source.strip()).path, content)))
     return _read_path(source)
 
 
@@ -171,19 +181,28 @@ def keep_set(name: str, content: bytes) -> str:
     """The path of a lasting copy of an upload, named after its model. ValueError, and no copy, if it is no set."""
     read_text(content, name)
     text = content.decode("utf-8-sig")
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model_of(name)).strip("-.")[:60] or "scores"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model_of(name)).strip("-.")[:60] or "unnamed"
     path = home() / "opened" / sha256_text(text)[:12] / (stem + _ENDINGS[kind(content, stem)])
     write_atomic(path, text)
     return str(path)
 
 
 def labels(sets: Sequence[ScoreSet]) -> list[str]:
-    """A label for each set, no two the same: twins get a number."""
-    names, seen = [one.label for one in sets], Counter[str]()
-    for i, name in enumerate(names):
-        seen[name] += 1
-        names[i] = f"{name} ({seen[name]})" if seen[name] > 1 else name
-    return names
+    """A label for each set, no two the same: twins get the next number that no other set has."""
+    names: dict[str, None] = {}
+    for one in sets:
+        numbered = (f"{one.label} ({n})" for n in count(2))
+        names[next(name for name in chain([one.label], numbered) if name not in names)] = None
+    return list(names)
+
+
+def strangers(one: ScoreSet, other: ScoreSet) -> bool:
+    """Whether two sets seem to be of different models: of two known families, or of names that differ.
+
+    A name may be only a file's, so this is a reason to warn and none to refuse. Capitals do not count.
+    """
+    families = {one.family, other.family} - {""}
+    return len(families) > 1 or one.model.lower() != other.model.lower()
 
 
 def _located(source: str) -> Path:
@@ -232,7 +251,7 @@ def _base(record: Mapping[str, Any]) -> str:
     config = record.get("config")
     config = config if isinstance(config, Mapping) else {}  # a damaged folder may hold anything
     model = str(config.get("model") or "")
-    if config.get("adapter"):
+    if config.get("adapter") or not model:
         return model
     try:
         card = json.loads((expanded(model) / "retmask.json").read_text(encoding="utf-8"))  # by our trainer

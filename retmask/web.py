@@ -16,6 +16,12 @@ SECONDS = 60.0  # for all of it
 _MOVED = (301, 302, 303, 307, 308)
 _PATIENCE = 10.0  # seconds for a connection, or for the next bytes
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # its addresses stand for IPv4 ones
+_CLOSED = (  # networks that `ipaddress` takes for public
+    ipaddress.ip_network("fec0::/10"),  # of one site, as was (RFC 3879)
+    ipaddress.ip_network("3fff::/20"),  # documentation (RFC 9637)
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4, as were (RFC 7526)
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's own service, from within its machines
+)
 
 
 def fetch(url: str, most: int = MOST, seconds: float = SECONDS) -> bytes:
@@ -55,18 +61,19 @@ def _checked(url: str) -> httpx.URL:
     """The parts of an https address. ValueError for any other, and for a page about a file."""
     try:
         address = httpx.URL(url.strip())
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{url[:80]!r} is no address ({error})") from None
-    if address.scheme != "https" or not address.host:
+        host = address.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter for a name that stands for no letters
+        raise ValueError(f"{url[:80]!r} is no address ({_said(error)}): check how it is written") from None
+    if address.scheme != "https" or not host:
         raise ValueError(f"{url[:80]!r} is not opened: only https addresses are, such as https://host/scores.json")
     if not 0 < (address.port or 443) < 2**16:
         raise ValueError(f"{url[:80]!r} has no port that there is: ports go up to 65535")
     if address.userinfo:
         raise ValueError("an address with a user or a password is not opened: take them out, or download the file")
-    if address.host in ("github.com", "www.github.com") and "/blob/" in address.path:
+    if host in ("github.com", "www.github.com") and "/blob/" in address.path:
         raw = address.path.replace("/blob/", "/", 1)
         raise ValueError(f"that is GitHub's page about the file: take https://raw.githubusercontent.com{raw}")
-    if address.host == "huggingface.co" and "/blob/" in address.path:
+    if host == "huggingface.co" and "/blob/" in address.path:
         file = address.path.replace("/blob/", "/resolve/", 1)
         raise ValueError(f"that is the Hub's page about the file: take https://huggingface.co{file}")
     return address
@@ -152,7 +159,8 @@ def _allowed(address: str) -> bool:
             inner = ipaddress.IPv4Address(known.packed[-4:])
         if inner is not None:
             return _allowed(str(inner))
-    return known.is_global and not known.is_multicast and not known.is_reserved
+    closed = known.is_multicast or known.is_reserved or any(known in network for network in _CLOSED)
+    return known.is_global and not closed
 
 
 def _said(error: Exception | None) -> str:

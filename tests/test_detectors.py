@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
 
-from retmask.cache import Trunk, longest_shared
+from retmask.cache import Trunk, cache_bytes, longest_shared
 from retmask.detect import DetectConfig
 from retmask.detectors import DETECTORS, attention_mass, query_focus
 from retmask.heads import HeadId, HeadMask
@@ -58,7 +58,7 @@ def test_causal_is_the_loss_with_each_head_masked_alone_after_the_context(model:
 
     def mean_logprob(mask: HeadMask) -> float:
         cache = model.prefill(IDS[:14], 64)
-        logits = model._pass([[*IDS[14:], *ANSWER[:-1]]], cache, [mask], keep=3)[0].log_softmax(-1)
+        logits = model.forward([[*IDS[14:], *ANSWER[:-1]]], cache, [mask], keep=3)[0].log_softmax(-1)
         return float(sum(logits[i, token] for i, token in enumerate(ANSWER)) / 3)
 
     whole = mean_logprob(HeadMask())
@@ -75,6 +75,26 @@ def test_chunks_change_nothing(model: LensModel, monkeypatch: pytest.MonkeyPatch
     cache.crop(14 - cache.get_seq_length())
     single = losses(model, cache, IDS[14:], ANSWER), attention_on(model, cache, IDS[14:], (3, 9))
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(whole, single, strict=True))
+
+
+def test_no_more_rows_than_fit(model: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = model.prefill(IDS[:14], 64)
+    whole = losses(model, cache, IDS[14:], ANSWER)
+    seen: list[int] = []
+    row = cache_bytes(model.native.config, 14 + len(IDS) - 14 + len(ANSWER) - 1, model.native.dtype)
+    monkeypatch.setattr("retmask.model.free_bytes", lambda device: 4 * 3 * row)  # three rows in a quarter of it
+    forward = LensModel.forward
+
+    def watched(self: LensModel, token_ids: object, rows: object, masks: list[HeadMask], **more: object) -> object:
+        seen.append(len(masks))
+        return forward(self, token_ids, rows, masks, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LensModel, "forward", watched)
+    assert np.allclose(losses(model, cache, IDS[14:], ANSWER), whole, atol=1e-5)
+    assert max(seen) == 3
+    monkeypatch.setattr("retmask.model.free_bytes", lambda device: row)
+    with pytest.raises(ValueError, match="choose a shorter prompt"):
+        losses(model, cache, IDS[14:], ANSWER)
 
 
 def test_a_shared_beginning_changes_nothing(model: LensModel) -> None:
@@ -99,6 +119,13 @@ def test_a_token_far_below_the_others_is_left_out() -> None:
     empty = np.zeros((1, 1, 1, 10))
     empty[..., 3] = 5.0  # -4.9 there, 0.1 elsewhere: mean -0.4, deviation 1.5
     assert query_focus(asked, empty) == pytest.approx(0.9)
+
+
+def test_the_deviation_is_that_of_a_sample() -> None:
+    """Mean -1/60; the floor is -1.03 with the deviation of a sample (as in QRHead's code), -0.94 with that of all."""
+    gaps = np.array([0.1, 0.1, 0.1, 0.1, 0.5, -1.0])
+    assert query_focus(gaps.reshape(1, 1, 1, 6), np.zeros((1, 1, 1, 6))) == pytest.approx(-0.1)
+    assert query_focus(np.full((1, 1, 1, 1), 0.3), np.full((1, 1, 1, 1), 0.1)) == pytest.approx(0.2)
 
 
 def test_the_places_in_a_rendered_prompt() -> None:
@@ -137,7 +164,7 @@ def test_trials_keep_what_was_copied_and_score_by_the_detector(detector: str) ->
     assert DETECTORS[detector].signed == bool((dense < 0).any())
 
 
-def test_negative_scores_are_kept_where_the_detector_has_them(fresh_home: object, tmp_path: object) -> None:
+def test_negative_scores_are_kept_where_the_detector_has_them() -> None:
     scores = HeadScores("m", np.array([[[0.5, -0.25]]]), "causal")
     assert HeadScores.from_json(scores.to_json(), "m", signed=True).values.min() == -0.25
     with pytest.raises(ValueError, match="scores cannot be negative"):

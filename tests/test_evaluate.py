@@ -67,9 +67,12 @@ def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
         ({"trials": 0}, "0 trials are too few"),
         ({"tuned": ("unmasked=x",)}, "two conditions named unmasked"),
         ({"tuned": ("a=x", "a=y")}, "two conditions named a"),
-        ({"also": ("a=L0H0", "a=L0H1")}, "two conditions named a"),
+        ({"also": ("a=L0H0", "a=L0H1")}, "a is what another condition is called"),
         ({"also": ("L0H0",)}, "'L0H0' names no mask: write name=L17H3,L18H6"),
-        ({"also": ("unmasked=L0H0",)}, "two conditions named unmasked"),
+        ({"also": ("unmasked=L0H0",)}, "unmasked is what another condition is called"),
+        ({"also": ("masked=L0H0",)}, "masked is what another condition is called"),
+        ({"also": (" tuned 2 =L0H0",)}, "tuned 2 is what another condition is called"),
+        ({"also": ("bad=notahead",)}, "'notahead' is not a head"),
     ],
 )
 def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
@@ -83,6 +86,34 @@ def test_conditions_have_names() -> None:
     assert folders == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
     words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0"
     assert config.command == words.split()
+
+
+def test_further_masks_are_conditions_of_their_own(tmp_path: Path, fresh_home: Path) -> None:
+    folder, needles = tiny_folder(tmp_path), tmp_path / "needles.json"
+    needles.write_text(
+        json.dumps([{"needle": "Kim has two red hats.", "question": "Of Kim?", "answer": "two red hats"}])
+    )
+    settings = {"trials": 2, "context_tokens": 300, "needles": str(needles)}
+    config = EvaluateConfig(str(folder), (), MaskRule(heads="L1H0"), also=("other=L0H1,L2H3",), **settings)
+    assert "--also other=L0H1,L2H3" in " ".join(config.command)
+    run = new_evaluate(config, tmp_path / "out")
+    list(evaluate(run))
+    found = json.loads((run.path / "results.json").read_text())
+    assert [row["condition"] for row in found["conditions"]] == ["unmasked", "masked", "other"]
+    assert (run.record["mask"], run.record["mask of other"]) == ("L1H0", "L0H1,L2H3")
+    off = new_evaluate(EvaluateConfig(str(folder), also=("off=L9H0",), **settings), tmp_path / "off")
+    with pytest.raises(ValueError, match="head L9H0 is outside this model's 3 x 4 grid"):
+        list(evaluate(off))
+    assert not read_answers(off.path)
+
+
+def test_a_run_from_before_a_setting_goes_on(tmp_path: Path, fresh_home: Path) -> None:
+    config = EvaluateConfig(str(tiny_folder(tmp_path)), trials=2)
+    run = new_evaluate(config, tmp_path / "out")
+    run.update(config={name: value for name, value in run.config.items() if name != "also"})
+    assert new_evaluate(config, tmp_path / "out").path == run.path
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        new_evaluate(EvaluateConfig(config.model, also=("a=L0H0",), trials=2), tmp_path / "out")
 
 
 def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) -> None:

@@ -41,9 +41,9 @@ def test_rows_that_begin_late_have_the_logits_of_rows_that_do_not(model: LensMod
     ids = [model.tokenizer(text)["input_ids"] for text in PROMPTS]
     caches = [model.prefill(one[:-1], len(one)) for one in ids]
     lengths = [len(one) - 1 for one in ids]
-    together = model._pass([[one[-1]] for one in ids], stack(caches, max(lengths)), begin=starts(lengths))
+    together = model.forward([[one[-1]] for one in ids], stack(caches, max(lengths)), begin=starts(lengths))
     for row, one in zip(together, ids, strict=True):
-        alone = model._pass([[one[-1]]], model.prefill(one[:-1], len(one)))[0]
+        alone = model.forward([[one[-1]]], model.prefill(one[:-1], len(one)))[0]
         assert (row - alone).abs().max() < 1e-4
 
 
