@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import compare
+import families
 import heads
 import maps
 import markup
@@ -22,6 +23,8 @@ _STYLE = """<style>
   .st-key-settings [data-testid="stColumn"], .st-key-answers [data-testid="stColumn"] {min-width: 100%;}
   .st-key-beside [data-testid="stColumn"] [data-testid="stColumn"] {min-width: 5rem;}
 }
+[class*="st-key-wide_"] {overflow-x: auto;}
+[class*="st-key-wide_"] > div:has([data-testid="stPlotlyChart"]) {min-width: 720px;}
 .stMainBlockContainer {padding: 2.5rem 3rem 4rem;}
 [data-testid="stMetricValue"] {font-size: 1.6rem;}
 </style>"""
@@ -88,11 +91,14 @@ def main() -> None:
     training = st.Page(
         lambda: train.page(side_by_side, on_map), title="Train", icon=":material/model_training:", url_path="train"
     )
+    of_families = st.Page(
+        lambda: families.page(on_map), title="Families", icon=":material/stacked_bar_chart:", url_path="families"
+    )
     all_runs = st.Page(
         lambda: runs.page({"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training}),
         title="Runs", icon=":material/history:", url_path="runs",
     )  # fmt: skip
-    page = st.navigation([on_map, side_by_side, of_pairs, training, all_runs])
+    page = st.navigation([on_map, side_by_side, of_pairs, training, of_families, all_runs])
     state.keep_address()
     with st.sidebar:
         picker()

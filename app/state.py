@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import quote, unquote
 
 import ask
 import streamlit as st
@@ -29,12 +30,15 @@ from retmask.pairs import ITEMS, REVIEW, Review, read_review
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
+from retmask.set_tables import set_rows
+from retmask.sets import ScoreSet, read_set
+from retmask.tables import Row
 from retmask.train import Preflight
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
 
-IN_URL = ("map", "kv", "heads", "head", "c", "run", "pairs", "gate", "train", "tuned")
+IN_URL = ("map", "kv", "heads", "head", "c", "run", "pairs", "gate", "train", "tuned", "sets")
 Stamp = tuple[tuple[int, int], ...]
 T = TypeVar("T")
 
@@ -88,6 +92,55 @@ def open_map(name: str, kv_heads: int | None = None) -> HeadMap:
         scores = _load_scores(str(path), _stamp(file, folder / "run.json"), kv_heads)
     trials = _load_trials(str(folder), _stamp(folder / "trials.jsonl")) if run else ()
     return HeadMap(name, path, scores, trials, run.record if run else {}, run)
+
+
+def set_names() -> list[str]:
+    """The score sets on the Families page: shipped names, runs, paths; on the first view those in the URL, if any."""
+    if "sets" not in st.session_state:
+        text = place("sets")
+        known = [unquote(part) for part in text.split(",") if part]
+        st.session_state["sets"] = list(dict.fromkeys(known)) if text else shipped_maps()
+    return list(cast(list[str], st.session_state["sets"]))
+
+
+def choose_sets(names: Iterable[str]) -> None:
+    """Look at these score sets from now on."""
+    chosen = list(dict.fromkeys(names))
+    st.session_state["sets"] = chosen
+    _into_url("sets", ",".join(quote(name, safe="/~: ") for name in chosen) or ",")
+
+
+def sets_widget() -> dict[str, Any]:
+    """What makes a multiselect show the score sets on the Families page and change them."""
+    key = "shown_sets"
+    st.session_state[key] = set_names()
+    return {"key": key, "on_change": lambda: choose_sets(value(key))}
+
+
+def score_set(name: str) -> ScoreSet:
+    """A score set by shipped name, run or path, read anew only when its files change. ValueError, one sentence.
+
+    No address of the network: the page's own address may come from anybody.
+    """
+    if "://" in name:
+        raise ValueError(f"{name[:80]} is not fetched unasked: open it with «Add a set», which keeps a copy")
+    return _read_set(name, set_stamp(name))
+
+
+def set_row(name: str, threshold: float) -> Row:
+    """The figures of a score set and their intervals, made anew only when its files or the threshold change."""
+    return dict(_set_row(name, set_stamp(name), threshold))
+
+
+def set_stamp(name: str) -> Stamp:
+    """What changes when a file of a score set is written. ValueError, one sentence, for what is no path."""
+    try:
+        path = locate(name)
+        folder = path if path.is_dir() else path.parent
+        beside = ("scores.json", "full_attention_heads.tsv", "run.json", "trials.jsonl")
+        return _stamp(path, *(folder / file for file in beside))
+    except OSError as error:
+        raise ValueError(f"{name[:80]} cannot be read: {error.strerror}") from None
 
 
 def mask(grid: Grid) -> HeadMask:
@@ -525,6 +578,16 @@ def _load_scores(path: str, stamp: Stamp, kv_heads: int | None) -> HeadScores:
     if scores.grid.n_heads % kv_heads:
         raise ValueError(f"{scores.grid.n_heads} heads cannot share {kv_heads} key/value heads evenly")
     return replace(scores, n_kv_heads=kv_heads)
+
+
+@st.cache_resource(show_spinner=False, max_entries=40)
+def _read_set(name: str, stamp: Stamp) -> ScoreSet:
+    return read_set(name)
+
+
+@st.cache_resource(show_spinner=False, max_entries=200)
+def _set_row(name: str, stamp: Stamp, threshold: float) -> Row:
+    return set_rows([_read_set(name, stamp)], threshold)[0]
 
 
 @st.cache_resource(show_spinner=False, max_entries=12)

@@ -11,6 +11,7 @@ from retmask import agreement as agree
 from retmask.agreement import (
     Agreement,
     agreement,
+    parts_overlap,
     pooled,
     recounted,
     set_agreement,
@@ -72,6 +73,41 @@ def test_a_head_without_a_score_is_in_no_top() -> None:
     assert (found.k, found.jaccard, found.overlap) == (1, 0, 0)
     nothing = agreement(one, scores([[0, 0], [0, 0]]), 3)
     assert nothing == Agreement(None, 0, 0, 0, 4)
+
+
+def test_heads_that_tie_share_the_places_left() -> None:
+    """Of two places L0H0 has one, three tied heads a third each: 1/3 + 1/3 in common with {L0H1, L1H1}."""
+    tied, clear = scores([[0.9, 0.5], [0.5, 0.5]]), scores([[0.1, 0.8], [0.2, 0.7]])
+    found = agreement(tied, clear, 2)
+    assert found[1:] == pytest.approx(((2 / 3) / (4 - 2 / 3), 1 / 3, 2, 4))
+    assert agreement(clear, tied, 2) == pytest.approx(found)
+    assert agreement(tied, clear, 1).overlap == 0, "no tie at that cut"
+    assert agreement(tied, tied, 2).overlap == pytest.approx((1 + 3 / 9) / 2)
+    sums = scores([[0.3, 0.1]], [[0.0, 0.1]], [[0.0, 0.1]])  # both 0.1, but for what summing leaves
+    assert agreement(sums, scores([[1, 0]]), 1).overlap == pytest.approx(0.5)
+
+
+def test_many_ties_agree_by_chance() -> None:
+    """As of gates of which 56 of 256 are exactly 1: where a head stands says nothing."""
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        gates = rng.random((2, 1, 32, 8)) * 0.9
+        for one in gates.reshape(2, -1):
+            one[rng.choice(256, 56, replace=False)] = 1
+        found.append(agreement(*(HeadScores("m", one, "gates") for one in gates)))
+    k = found[0].k
+    assert k == 13
+    assert np.mean([one.overlap for one in found]) == pytest.approx(k / 256, abs=0.005)
+    assert np.mean([one.jaccard for one in found]) == pytest.approx(k / (512 - k), abs=0.003)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_without_ties_the_tops_are_those_of_the_map(seed: int, k: int) -> None:
+    one, other = (HeadScores("m", np.random.default_rng(seed + i).random((2, 3, 4))) for i in range(2))
+    tops = set(one.top(k)), set(other.top(k))
+    shared = len(tops[0] & tops[1])
+    assert agreement(one, other, k)[1:3] == pytest.approx((shared / len(tops[0] | tops[1]), shared / k))
 
 
 def test_refusals() -> None:
@@ -162,6 +198,14 @@ def test_nothing_to_recount() -> None:
         recounted([], GRID, "m", "twice")  # type: ignore[arg-type]
 
 
+def test_trials_of_heads_that_the_grid_has_not() -> None:
+    off = [trial({H(0, 7): ((0, 10),)})]
+    with pytest.raises(ValueError, match="head L0H7 is outside this model's 2 x 2 grid"):
+        recounted(off, GRID, "m", "set")
+    with pytest.raises(ValueError, match="head L0H7 is outside this model's 2 x 2 grid"):
+        slices(off, GRID, "m", "set", "depth")
+
+
 @pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
 def test_recounting_by_the_same_rule_gives_the_same_scores(model: str) -> None:
     folder = shipped("maps", model)
@@ -220,6 +264,32 @@ def test_heads_without_a_score_do_not_agree() -> None:
     values[0] = [0.9, 0.0, 0.0, 0.8]
     assert split_half(values, 0.5) == (1, 0, 0, 0)
     assert stability_curve(values, 0.5, draws=400)[0].mean == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_top_is_as_large_in_every_sample() -> None:
+    """Three heads score in all; of each trial only L0H0 and one of the others, so the top of three is never full."""
+    values = np.array([[[0.9, 0.5, 0.0, 0.0]], [[0.9, 0.0, 0.5, 0.0]]])
+    assert split_half(values, 0.75) == (1, *[pytest.approx(1 / 3)] * 3)  # type: ignore[comparison-overlap]
+    assert parts_overlap(values, np.array([0, 1]), 0.75) == pytest.approx(1 / 3)
+    assert [point.mean for point in stability_curve(values, 0.75)] == pytest.approx([2 / 3, 1])
+
+
+def test_samples_of_a_size() -> None:
+    values = np.random.default_rng(0).random((9, 2, 10))
+    assert split_half(values, size=4) == split_half(values)
+    assert split_half(values, size=2).n_trials == 2  # type: ignore[union-attr]
+    for size in (0, 5):
+        with pytest.raises(ValueError, match=f"9 trials have no two samples of {size}: choose 1 to 4"):
+            split_half(values, size=size)
+
+
+def test_parts_by_hand() -> None:
+    """Two parts name L0H0 and the third L0H1: one pair of three agrees."""
+    values = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 0.9]]])
+    assert parts_overlap(values, np.array([5, 7, 6, 7]), 0.5) == pytest.approx(1 / 3)
+    assert parts_overlap(values, np.array([0, 1, 0, 1]), 0.5) == 0
+    assert np.isnan(parts_overlap(values, np.zeros(4, dtype=int), 0.5))
+    assert np.isnan(parts_overlap(np.zeros((2, 1, 2)), np.array([0, 1]), 0.5))
 
 
 def test_too_little_to_split() -> None:

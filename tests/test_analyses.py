@@ -15,12 +15,16 @@ import families
 import figures
 import stability
 
-from retmask.files import append_line, write_json
+from retmask import loading
+from retmask.evaluate import EvaluateConfig
+from retmask.files import append_line, sha256_text, write_json
 from retmask.heads import Grid, HeadId, HeadMask
+from retmask.needle import load_haystack
 from retmask.retrieval import Trial, collect_scores
-from retmask.scores import HeadScores
+from retmask.scores import HeadScores, scores_path
 from retmask.sets import ScoreSet, read_set
 from retmask.trace import Trace
+from retmask.weights import Source
 
 GRID = Grid(2, 10)
 ONE, OTHER = HeadId(0, 3), HeadId(1, 7)
@@ -95,13 +99,23 @@ def test_equal_trials_agree_and_parts_that_differ_do_not() -> None:
     values = np.zeros((6, 2, 10))
     values[:3, 0, 3] = 1
     values[3:, 1, 7] = 1
-    same = stability.two_samples(values[:3].repeat(2, axis=0), 2)
-    assert (same.n_trials, same.mean, same.low) == (2, 1.0, 1.0)
-    parts = [HeadScores("m", values[1:3]), HeadScores("m", values[3:5])]
-    assert stability.mean_overlap(parts) == 0
-    mixed = stability.shuffled(parts)
+    mixed = stability.shuffled(values[1:5], np.array([0, 0, 1, 1]))
     assert mixed.n_trials == 4
-    assert mixed.mean == pytest.approx(2 / 3, abs=0.1)  # one of either kind in each part: both name the same head
+    assert (mixed.low, mixed.high) == (0, 0.5)  # one of either kind in each part: both heads tie
+    assert mixed.mean == pytest.approx(1 / 3, abs=0.1)
+    same = stability.shuffled(values[:3], np.array([0, 1, 2]))
+    assert (same.mean, same.low) == (1, 1)
+
+
+def test_all_curves_of_stability_have_one_size_of_top(tmp_path: Path) -> None:
+    """Of the top of 2 of 40 heads a single trial names one: the other is a different one in each."""
+    values = np.zeros((4, 2, 20))
+    for i in range(4):
+        values[i, 0, 0], values[i, 1, i] = 1, 0.5 if i == 0 else 0
+    found = ScoreSet("x", HeadScores("m", values))
+    rows = {(row["kind"], row["trials"]): row["overlap"] for row in stability.rows_of("m", found)}
+    assert rows[stability.TWO, 1] == rows[stability.TWO, 2] == rows["split half", 2] == 0.5
+    assert rows[stability.WITHIN, 1] == pytest.approx((3 * 0.5 + 1) / 4, abs=0.05)
 
 
 def test_the_table_of_stability(lopsided: ScoreSet) -> None:
@@ -142,6 +156,34 @@ def test_overlaps_by_hand() -> None:
     assert found["any"] == pytest.approx(1 / 2)
     assert found["entropy"] == pytest.approx(np.log(3) - 2 / 3 * np.log(2))
     assert set(dynamics.overlaps(Trace(4, GRID, {}), scores).values()) == {None}
+
+
+def test_finished_lines_count_only_for_the_same_weights_map_and_haystack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETMASK_HOME", str(tmp_path))
+    assert dynamics.kept_at("a/b") != dynamics.kept_at("a-b")
+    assert dynamics.kept_at("a/../b").parent == tmp_path / "analyses"
+    monkeypatch.setattr(dynamics, "resolve", lambda name: Source(name, "", None, "sha"))
+    monkeypatch.setattr(loading, "load", lambda name: pytest.fail("asked anew"))
+    (task,) = EvaluateConfig("gemma-3-270m", trials=1).tasks()
+    scores = HeadScores.load(scores_path("gemma-3-270m"))
+    pins = {"weights": "sha", "map": sha256_text(scores.to_json()), "haystack": load_haystack("pydoc-end").sha256}
+    kept = {"needle": task.needle.needle, "context_tokens": task.context_tokens, "depth": task.depth,
+            "answer_tokens": 32}  # fmt: skip
+    path = dynamics.kept_at("gemma-3-270m")
+    path.parent.mkdir()
+    for other in (
+        {},
+        {"pins": pins | {"weights": "x"}},
+        {"pins": pins | {"map": "x"}},
+        {"pins": pins | {"haystack": 1}},
+    ):
+        append_line(path, kept | other)
+    with pytest.raises(pytest.fail.Exception, match="asked anew"):
+        list(dynamics.measure("gemma-3-270m", 1, 32))
+    append_line(path, kept | {"pins": pins})
+    assert list(dynamics.measure("gemma-3-270m", 1, 32)) == [kept | {"pins": pins}]
 
 
 def line(needle: str, recalls: tuple[float, ...]) -> dict[str, object]:
@@ -209,11 +251,24 @@ def test_an_answer_ends_at_a_stop_token() -> None:
 
 def test_concentration_of_the_shipped_maps() -> None:
     sets = figures.opened(figures.BUILT_IN)
-    rows = [families.row_of(name, one) for name, one in sets.items()]
-    assert [row["set"] for row in rows] == ["smollm2-135m", "gemma-3-270m"]
-    for row in rows:
-        assert row["gini_low"] <= row["gini"] <= row["gini_high"]
+    assert {trace.name for trace in families.draw(sets).data if trace.showlegend} == set(figures.BUILT_IN)
     assert list(figures.opened(["smollm2-135m", "smollm2-135m"]))[1].endswith("(2)")
+
+
+def test_a_list_of_heads_has_no_curve_and_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Qwen3-8B.yaml").write_text('attn_head_set: "13-18,2-1"')
+    sets = figures.opened([*figures.BUILT_IN, str(tmp_path / "Qwen3-8B.yaml")], with_trials=False)
+    assert "Qwen3-8B" not in {trace.name for trace in families.draw(sets).data}
+    monkeypatch.setattr(families, "save", lambda figure, rows, name, **size: kept.extend(rows))
+    monkeypatch.setattr("sys.argv", ["families.py", str(tmp_path / "Qwen3-8B.yaml")])
+    kept: list[dict[str, object]] = []
+    families.main()
+    assert [(row["model"], row["gini"] is None) for row in kept] == [
+        ("smollm2-135m", False), ("gemma-3-270m", False), ("Qwen3-8B", True),
+    ]  # fmt: skip
+    assert "a list of 2 heads without scores" in capsys.readouterr().out
 
 
 def test_a_set_without_trials_is_told(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ PUBLIC = web._allowed
         ("https://1.1.1.1:99999/", "no port"),
         ("https://exam\x00ple.org/", "is no address"),
         ("https://[::1/", "is no address"),
+        ("https://xn--a/", "'https://xn--a/' is no address"),
         ("https://github.com/a/b/blob/main/c/s.json", "https://raw.githubusercontent.com/a/b/main/c/s.json$"),
         ("https://huggingface.co/a/b/blob/main/s.json", "https://huggingface.co/a/b/resolve/main/s.json$"),
     ],
@@ -194,6 +195,12 @@ def test_refused_addresses_get_one_sentence(url: str, says: str) -> None:
         ("239.1.1.1", False),
         ("255.255.255.255", False),
         ("240.0.0.1", False),
+        ("fec0::1", False),
+        ("3fff:1::1", False),
+        ("192.88.99.1", False),
+        ("168.63.129.16", False),
+        ("::ffff:168.63.129.16", False),
+        ("64:ff9b::a83f:8110", False),
     ],
 )
 def test_public_addresses(address: str, allowed: bool) -> None:

@@ -1,5 +1,6 @@
 """The score on cases that can be checked in the head, and what becomes of trials on disk."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,30 @@ def test_trial_survives_the_disk_and_a_broken_line(tmp_path: Path) -> None:
     assert read[0] == first
     assert [one.needle for one in read] == ["one", "two"]
     assert read[1].prompt_ids == ()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"needle_span": [5, 5]}, {"needle_span": [1]}, {"needle_span": [-1, 4]}, {"needle_span": [4, 1]},
+        {"needle_span": 3}, {"needle_span": ["1", "4"]}, {"depth": None}, {"depth": "0.5"}, {"depth": float("nan")},
+        {"context_tokens": [1]}, {"context_tokens": True}, {"prompt_tokens": {}}, {"recall": None}, {"needle": ["a"]},
+        {"response": None}, {"scores": [1]}, {"scores": {"0-0": "x"}}, {"scores": {"0-0": 10**400}},
+        {"scores": {"nobody": 1}}, {"copied": {"0-0": 5}}, {"copied": {"0-0": [[0]]}}, {"copied": {"0-0": [[0, None]]}},
+        {"copied": 3}, {"response_ids": 3},
+    ],
+)  # fmt: skip
+def test_a_damaged_trial_is_passed_over(tmp_path: Path, changed: dict[str, object]) -> None:
+    good = trial("one", True, h0_1=0.5)
+    (tmp_path / "trials.jsonl").write_text(json.dumps(good.to_json() | changed) + "\n")
+    append_line(tmp_path / "trials.jsonl", good.to_json())
+    assert [one.needle_span for one in read_trials(tmp_path)] == [(1, 4)]
+    assert len(read_trials(tmp_path)) == 1
+
+
+def test_a_head_off_the_grid_is_named() -> None:
+    with pytest.raises(ValueError, match="head L0H5 is outside this model's 1 x 2 grid"):
+        trial("a", True, h0_5=0.5).dense(Grid(1, 2))
 
 
 def test_only_trials_that_found_the_needle_count() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from retmask.heads import Grid, HeadId
-from retmask.scores import HeadScores, spearman
+from retmask.scores import HeadScores, printable, spearman
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 
@@ -77,9 +77,10 @@ def test_score_file_survives_the_disk(tmp_path: Path) -> None:
         ('{"0-0": [Infinity]}', "not a finite number"),
         ('{"0-0": [true]}', "not a finite number"),
         ('{"0-0": ["1"]}', "not a finite number"),
-        ('{"0-0": [-0.1]}', "cannot be negative"),
+        ('{"0-0": [-0.1]}', r"cannot be negative, unless the run\.json beside"),
         ('{"0-0": [1e308]}', "not a finite number up to 1000"),
         ('{"0-0": [1' + "0" * 400 + "]}", "not a finite number up to 1000"),
+        ('{"0-0": [1' + "0" * 5000 + "]}", "file: 0-0 holds inf, which is not a finite number up to 1000"),
         ('{"0-0": [1], "0-0": [1]}', "stands twice"),
         ('{"0-0": [1], "1-1": [1]}', "L0H1 is missing"),
         ('{"9999-9999": [1]}', "missing"),
@@ -90,6 +91,14 @@ def test_malformed_score_files_get_one_sentence(text: str | bytes, says: str) ->
         HeadScores.from_json(text, "file")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_a_foreign_name_sends_nothing_to_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "a\x1b[31m.json").write_text('{"0-0": [0.5]}')
+    assert HeadScores.load(tmp_path / "a\x1b[31m.json").model == "a�[31m"
+    with pytest.raises(ValueError, match=r"^a�b is not JSON"):
+        HeadScores.from_json("{", "a\x9bb")
+    assert printable("Qwen3 8B é 模型") == "Qwen3 8B é 模型"
 
 
 def test_no_such_score_file(tmp_path: Path) -> None:

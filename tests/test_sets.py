@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retmask.files import shipped
-from retmask.formats import family
+from retmask.formats import family, model_of, short
 from retmask.heads import Grid, HeadId
 from retmask.runs import Run
 from retmask.scores import HeadScores
-from retmask.sets import ScoreSet, keep_set, labels, read_set, read_text
+from retmask.sets import ScoreSet, keep_set, labels, read_set, read_text, strangers
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 LIST = b"""# the best four
@@ -178,6 +178,85 @@ def test_a_damaged_record_does_no_harm(fresh_home: Path, record: dict[str, objec
 def test_labels_are_all_different() -> None:
     sets = [read_text(GATES, DUO), read_text(GATES, DUO), read_set("smollm2-135m")]
     assert labels(sets) == [sets[0].label, f"{sets[0].label} (2)", sets[2].label]
+    plain = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "gates"))
+    numbered = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), ranking=True, path=Path("m-a.yaml"))
+    twin = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), ranking=True, path=Path("m-a (2).yaml"))
+    assert twin.label == f"{numbered.label} (2)"
+    assert len(set(labels([plain, numbered, numbered, twin, twin, twin, numbered]))) == 7
+
+
+def test_trials_in_which_no_head_scored_are_no_copies(fresh_home: Path) -> None:
+    blank = [[[0.0, 0.0]]]
+    found = read_set(detection(trials(6) + blank * 20).id)
+    assert (found.n_trials, found.blank, found.distinct, found.warnings) == (26, 20, 7, [])
+    copied = read_set(detection(trials(2) * 5 + blank * 2).id)
+    assert copied.warnings[0].startswith("only 3 of 12 trials differ")
+
+
+def test_scores_below_zero_of_a_file_alone(fresh_home: Path) -> None:
+    """Our own maps of a signed detector, taken away from their run.json."""
+    kept = keep_set("Qwen3-8B.json", json.dumps({"0-0": [-0.25, *range(11)], "0-1": [0.1] * 12}).encode())
+    found = read_set(kept)
+    assert found.scores.values.min() == -0.25
+    assert any(line.startswith("some scores are below 0") for line in found.warnings)
+    with pytest.raises(ValueError, match="cannot be negative"):
+        HeadScores.load(kept)
+    signed = [[[-0.25, 0.5]], *trials(11)]
+    assert read_set(detection(signed, counting="query").id).warnings == []
+    with pytest.raises(ValueError, match="cannot be negative"):
+        read_set(detection(signed, counting="set").id)
+
+
+def test_sets_of_different_models_are_strangers() -> None:
+    def of(model: str, kin: str = "") -> ScoreSet:
+        return ScoreSet("x", HeadScores(model, np.ones((1, 2, 2))), family=kin)
+
+    assert not strangers(of("Qwen/Qwen3-8B", "Qwen"), of("qwen3-8b"))
+    assert strangers(of("Qwen3-8B", "Qwen"), of("Llama-3.1-8B", "Llama"))
+    assert strangers(of("a"), of("b"))
+    assert strangers(of("scores", "Qwen"), of("scores", "Llama"))
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/meta/Llama-3.1-8B/resolve/main/scores.json", "Llama-3.1-8B"),
+        ("/meta/Llama-3.1-8B/resolve/3f2a/detections/scores.json", "detections"),
+        ("/someone/Qwen3-8B/raw/refs/heads/main/scores.json", "Qwen3-8B"),
+        ("/someone/Qwen3-8B/main/full_attention_heads.tsv", "Qwen3-8B"),
+        ("/someone/Qwen3-8B/blob/v1/lr=0.02/full_attention_heads.tsv", "Qwen3-8B"),
+        ("/a/resolve/main/Llama-7B.json", "Llama-7B"),
+        ("/scores.json", "unnamed"),
+        ("", "unnamed"),
+        ("a\x1b]0;x\x07.json", "a�]0;x�"),
+    ],
+)
+def test_the_model_that_a_path_tells(path: str, model: str) -> None:
+    assert model_of(path) == model
+
+
+def test_a_kept_file_without_a_model_is_not_named_by_its_hash(fresh_home: Path) -> None:
+    kept = keep_set("/scores.json", b'{"0-0": [0.5]}')
+    assert Path(kept).name == "unnamed.json"
+    assert read_set(kept).model == "unnamed"
+
+
+def test_foreign_names_send_nothing_to_the_terminal(fresh_home: Path) -> None:
+    assert short("hub/Tiny\x1b[2J") == "Tiny�[2J"
+    run = detection(trials(12), model="hub/Tiny\x1b[2J", counting="a\x07")
+    run.update(created="2026-\x1b[31m-11T10", status="\x1bc")
+    found = read_set(run.id)
+    assert all(text.isprintable() for text in (found.model, found.label, found.counting, *found.warnings))
+
+
+def test_a_model_without_a_name_is_not_looked_for_here(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "retmask.json").write_text(json.dumps({"base": "google/gemma-3-270m"}))
+    monkeypatch.chdir(tmp_path)
+    run = detection(trials(12))
+    run.update(config={})
+    assert not read_set(run.id).tuned
 
 
 @pytest.mark.parametrize(
@@ -218,7 +297,7 @@ BAD = [
     (b"{", "is not JSON"),
     (b"[" * 100_000, "is not JSON|nested too deeply"),
     (b'{"0-0": [NaN]}', "not a finite number"),
-    (b'{"0-0": [-0.1]}', "cannot be negative"),
+    (b'{"0-0": [1' + b"0" * 5000 + b"]}", "bad-file: 0-0 holds inf"),
     (b'{"0-0": [1], "0-0": [1]}', "stands twice"),
     (b"name: x\n", "no attn_head_set"),
     (b"attn_head_set:\n", "no attn_head_set"),

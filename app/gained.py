@@ -1,0 +1,90 @@
+"""Concentration against gain on the Families page: does training pay more where few heads hold the retrieval?"""
+
+from collections.abc import Sequence
+
+import evidence
+import state
+import streamlit as st
+
+from retmask import families, tables
+from retmask.gains import Gain, own_gains, published_gains, warning
+from retmask.runs import Run
+
+OWN, PAPERS = "Own evaluations", "Papers"
+NONE_KNOWN = "Only points whose base model has a score set are drawn; the table has all."
+
+
+def section() -> None:
+    """The scatter of a figure of concentration against measured gains, with how many there are and what they show."""
+    stamp = tuple((run.id, state.file_stamp(run.path / "results.json")) for run in Run.all("evaluate"))
+    own = state.remembered("gains", stamp, own_gains)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        name = figure_of("gain_figure", "gini")
+        kept = state.kept("gains_of", OWN if own else PAPERS)
+        which = st.segmented_control("Gains of", [OWN, PAPERS], required=True, **kept)
+    points = published_gains() if which == PAPERS else own
+    st.info(warning(points), icon=":material/info:")
+    if not points:
+        return
+    points = _of_one_measure(points)
+    drawn = [point for point in points if point.figures]
+    if drawn:
+        evidence.shown(families.gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
+    if len(drawn) < len(points):
+        st.caption(NONE_KNOWN)
+    _table(points, name)
+
+
+def _of_one_measure(points: Sequence[Gain]) -> list[Gain]:
+    """The points that were measured in the way that is picked: others stand on another scale."""
+    ways = list(dict.fromkeys(f"{point.measured} ({point.unit})" for point in points))
+    way = st.selectbox("Measured as", ways, key=f"gain_way-{len(ways)}", width=420) if len(ways) > 1 else ways[0]
+    return [point for point in points if f"{point.measured} ({point.unit})" == way]
+
+
+def figure_of(place: str, default: str) -> str:
+    """The figure of concentration that is picked there."""
+    picked = st.selectbox(
+        "Figure of concentration", list(families.FIGURES), width=420,
+        format_func=lambda name: families.FIGURES[name].title, **state.kept(place, default),
+    )  # fmt: skip
+    return picked or default
+
+
+def _table(points: Sequence[Gain], name: str) -> None:
+    """A row a point: the model, the figure, and what was measured."""
+    figures = [point.figures and getattr(point.figures, name) for point in points]
+    st.dataframe(
+        {
+            "model": [point.model for point in points],
+            "concentration": [None if value is None else float(value) for value in figures],
+            "before": [point.before for point in points],
+            "after": [point.after for point in points],
+            "gain": [point.gain for point in points],
+            "95 %": [_interval(point) for point in points],
+            "n": [point.n for point in points],
+            "measured": [f"{point.measured} ({point.unit})" for point in points],
+            "scores": [point.scores for point in points],
+            "source": [point.source for point in points],
+        },
+        column_config={
+            "concentration": st.column_config.NumberColumn(format="%.3g", help=families.FIGURES[name].title),
+            "gain": st.column_config.NumberColumn(format="%+.3g"),
+            "n": st.column_config.NumberColumn(width=50, help="prompts, where the source says how many"),
+        },
+        hide_index=True, key="table-gains",
+    )  # fmt: skip
+
+
+def _interval(point: Gain) -> str:
+    return "" if point.low is None or point.high is None else f"{point.low:+.2f} to {point.high:+.2f}"
+
+
+def rows(points: Sequence[Gain]) -> list[tables.Row]:
+    """One row a point: what is known of the gain, and the figures of concentration under their names."""
+    blank = dict.fromkeys(families.FIGURES)
+    return [
+        {key: value for key, value in point._asdict().items() if key != "figures"}
+        | (point.figures._asdict() if point.figures else blank)
+        for point in points
+    ]

@@ -1,0 +1,185 @@
+"""Two score sets closely on the Families page: which heads both name, what differs, and what their masks do."""
+
+from collections.abc import Sequence
+
+import disagree
+import evidence
+import state
+import streamlit as st
+from matrix import MEASURES
+from set_list import Shown
+from streamlit.navigation.page import StreamlitPage
+
+from retmask import charts, families, style, tables
+from retmask.agreement import Agreement, set_agreement
+from retmask.heads import Grid, HeadId
+from retmask.scores import HeadScores
+
+VIEWS = ["Best heads", "Differences"]
+MOST = 10  # heads that are outlined on a map of differences
+
+
+def section(
+    shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, first_two: tuple[int, int] = (0, 1)
+) -> None:
+    """Two of the sets: how far they agree, which heads are whose, what differs, and what their masks do."""
+    st.subheader("Two sets closely", anchor=False, divider="gray")
+    with st.container(key="closely"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            one = choice("Set A", "agree_a", shown, first_two[0])
+        with right:
+            other = choice("Set B", "agree_b", shown, first_two[1])
+    if one is other:
+        st.info("A and B are the same set: choose another for one of them.")
+        return
+    try:
+        found = set_agreement(one.set, other.set, k)
+    except ValueError as error:
+        st.warning(f"These two cannot be compared head by head: {state.sentence(error)}")
+        return
+    _alike(found)
+    if one.set.model != other.set.model:
+        st.caption(
+            "The two are of models with different names. Heads of the same place are the same head only where one "
+            "model was made from the other."
+        )
+    if one.set.level != other.set.level:
+        st.caption("One has key/value heads and the other query heads: there is no map of single heads for both.")
+        return
+    first, second = _on_one_grid(one, other)
+    _heads(one, other, first, second, found.k, on_heads)
+    disagree.behaviour(one, other, (first.top(found.k), second.top(found.k)))
+
+
+def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Shown:
+    """The set that is picked there; the session keeps it for as long as it is on the page."""
+    known = {one.name: one for one in shown}
+    names, key = list(known), f"shown_{place}"
+    kept = state.value(place)
+    state.put(key, kept if kept in known else names[min(default, len(names) - 1)])
+    picked = st.selectbox(
+        title, names, key=key, format_func=lambda name: known[name].label if name in known else name,
+        on_change=lambda: state.put(place, state.value(key)),
+    )  # fmt: skip
+    return known[picked or names[0]]
+
+
+def _alike(found: Agreement) -> None:
+    """How far two sets agree, in figures."""
+    chance = style.percent(round(found.k / found.n_heads, 3))
+    figures = [
+        ("Spearman", "–" if found.spearman is None else f"{found.spearman:.3f}", MEASURES["Spearman"][1]),
+        ("Jaccard", f"{found.jaccard:.2f}", MEASURES["Jaccard"][1]),
+        ("Overlap", f"{found.overlap:.2f}", f"{MEASURES['Overlap'][1]}; chance gives {chance}"),
+        ("Shared", f"{round(found.overlap * found.k)} of {found.k}", "heads that are among the best of both"),
+    ]
+    with st.container(horizontal=True, gap="medium"):
+        for name, value, hint in figures:
+            st.metric(name, value, help=hint, width="content")
+
+
+def _on_one_grid(one: Shown, other: Shown) -> tuple[HeadScores, HeadScores]:
+    """The scores of two sets that agree in their level, lists laid on the other's grid."""
+    grids = [shown.set.scores.grid for shown in (one, other) if not shown.set.ranking] or [
+        Grid(*(max(sizes) for sizes in zip(one.set.scores.grid[:2], other.set.scores.grid[:2], strict=True)))
+    ]
+    return one.set.on(grids[0]).scores, other.set.on(grids[0]).scores
+
+
+def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+    """The best heads of two sets on a map and as lists, or the map of what differs."""
+    name = f"{one.label}-and-{other.label}"
+    listed = one.set.ranking or other.set.ranking
+    views = VIEWS[:1] if listed else VIEWS
+    if listed and state.value("agree_view", VIEWS[0]) != VIEWS[0]:
+        state.fill(agree_view=VIEWS[0])
+    with st.container(key="beside"):
+        left, right = st.columns([11, 9], gap="medium")
+        with left:
+            kept = state.kept("agree_view", VIEWS[0])
+            view = st.segmented_control("View of two", views, required=True, label_visibility="collapsed", **kept)
+            if view == VIEWS[1]:
+                _differences(first, second, name)
+            else:
+                figure = families.overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
+                evidence.shown(figure, f"{name}-best", lambda: _best_rows(first, second, k), key="chart-overlap")
+        with right:
+            _lists(first, second, k)
+            _select(one, other, first, second, k, on_heads)
+
+
+def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
+    st.caption(f"B minus A: green heads score higher in B, purple ones in A; the {MOST} that differ most are outlined.")
+    if first.counting != second.counting:
+        st.caption(
+            ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
+        )
+    rows = state.remembered("moved", (first, second), lambda: tables.moved_rows(first, second))
+    figure = charts.difference_map(first, second, MOST)
+    evidence.shown(figure, f"{name}-differences", lambda: rows, key="chart-differences")
+
+
+def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:
+    """The best heads by whose they are, best first."""
+    of_a, of_b = first.top(k), second.top(k)
+    return {
+        "Only A": [head for head in of_a if head not in of_b],
+        "Both": [head for head in of_a if head in of_b],
+        "Only B": [head for head in of_b if head not in of_a],
+    }
+
+
+def _best_rows(first: HeadScores, second: HeadScores, k: int) -> list[tables.Row]:
+    """One row for each head that is among the best of either."""
+    return [
+        {
+            "name": str(head),
+            "layer": head.layer,
+            "head": head.head,
+            "among the best of": whose,
+            "mean_a": round(float(first.mean[head]), 6),
+            "rank_a": int(first.rank[head]),
+            "mean_b": round(float(second.mean[head]), 6),
+            "rank_b": int(second.rank[head]),
+        }
+        for whose, heads in _tops(first, second, k).items()
+        for head in heads
+    ]
+
+
+def _lists(first: HeadScores, second: HeadScores, k: int) -> None:
+    """The names of the best heads, by whose they are."""
+    for whose, heads in _tops(first, second, k).items():
+        st.markdown(f"**{whose}**, {len(heads)} head{'s' * (len(heads) != 1)}")
+        if heads:
+            long = len(heads) > 60
+            st.code(", ".join(map(str, heads)), language=None, wrap_lines=True, height=120 if long else "content")
+
+
+def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+    """Buttons that select these heads on the Heads page, where its map has their grid."""
+    grid, here = first.grid, _open_grid()
+    if here is None or here[:2] != grid[:2]:
+        st.caption("The map that is open on Heads has another grid. To select these heads, open one of the two there.")
+        with st.container(horizontal=True):
+            for letter, shown in (("A", one), ("B", other)):
+                if not shown.set.ranking and shown.set.level == "query":
+                    st.button(f"Open {letter} on Heads", key=f"agree_open_{letter}", on_click=state.choose,
+                              args=(shown.name,), icon=":material/grid_on:")  # fmt: skip
+        return
+    n = len(state.mask(here))
+    st.markdown(f"**Select on Heads** ({n} selected there now)")
+    ways: dict[str, Sequence[HeadId]] = {"A's heads": first.top(k), "B's heads": second.top(k)}
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for text, heads in {**ways, **_tops(first, second, k)}.items():
+            st.button(text, key=f"agree_select_{text}", on_click=state.select, args=(heads, here), disabled=not heads)
+        st.page_link(on_heads, label="See them on Heads", icon=":material/grid_on:", width="content")
+
+
+def _open_grid() -> Grid | None:
+    """The grid of the map that is open on Heads, None where there is none."""
+    try:
+        return state.current().grid
+    except ValueError:
+        return None

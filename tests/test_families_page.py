@@ -1,0 +1,334 @@
+"""The Families page without a browser: which sets are on it, what it says of them, and what can be done with them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from retmask import set_tables
+from retmask.files import append_line, shipped
+from retmask.heads import HeadId
+from retmask.runs import Run
+from retmask.scores import HeadScores
+
+MAIN = Path(__file__).parent.parent / "app" / "main.py"
+SMOL, GEMMA = "smollm2-135m", "gemma-3-270m"
+BEST = HeadScores.load(shipped("maps", SMOL))
+TOP = BEST.top(14)  # 5 % of 270
+VIEWS = ["Concentration", "Maps", "Depth", "Gain", "Agreement"]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No runs of this machine's owner, and the app's folder on the path as Streamlit puts it there."""
+    monkeypatch.setenv("RETMASK_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(MAIN.parent)
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that were started; none of them works."""
+    started: list[Run] = []
+    monkeypatch.setattr(Run, "spawn", lambda run: started.append(run))
+    return started
+
+
+def opened(*sets: str, view: str = "", **query: str) -> AppTest:
+    """The Families page, with these sets on it."""
+    at = AppTest.from_file(str(MAIN), default_timeout=120)
+    at._page_hash = calc_hash("families")  # `switch_page` knows pages in files only
+    if sets:
+        at.query_params["sets"] = ",".join(sets)
+    for name, value in query.items():
+        at.query_params[name] = value
+    if view:
+        at.session_state["families_view"] = view
+    return drawn(at.run())
+
+
+def drawn(at: AppTest) -> AppTest:
+    assert not at.exception
+    assert at.header[0].value == "Families"
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return drawn(at.button(key=key).click().run())
+
+
+def chosen(at: AppTest) -> list[str]:
+    return list(at.multiselect(key="shown_sets").value)
+
+
+def query(at: AppTest, name: str) -> str:
+    """A value in the page's address, empty for none."""
+    value = at.query_params.get(name, "")
+    return value if isinstance(value, str) else value[0]
+
+
+def words(at: AppTest) -> str:
+    """All that the page says, without the marks that escape it."""
+    parts = [at.caption, at.markdown, at.info, at.warning, at.error, at.subheader]
+    return " ".join(element.value for part in parts for element in part).replace("\\", "")
+
+
+def codes(at: AppTest) -> list[str]:
+    return [code.value for code in at.code]
+
+
+def table(at: AppTest) -> Any:
+    """The table of sets."""
+    return at.dataframe[0].value
+
+
+def add(at: AppTest, path: str) -> AppTest:
+    """Add a set by its path or address."""
+    number = at.session_state.get("sets_added", 0)
+    at.text_input(key=f"set_path-{number}").set_value(path)
+    return press(at, f"set_go-{number}")
+
+
+def a_set(path: Path, values: Any) -> Path:
+    """A score file with these values: trial, layer, head."""
+    HeadScores(path.stem, np.asarray(values, dtype=float)).save(path)
+    return path
+
+
+def a_detection(name: str, counting: str = "set", values: Any = None) -> Run:
+    """A finished detection of the default model, with the shipped map's trials."""
+    run = Run.create("detect", {"model": SMOL}, name=name)
+    for file in ("scores.json", "trials.jsonl"):
+        shutil.copy(shipped("maps", SMOL, file), run.path)
+    if values is not None:
+        HeadScores(SMOL, values).save(run.path / "scores.json")
+    grid = {"n_layers": 30, "n_heads": 9, "n_kv_heads": 3}
+    run.update(status="success", model=SMOL, counting=counting, head_grid=grid)
+    return run
+
+
+def test_opens_with_the_shipped_maps() -> None:
+    at = opened()
+    assert chosen(at) == [SMOL, GEMMA]
+    assert codes(at)[0] == f"retmask compare {SMOL} {GEMMA}"
+    assert list(table(at)["set"]) == [f"{SMOL} · copying · shipped", f"{GEMMA} · copying · shipped"]
+    assert list(table(at)["family"]) == ["SmolLM", "Gemma"]
+    assert list(table(at)["grid"]) == ["30 x 9", "18 x 4"]
+    assert table(at)["Gini"][0].startswith("0.92 (")
+    assert not at.error
+    assert not at.warning
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_draws(view: str) -> None:
+    at = opened(view=view)
+    assert not at.error
+    assert at.get("plotly_chart") or view == "Gain"
+
+
+def test_the_choice_is_in_the_address_and_survives_a_reload() -> None:
+    run = a_detection("m", "attention")
+    at = opened()
+    assert any(option.endswith("· attention") for option in at.multiselect(key="shown_sets").options)
+    drawn(at.multiselect(key="shown_sets").set_value([GEMMA, run.id]).run())
+    assert query(at, "sets") == f"{GEMMA},{run.id}"
+    again = opened(GEMMA, run.id)
+    assert chosen(again) == [GEMMA, run.id]
+    assert "attention" in table(again)["set"][1]
+
+
+def test_no_set_says_what_to_do_and_stays_so() -> None:
+    at = opened()
+    drawn(at.multiselect(key="shown_sets").set_value([]).run())
+    assert "No score set is chosen" in words(at)
+    assert not at.dataframe
+    assert chosen(opened(query(at, "sets"))) == []
+
+
+def test_a_list_of_heads_is_added_by_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "list, of heads.yaml"
+    file.write_text('model_name_or_path: org/Llama-x\nattn_head_set: "13-18,8-1"\n')
+    at = add(opened(), str(file))
+    assert chosen(at) == [SMOL, GEMMA, str(file)]
+    assert list(table(at)["family"]) == ["SmolLM", "Gemma", "Llama"]
+    assert "a list of 2 heads without scores" in words(at)
+    again = opened(query(at, "sets"))
+    assert chosen(again) == chosen(at), "a comma in a path is no comma between sets"
+
+
+def test_a_set_that_is_there_is_not_added_twice() -> None:
+    at = add(opened(), str(shipped("maps", SMOL)))
+    assert chosen(at) == [SMOL, GEMMA]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.json", "{", "is not JSON"),
+        ("a.yaml", "attn_head_set: full_heads", "names all heads"),
+        ("a.tsv", "0.1\t2\n", "which is no gate"),
+        ("a.txt", "hello", "is none that can be read"),
+    ],
+)
+def test_a_bad_file_is_a_sentence_and_changes_nothing(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+    at = add(opened(), str(tmp_path / name))
+    assert says in words(at)
+    assert "The sets you see are unchanged." in words(at)
+    assert chosen(at) == [SMOL, GEMMA]
+
+
+def test_nothing_named_is_asked_for() -> None:
+    assert "Name a path or an address" in words(add(opened(), " "))
+
+
+def test_an_upload_is_kept_and_added(tmp_path: Path) -> None:
+    at = opened()
+    content = a_set(tmp_path / "Qwen3-tiny.json", np.eye(3)[None]).read_bytes()
+    at.file_uploader(key="set_upload-0").set_value(("Qwen3-tiny.json", content, "application/json"))
+    at = press(at, "set_go-0")
+    assert "Qwen3-tiny" in chosen(at)[-1]
+    assert Path(chosen(at)[-1]).is_file()
+    assert list(table(at)["family"]) == ["SmolLM", "Gemma", "Qwen"]
+
+
+def test_an_address_is_fetched_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("retmask.sets.fetch", lambda url: asked.append(url) or b'attn_head_set: "3-1,2-2"')
+    at = add(opened(), "https://example.org/lists/Llama-x.yaml")
+    drawn(at.run())
+    assert asked == ["https://example.org/lists/Llama-x.yaml"]
+    assert Path(chosen(at)[-1]).is_file(), "the page's address names the copy, which needs no network"
+    assert len(table(opened(query(at, "sets")))) == 3
+    assert len(asked) == 1
+
+
+def test_the_map_on_heads_is_added() -> None:
+    at = opened(GEMMA)
+    assert chosen(press(at, "set_here")) == [GEMMA, SMOL]
+
+
+def test_a_file_that_has_gone_is_told_and_can_be_removed(tmp_path: Path) -> None:
+    file = a_set(tmp_path / "gone.json", np.eye(3)[None])
+    at = opened(SMOL, str(file))
+    assert len(table(at)) == 2
+    file.unlink()
+    drawn(at.run())
+    assert "there is no score set at" in words(at)
+    assert len(table(at)) == 1
+    at = press(at, f"set_remove-{file}")
+    assert chosen(at) == [SMOL]
+    assert not at.warning
+
+
+@pytest.mark.parametrize("name", ["https://example.org/scores.json", "x" * 5000, "../../etc/passwd", "~nobody-here/a"])
+def test_what_an_address_names_is_never_more_than_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("retmask.sets.fetch", lambda *_: pytest.fail("the page fetched what its address names"))
+    at = opened(SMOL, name)
+    assert len(at.warning) == 1
+    assert len(table(at)) == 1
+
+
+def test_foreign_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    name = "*a* $x$ [b](c) `d` <i>e"
+    at = opened(str(a_set(tmp_path / f"{name}.json", np.eye(4)[None])), view="Concentration")
+    assert f"{name} · " in table(at)["set"][0]
+    assert "\\*a\\* \\$x\\$" in " ".join(line.value for line in at.markdown), "the warnings name it"
+
+
+def test_intervals_are_not_drawn_anew_by_a_click(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[Any] = []
+    make = set_tables.intervals
+    monkeypatch.setattr(set_tables, "intervals", lambda *args, **how: calls.append(args) or make(*args, **how))
+    file = a_set(tmp_path / "a.json", np.random.default_rng(0).random((5, 3, 3)))
+    at = opened(str(file))
+    assert len(calls) == 1
+    drawn(at.segmented_control(key="shown_families_view").set_value("Depth").run())
+    assert len(calls) == 1
+    drawn(at.number_input(key="shown_sets_threshold").set_value(0.5).run())
+    assert len(calls) == 2
+    assert "≥ 0.5" in table(at)
+
+
+def test_two_maps_of_one_model_agree_as_counted_by_hand(tmp_path: Path) -> None:
+    one = a_set(tmp_path / "one.json", [[[0.9, 0.8, 0.0], [0.7, 0.0, 0.0], [0.0, 0.0, 0.1]]])
+    other = a_set(tmp_path / "other.json", [[[0.9, 0.0, 0.0], [0.7, 0.6, 0.0], [0.0, 0.0, 0.1]]])
+    at = opened(str(one), str(other), view="Agreement")
+    drawn(at.number_input(key="shown_agree_k").set_value(3).run())
+    assert [metric.value for metric in at.metric[1:]] == ["0.50", "0.67", "2 of 3"]
+    assert {"L0H1", "L0H0, L1H0", "L1H1"} <= set(codes(at))
+    assert "The map that is open on Heads has another grid" in words(at)
+    drawn(at.segmented_control(key="shown_agree_view").set_value("Differences").run())
+    assert "B minus A" in words(at)
+
+
+def test_the_heads_of_a_set_are_selected_on_heads() -> None:
+    run = a_detection("m", "query", BEST.values[:, ::-1, ::-1].copy())
+    at = press(opened(SMOL, run.id, view="Agreement"), "agree_select_A's heads")
+    assert query(at, "heads") == ",".join(sorted(map(str, TOP), key=HeadId.parse))
+    assert "(14 selected there now)" in words(at)
+    at = press(at, "agree_select_Only B")
+    flipped = {HeadId(29 - head.layer, 8 - head.head) for head in TOP} - set(TOP)
+    assert query(at, "heads") == ",".join(map(str, sorted(flipped)))
+
+
+def test_another_grid_is_opened_on_heads_first() -> None:
+    run = a_detection("m")
+    at = opened(SMOL, run.id, view="Agreement", map=GEMMA, heads="L0H1")
+    assert query(at, "heads") == "L0H1", "the selection of the map that is open is left alone"
+    at = press(at, "agree_open_B")
+    assert query(at, "map") == run.id
+
+
+def test_sets_of_two_grids_cannot_be_compared_and_say_why() -> None:
+    at = opened(view="Agreement")
+    assert "These two cannot be compared head by head" in words(at)
+    assert "1 pair of sets cannot be compared" in " ".join(box.label for box in at.expander)
+
+
+def test_one_set_asks_for_a_second_and_its_trials_are_compared() -> None:
+    at = opened(SMOL, view="Agreement")
+    assert "Choose a second score set" in words(at)
+    for by in ("Length", "Depth", "Counting rule", "Needle"):
+        drawn(at.segmented_control(key="shown_agree_by").set_value(by).run())
+        assert "two random halves, 20 trials each" in words(at)
+
+
+def test_a_set_without_trials_says_so(tmp_path: Path) -> None:
+    file = a_set(tmp_path / "a.json", np.eye(3)[None])
+    assert "None of these sets keeps its trials" in words(opened(str(file), view="Agreement"))
+
+
+def answered(run: Run, condition: str, recalls: list[float]) -> None:
+    for number, recall in enumerate(recalls):
+        place = {"needle": f"needle {number}", "context_tokens": 512, "depth": 0.5}
+        line = {"condition": condition, **place, "recall": recall, "response": f"{condition} says <b>{number}</b>"}
+        append_line(run.path / "answers.jsonl", line)
+
+
+def test_what_one_mask_does_that_the_other_does_not(spawned: list[Run]) -> None:
+    other = a_detection("m", "query", BEST.values[:, ::-1, ::-1].copy())
+    at = opened(SMOL, other.id, view="Agreement")
+    assert "Masks the best 14 heads of A" in words(at)
+    at = press(at, "disagree")
+    (run,) = spawned
+    names = [text.partition("=")[0] for text in run.config["also"]]
+    assert run.config["also"][0].endswith("=" + ",".join(map(str, TOP)))
+    for condition, recalls in zip(["unmasked", *names], ([1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]), strict=True):
+        answered(run, condition, recalls)
+    run.update(status="success")
+    drawn(at.run())
+    assert "finds the needle in 3 of 4 prompts" in words(at)
+    assert "mask A loses **2** and mask B **3**; both lose 2, only A **0**, only B **1**" in words(at)
+    pages = " ".join(element.proto.body for element in at.get("html"))
+    assert "says &lt;b&gt;1&lt;/b&gt;" in pages
+
+
+def test_a_model_that_is_not_known_is_not_measured(tmp_path: Path) -> None:
+    one, other = (a_set(tmp_path / name, values) for name, values in
+                  (("a.json", np.eye(4)[None]), ("b.json", np.eye(4)[None, ::-1])))  # fmt: skip
+    at = opened(str(one), str(other), view="Agreement")
+    assert "Neither set says how its model is loaded" in words(at)
