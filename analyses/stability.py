@@ -1,8 +1,8 @@
 """How many trials name the top 5 % of heads surely, and what else changes them: the needle, the length, the depth.
 
 - **Two samples**: how far the top 5 % of two random samples of n trials overlap that share no trial. **A sample
-  against all** is the same with all the trials, in which the sample is: it nears 1 whatever the noise. A top has as many
-  heads in each sample; heads that tie at its cut share the places (`retmask.agreement`).
+  against all** is the same with all the trials, in which the sample is: it nears 1 whatever the noise. A top has
+  as many heads in each sample; heads that tie at its cut share the places (`retmask.agreement`).
 - **Needle, length, depth**: the mean overlap of the tops of the parts, every two of them, and the same where the
   trials are shuffled among parts of these sizes. A part is a smaller sample and so less sure: only an overlap below
   what shuffling gives says that the needle, the length or the depth itself matters.
@@ -41,9 +41,7 @@ def wide(model: str) -> str:
     return str(run.path)
 
 
-def shuffled(
-    values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], seed: int = 0
-) -> Overlap:
+def shuffled(values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], seed: int = 0) -> Overlap:
     """The mean overlap where the trials are shuffled among parts of the same sizes, over 200 draws."""
     rng = np.random.default_rng(seed)
     drawn = [parts_overlap(values, rng.permutation(part)) for _ in range(DRAWS)]

@@ -14,6 +14,7 @@ from retmask import charts, families, style, tables
 from retmask.agreement import Agreement, set_agreement
 from retmask.heads import Grid, HeadId
 from retmask.scores import HeadScores
+from retmask.sets import strangers
 
 VIEWS = ["Best heads", "Differences"]
 MOST = 10  # heads that are outlined on a map of differences
@@ -39,7 +40,7 @@ def section(
         st.warning(f"These two cannot be compared head by head: {state.sentence(error)}")
         return
     _alike(found)
-    if one.set.model != other.set.model:
+    if strangers(one.set, other.set):
         st.caption(
             "The two are of models with different names. Heads of the same place are the same head only where one "
             "model was made from the other."

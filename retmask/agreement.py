@@ -80,8 +80,9 @@ def set_agreement(one: ScoreSet, other: ScoreSet, k: int | None = None) -> Agree
 
     Where one set is of key/value heads, the query heads of each group stand for it by their best (group = head *
     n_kv_heads // n_heads), and `k` counts groups. A list of heads is laid on the other set's grid; it has no Spearman,
-    and `k` is at most its length. ValueError, one sentence, where the sizes of their grids cannot be those of one model,
-    or where a list meets key/value heads and it is not known how its model groups its heads (`ScoreSet.on` says so).
+    and `k` is at most its length. ValueError, one sentence, where the sizes of their grids cannot be those of one
+    model, or where a list meets key/value heads and it is not known how its model groups its heads (`ScoreSet.on` says
+    so).
     """
     pair = _levelled(one, other)
     found = agreement(*pair, k)
@@ -175,7 +176,7 @@ def split_half(
 def parts_overlap(
     values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], share: float = TOP_SHARE
 ) -> float:
-    """The mean overlap (0-1) of the top `share` (0-1) of heads of every two parts; `part` says of a trial which it is in.
+    """The mean overlap (0-1) of the top `share` (0-1) of heads of every two parts; `part` numbers each trial's part.
 
     The top has as many heads in every part, at most those above 0 in all the trials together. nan for fewer than 2
     parts or where every score is 0.
@@ -193,8 +194,9 @@ def stability_curve(
 ) -> list[Overlap]:
     """How far the top `share` (0-1) of heads of 1, 2, 4, 8 ... random trials overlaps that of all; empty if all is 0.
 
-    The last point is all the trials, 1 by construction unless heads tie at the cut. The sample is part of the whole, so the curve nears 1 however
-    noisy the trials are: read how early it rises, and take `split_half` for how far samples agree.
+    The last point is all the trials, 1 by construction unless heads tie at the cut. The sample is part of the whole, so
+    the curve nears 1 however noisy the trials are: read how early it rises, and take `split_half` for how far samples
+    agree.
     """
     flat = values.reshape(len(values), -1)
     n, k = len(flat), _top_size(flat, share)
@@ -256,7 +258,7 @@ def _tops(
 
 
 def _memberships(means: Float[np.ndarray, "map head"], k: int) -> Float[np.ndarray, "map head"]:
-    """How far each head belongs (0-1) to the best `k` of each map: ties at the cut share its places; 0 without a score."""
+    """How far each head belongs (0-1) to the best `k` of each map; ties at the cut share its places."""
     means = _settled(means)
     cut = -np.partition(-means, k - 1, axis=1)[:, k - 1 : k]
     above, tied = means > cut, means == cut

@@ -14,7 +14,7 @@ from retmask.families import curves_together, cut
 from retmask.files import write_atomic
 from retmask.scores import HeadScores
 from retmask.set_tables import Found, every_two, pair_rows, set_rows
-from retmask.sets import ScoreSet, labels, read_set
+from retmask.sets import ScoreSet, labels, read_set, strangers
 from retmask.style import browser
 from retmask.tables import Row, to_csv
 
@@ -51,6 +51,9 @@ def compare(
     if k < 0 or not threshold >= 0:
         raise ValueError("--k and --threshold cannot be negative")
     sets = [read_set(source) for source in sources]
+    small = min(sets, key=lambda one: one.scores.grid.size)
+    if k > small.scores.grid.size:
+        raise ValueError(f"--k {k} is more than the {small.scores.grid.size} heads of {small.label}: choose fewer")
     if by and (html or png):
         raise ValueError("--html and --png draw whole sets: leave --by out")
     if by:
@@ -73,6 +76,8 @@ def compare(
         for one in said:
             out.print(f"{name}: {one}", style="yellow")
     _print_pairs(names, found)
+    if not by and any(strangers(sets[i], sets[j]) for (i, j), one in found.items() if isinstance(one, Agreement)):
+        out.print("Models of different names are compared here: heads of one place are one head only in one model.")
 
 
 def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[str], Found, list[HeadScores]]:

@@ -15,7 +15,7 @@ THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score o
 FEWEST_TRIALS = 3  # successful trials; bootstrap draws of fewer say nothing
 DRAWS = 1000
 _CHUNK = 100  # draws at a time, which bounds the memory
-_PLACES = 12  # decimals of a mean that mean something: that of 0.3, 0 and 0 is a hair below 0.1
+_HAIR = 1e-12  # what summing may take from a mean
 
 
 class Concentration(NamedTuple):
@@ -106,7 +106,7 @@ def draws(
 
 def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:
     """Whether each mean is at least the threshold, as in exact arithmetic: the mean of 0.3, 0 and 0 reaches 0.1."""
-    return np.asarray(np.round(means, _PLACES) >= threshold)
+    return np.asarray(means >= threshold - _HAIR)
 
 
 def lorenz(

@@ -106,7 +106,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # splitlines() would cut at U+2028 too
         try:
             value = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, a nest without end
             continue
         if isinstance(value, dict):
             yield value

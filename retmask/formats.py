@@ -107,7 +107,10 @@ def model_of(name: str) -> str:
     found = (
         part
         for i, part in reversed(list(enumerate(above)))
-        if "=" not in part and part.strip("/.") and part not in _NO_MODEL and not _REVISION & {*above[max(0, i - 1) : i]}
+        if "=" not in part
+        and part.strip("/.")
+        and part not in _NO_MODEL
+        and not _REVISION & {*above[max(0, i - 1) : i]}
     )
     return printable(next(found, "unnamed"))
 

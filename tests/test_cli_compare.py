@@ -48,6 +48,7 @@ def test_for_people(run: Callable[..., Result], two: tuple[Path, Path]) -> None:
     assert "1  one · score file: 2 x 2 heads, 4 trials, 1 of them distinct, best L0H0" in said
     assert "1 of the best 1" not in said
     assert "0 of the best 1" in said  # 5 % of four heads is one
+    assert "Models of different names are compared here" in said
 
 
 def test_other_grids_are_said_once(run: Callable[..., Result], two: tuple[Path, Path]) -> None:
@@ -118,6 +119,9 @@ def test_a_picture(run: Callable[..., Result], two: tuple[Path, Path], tmp_path:
     [
         (["nowhere.json"], "there is no score set at nowhere.json"),
         (["smollm2-135m", "--k", "-1"], "--k and --threshold cannot be negative"),
+        (["smollm2-135m", "--k", "271"], "--k 271 is more than the 270 heads of smollm2-135m"),
+        (["smollm2-135m", "--by", "depth", "--html", "a.html"], "--html and --png draw whole sets"),
+        (["https://host:abc/x"], "'https://host:abc/x' is no address"),
         (["smollm2-135m", "--threshold", "nan"], "--k and --threshold cannot be negative"),
         (["smollm2-135m", "--by", "colour"], "--by 'colour' is unknown: choose needle, length, depth or rule"),
         (["smollm2-135m", "gemma-3-270m", "--by", "depth"], "--by parts one detection and 2 sets were given"),
