@@ -3,9 +3,10 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import evidence
+import maps
 import markup
 import state
 import streamlit as st
@@ -14,8 +15,10 @@ from models import ModelRef
 from set_list import Shown
 
 from retmask import tables
-from retmask.evaluate import UNMASKED, EvaluateConfig, new_evaluate, read_answers
+from retmask.evaluate import DEPTHS, UNMASKED, EvaluateConfig, new_evaluate, read_answers
+from retmask.files import shipped
 from retmask.heads import HeadId
+from retmask.needle import load_needles
 from retmask.overview import progress
 from retmask.retrieval import GATE
 from retmask.runs import Run, number
@@ -25,50 +28,90 @@ SIDES = ("Only A loses it", "Only B loses it")
 Prompt = dict[str, dict[str, Any]]  # the answers to a prompt: of UNMASKED, and of the masks A and B
 
 
+class Losses(NamedTuple):
+    """All prompts; in how many the unmasked model finds the needle; of these, what both masks or only one lose."""
+
+    prompts: Sequence[Prompt]
+    answered: int
+    both: int
+    only: tuple[list[Prompt], list[Prompt]]
+
+
 def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[HeadId]]) -> None:
     """What masking the best heads of set A does that masking those of B does not, or the button that measures it."""
     st.subheader("What mask A does that mask B does not", anchor=False, divider="gray")
-    ref = _model(one, other)
-    if ref is None:
-        st.caption("Neither set says how its model is loaded. Maps that were detected here, and shipped maps, do.")
+    ref, masks = _model(one, other), (frozenset(heads[0]), frozenset(heads[1]))
+    reason = _hindrance(one, ref, masks)
+    if ref is None or reason:
+        st.caption(reason)
         return
-    masks = frozenset(heads[0]), frozenset(heads[1])
-    if not all(masks):
-        st.caption("One of the two maps has no head above 0, so there is nothing to mask.")
-        return
-    if masks[0] == masks[1]:
-        st.caption("Both sets name the same best heads, so their masks are one.")
-        return
-    runs = [run for run in Run.all("evaluate") if run.config.get("model") == ref.name and all(_names(run, masks))]
-    run = runs[0] if runs else None
-    status = run.status if run else ""
-    if run is None:
+    runs = _measurements(ref, masks)
+    last = runs[0] if runs else None
+    if last is None:
+        n = len(heads[0])
         st.caption(
-            f"Masks the best {len(heads[0])} heads of A, then those of B, in {ref}, on prompts that detection has not "
-            "used, and shows on which prompts only one of the two masks loses the needle."
+            f"Masks the best {n} head{'s' * (n != 1)} of A, then those of B, in {state.sentence(str(ref))[:-1]}, on "
+            "prompts that detection has not used, and shows on which prompts only one of the two masks loses the "
+            "needle."
         )
-    elif status in ("queued", "started"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*progress(run), width=500)
-            watch.stop(run, f"disagree_cancel-{run.id}")
-    elif status == "error":
-        st.error("The measurement failed. Its last words:")
-        st.code(run.last_words, language=None, wrap_lines=True)
-    elif status == "cancelled":
-        st.info("The measurement was cancelled; what it has measured is kept.")
-    if run:
-        _found(run, masks)
-    if status not in ("queued", "started"):
-        _start(run, status, ref, (one, other), heads)
+    else:
+        _status(last)
+        _found(next((run for run in runs if _has_answers(run)), last), masks)
+    if last is None or not _goes_on(last):
+        _start(last, ref, (one, other), heads)
+
+
+def _hindrance(one: Shown, ref: ModelRef | None, masks: Sequence[Collection[HeadId]]) -> str:
+    """Why nothing can be measured, as a sentence; empty where it can."""
+    if one.set.level == "kv":
+        return "Gates are of key/value heads, which masks do not take: a mask names query heads."
+    if ref is None:
+        return "Neither set says how its model is loaded. Maps that were detected here, and shipped maps, do."
+    if not all(masks):
+        return "One of the two maps has no head above 0, so there is nothing to mask."
+    return "Both sets name the same best heads, so their masks are one." if masks[0] == masks[1] else ""
 
 
 def _model(one: Shown, other: Shown) -> ModelRef | None:
     """The model that both masks are put on: that of A, else of B; of a fine-tuned model its base."""
     for shown in (one, other):
-        ref = state.open_map(shown.name).ref if shown.set.level == "query" and not shown.set.ranking else None
-        if ref:
+        shipped = shown.name in maps.shipped_maps()
+        ref = ModelRef(shown.name) if shipped else ModelRef.of_config(shown.set.record.get("config") or {})
+        if ref.name:
             return ref.base or ref
     return None
+
+
+def _measurements(ref: ModelRef, masks: Sequence[Collection[HeadId]]) -> list[Run]:
+    """The runs that have measured both masks on that model, or are to, newest first."""
+    return [run for run in Run.all("evaluate") if _is_of(run, ref) and all(_names(run, masks))]
+
+
+def _is_of(run: Run, ref: ModelRef) -> bool:
+    known = ModelRef.of_config(run.config)
+    return (known.place, known.revision) == (ref.place, ref.revision)
+
+
+def _goes_on(run: Run) -> bool:
+    return run.status in ("queued", "started")
+
+
+def _has_answers(run: Run) -> bool:
+    file = run.path / "answers.jsonl"
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _status(run: Run) -> None:
+    """How far the measurement is, or how it ended where it has not come to its end."""
+    if _goes_on(run):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(*progress(run), width=500)
+            watch.stop(run, f"disagree_cancel-{run.id}")
+    elif run.status == "error":
+        st.error("The measurement failed. Its last words:")
+        st.code(run.last_words, language=None, wrap_lines=True)
+    elif run.status == "cancelled":
+        st.info("The measurement was cancelled; what it has measured is kept.")
 
 
 def _names(run: Run, masks: Sequence[Collection[HeadId]]) -> list[str]:
@@ -78,20 +121,18 @@ def _names(run: Run, masks: Sequence[Collection[HeadId]]) -> list[str]:
     for text in texts if isinstance(texts, list) else []:
         name, _, listed = str(text).partition("=")
         try:
-            known[frozenset(map(HeadId.parse, listed.split(",")))] = name
+            known[frozenset(map(HeadId.parse, listed.split(",")))] = name.strip()
         except ValueError:
             continue
     return [known.get(frozenset(mask), "") for mask in masks]
 
 
-def _start(
-    run: Run | None, status: str, ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...]
-) -> None:
+def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...]) -> None:
     """The buttons that measure, and what could not be done."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if run and status in ("cancelled", "error"):
+        if run and run.status in ("cancelled", "error"):
             st.button("Go on measuring", key="disagree_again", on_click=watch.again, args=(run, "disagree"))
-        trials = st.number_input("Prompts", 1, 10_000, width=120, **state.kept("disagree_trials", TRIALS))
+        trials = st.number_input("Prompts", 1, _most(), width=120, **state.kept("disagree_trials", TRIALS))
         st.button(
             "Measure it again" if run else "Measure it", icon=":material/straighten:", key="disagree",
             on_click=_measure, args=(ref, sets, heads, int(trials)), type="secondary" if run else "primary",
@@ -101,8 +142,13 @@ def _start(
         st.error(said)
 
 
+def _most() -> int:
+    """How many prompts the needles give that come with the project."""
+    return len(load_needles(shipped("needles_held_out.json"))) * len(DEPTHS)
+
+
 def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...], trials: int) -> None:
-    names = [re.sub(r"[^\w .,:()-]+", "-", one.label).strip()[:60] or "mask" for one in sets]
+    names = [re.sub(r"[^\w .,:()-]+", "-", one.label)[:60].strip() or "mask" for one in sets]
     names[1] += " (B)" * (names[0] == names[1])
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
     try:
@@ -115,23 +161,31 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
 def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
     """On how many prompts which mask loses the needle, and the answers to those on which only one does."""
     stamp = state.file_stamp(run.path / "answers.jsonl")
-    prompts = state.remembered("disagree", (run.id, stamp, *masks), lambda: _prompts(run, _names(run, masks)))
-    answered = [prompt for prompt in prompts if _finds(prompt[UNMASKED])]
-    if not answered:
+    found = state.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
+    if not found.answered:
         st.caption("No prompt has been answered by all three conditions and found without a mask, as yet.")
         return
-    lost = [[prompt for prompt in answered if not _finds(prompt[letter])] for letter in "AB"]
-    only = [[prompt for prompt in lost[i] if prompt not in lost[1 - i]] for i in (0, 1)]
-    both = len(lost[0]) - len(only[0])
+    (only_a, only_b), both = map(len, found.only), found.both
     st.markdown(
-        f"The unmasked model finds the needle in {len(answered)} of {len(prompts)} prompts. Of these, mask A loses "
-        f"**{len(lost[0])}** and mask B **{len(lost[1])}**; both lose {both}, only A **{len(only[0])}**, only B "
-        f"**{len(only[1])}**."
+        f"The unmasked model finds the needle in {found.answered} of {len(found.prompts)} prompts. Of these, mask A "
+        f"loses **{only_a + both}** and mask B **{only_b + both}**; both lose {both}, only A **{only_a}**, only B "
+        f"**{only_b}**."
     )
-    _side_by_side(only)
-    evidence.downloads(None, f"disagree-{run.id}", lambda: _rows(prompts))
+    _side_by_side(found.only)
+    evidence.downloads(None, f"disagree-{run.id}", lambda: _rows(found.prompts))
     with st.expander("The command that does the same", key="disagree_command"):
         st.code(run.command, language="bash", wrap_lines=True)
+
+
+def _losses(prompts: Sequence[Prompt]) -> Losses:
+    """Which of these prompts which mask loses."""
+    answered = [prompt for prompt in prompts if _finds(prompt[UNMASKED])]
+    lost = [tuple(not _finds(prompt[letter]) for letter in "AB") for prompt in answered]
+    only_a, only_b = (
+        [prompt for prompt, one in zip(answered, lost, strict=True) if one == alone]
+        for alone in ((True, False), (False, True))
+    )
+    return Losses(prompts, len(answered), lost.count((True, True)), (only_a, only_b))
 
 
 def _prompts(run: Run, names: Sequence[str]) -> list[Prompt]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import disagree
 import evidence
+import numpy as np
 import state
 import streamlit as st
 from matrix import MEASURES
@@ -12,6 +13,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from retmask import charts, families, style, tables
 from retmask.agreement import Agreement, set_agreement
+from retmask.formats import Level
 from retmask.heads import Grid, HeadId
 from retmask.scores import HeadScores
 from retmask.sets import strangers
@@ -20,9 +22,7 @@ VIEWS = ["Best heads", "Differences"]
 MOST = 10  # heads that are outlined on a map of differences
 
 
-def section(
-    shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, first_two: tuple[int, int] = (0, 1)
-) -> None:
+def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, first_two: tuple[int, int]) -> None:
     """Two of the sets: how far they agree, which heads are whose, what differs, and what their masks do."""
     st.subheader("Two sets closely", anchor=False, divider="gray")
     with st.container(key="closely"):
@@ -69,11 +69,13 @@ def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Show
 def _alike(found: Agreement) -> None:
     """How far two sets agree, in figures."""
     chance = style.percent(round(found.k / found.n_heads, 3))
+    shared = round(found.overlap * found.k, 6)  # without what dividing by k leaves
+    about = "" if shared.is_integer() else "about "
     figures = [
         ("Spearman", "–" if found.spearman is None else f"{found.spearman:.3f}", MEASURES["Spearman"][1]),
         ("Jaccard", f"{found.jaccard:.2f}", MEASURES["Jaccard"][1]),
         ("Overlap", f"{found.overlap:.2f}", f"{MEASURES['Overlap'][1]}; chance gives {chance}"),
-        ("Shared", f"{round(found.overlap * found.k)} of {found.k}", "heads that are among the best of both"),
+        ("Shared", f"{about}{round(shared)} of {found.k}", "heads that are among the best of both"),
     ]
     with st.container(horizontal=True, gap="medium"):
         for name, value, hint in figures:
@@ -104,9 +106,12 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
                 _differences(first, second, name)
             else:
                 figure = families.overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
-                evidence.shown(figure, f"{name}-best", lambda: _best_rows(first, second, k), key="chart-overlap")
+                evidence.shown(
+                    figure, f"{name}-best", lambda: _best_rows(first, second, k, one.set.level), key="chart-overlap"
+                )
         with right:
-            _lists(first, second, k)
+            _ties(first, second, k)
+            _lists(first, second, k, one.set.level)
             _select(one, other, first, second, k, on_heads)
 
 
@@ -131,11 +136,11 @@ def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadI
     }
 
 
-def _best_rows(first: HeadScores, second: HeadScores, k: int) -> list[tables.Row]:
+def _best_rows(first: HeadScores, second: HeadScores, k: int, level: Level) -> list[tables.Row]:
     """One row for each head that is among the best of either."""
     return [
         {
-            "name": str(head),
+            "name": _name(head, level),
             "layer": head.layer,
             "head": head.head,
             "among the best of": whose,
@@ -149,25 +154,47 @@ def _best_rows(first: HeadScores, second: HeadScores, k: int) -> list[tables.Row
     ]
 
 
-def _lists(first: HeadScores, second: HeadScores, k: int) -> None:
+def _ties(first: HeadScores, second: HeadScores, k: int) -> None:
+    """How many heads share the score at the cut of a set, where not all of them are among its best."""
+    for letter, scores in (("A", first), ("B", second)):
+        means = np.round(scores.mean, 12)  # as `agreement` tells ties
+        ranked = means[tuple(scores.order.T)]
+        if 0 < k < len(ranked) and ranked[k - 1] == ranked[k]:
+            n = int((means == ranked[k]).sum())
+            st.caption(f"{n} heads of {letter} share the score at the cut; those named are the first of them by layer.")
+
+
+def _lists(first: HeadScores, second: HeadScores, k: int, level: Level) -> None:
     """The names of the best heads, by whose they are."""
+    kind = "key/value head" if level == "kv" else "head"
     for whose, heads in _tops(first, second, k).items():
-        st.markdown(f"**{whose}**, {len(heads)} head{'s' * (len(heads) != 1)}")
+        st.markdown(f"**{whose}**, {len(heads)} {kind}{'s' * (len(heads) != 1)}")
         if heads:
             long = len(heads) > 60
-            st.code(", ".join(map(str, heads)), language=None, wrap_lines=True, height=120 if long else "content")
+            names = ", ".join(_name(head, level) for head in heads)
+            st.code(names, language=None, wrap_lines=True, height=120 if long else "content")
+
+
+def _name(head: HeadId, level: Level) -> str:
+    """A head's name; that of a key/value head is none that a mask would take for a query head."""
+    return f"L{head.layer} KV{head.head}" if level == "kv" else str(head)
 
 
 def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
     """Buttons that select these heads on the Heads page, where its map has their grid."""
+    if one.set.level == "kv":
+        st.caption("These are key/value heads: query heads alone are selected on Heads.")
+        return
+    if one.set.ranking and other.set.ranking:
+        st.caption("Both sets are lists, which do not say their model's grid, so they cannot be selected on Heads.")
+        return
     grid, here = first.grid, _open_grid()
     if here is None or here[:2] != grid[:2]:
         st.caption("The map that is open on Heads has another grid. To select these heads, open one of the two there.")
         with st.container(horizontal=True):
             for letter, shown in (("A", one), ("B", other)):
                 if not shown.set.ranking and shown.set.level == "query":
-                    st.button(f"Open {letter} on Heads", key=f"agree_open_{letter}", on_click=state.choose,
-                              args=(shown.name,), icon=":material/grid_on:")  # fmt: skip
+                    _open(letter, shown)
         return
     n = len(state.mask(here))
     st.markdown(f"**Select on Heads** ({n} selected there now)")
@@ -176,6 +203,13 @@ def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: 
         for text, heads in {**ways, **_tops(first, second, k)}.items():
             st.button(text, key=f"agree_select_{text}", on_click=state.select, args=(heads, here), disabled=not heads)
         st.page_link(on_heads, label="See them on Heads", icon=":material/grid_on:", width="content")
+
+
+def _open(letter: str, shown: Shown) -> None:
+    """The button that opens a set on Heads; the sidebar, which names what is open there, is drawn anew with it."""
+    if st.button(f"Open {letter} on Heads", key=f"agree_open_{letter}", icon=":material/grid_on:"):
+        state.choose(shown.name)
+        st.rerun(scope="app")
 
 
 def _open_grid() -> Grid | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
 UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
 DRAWS = 10_000  # of the bootstrap
+_KEY = ("condition", "needle", "context_tokens", "depth")
 _ANY_GRID = Grid(10_000, 10_000)  # the model's is known when it is loaded
 
 
@@ -223,10 +224,15 @@ def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "Lens
 
 
 def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:
-    """The answers in a run's folder, each once, by condition and task."""
-    names = ("condition", "needle", "context_tokens", "depth")
-    lines = (line for line in read_lines(folder / "answers.jsonl") if {*names, "recall"} <= set(line))
-    return {tuple(line[name] for name in names): line for line in lines}
+    """The answers in a run's folder, each once, by condition and task. Lines that are none are passed over."""
+    return {tuple(line[name] for name in _KEY): line for line in read_lines(folder / "answers.jsonl") if _sound(line)}
+
+
+def _sound(line: Mapping[str, Any]) -> bool:
+    """Whether a line is an answer: a damaged file may hold anything."""
+    kinds: dict[str, type | tuple[type, ...]] = dict(zip(_KEY, (str, str, int, (int, float)), strict=True))
+    kinds |= {"recall": (int, float), "response": str}
+    return all(isinstance(line.get(name), kind) for name, kind in kinds.items())
 
 
 def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> dict[str, Any]:

@@ -141,6 +141,8 @@ class ScoreSet:
                 "some scores are below 0, so these are no shares of copied tokens (a detector whose scores may be: "
                 "attention of the question, one head masked)"
             )
+        if self.scores.mean.min() < 0:
+            yield "heads with a mean below 0 count as 0 in the figures of concentration"
         if self.level == "kv":
             yield "gates of key/value heads, each shared by a group of query heads: not to be compared head by head"
         if self.ranking:

@@ -151,3 +151,11 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) ->
     with pytest.raises(ValueError, match="is no adapter and no model"):
         new_evaluate(EvaluateConfig(str(folder), (str(tmp_path),), trials=1), tmp_path / "other")
     assert torch.is_grad_enabled()
+
+
+def test_damaged_answers_are_passed_over(tmp_path: Path) -> None:
+    good = answer("unmasked", "a", 1.0) | {"response": "yes"}
+    bad = [{"needle": ["n"]}, {"context_tokens": "512"}, {"depth": "x"}, {"recall": None}, {"response": 3}]
+    lines = [good, *(good | one for one in bad), {}]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert list(read_answers(tmp_path).values()) == [good]
