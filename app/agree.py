@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import evidence
 import matrix
+import set_list
 import slices
 import state
 import streamlit as st
@@ -11,8 +12,11 @@ import two_sets
 from set_list import Shown
 from streamlit.navigation.page import StreamlitPage
 
-from retmask.agreement import set_agreement
+from retmask.agreement import Agreement, set_agreement
 from retmask.set_tables import Found, every_two, pair_rows
+from retmask.sets import strangers
+
+STRANGERS = "Models of different names are compared here: heads of one place are one head only in one model."
 
 
 def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
@@ -50,6 +54,11 @@ def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
     figure = matrix.figure(labels, found, measure)
     with st.container(key="wide_all"):
         evidence.shown(figure, "agreement", lambda: pair_rows(labels, found), key="chart-agreement")
+    compared = [pair for pair, one in found.items() if isinstance(one, Agreement)]
+    if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
+        st.caption(STRANGERS)
+    if k and k <= min(one.set.scores.grid.size for one in shown):  # the command refuses more heads than a set has
+        st.code(set_list.command(shown, k), language="bash", wrap_lines=True)
     reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
     if reasons:
         n = len(reasons)

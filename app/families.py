@@ -23,6 +23,7 @@ LEVELS = {"query": "query", "kv": "KV"}
 T = TypeVar("T")
 DEPTHS = 10  # parts of the depth
 FEW = 4  # sets with warnings that are shown unasked
+COPIES = "trials differ in their scores"  # in the warning of a set whose trials are mostly copies
 WIDE = 3  # digits of a number
 STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "double"}  # in CSS
 
@@ -63,7 +64,7 @@ def _table(shown: Sequence[Shown]) -> None:
         with st.popover("What the detectors measure", icon=":material/info:", type="tertiary", key="detectors"):
             _definitions({one.set.counting for one in shown})
     with st.spinner("Working out intervals…"):
-        rows = [state.set_row(one.name, threshold) | {"label": one.label} for one in shown]
+        rows = _rows(shown, threshold)
     with line:
         evidence.downloads(None, "score-sets", lambda: rows)
     columns = _columns(threshold)
@@ -78,9 +79,18 @@ def _table(shown: Sequence[Shown]) -> None:
     _warnings(shown)
 
 
+def _rows(shown: Sequence[Shown], threshold: float) -> list[tables.Row]:
+    """One row of figures a set, under its name on this page."""
+    return [state.set_row(one.name, one.stamp, one.set, threshold) | {"label": one.label} for one in shown]
+
+
 def _warnings(shown: Sequence[Shown]) -> None:
-    """What to know of the sets before their numbers are read, a line a set."""
-    lines = [f"{one.label}: {'; '.join(one.set.warnings)}" for one in shown if one.set.warnings]
+    """What to know of the sets before their numbers are read, a line a set; of copied trials it is never folded."""
+    copies = [f"{one.label}: {said}" for one in shown for said in one.set.warnings if COPIES in said]
+    if copies:
+        st.warning("\n".join(f"- {state.sentence(line)}" for line in copies))
+    others = {one.label: [said for said in one.set.warnings if COPIES not in said] for one in shown}
+    lines = [f"{name}: {'; '.join(said)}" for name, said in others.items() if said]
     if lines:
         n = len(lines)
         words = f"Before you read the numbers of {n} of these sets" if n > 1 else "Before you read the numbers"
@@ -155,6 +165,8 @@ def _figure(name: str, digits: int = 0) -> Callable[[tables.Row], str]:
 def _concentration(shown: Sequence[Shown]) -> None:
     """Lorenz and rank curves beside each other, and one of the figures with its intervals."""
     shown = _with_scores(shown)
+    if not shown:
+        return
     named = {one.label: one.set.scores.mean for one in shown}
     threshold = float(state.value("sets_threshold", THRESHOLD))
     relative = st.toggle("Ranks in % of the heads", **state.kept("ranks_relative", True))
@@ -171,15 +183,18 @@ def _concentration(shown: Sequence[Shown]) -> None:
                 relative, threshold,
             )  # fmt: skip
     name = gained.figure_of("concentration_figure", "gini")
-    rows = [state.set_row(one.name, threshold) | {"label": one.label} for one in shown]
+    rows = _rows(shown, threshold)
     evidence.shown(families.figure_dots(rows, name), f"sets-{name}", lambda: rows, key="chart-dots")
 
 
 def _with_scores(shown: Sequence[Shown]) -> list[Shown]:
-    """The sets that are more than a list; it is said where others are left out."""
-    if any(one.set.ranking for one in shown):
+    """The sets that are more than a list; it is said where others are left out, or all are."""
+    scored = [one for one in shown if not one.set.ranking]
+    if not scored:
+        st.info("Lists of heads have no scores to draw: choose a map or a detection as well.")
+    elif len(scored) < len(shown):
         st.caption("Lists of heads have no scores, and are left out here.")
-    return [one for one in shown if not one.set.ranking]
+    return scored
 
 
 def _legend(shown: Sequence[Shown]) -> None:
@@ -222,7 +237,12 @@ def _kept(shown: Sequence[Shown], name: str, make: Callable[[], T], *settings: H
 
 def _maps(shown: Sequence[Shown]) -> None:
     """The maps, small."""
+    shown = _with_scores(shown)
+    if not shown:
+        return
     common = st.toggle("One colour scale for all", **state.kept("maps_common", True))
+    if common and len({one.set.counting for one in shown}) > 1:
+        st.caption("These sets count in different ways, so colours compare within a map only.")
     named = {one.label: one.set.scores for one in shown}
     figure = _kept(shown, "maps", lambda: families.small_multiples(named, common), common)
     with st.container(key="wide_maps"):
@@ -232,6 +252,8 @@ def _maps(shown: Sequence[Shown]) -> None:
 def _depth(shown: Sequence[Shown]) -> None:
     """The parts of the depth that hold the scores."""
     shown = _with_scores(shown)
+    if not shown:
+        return
     _legend(shown)
     named = {one.label: one.set.scores.mean for one in shown}
     _curves(shown, "depth", lambda: families.depth_profiles(named, DEPTHS), lambda: _depth_rows(shown))

@@ -1,6 +1,7 @@
 """Concentration against gain on the Families page: does training pay more where few heads hold the retrieval?"""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import evidence
 import state
@@ -11,34 +12,54 @@ from retmask.gains import Gain, own_gains, published_gains, warning
 from retmask.runs import Run
 
 OWN, PAPERS = "Own evaluations", "Papers"
-NONE_KNOWN = "Only points whose base model has a score set are drawn; the table has all."
 
 
 def section() -> None:
     """The scatter of a figure of concentration against measured gains, with how many there are and what they show."""
-    stamp = tuple((run.id, state.file_stamp(run.path / "results.json")) for run in Run.all("evaluate"))
-    own = state.remembered("gains", stamp, own_gains)
+    own = state.remembered("gains", _stamp(), own_gains)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = figure_of("gain_figure", "gini")
         kept = state.kept("gains_of", OWN if own else PAPERS)
         which = st.segmented_control("Gains of", [OWN, PAPERS], required=True, **kept)
     points = published_gains() if which == PAPERS else own
-    st.info(warning(points), icon=":material/info:")
     if not points:
+        st.info(warning(points), icon=":material/info:")
         return
-    points = _of_one_measure(points)
-    drawn = [point for point in points if point.figures]
+    points = _of_one_measure(points, "gain_way_papers" if which == PAPERS else "gain_way_own")
+    drawn = [point for point in points if not _left_out(point, name)]
     if drawn:
+        st.info(warning(drawn), icon=":material/info:")
         evidence.shown(families.gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
-    if len(drawn) < len(points):
-        st.caption(NONE_KNOWN)
+    reasons = Counter(why for point in points if (why := _left_out(point, name)))
+    if reasons:
+        said = ", ".join(f"{n} {why}" for why, n in reasons.items())
+        st.caption(f"Points that are not drawn: {said}. The table has them too.")
     _table(points, name)
 
 
-def _of_one_measure(points: Sequence[Gain]) -> list[Gain]:
+def _stamp() -> Hashable:
+    """What changes when an evaluation has results, or a detection scores for its model."""
+    files = {"evaluate": "results.json", "detect": "scores.json"}
+    return tuple((run.id, state.file_stamp(run.path / file)) for kind, file in files.items() for run in Run.all(kind))
+
+
+def _left_out(point: Gain, name: str) -> str:
+    """Why a point cannot be drawn over that figure, empty where it can be."""
+    if not point.figures:
+        return "without a score set of the base model"
+    if getattr(point.figures, name) is None:
+        return "whose base model scores 0 in all heads"
+    return "" if point.before else "with 0 before, of which a gain is no percentage"
+
+
+def _of_one_measure(points: Sequence[Gain], place: str) -> list[Gain]:
     """The points that were measured in the way that is picked: others stand on another scale."""
     ways = list(dict.fromkeys(f"{point.measured} ({point.unit})" for point in points))
-    way = st.selectbox("Measured as", ways, key=f"gain_way-{len(ways)}", width=420) if len(ways) > 1 else ways[0]
+    if state.value(place) not in ways:
+        state.fill(**{place: ways[0]})
+    if len(ways) > 1:
+        st.selectbox("Measured as", ways, width=420, **state.kept(place, ways[0]))
+    way = state.value(place)
     return [point for point in points if f"{point.measured} ({point.unit})" == way]
 
 

@@ -23,14 +23,14 @@ def sentence(measure: str) -> str:
 
 
 def figure(labels: Sequence[str], found: Found, measure: str) -> go.Figure:
-    """The matrix of one measure; what cannot be told is grey, and says why."""
+    """The matrix of one measure; what cannot be told is grey, and says why. The diagonal is blank."""
     field, n = MEASURES[measure][0], len(labels)
     cells = [[found.get((min(i, j), max(i, j))) for j in range(n)] for i in range(n)]
     values: list[list[float | None]] = [
-        [getattr(one, field) if isinstance(one, Agreement) else 1.0 if i == j else None for j, one in enumerate(line)]
-        for i, line in enumerate(cells)
+        [getattr(one, field) if isinstance(one, Agreement) else None for one in line] for line in cells
     ]
-    return families.agreement_map(labels, values, measure, [[_why(one, field) for one in line] for line in cells])
+    why = [["left blank" if i == j else _why(one, field) for j, one in enumerate(line)] for i, line in enumerate(cells)]
+    return families.agreement_map(labels, values, measure, why)
 
 
 def _why(found: Agreement | str | None, field: str) -> str:

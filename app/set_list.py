@@ -1,6 +1,5 @@
 """Which score sets are on the Families page: chosen from a list, or opened from a path, an address or an upload."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import maps
 import state
 import streamlit as st
 
+from retmask.concentration import THRESHOLD
 from retmask.detectors import DETECTORS
 from retmask.files import home, shipped
 from retmask.runs import Run
@@ -48,17 +48,27 @@ def section() -> list[Shown]:
     return shown
 
 
-def command(shown: Sequence[Shown]) -> str:
-    """The command line that compares the same sets."""
-    return shlex.join(["retmask", "compare", *(one.name for one in shown)])
+def command(shown: Sequence[Shown], k: int | None = None) -> str:
+    """The command line that compares the same sets, with the threshold of the page and with `k` best heads."""
+    threshold = float(state.value("sets_threshold", THRESHOLD))
+    options = [] if threshold == THRESHOLD else ["--threshold", f"{threshold:g}"]
+    return shlex.join(["retmask", "compare", *(one.name for one in shown), *options, *(["--k", str(k)] if k else [])])
 
 
 def known() -> list[str]:
     """What can be chosen: shipped maps, detections with scores, what was opened (each newest first), what is chosen."""
     runs = [run.id for run in Run.all("detect") if (run.path / "scores.json").is_file()]
     opened = [file for file in (home() / "opened").glob("*/*") if file.suffix[1:] in ENDINGS]
-    newest = sorted(opened, key=os.path.getmtime, reverse=True)
+    newest = sorted(opened, key=_written, reverse=True)
     return list(dict.fromkeys([*maps.shipped_maps(), *runs, *map(str, newest), *state.set_names()]))
+
+
+def _written(file: Path) -> float:
+    """When a file was written last, 0 for one that has gone since it was listed."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def label(name: str) -> str:
@@ -90,16 +100,16 @@ def name_of(found: ScoreSet) -> str:
 
 def _opened() -> list[Shown]:
     """The chosen sets that can be read; of the others a sentence, and what takes them from the list."""
-    found: list[tuple[str, ScoreSet]] = []
+    found: list[tuple[str, ScoreSet, state.Stamp]] = []
     for name in state.set_names():
         try:
-            found.append((name, state.score_set(name)))
+            found.append((name, *state.score_set(name)))
         except ValueError as error:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.warning(f"{state.sentence(label(name))[:-1]}: {state.sentence(error)}")
                 st.button("Remove", key=f"set_remove-{name}", icon=":material/close:", on_click=_remove, args=(name,))
-    names = labels([one for _, one in found])
-    return [Shown(name, says, one, state.set_stamp(name)) for (name, one), says in zip(found, names, strict=True)]
+    names = labels([one for _, one, _ in found])
+    return [Shown(name, says, one, stamp) for (name, one, stamp), says in zip(found, names, strict=True)]
 
 
 def _remove(name: str) -> None:
@@ -124,7 +134,7 @@ def _add() -> None:
 def _add_here(name: str) -> None:
     """Add the map that is open on Heads, or say why it cannot be."""
     try:
-        state.choose_sets([*state.set_names(), name_of(state.score_set(name))])
+        state.choose_sets([*state.set_names(), name_of(state.score_set(name)[0])])
     except ValueError as error:
         state.say(f"{state.sentence(error)} The sets you see are unchanged.", "sets")
 

@@ -1,5 +1,6 @@
 """One detection by its trials on the Families page: how far needles, lengths, depths and rules name the same heads."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
@@ -23,7 +24,7 @@ COUNTING = "Counting rule"
 def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
     """The agreement of a detection's parts with each other."""
     st.subheader("One detection, by its trials", anchor=False, divider="gray")
-    known = [one for one in shown if one.set.trials()]
+    known = [one for one in shown if _keeps_trials(one)]
     if not known:
         st.caption("None of these sets keeps its trials. Those of detections do: choose one above, or detect again.")
         return
@@ -31,7 +32,18 @@ def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
         one = two_sets.choice("Detection", "agree_within", known, 0)
         kept = state.kept("agree_by", "Needle")
         by = st.segmented_control("By", [*PARTS, COUNTING], required=True, **kept) or "Needle"
-    parts = state.remembered("parts", (one.name, one.stamp, by), lambda: _parts(one, by))
+    n = one.set.scores.grid.size
+    if k and k > n:
+        st.info(f"This detection has {n:,} heads, fewer than the best {k:,}: choose fewer to compare its parts.")
+        return
+    if not one.set.trials():
+        st.info("No trial of this detection can be read: its trials.jsonl is empty, damaged or gone.")
+        return
+    try:
+        parts = state.remembered("parts", (one.name, one.stamp, by), lambda: _parts(one, by))
+    except ValueError as error:
+        st.warning(state.sentence(error))
+        return
     if len(parts) < 2:
         st.info(_too_few(by))
         return
@@ -41,6 +53,12 @@ def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
     figure, name = matrix.figure(names, found, measure), f"{one.label}-by-{by.lower()}"
     with st.container(key="wide_parts"):
         evidence.shown(figure, name, lambda: pair_rows(names, found), key="chart-within")
+
+
+def _keeps_trials(one: Shown) -> bool:
+    """Whether a set's trials lie beside it; none is read, as a file may hold thousands."""
+    path = one.set.path
+    return bool(path and one.set.record) and path.with_name("trials.jsonl").is_file()
 
 
 def _too_few(by: str) -> str:
@@ -57,7 +75,10 @@ def _parts(one: Shown, by: str) -> Mapping[str, HeadScores]:
         own = {} if scores.counting in RULES else {scores.detector.name: scores}
         return own | {name: found for name, found in counted.items() if found}
     found = slices(trials, scores.grid, scores.model, scores.counting, PARTS[by])
-    return {f"{_value(value, by)} ({part.n_trials})": part for value, part in found.items()}
+    said = {value: _value(value, by) for value in found}
+    twins = {words for words, n in Counter(said.values()).items() if n > 1}  # depths that round to the same
+    names = {value: str(value) if words in twins else words for value, words in said.items()}
+    return {f"{names[value]} ({part.n_trials})": part for value, part in found.items()}
 
 
 def _value(value: str | int | float, by: str) -> str:

@@ -82,16 +82,19 @@ def open_map(name: str, kv_heads: int | None = None) -> HeadMap:
 
     ValueError, one sentence, for what is no score file.
     """
-    path = locate(name)
-    folder = path if path.is_dir() else path.parent
-    ours = path.is_dir() or path.name == "scores.json"
-    run = Run(folder) if ours and (folder / "run.json").is_file() else None
-    file = path / "scores.json" if path.is_dir() else path
-    scores = None
-    if run is None or file.is_file():
-        scores = _load_scores(str(path), _stamp(file, folder / "run.json"), kv_heads)
-    trials = _load_trials(str(folder), _stamp(folder / "trials.jsonl")) if run else ()
-    return HeadMap(name, path, scores, trials, run.record if run else {}, run)
+    try:
+        path = locate(name)
+        folder = path if path.is_dir() else path.parent
+        ours = path.is_dir() or path.name == "scores.json"
+        run = Run(folder) if ours and (folder / "run.json").is_file() else None
+        file = path / "scores.json" if path.is_dir() else path
+        scores = None
+        if run is None or file.is_file():
+            scores = _load_scores(str(path), _stamp(file, folder / "run.json"), kv_heads)
+        trials = _load_trials(str(folder), _stamp(folder / "trials.jsonl")) if run else ()
+        return HeadMap(name, path, scores, trials, run.record if run else {}, run)
+    except OSError as error:
+        raise ValueError(f"{name[:80]} cannot be read: {error.strerror}") from None
 
 
 def set_names() -> list[str]:
@@ -117,19 +120,24 @@ def sets_widget() -> dict[str, Any]:
     return {"key": key, "on_change": lambda: choose_sets(value(key))}
 
 
-def score_set(name: str) -> ScoreSet:
-    """A score set by shipped name, run or path, read anew only when its files change. ValueError, one sentence.
+def score_set(name: str) -> tuple[ScoreSet, Stamp]:
+    """A score set by shipped name, run or path, and the stamp (`set_stamp`) of its files when it was read.
 
-    No address of the network: the page's own address may come from anybody.
+    It is read anew only when its files change. ValueError, one sentence, also for an address of the network: the
+    page's own address may come from anybody.
     """
     if "://" in name:
         raise ValueError(f"{name[:80]} is not fetched unasked: open it with «Add a set», which keeps a copy")
-    return _read_set(name, set_stamp(name))
+    stamp = set_stamp(name)
+    return _read_set(name, stamp), stamp
 
 
-def set_row(name: str, threshold: float) -> Row:
-    """The figures of a score set and their intervals, made anew only when its files or the threshold change."""
-    return dict(_set_row(name, set_stamp(name), threshold))
+def set_row(name: str, stamp: Stamp, found: ScoreSet, threshold: float) -> Row:
+    """The figures of a score set and their intervals, made anew only when its stamp or the threshold changes.
+
+    No file is read: the set may have gone since it was.
+    """
+    return dict(_set_row(name, stamp, threshold, found))
 
 
 def set_stamp(name: str) -> Stamp:
@@ -586,8 +594,8 @@ def _read_set(name: str, stamp: Stamp) -> ScoreSet:
 
 
 @st.cache_resource(show_spinner=False, max_entries=200)
-def _set_row(name: str, stamp: Stamp, threshold: float) -> Row:
-    return set_rows([_read_set(name, stamp)], threshold)[0]
+def _set_row(name: str, stamp: Stamp, threshold: float, _found: ScoreSet) -> Row:
+    return set_rows([_found], threshold)[0]
 
 
 @st.cache_resource(show_spinner=False, max_entries=12)

@@ -1,7 +1,10 @@
 """The Families page without a browser: which sets are on it, what it says of them, and what can be done with them."""
 
+import importlib
+import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,14 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from retmask import set_tables
+from retmask.agreement import agreement
+from retmask.concentration import concentration
 from retmask.files import append_line, shipped
+from retmask.gains import Gain
 from retmask.heads import HeadId
 from retmask.runs import Run
 from retmask.scores import HeadScores
+from retmask.sets import read_set
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 SMOL, GEMMA = "smollm2-135m", "gemma-3-270m"
@@ -126,7 +133,134 @@ def test_opens_with_the_shipped_maps() -> None:
 def test_every_view_draws(view: str) -> None:
     at = opened(view=view)
     assert not at.error
-    assert at.get("plotly_chart") or view == "Gain"
+    if view == "Gain":
+        assert "too few to say whether concentration and gain go together" in words(at), "papers, as nobody has run one"
+        assert "scores" in at.dataframe[-1].value, "the table of gains"
+    assert at.get("plotly_chart")
+
+
+def test_gains_that_are_not_drawn_are_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = concentration(np.eye(4))
+    drawn, bare, zero = (
+        Gain("m", "", "run", "needle recall", "recall, 0 to 1", before, 0.9, 0.9 - before, figures=known)
+        for before, known in ((0.5, figures), (0.5, None), (0.0, figures))
+    )
+    monkeypatch.setattr("gained.own_gains", lambda: [drawn, bare, zero])
+    said = words(opened(view="Gain"))
+    assert "1 point of 1 model: too few" in said
+    assert "1 without a score set of the base model, 1 with 0 before" in said
+
+
+def test_a_new_detection_is_seen_by_the_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("gained.own_gains", lambda: asked.append(1) or [])
+    at = opened(view="Gain")
+    drawn(at.run())
+    assert len(asked) == 1
+    a_detection("m")
+    drawn(at.run())
+    assert len(asked) == 2
+
+
+def test_the_measure_of_gains_is_kept_over_another_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = ("recall", "tokens")
+    points = [Gain("m", "", "run", way, "points", 0.5, 0.9, 0.4) for way in ways]
+    monkeypatch.setattr("gained.own_gains", lambda: points)
+    at = opened(view="Gain")
+    drawn(at.selectbox(key="shown_gain_way_own").set_value("tokens (points)").run())
+    for view in ("Depth", "Gain"):
+        drawn(at.segmented_control(key="shown_families_view").set_value(view).run())
+    assert at.selectbox(key="shown_gain_way_own").value == "tokens (points)"
+
+
+@pytest.mark.parametrize("view", ["Concentration", "Maps", "Depth"])
+def test_lists_alone_draw_nothing_and_beside_a_map_are_left_out(tmp_path: Path, view: str) -> None:
+    file = tmp_path / "Llama-list.yaml"
+    file.write_text('attn_head_set: "13-18,8-1"\n')
+    at = opened(str(file), view=view)
+    assert "Lists of heads have no scores to draw" in words(at)
+    assert not at.get("plotly_chart")
+    at = opened(str(file), SMOL, view=view)
+    assert "are left out here" in words(at)
+    assert at.get("plotly_chart")
+
+
+def test_gates_of_key_value_heads_are_shown_and_their_colours_are_not_compared(tmp_path: Path) -> None:
+    file = tmp_path / "SmolLM2-gates.tsv"
+    file.write_text("\n".join("\t".join(str(one) for one in row) for row in np.random.default_rng(0).random((30, 3))))
+    at = opened(SMOL, str(file), view="Maps")
+    assert list(table(at)["heads"]) == ["query", "KV"]
+    assert table(at)["trials"][1] == "–"
+    assert "count in different ways, so colours compare within a map only" in words(at)
+    drawn(at.toggle(key="shown_maps_common").set_value(False).run())
+    assert "colours compare within a map only" not in words(at)
+    at = opened(SMOL, str(file), view="Agreement")
+    assert at.get("plotly_chart")
+
+
+def test_copies_of_trials_are_told_unfolded_however_many_sets_have_warnings(tmp_path: Path) -> None:
+    few = [a_set(tmp_path / f"few-{n}.json", np.random.default_rng(n).random((3, 3, 3))) for n in range(5)]
+    same = a_set(tmp_path / "same.json", np.repeat(np.random.default_rng(9).random((2, 3, 3)), 10, axis=0))
+    at = opened(*map(str, [*few, same]))
+    (told,) = at.warning
+    assert "only 2 of 20 trials differ" in told.value
+    (folded,) = (box for box in at.expander if "Before you read" in box.label)
+    assert "of 5 of these sets" in folded.label
+    assert "trials differ" not in " ".join(line.value for line in folded.markdown)
+
+
+def test_figures_are_made_of_what_was_read_when_the_file_has_gone(tmp_path: Path) -> None:
+    state = importlib.import_module("state")
+    file = a_set(tmp_path / "a.json", np.random.default_rng(0).random((5, 3, 3)))
+    found, stamp = state.score_set(str(file))
+    file.unlink()
+    assert state.set_row(str(file), stamp, found, 0.3)["n_heads"] == 9
+
+
+def test_a_map_that_is_no_path_leaves_agreement_standing() -> None:
+    run = a_detection("m")
+    assert "Open A on Heads" in [
+        button.label for button in opened(SMOL, run.id, view="Agreement", map="x" * 5000).button
+    ]
+
+
+def test_the_command_has_the_threshold_and_the_number_of_heads() -> None:
+    at = opened(SMOL, a_detection("m").id, view="Agreement")
+    drawn(at.number_input(key="shown_sets_threshold").set_value(0.5).run())
+    assert codes(at)[0].endswith(" --threshold 0.5")
+    drawn(at.number_input(key="shown_agree_k").set_value(9).run())
+    assert any(code.startswith("retmask compare") and code.endswith(" --threshold 0.5 --k 9") for code in codes(at))
+
+
+def test_models_of_different_names_are_told_under_the_matrix(tmp_path: Path) -> None:
+    one, other = (a_set(tmp_path / f"{name}.json", np.eye(4)[None]) for name in ("Llama-a", "Qwen-b"))
+    assert "Models of different names are compared here" in words(opened(str(one), str(other), view="Agreement"))
+    assert "Models of different names" not in words(opened(SMOL, a_detection("m").id, view="Agreement"))
+
+
+def test_more_heads_than_a_detection_has_are_told() -> None:
+    at = opened(GEMMA, SMOL, view="Agreement")
+    drawn(at.number_input(key="shown_agree_k").set_value(200).run())
+    assert "This detection has 72 heads, fewer than the best 200" in words(at)
+
+
+def test_trials_that_cannot_be_read_are_told() -> None:
+    run = a_detection("m")
+    (run.path / "trials.jsonl").write_text("{}\n")
+    assert "No trial of this detection can be read" in words(opened(run.id, view="Agreement"))
+
+
+def test_parts_that_round_to_one_name_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = importlib.import_module("slices")
+    monkeypatch.setattr(slices, "slices", lambda *_: {0.3331: BEST, 0.3332: BEST, 0.5: BEST})
+    parts = slices._parts(SimpleNamespace(set=read_set(SMOL)), "Depth")
+    assert list(parts) == [f"0.3331 ({BEST.n_trials})", f"0.3332 ({BEST.n_trials})", f"50 % ({BEST.n_trials})"]
+
+
+def test_a_matrix_leaves_its_diagonal_blank() -> None:
+    matrix = importlib.import_module("matrix")
+    drawn = matrix.figure(["a", "b"], {(0, 1): agreement(BEST, BEST)}, "Overlap").data[0]
+    assert [list(line) for line in drawn.z] == [[None, 1.0], [1.0, None]]
 
 
 def test_the_choice_is_in_the_address_and_survives_a_reload() -> None:
@@ -292,9 +426,16 @@ def test_sets_of_two_grids_cannot_be_compared_and_say_why() -> None:
 def test_one_set_asks_for_a_second_and_its_trials_are_compared() -> None:
     at = opened(SMOL, view="Agreement")
     assert "Choose a second score set" in words(at)
+    seen = {}
     for by in ("Length", "Depth", "Counting rule", "Needle"):
         drawn(at.segmented_control(key="shown_agree_by").set_value(by).run())
         assert "two random halves, 20 trials each" in words(at)
+        seen[by] = json.loads(at.get("plotly_chart")[-1].proto.spec)["layout"]["yaxis"]["ticktext"]
+    assert len(seen["Length"]) == 3
+    assert all("tokens" in name for name in seen["Length"])
+    assert seen["Depth"] == ["0 % (6)", "25 % (9)", "50 % (8)", "75 % (8)", "100 % (9)"]
+    assert [name[:-3] for name in seen["Counting rule"]] == ["each token once", "every step", "copied at all"]
+    assert len(seen["Needle"]) == 3
 
 
 def test_a_set_without_trials_says_so(tmp_path: Path) -> None:
