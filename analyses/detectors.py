@@ -127,7 +127,7 @@ def main() -> None:
     show(agreed)
     show([{key: row[key] for key in row if key != "heads"} for row in rows])
     save(draw(rows), rows, "detectors")
-    write_atomic(RESULTS / "agreement.csv", to_csv(agreed))
+    write_atomic(RESULTS / "detectors-agreement.csv", to_csv(agreed))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from retmask.concentration import THRESHOLD, depth_profile
 from retmask.detectors import DETECTORS
 
 VIEWS = ["Concentration", "Maps", "Depth", "Gain", "Agreement"]
-LEVELS = {"query": "query", "kv": "KV"}
 T = TypeVar("T")
 DEPTHS = 10  # parts of the depth
 FEW = 4  # sets with warnings that are shown unasked
@@ -113,15 +112,14 @@ def _columns(threshold: float) -> dict[str, tuple[Callable[[tables.Row], Any], A
     return {
         "set": (lambda row: row["label"], text(width=205, pinned=True, help="model, detector, start of the run (UTC)")),
         "family": (lambda row: row["family"], text(width=58)),
-        "grid": (lambda row: row["grid"], text(width=56, help="layers x heads")),
-        "heads": (lambda row: LEVELS[row["level"]], text(width=48, help="query heads, or key/value heads")),
+        "grid": (_grid, text(width=64, help="layers x query heads, or key/value heads (KV)")),
         "trials": (_trials, text(width=74, help="successful trials, in brackets those whose scores differ")),
         f"≥ {threshold:g}": (_figure("above"), text(width=76, help="heads with at least this mean score")),
         "Gini": (_figure("gini", 2), text(width=98, help=HINTS["gini"])),
         "Hoyer": (_figure("hoyer", 2), text(width=98, help=HINTS["hoyer"])),
         "top 1 %": (_figure("top_1pct_share"), text(width=76, help=HINTS["top_1pct_share"])),
         "top 5 %": (_figure("top_5pct_share"), text(width=76, help=HINTS["top_5pct_share"])),
-        "half": (_figure("half_heads"), text(width=78, help=HINTS["half_heads"])),
+        "half in": (_figure("half_heads"), text(width=78, help=HINTS["half_heads"])),
         "effective": (_figure("effective_heads"), text(width=94, help=HINTS["effective_heads"])),
     }
 
@@ -134,6 +132,10 @@ HINTS = {
     "half_heads": "the fewest heads that hold half of all scores",
     "effective_heads": "effective number of heads: exp of the entropy of the scores",
 }
+
+
+def _grid(row: tables.Row) -> str:
+    return f"{row['grid']} KV" if row["level"] == "kv" else str(row["grid"])
 
 
 def _trials(row: tables.Row) -> str:

@@ -127,9 +127,9 @@ def _figure(row: Row, name: str) -> str:
 
 
 def _print_parts(rows: list[Row]) -> None:
-    table = Table("part", "successful trials", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(cut(str(row["part"]), 60), str(row["trials"]))
+    table = Table("", "part", "successful trials", box=None, pad_edge=False)
+    for number, row in enumerate(rows, start=1):
+        table.add_row(str(number), cut(str(row["part"]), 60), str(row["trials"]))
     out.print(table)
 
 
@@ -141,12 +141,15 @@ def _print_pairs(names: list[str], found: Found) -> None:
         for (i, j), one in known.items():
             spearman = "–" if one.spearman is None else f"{one.spearman:.3f}"
             shared = f"{round(one.overlap * one.k)} of the best {one.k}"
-            table.add_row(cut(names[i], 28), cut(names[j], 28), spearman, f"{one.jaccard:.2f}", shared)
+            pair = (f"{at + 1}  {cut(names[at], 20)}" for at in (i, j))
+            table.add_row(*pair, spearman, f"{one.jaccard:.2f}", shared)
+        for column in table.columns:
+            column.no_wrap = True
         out.print(table)
     reasons = [why for why in found.values() if isinstance(why, str)]
     if reasons:
         pairs = f"{len(reasons)} pairs are" if len(reasons) > 1 else "One pair is"
-        out.print(f"{pairs} not compared head by head, because {reasons[0]}")
+        out.print(f"{pairs} not compared head by head, because {reasons[0].partition(':')[0]}")
 
 
 def _write(

@@ -299,7 +299,7 @@ def gain_scatter(points: Sequence[Point], name: str) -> go.Figure:
     figure.add_annotation(x=1, y=1, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False,
                           text=f"n = {len(drawn)}", font={"color": MUTED})  # fmt: skip
     values = [value for _, value in drawn]
-    pad = 0.25 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 0.1 if values else 1
+    pad = 0.25 * (max(values) - min(values)) or 0.03 * abs(values[0]) or 0.1 if values else 1
     span = [min(values) - pad, max(values) + 2 * pad] if values else [0, 1]
     figure.update_xaxes(title=what.title, range=span, showgrid=True, gridcolor=EMPTY, ticks="")
     figure.update_yaxes(title="gain (% of before)", showgrid=True, gridcolor=EMPTY, ticks="", rangemode="tozero")

@@ -30,6 +30,10 @@ class MaskRule:
     scores: str = ""
     scale: float | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:  # said before anything waits or loads
+            raise ValueError(f"a share of {self.share} is not possible: choose one above 0 and at most 1")
+
     @property
     def given(self) -> bool:
         """Whether it says anything about which heads."""
