@@ -26,6 +26,7 @@ from retmask.sets import ScoreSet, read_set
 from retmask.trace import Trace
 from retmask.weights import Source
 
+del sys.modules["families"]  # the app has a module of that name too, and would be given this one
 GRID = Grid(2, 10)
 ONE, OTHER = HeadId(0, 3), HeadId(1, 7)
 
