@@ -14,9 +14,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from retmask.agreement import Agreement, set_agreement
 from retmask.set_tables import Found, every_two, pair_rows
-from retmask.sets import strangers
-
-STRANGERS = "Models of different names are compared here: heads of one place are one head only in one model."
+from retmask.sets import STRANGERS, strangers
 
 
 def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:

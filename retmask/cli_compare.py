@@ -14,7 +14,7 @@ from retmask.families import curves_together, cut
 from retmask.files import write_atomic
 from retmask.scores import HeadScores
 from retmask.set_tables import Found, every_two, pair_rows, set_rows
-from retmask.sets import ScoreSet, labels, read_set, strangers
+from retmask.sets import STRANGERS, ScoreSet, labels, read_set, strangers
 from retmask.style import browser
 from retmask.tables import Row, to_csv
 
@@ -77,7 +77,7 @@ def compare(
             out.print(f"{name}: {one}", style="yellow")
     _print_pairs(names, found)
     if not by and any(strangers(sets[i], sets[j]) for (i, j), one in found.items() if isinstance(one, Agreement)):
-        out.print("Models of different names are compared here: heads of one place are one head only in one model.")
+        out.print(STRANGERS)
 
 
 def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[str], Found, list[HeadScores]]:

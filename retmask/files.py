@@ -87,6 +87,15 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def append_line(path: Path, value: Any) -> None:
     """Append one JSON line and wait until it is on disk. A line that a crash cut short is ended first."""
     with path.open("ab+") as file:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from retmask.concentration import Concentration, concentration
-from retmask.files import shipped
+from retmask.files import read_object, shipped
 from retmask.formats import family
 from retmask.runs import Run, number, run_path
 from retmask.sets import ScoreSet, read_set
@@ -27,8 +27,8 @@ class Gain(NamedTuple):
     """How much a model gained by its fine-tune, and how concentrated its base model's retrieval scores were.
 
     `before`, `after` and `gain` = after - before are in `unit`, and `measured` says on what. `low` and `high` are the
-    95 % interval of the gain over needles, the stricter of the two that an evaluation gives; None for papers, which
-    give none. `n` counts prompts, None where the source does not. `scores` names the score set that `figures` come
+    95 % interval of the gain over needles, with all prompts of a needle drawn together; None for papers, which give
+    none. `n` counts prompts, None where the source does not. `scores` names the score set that `figures` come
     from, with their counting; both are empty where the base model has none. `source` is a run's id or a citation.
     """
 
@@ -97,7 +97,7 @@ def _many(n: int, noun: str) -> str:
 
 def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
     """The gains of one evaluation; none where it has no results that can be read."""
-    results, config = _read(run.path / "results.json"), run.config
+    results, config = read_object(run.path / "results.json"), run.config
     rows = {str(row.get("condition")): row for row in _mappings(results.get("conditions"))}
     differences = [one for one in _mappings(results.get("differences")) if one.get("against") == UNMASKED]
     tuned = {name: one for one in differences if re.fullmatch(TUNED, name := str(one.get("condition")))}
@@ -185,12 +185,3 @@ def _number(value: object) -> float | None:
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """A JSON object, empty where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

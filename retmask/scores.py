@@ -15,7 +15,7 @@ from retmask.concentration import FEWEST_TRIALS as FEWEST_TRIALS
 from retmask.concentration import THRESHOLD as THRESHOLD
 from retmask.concentration import Concentration, concentration, reaches
 from retmask.detectors import DETECTORS, Detector
-from retmask.files import expanded, shipped, write_atomic
+from retmask.files import expanded, read_object, shipped, write_atomic
 from retmask.heads import Grid, HeadId, share_count
 
 TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
@@ -151,7 +151,7 @@ class HeadScores:
             )
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{file.name} is larger than 64 MiB: that is no score file")
-        about = _manifest(file.parent / "run.json")
+        about = read_object(file.parent / "run.json")
         made = DETECTORS.get(str(about.get("counting"))) if file.name == "scores.json" else None
         scores = cls.from_json(file.read_bytes(), file.stem, signed=bool(made and made.signed))
         grid = about.get("head_grid")
@@ -203,15 +203,6 @@ def scores_path(name: str) -> Path:
     path = expanded(name)
     known = shipped("maps", path.name)
     return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """The run.json beside a score file, empty where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _no_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from retmask.runs import Run, run_path
 from retmask.scores import MAX_FILE_BYTES, HeadScores, printable, scores_path
 from retmask.web import fetch
 
+STRANGERS = "Models of different names are compared here: heads of one place are one head only in one model."
 _FEW = 10  # trials; over fewer, intervals say little
 _ENDINGS = {"scores": ".json", "list": ".yaml", "gates": ".tsv"}
 
