@@ -34,7 +34,7 @@ def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
 
 def _size(shown: Sequence[Shown]) -> int | None:
     """How many of the best heads count, None for the best 5 % of each grid."""
-    most = max(one.set.scores.grid.size for one in shown)
+    most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
     if (state.value("agree_k") or 0) > most:
         state.fill(agree_k=None)
     picked = st.number_input(
@@ -55,7 +55,9 @@ def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
     compared = [pair for pair, one in found.items() if isinstance(one, Agreement)]
     if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
         st.caption(STRANGERS)
-    if k and k <= min(one.set.scores.grid.size for one in shown):  # the command refuses more heads than a set has
+    if k and all(
+        k <= one.set.grid.size for one in shown if one.set.grid
+    ):  # the command refuses more heads than a set has
         st.code(set_list.command(shown, k), language="bash", wrap_lines=True)
     reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
     if reasons:

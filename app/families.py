@@ -135,6 +135,8 @@ HINTS = {
 
 
 def _grid(row: tables.Row) -> str:
+    if not row["grid"]:
+        return "not known"
     return f"{row['grid']} KV" if row["level"] == "kv" else str(row["grid"])
 
 

@@ -38,5 +38,5 @@ def _why(found: Agreement | str | None, field: str) -> str:
     if found is None or isinstance(found, str):
         return found or ""
     if field != "spearman":
-        return f"best {found.k} of {found.n_heads} heads"
+        return f"best {found.k} of {found.n_heads} heads" if found.n_heads else f"the first {found.k} of each list"
     return f"over {found.n_heads} heads" if found.spearman is not None else "no rank correlation: a list, or a flat map"

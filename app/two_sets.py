@@ -12,7 +12,7 @@ from set_list import Shown
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import charts, families, style, tables
-from retmask.agreement import Agreement, set_agreement
+from retmask.agreement import Agreement, on_one_grid, set_agreement
 from retmask.formats import Level
 from retmask.heads import Grid, HeadId
 from retmask.scores import HeadScores
@@ -45,10 +45,7 @@ def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, firs
             "The two are of models with different names. Heads of the same place are the same head only where one "
             "model was made from the other."
         )
-    if one.set.level != other.set.level:
-        st.caption("One has key/value heads and the other query heads: there is no map of single heads for both.")
-        return
-    first, second = _on_one_grid(one, other)
+    first, second = on_one_grid(one.set, other.set)
     _heads(one, other, first, second, found.k, on_heads)
     disagree.behaviour(one, other, (first.top(found.k), second.top(found.k)))
 
@@ -68,26 +65,18 @@ def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Show
 
 def _alike(found: Agreement) -> None:
     """How far two sets agree, in figures."""
-    chance = style.percent(round(found.k / found.n_heads, 3))
+    chance = f"; chance gives {style.percent(round(found.k / found.n_heads, 3))}" if found.n_heads else ""
     shared = round(found.overlap * found.k, 6)  # without what dividing by k leaves
     about = "" if shared.is_integer() else "about "
     figures = [
         ("Spearman", "–" if found.spearman is None else f"{found.spearman:.3f}", MEASURES["Spearman"][1]),
         ("Jaccard", f"{found.jaccard:.2f}", MEASURES["Jaccard"][1]),
-        ("Overlap", f"{found.overlap:.2f}", f"{MEASURES['Overlap'][1]}; chance gives {chance}"),
+        ("Overlap", f"{found.overlap:.2f}", f"{MEASURES['Overlap'][1]}{chance}"),
         ("Shared", f"{about}{round(shared)} of {found.k}", "heads that are among the best of both"),
     ]
     with st.container(horizontal=True, gap="medium"):
         for name, value, hint in figures:
             st.metric(name, value, help=hint, width="content")
-
-
-def _on_one_grid(one: Shown, other: Shown) -> tuple[HeadScores, HeadScores]:
-    """The scores of two sets that agree in their level, lists laid on the other's grid."""
-    grids = [shown.set.scores.grid for shown in (one, other) if not shown.set.ranking] or [
-        Grid(*(max(sizes) for sizes in zip(one.set.scores.grid[:2], other.set.scores.grid[:2], strict=True)))
-    ]
-    return one.set.on(grids[0]).scores, other.set.on(grids[0]).scores
 
 
 def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
@@ -102,7 +91,9 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
         with left:
             kept = state.kept("agree_view", VIEWS[0])
             view = st.segmented_control("View of two", views, required=True, label_visibility="collapsed", **kept)
-            if view == VIEWS[1]:
+            if one.set.grid is None and other.set.grid is None:
+                st.caption("Both are lists, and their model's grid is not known: there is no map to draw.")
+            elif view == VIEWS[1]:
                 _differences(first, second, name)
             else:
                 figure = families.overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
@@ -185,8 +176,8 @@ def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: 
     if one.set.level == "kv":
         st.caption("These are key/value heads: query heads alone are selected on Heads.")
         return
-    if one.set.ranking and other.set.ranking:
-        st.caption("Both sets are lists, which do not say their model's grid, so they cannot be selected on Heads.")
+    if one.set.grid is None and other.set.grid is None:
+        st.caption("Both are lists, and their model's grid is not known, so they cannot be selected on Heads.")
         return
     grid, here = first.grid, _open_grid()
     if here is None or here[:2] != grid[:2]:

@@ -34,14 +34,14 @@ class Agreement(NamedTuple):
     `jaccard`: |A ∩ B| / |A ∪ B| of the two tops of `k` heads (0-1). `overlap`: |A ∩ B| / k (0-1); chance gives
     k / n_heads. `k` is at most the number of heads above 0 in either map; where that is 0, both figures are 0. Where
     heads tie at the cut, |A ∩ B| is the expected one, as this module's docstring says: a map that ties there does not
-    agree fully even with itself.
+    agree fully even with itself. `n_heads` is None for two lists of heads whose model's grid is not known.
     """
 
     spearman: float | None
     jaccard: float
     overlap: float
     k: int
-    n_heads: int
+    n_heads: int | None
 
 
 class Overlap(NamedTuple):
@@ -78,31 +78,36 @@ def agreement(one: HeadScores, other: HeadScores, k: int | None = None) -> Agree
 def set_agreement(one: ScoreSet, other: ScoreSet, k: int | None = None) -> Agreement:
     """How far two score sets of one model agree, whatever they are; `sets.strangers` tells whether they may be of two.
 
-    Where one set is of key/value heads, the query heads of each group stand for it by their best (group = head *
-    n_kv_heads // n_heads), and `k` counts groups. A list of heads is laid on the other set's grid; it has no Spearman,
-    and `k` is at most its length. ValueError, one sentence, where the sizes of their grids cannot be those of one
-    model, or where a list meets key/value heads and it is not known how its model groups its heads (`ScoreSet.on` says
-    so).
+    A list of heads is laid on the other set's grid; it has no Spearman, and `k` is at most its length, which it is by
+    default where no grid is known. ValueError, one sentence, where one set is of key/value heads and the other of query
+    heads, or where their grids cannot be those of one model.
     """
-    pair = _levelled(one, other)
-    found = agreement(*pair, k)
+    pair = on_one_grid(one, other)
+    known = one.grid or other.grid
+    found = agreement(*pair, k or (None if known else min(scores.n_ranked for scores in pair)))
+    found = found if known else found._replace(n_heads=None)
     return found._replace(spearman=None) if one.ranking or other.ranking else found
 
 
-def pooled(scores: HeadScores, n_kv_heads: int) -> HeadScores:
-    """Scores of key/value heads: in each trial the best of the query heads that share one.
+def on_one_grid(one: ScoreSet, other: ScoreSet) -> tuple[HeadScores, HeadScores]:
+    """The scores of two sets on one grid: that of either, else the smallest that holds two lists.
 
-    ValueError where the query heads cannot share that many, or are known to share another number.
+    ValueError where they are of different kinds of heads, or do not fit.
     """
-    n = scores.grid.n_heads
-    if not n_kv_heads or n % n_kv_heads or scores.n_kv_heads not in (None, n_kv_heads):
-        shared = f", which share {scores.n_kv_heads}" if scores.n_kv_heads else ""
+    if one.level != other.level:
         raise ValueError(
-            f"{n} query heads a layer{shared}, and {n_kv_heads} key/value heads are not of one model: "
-            "compare score sets of one model"
+            "gates of key/value heads and scores of query heads are not compared head by head: a gate stands for a "
+            "whole group of query heads"
         )
-    grouped = scores.values.reshape(*scores.values.shape[:2], n_kv_heads, n // n_kv_heads)
-    return HeadScores(scores.model, grouped.max(axis=-1), scores.counting)
+    if one.level == "kv":
+        other.scores.check_grid(one.scores.grid, one.model)
+        return one.scores, other.scores
+    smallest = Grid(
+        max(found.scores.grid.n_layers for found in (one, other)),
+        max(found.scores.grid.n_heads for found in (one, other)),
+    )
+    grid = one.grid or other.grid or smallest
+    return one.on(grid).scores, other.on(grid).scores
 
 
 def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> HeadScores | None:
@@ -206,31 +211,6 @@ def stability_curve(
     whole = _tops(flat, np.ones((1, n), dtype=bool), k)
     sizes = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
     return [_overlap(size, (_tops(flat, places < size, k) * whole).sum(axis=1) / k) for size in sizes]
-
-
-def _levelled(one: ScoreSet, other: ScoreSet) -> tuple[HeadScores, HeadScores]:
-    """The scores of two sets on one grid, as far as their grids allow."""
-    if one.level != other.level:
-        return _grouped(one, other), _grouped(other, one)
-    if one.ranking and other.ranking:
-        grids = one.scores.grid, other.scores.grid
-        joint = Grid(max(grid.n_layers for grid in grids), max(grid.n_heads for grid in grids))
-        return one.on(joint).scores, other.on(joint).scores
-    if one.ranking:
-        return one.on(other.scores.grid).scores, other.scores
-    return one.scores, (other.on(one.scores.grid) if other.ranking else other).scores
-
-
-def _grouped(one: ScoreSet, other: ScoreSet) -> HeadScores:
-    """A set's scores by key/value head, as the other set has them."""
-    if one.level == "kv":
-        return one.scores
-    if one.ranking and one.scores.n_kv_heads is None:
-        raise ValueError(
-            f"{one.label} does not say how its model's query heads share key/value heads: compare it with scores of "
-            "query heads"
-        )
-    return pooled(one.scores, other.scores.grid.n_heads)
 
 
 def _count(pairs: Sequence[tuple[int, int]], span: tuple[int, int], rule: Rule) -> float:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from retmask.detect import detect as do_detect
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.dose import dose as do_dose
 from retmask.files import expanded
+from retmask.grids import model_grid
 from retmask.heads import HeadId, HeadMask
 from retmask.masks import MaskRule, control
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
@@ -50,6 +52,7 @@ from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
 from retmask.sampling import Sampling
 from retmask.scores import FEWEST_TRIALS, THRESHOLD, HeadScores, scores_path
+from retmask.sets import head_scores, open_scores, read_set
 from retmask.tables import dose_rows
 
 app = typer.Typer(
@@ -131,20 +134,30 @@ def _report(run: Run) -> None:
 
 @app.command()
 def heads(
-    file_or_dir: Annotated[Path, typer.Argument(help="a score file, a folder of detect, or a built-in model")],
+    file_or_dir: Annotated[
+        str, typer.Argument(help="a score file, a list of heads, gates, a folder of detect, or a built-in model")
+    ],
     top: Annotated[int, typer.Option(help="how many heads to list; by default 20, or all above --threshold")] = 0,
     threshold: Annotated[float, typer.Option(help="the mean score that makes a retrieval head")] = math.nan,
     only: Annotated[str, typer.Option("--heads", help="list these heads: L17H3,18-6")] = "",
     random: Annotated[int, typer.Option(help="list so many heads drawn from those below 0.1, as a control")] = 0,
     seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
+    model: Annotated[
+        str, typer.Option(help="whose grid a list or gates are for: its folder, or the name of a published model")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""
-    file_or_dir = scores_path(str(file_or_dir))
-    trials = read_trials(file_or_dir) if file_or_dir.is_dir() else []
-    if trials and not (file_or_dir / "scores.json").exists():
+    folder = scores_path(file_or_dir)
+    trials = read_trials(folder) if folder.is_dir() else []
+    if trials and not (folder / "scores.json").exists():
         raise ValueError(no_map_sentence(trials))
-    scores = HeadScores.load(file_or_dir)
+    opened = read_set(file_or_dir)
+    asked = model_grid(model) if model else None
+    lone = opened.grid is None and asked is None and not (only or random)  # a list: its order can be told all the same
+    scores = opened.scores if lone else head_scores(opened, asked)
+    if asked:
+        scores.check_grid(asked, model)
     if threshold < 0 or top < 0 or random < 0:
         raise ValueError("--threshold, --top and --random cannot be negative")
     if bool(top or not math.isnan(threshold)) + bool(only) + bool(random) > 1:
@@ -158,10 +171,27 @@ def heads(
         )
         listed = tuple(sorted(named.heads, key=lambda head: int(scores.rank[head])))
     level = THRESHOLD if math.isnan(threshold) else threshold
+    if scores.counting == "ranking":
+        return _print_list(scores, listed, "not known" if lone else f"{scores.grid} heads", as_json)
     if not as_json:
+        for note in opened.notes:
+            out.print(note, style="yellow")
         return _print_heads(scores, listed, level, trials)
     figures = {"threshold": level} | scores.concentration(level)._asdict()
     typer.echo(json.dumps({"heads": [_row(scores, head) for head in listed], "concentration": figures}))
+
+
+def _print_list(scores: HeadScores, listed: Sequence[HeadId], grid: str, as_json: bool) -> None:
+    """A list of heads, which has an order and no scores."""
+    ranks = {str(head): int(scores.rank[head]) for head in listed}
+    if as_json:
+        typer.echo(json.dumps({"heads": [{"head": head, "rank": rank} for head, rank in ranks.items()]}))
+        return
+    table = Table("rank", "head", box=None, pad_edge=False)
+    for head, rank in ranks.items():
+        table.add_row(str(rank), head)
+    out.print(f"{scores.model}, a list of {scores.n_ranked} heads in order, without scores; the model's grid: {grid}")
+    out.print(table)
 
 
 def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
@@ -268,7 +298,7 @@ def ask(
     columns += [Column("masked", masked)] if rule.given else []
     columns += [Column("tuned", HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
     if rule.given and with_control:
-        known = HeadScores.load(scores_path(scores)) if scores else None
+        known = open_scores(scores, loaded.grid) if scores else None
         if known:
             known.check_grid(loaded.grid, model)
         drawn = control(masked, loaded.grid, control_seed, known, layer_matched)

@@ -51,8 +51,8 @@ def compare(
     if k < 0 or not threshold >= 0:
         raise ValueError("--k and --threshold cannot be negative")
     sets = [read_set(source) for source in sources]
-    small = min(sets, key=lambda one: one.scores.grid.size)
-    if k > small.scores.grid.size:
+    small = min((one for one in sets if one.grid), key=lambda one: one.scores.grid.size, default=None)
+    if small and k > small.scores.grid.size:
         raise ValueError(f"--k {k} is more than the {small.scores.grid.size} heads of {small.label}: choose fewer")
     if by and (html or png):
         raise ValueError("--html and --png draw whole sets: leave --by out")
@@ -105,7 +105,8 @@ def _print_sets(rows: list[Row], threshold: float) -> None:
     for number, row in enumerate(rows, start=1):
         trials = "" if row["trials"] is None else f", {row['trials']} trials, {row['distinct']} of them distinct"
         kind = "key/value heads" if row["level"] == "kv" else "heads"
-        out.print(f"{number}  {cut(str(row['label']), 60)}: {row['grid']} {kind}{trials}, best {row['best']}")
+        grid = f"{row['grid']} {kind}" if row["grid"] else "grid not known"
+        out.print(f"{number}  {cut(str(row['label']), 60)}: {grid}{trials}, best {row['best']}")
     table = Table("", *(heading for heading, _ in _SHOWN.values()), box=None, pad_edge=False)
     for number, row in enumerate(rows, start=1):
         table.add_row(str(number), *(_figure(row, name) for name in _SHOWN))

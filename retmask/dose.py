@@ -20,7 +20,7 @@ from retmask.masks import control
 from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
 from retmask.retrieval import read_trials, run_trials
 from retmask.runs import Run
-from retmask.scores import HeadScores, scores_path
+from retmask.sets import ScoreSet, head_scores, read_set
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class DoseConfig:
-    """What a dose curve measures. `scores`: a score file, a run's folder or a built-in model's shipped map.
+    """What a dose curve measures. `scores`: a score set, as `read_set` takes it, but no address.
 
     ValueError for what cannot be measured.
     """
@@ -70,7 +70,9 @@ class DoseConfig:
             raise ValueError(f"{self.random_seeds} random draws are not possible: choose 0 to 1,000")
         if self.trials < 1 or self.prose_tokens < 2:
             raise ValueError("a point needs at least one trial and two tokens of prose")
-        self.points(self.map.grid)
+        known = self.map.grid
+        if known and self.map.level == "query":  # else the model's is known when it is loaded
+            self.points(known)
 
     @classmethod
     def from_record(cls, config: Mapping[str, Any]) -> "DoseConfig":
@@ -78,9 +80,11 @@ class DoseConfig:
         return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config})
 
     @cached_property
-    def map(self) -> HeadScores:
-        """The scores whose best heads are masked."""
-        return HeadScores.load(scores_path(self.scores))
+    def map(self) -> ScoreSet:
+        """The score set whose best heads are masked."""
+        if "://" in self.scores:  # a run's folder may come from anybody, and is to open no address
+            raise ValueError(f"{self.scores[:80]} is not fetched here: download it and give the file")
+        return read_set(self.scores)
 
     def points(self, grid: Grid) -> list[Point]:
         """All points in the order in which they are measured. ValueError if more heads are asked for than there are."""
@@ -94,22 +98,25 @@ class DoseConfig:
         """A point's mask."""
         if point.k > grid.size:
             raise ValueError(f"{point.k} heads cannot be masked, the model has {grid.size}: leave that number out")
-        best = HeadMask.of(self.map.top(point.k))
-        if point.seed is None:
-            return best
-        return control(best, grid, point.seed, self.map, self.layer_matched)
+        scores = head_scores(self.map, grid)
+        if point.k > scores.n_ranked:
+            raise ValueError(
+                f"{point.k} heads cannot be masked, the list names {scores.n_ranked}: leave that number out"
+            )
+        best = HeadMask.of(scores.top(point.k))
+        return best if point.seed is None else control(best, grid, point.seed, scores, self.layer_matched)
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, none of whose needles and depths the detection behind the scores used.
 
         ValueError if its haystack is the same, or nothing is left.
         """
-        folder = scores_path(self.scores)
-        folder = folder.parent if folder.name == "scores.json" else folder
-        used = read_trials(folder) if folder.is_dir() else []
+        file = self.map.path
+        ours = file is not None and file.name == "scores.json"
+        used = read_trials(file.parent) if file and ours else []
         seen, depths = {trial.needle for trial in used}, {trial.depth for trial in used}
-        record = Run(folder).record if folder.is_dir() else {}
-        if record.get("config", {}).get("haystack", "pydoc") == self.haystack:
+        config = Run(file.parent).config if file and ours else {}
+        if config.get("haystack", "pydoc") == self.haystack:
             raise ValueError(f"detection used the haystack {self.haystack} too: choose another with --haystack")
         path = expanded(self.needles) if self.needles else shipped("needles_held_out.json")
         needles = [needle for needle in load_needles(path) if needle.needle not in seen]
@@ -183,12 +190,12 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
             context_tokens=config.context_tokens,
             trust_remote_code=trust_remote_code,
         )
-        config.map.check_grid(model.grid, model.name)
+        head_scores(config.map, model.grid).check_grid(model.grid, model.name)
         tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
         texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(
             **facts(model, config.adapter),
-            scores_sha256=sha256_text(config.map.to_json()),
+            scores_sha256=sha256_text(config.map.scores.to_json()),
             needles_sha256=sha256_text(texts),
             haystack={"name": haystack.name, "sha256": haystack.sha256},
             prose_sha256=sha256_text(prose),

@@ -91,7 +91,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty where there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

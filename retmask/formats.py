@@ -6,12 +6,15 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from retmask.heads import HeadId
+from retmask.grids import known_grid
+from retmask.heads import Grid, HeadId
 from retmask.scores import MAX_FILE_BYTES, HeadScores, printable
 
 Level = Literal["query", "kv"]
@@ -55,14 +58,17 @@ class Content(NamedTuple):
     """What a file holds: scores of query heads, or of the key/value heads that groups of them share, or a `ranking`.
 
     A ranking is a list of heads in order: its scores, (n - place) / n from 1 down for the n listed heads and 0 for all
-    others, mean their order and nothing else, and its grid is the smallest that holds them. `kin` is the model's
-    family, empty where no name tells it.
+    others, mean their order and nothing else. Where `grid_known` is not so, the grid of its scores is only the smallest
+    that holds them, and is to be shown to nobody. `kin` is the model's family, empty where no name tells it; `notes`
+    are sentences about what was done to the content.
     """
 
     scores: HeadScores
     level: Level = "query"
     ranking: bool = False
     kin: str = ""
+    grid_known: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def read_content(content: bytes, name: str) -> Content:
@@ -158,12 +164,23 @@ def _from_list(text: str, name: str, shown: str) -> Content:
         if head in heads:
             raise ValueError(f"{shown} lists {head} twice: each head may stand once")
         heads[head] = len(heads)
-    values = np.zeros((1, max(head.layer for head in heads) + 1, max(head.head for head in heads) + 1))
-    for head, place in heads.items():
-        values[0, *head] = (len(heads) - place) / len(heads)
     model = short(known.get("model_name_or_path", "").strip()) or model_of(name)
     kin = family(model) or family(known.get("model_base_class", ""))
-    return Content(HeadScores(model, values, "ranking"), ranking=True, kin=kin)
+    grid = known_grid(model)
+    beyond = next((head for head in heads if grid and not grid.has(head)), None)
+    notes = (f"it names {beyond}, and {model[:60]} has {grid} heads: it may be of another model",) if beyond else ()
+    smallest = Grid(max(head.layer for head in heads) + 1, max(head.head for head in heads) + 1)
+    fits = grid is not None and beyond is None
+    scores = _ranked(list(heads), grid if grid and fits else smallest, model)
+    return Content(scores, ranking=True, kin=kin, grid_known=fits, notes=notes)
+
+
+def _ranked(heads: Sequence[HeadId], grid: Grid, model: str) -> HeadScores:
+    """Heads in order as scores that mean this order alone."""
+    values = np.zeros((1, grid.n_layers, grid.n_heads))
+    for place, head in enumerate(heads):
+        values[0, *head] = (len(heads) - place) / len(heads)
+    return HeadScores(model, values, "ranking", grid.n_kv_heads)
 
 
 def _yaml_texts(text: str, shown: str) -> dict[str, str]:
@@ -204,7 +221,7 @@ def _yaml_texts(text: str, shown: str) -> dict[str, str]:
 
 
 def _from_table(text: str, name: str, shown: str) -> Content:
-    """DuoAttention's gates; what training leaves a hair outside of 0 to 1 is clipped."""
+    """DuoAttention's gates; what bfloat16 leaves a hair outside of 0 to 1 is clipped, and said."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise ValueError(f"{shown} is empty: {_WANTED}")
@@ -217,9 +234,20 @@ def _from_table(text: str, name: str, shown: str) -> Content:
     short = next((n for n, row in enumerate(rows, start=1) if len(row) != first), None)
     if short:
         raise ValueError(f"{shown} is ragged: row {short} has {len(rows[short - 1])} columns and row 1 has {first}")
-    values = np.clip(np.array([rows]), 0, 1)
+    read = np.array([rows])
+    values = np.clip(read, 0, 1)
     model = model_of(name)
-    return Content(HeadScores(model, values, "gates"), level="kv", kin=family(model))
+    scores = HeadScores(model, values, "gates")
+    return Content(scores, level="kv", kin=family(model), notes=_clipped(np.abs(read - values)))
+
+
+def _clipped(by: Float[np.ndarray, "trial layer head"]) -> tuple[str, ...]:
+    """What to say of gates that lay outside of 0 to 1, by so much each."""
+    n = int((by > 0).sum())
+    if not n:
+        return ()
+    gates = f"{n} gate{'s' * (n > 1)} lay outside 0 to 1 by up to {by.max():.1g}"
+    return (f"{gates}, as rounding in bfloat16 leaves them, and {'count' if n > 1 else 'counts'} as 0 or 1",)
 
 
 def _gate(cell: str, where: str) -> float:

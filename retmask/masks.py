@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retmask.files import expanded, home, inside, write_json
-from retmask.heads import Grid, HeadId, HeadMask
-from retmask.scores import THRESHOLD, HeadScores, scores_path
+from retmask.heads import Grid, HeadId, HeadMask, share_count
+from retmask.scores import THRESHOLD, HeadScores
+from retmask.sets import open_scores
 
 _WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
 _HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
@@ -57,13 +58,19 @@ class MaskRule:
             return load_mask(self.mask, grid)
         if way == "heads":
             return HeadMask.parse(self.heads, grid)
-        scores = HeadScores.load(scores_path(self.scores)) if self.scores else None
+        scores = open_scores(self.scores, grid) if self.scores else None
         if scores:
             scores.check_grid(grid, "this model")
         if way == "random":
             return HeadMask.random(grid, self.random, self.seed, excluding=scores.above(THRESHOLD) if scores else ())
         if scores is None:
             raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
+        asked = self.top_k or (share_count(grid.size, self.share) if way == "share" else 0)
+        if scores.counting == "ranking" and (way == "threshold" or asked > scores.n_ranked):
+            raise ValueError(
+                f"{self.scores[-80:]} is a list of {scores.n_ranked} heads without scores: take no more of them, with "
+                "--top-k"
+            )
         if way == "top_k":
             return HeadMask.of(scores.top(self.top_k))
         return HeadMask.of(scores.above(self.threshold) if way == "threshold" else scores.top_share(self.share))

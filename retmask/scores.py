@@ -94,17 +94,22 @@ class HeadScores:
         out[self.order[:, 0], self.order[:, 1]] = np.arange(1, self.mean.size + 1)
         return out
 
+    @cached_property
+    def n_ranked(self) -> int:
+        """Of how many heads the place is known: of all, but for a list of heads, which says nothing of the others."""
+        return int((self.mean > 0).sum()) if self.counting == "ranking" else self.grid.size
+
     def top(self, k: int) -> tuple[HeadId, ...]:
-        """The `k` best heads by mean score, best first."""
-        return tuple(HeadId(int(layer), int(head)) for layer, head in self.order[: max(0, k)])
+        """The `k` best heads by mean score, best first; no more than are ranked."""
+        return tuple(HeadId(int(layer), int(head)) for layer, head in self.order[: min(max(0, k), self.n_ranked)])
 
     def top_share(self, share: float = TOP_SHARE) -> tuple[HeadId, ...]:
         """The best `share` (0-1) of all heads, best first."""
         return self.top(share_count(self.grid.size, share))
 
     def above(self, threshold: float = THRESHOLD) -> tuple[HeadId, ...]:
-        """The heads whose mean is at least `threshold`, best first."""
-        return self.top(int(reaches(self.mean, threshold).sum()))
+        """The heads whose mean is at least `threshold`, best first; of a list, which has no scores, all it names."""
+        return self.top(self.n_ranked if self.counting == "ranking" else int(reaches(self.mean, threshold).sum()))
 
     def stability(self, share: float = TOP_SHARE) -> float:
         """How surely the trials so far tell the top heads (0-1).

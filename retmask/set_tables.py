@@ -15,15 +15,15 @@ T = TypeVar("T")
 def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row]:
     """One row a set: what it is, and its figures of concentration, each with `_low` and `_high` (95 %, over trials).
 
-    `trials` and `distinct` are None for what has no trials, figures for a list of heads without scores, and ends of
-    intervals where there are too few trials. Copies of a trial are drawn together.
+    `grid` is empty where it is not known. `trials` and `distinct` are None for what has no trials, figures for a list
+    of heads without scores, and ends of intervals where there are too few trials. Copies of a trial are drawn together.
     """
     return [
         {
             "label": label,
             "model": one.model,
             "family": one.family,
-            "grid": str(one.scores.grid),
+            "grid": str(one.grid or ""),
             "level": one.level,
             "counting": one.counting,
             "trials": one.n_trials if one.has_trials else None,
@@ -37,7 +37,8 @@ def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row
 
 def _figures(one: ScoreSet, threshold: float) -> Row:
     figures = concentration(one.scores.mean, threshold)._asdict()
-    row: Row = {"n_heads": figures.pop("n_heads")}
+    n_heads = figures.pop("n_heads")
+    row: Row = {"n_heads": n_heads if one.grid_known else None}
     spread = {} if one.ranking else intervals(one.scores.values, threshold, distinct=True)
     for name, value in figures.items():
         low, high = spread.get(name) or (None, None)

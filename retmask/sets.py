@@ -14,6 +14,7 @@ import numpy as np
 
 from retmask.files import expanded, home, sha256_text, shipped, write_atomic
 from retmask.formats import Level, family, kind, model_of, read_content, short
+from retmask.grids import known_grid
 from retmask.heads import Grid
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run, run_path
@@ -32,8 +33,9 @@ class ScoreSet:
     `source` is what opened it and `path` the file it was read from (None for an upload that is not kept). `level`
     says what its columns are: query heads, or the key/value heads that groups of them share. With `ranking` it is a
     list of heads in order: its scores, (n - place) / n from 1 down for the n listed heads and 0 for all others, mean
-    their order and nothing else, and its grid is the smallest that holds them. `record` is the run.json of the
-    detection, empty for foreign files; `family` the model's, empty where its name tells none.
+    their order and nothing else. Where `grid_known` is not so, the grid of its scores is only the smallest that holds
+    them. `record` is the run.json of the detection, empty for foreign files; `family` the model's, empty where its name
+    tells none; `notes` are sentences about what was done to the file's content.
     """
 
     source: str
@@ -43,6 +45,13 @@ class ScoreSet:
     ranking: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    grid_known: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of its heads, of key/value heads for gates; None for a list whose model's is not known."""
+        return self.scores.grid if self.grid_known else None
 
     @property
     def model(self) -> str:
@@ -98,18 +107,34 @@ class ScoreSet:
         return list(self._trials)
 
     def on(self, grid: Grid) -> "ScoreSet":
-        """A list laid on the grid of its model, which the list does not say; any other set only on its own grid.
+        """Its query heads on the grid of its model: a list and gates do not say it, any other set has its own.
 
-        ValueError where it does not fit.
+        A gate counts for each query head that shares its key/value head. ValueError where it does not fit.
         """
         own = self.scores.grid
+        if self.level == "kv":
+            return self._of_queries(grid)
         if (own.n_layers, own.n_heads) == (grid.n_layers, grid.n_heads):
-            return self
-        if not self.ranking or own.n_layers > grid.n_layers or own.n_heads > grid.n_heads:
+            scores = self.scores if self.grid_known else replace(self.scores, n_kv_heads=grid.n_kv_heads)
+            return replace(self, scores=scores, grid_known=True)
+        if self.grid_known:
             raise ValueError(f"{self.label} has {own} heads and does not fit on a grid of {grid}: compare one model")
+        beyond = next((head for head in self.scores.top(own.size) if not grid.has(head)), None)
+        if beyond:
+            raise ValueError(f"{self.label} names {beyond} and does not fit on a grid of {grid}: compare one model")
         wider = ((0, 0), (0, grid.n_layers - own.n_layers), (0, grid.n_heads - own.n_heads))
         values = np.pad(self.scores.values, wider)
-        return replace(self, scores=replace(self.scores, values=values, n_kv_heads=grid.n_kv_heads))
+        return replace(self, scores=replace(self.scores, values=values, n_kv_heads=grid.n_kv_heads), grid_known=True)
+
+    def _of_queries(self, grid: Grid) -> "ScoreSet":
+        own, kv = self.scores.grid, grid.n_kv_heads or grid.n_heads
+        if (own.n_layers, own.n_heads) != (grid.n_layers, kv):
+            raise ValueError(
+                f"{self.label} has {own} key/value heads and the model {grid.n_layers} x {kv}: give gates of that model"
+            )
+        values = np.repeat(self.scores.values, grid.n_heads // kv, axis=2)
+        scores = replace(self.scores, values=values, n_kv_heads=kv)
+        return replace(self, scores=scores, level="query")
 
     @property
     def _is_shipped(self) -> bool:
@@ -126,6 +151,7 @@ class ScoreSet:
         return read_trials(self.path.parent) if self.path and self.record else []
 
     def _warnings(self) -> Iterator[str]:
+        yield from self.notes
         if self.has_trials and self.distinct - bool(self.blank) < (self.n_trials - self.blank) / 2:
             yield (
                 f"only {self.distinct} of {self.n_trials} trials differ in their scores: intervals over them are too "
@@ -145,7 +171,10 @@ class ScoreSet:
         if self.scores.mean.min() < 0:
             yield "heads with a mean below 0 count as 0 in the figures of concentration"
         if self.level == "kv":
-            yield "gates of key/value heads, each shared by a group of query heads: not to be compared head by head"
+            yield (
+                "gates of key/value heads, each shared by a group of query heads: compared with other gates only, not "
+                "with scores of query heads"
+            )
         if self.ranking:
             yield from self._list_warnings()
         status = self.record.get("status")
@@ -157,6 +186,35 @@ class ScoreSet:
         yield f"a list of {len(listed)} heads without scores: only their order means anything, and all others are equal"
         if len(listed) > 2 and all(a.layer <= b.layer for a, b in pairwise(listed)):
             yield "the list goes layer by layer, so its order may be no ranking"
+        if not self.grid_known:
+            yield "the model's grid is not known, so no map is drawn"
+
+
+def open_scores(source: str, grid: Grid | None = None) -> HeadScores:
+    """The scores of query heads that anything means that `read_set` reads, but for an address: it may be a stranger's.
+
+    Lists and gates are laid on `grid`, that of the model they are used with; without one, on that of the published
+    model that they name. ValueError, one sentence, where that is not known or does not fit; `check_grid` is the
+    caller's for all others.
+    """
+    if "://" in source:
+        raise ValueError(f"{source[:80]} is not fetched here: download it and give the file")
+    return head_scores(read_set(source), grid)
+
+
+def head_scores(found: ScoreSet, grid: Grid | None = None) -> HeadScores:
+    """The scores of query heads of a set, as `open_scores` says."""
+    if found.level == "kv":
+        grid = grid or known_grid(found.model)
+    elif not found.ranking or (grid is None and found.grid_known):
+        return found.scores
+    if grid is None:
+        what = "key/value heads" if found.level == "kv" else "a list of heads"
+        raise ValueError(
+            f"{found.label} is {what}, and the grid of its model's heads is not known: name the model, or compare it "
+            "on Families"
+        )
+    return found.on(grid).scores
 
 
 def read_set(source: str) -> ScoreSet:
@@ -177,7 +235,9 @@ def read_text(content: bytes, name: str) -> ScoreSet:
     ValueError, one sentence, for what is no set of scores.
     """
     found = read_content(content, name)
-    return ScoreSet(name, found.scores, found.kin, found.level, found.ranking)
+    return ScoreSet(
+        name, found.scores, found.kin, found.level, found.ranking, grid_known=found.grid_known, notes=found.notes
+    )
 
 
 def keep_set(name: str, content: bytes) -> str:

@@ -12,7 +12,6 @@ from retmask.agreement import (
     Agreement,
     agreement,
     parts_overlap,
-    pooled,
     recounted,
     set_agreement,
     slices,
@@ -37,7 +36,7 @@ def listed(*heads: HeadId) -> ScoreSet:
     values = np.zeros((1, max(head.layer for head in heads) + 1, max(head.head for head in heads) + 1))
     for place, head in enumerate(heads):
         values[(0, *head)] = (len(heads) - place) / len(heads)
-    return ScoreSet("list", HeadScores("m", values, "ranking"), ranking=True)
+    return ScoreSet("list", HeadScores("m", values, "ranking"), ranking=True, grid_known=False)
 
 
 def trial(copied: dict[HeadId, tuple[tuple[int, int], ...]], **changes: object) -> Trial:
@@ -126,32 +125,18 @@ def test_symmetric_and_full_with_itself(seed: int, k: int) -> None:
     assert agreement(one, one, k) == pytest.approx((1, 1, 1, k, 12))
 
 
-def test_pooled_by_hand() -> None:
-    """Heads 0 and 1 share the first key/value head: in each trial the better one stands for it."""
-    found = pooled(scores([[0.1, 0.4, 0.0, 0.2]], [[0.5, 0.0, 0.3, 0.1]]), 2)
-    np.testing.assert_array_equal(found.values, [[[0.4, 0.2]], [[0.5, 0.3]]])
-    grid = Grid(1, 12, 4)
-    assert [grid.kv_group(H(0, head)) for head in range(12)] == np.repeat(range(4), 3).tolist()
-    np.testing.assert_array_equal(
-        pooled(HeadScores("m", np.arange(12.0).reshape(1, 1, 12)), 4).values, [[[2, 5, 8, 11]]]
-    )
-
-
-@pytest.mark.parametrize(("heads", "known", "kv"), [(4, None, 3), (4, 2, 4), (2, None, 4), (4, None, 0)])
-def test_heads_that_cannot_share(heads: int, known: int | None, kv: int) -> None:
-    with pytest.raises(ValueError, match="not of one model"):
-        pooled(HeadScores("m", np.ones((1, 1, heads)), "set", known), kv)
-
-
-def test_gates_meet_query_heads() -> None:
+def test_gates_are_compared_with_gates_alone() -> None:
+    """A gate stands for a group of query heads, so no head of one set is a head of the other."""
     query = ScoreSet("q", scores([[0.9, 0.1, 0.2, 0.0], [0.0, 0.0, 0.3, 0.5]], kv=2))
     gates = ScoreSet("g", HeadScores("m", np.array([[[1.0, 0.1], [0.05, 0.8]]]), "gates"), level="kv")
-    found = set_agreement(query, gates, 2)
-    assert found == Agreement(pytest.approx(1), 1, 1, 2, 4)  # type: ignore[arg-type]
-    assert set_agreement(gates, query, 2) == found
+    for pair in ((query, gates), (gates, query), (listed(H(0, 1), H(1, 2)), gates)):
+        with pytest.raises(ValueError, match="not compared head by head"):
+            set_agreement(*pair)
+    other = replace(gates, scores=HeadScores("m", np.array([[[0.9, 0.1], [0.7, 0.2]]]), "gates"))
+    assert set_agreement(gates, other, 2) == Agreement(pytest.approx(0.4), pytest.approx(1 / 3), 0.5, 2, 4)  # type: ignore[arg-type]
     deeper = ScoreSet("g", HeadScores("m", np.ones((1, 3, 2)), "gates"), level="kv")
     with pytest.raises(ValueError, match="for 3 x 2 heads and m has 2 x 2"):
-        set_agreement(query, deeper)
+        set_agreement(gates, deeper)
 
 
 def test_a_list_meets_scores() -> None:
@@ -167,16 +152,8 @@ def test_a_list_meets_scores() -> None:
 
 def test_a_list_meets_a_list() -> None:
     found = set_agreement(listed(H(0, 5), H(3, 1), H(1, 1)), listed(H(3, 1), H(4, 0)), 3)
-    assert found == Agreement(None, pytest.approx(1 / 3), 0.5, 2, 30)  # type: ignore[arg-type]
-
-
-def test_a_list_meets_gates() -> None:
-    gates = ScoreSet("g", HeadScores("m", np.array([[[1.0, 0.1], [0.05, 0.8]]]), "gates"), level="kv")
-    heads = listed(H(0, 1), H(1, 2))
-    with pytest.raises(ValueError, match="does not say how its model's query heads share"):
-        set_agreement(heads, gates)
-    found = set_agreement(heads.on(Grid(2, 4, 2)), gates, 2)
-    assert found == Agreement(None, 1, 1, 2, 4)
+    assert found == Agreement(None, pytest.approx(1 / 3), 0.5, 2, None)  # type: ignore[arg-type]
+    assert set_agreement(listed(H(0, 5), H(3, 1), H(1, 1)), listed(H(3, 1), H(4, 0))) == found, "the shorter's length"
 
 
 def test_counting_by_hand() -> None:

@@ -72,6 +72,18 @@ def test_nothing_that_detection_used_is_measured_with() -> None:
         DoseConfig("m", "smollm2-135m", needles=own, trials=21).tasks()
 
 
+def test_a_list_of_heads_is_masked_in_its_order(tmp_path: Path) -> None:
+    listed = tmp_path / "heads.yaml"
+    listed.write_text('attn_head_set: "2-3,0-1"\n')
+    config = DoseConfig("m", str(listed), ks=(1, 2), random_seeds=1)
+    assert config.mask(Point("top", 1), GRID).heads == (HeadId(2, 3),)
+    assert not {HeadId(0, 1), HeadId(2, 3)} & set(config.mask(Point("random", 2, 0), GRID).heads)
+    with pytest.raises(ValueError, match="3 heads cannot be masked, the list names 2"):
+        DoseConfig("m", str(listed), ks=(3,)).points(GRID)
+    with pytest.raises(ValueError, match="is not fetched here"):
+        DoseConfig("m", "https://example.org/scores.json")
+
+
 def test_the_command_says_what_differs(score_file: str) -> None:
     config = DoseConfig("m", score_file, ks=(0, 1), random_seeds=1, layer_matched=True)
     assert config.command[2:] == [

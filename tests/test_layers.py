@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
     "files heads concentration scores masks needle workers runs weights cache memory hooks linear sampling model "
     "bridge loading retrieval trace compare tables style charts effects curves prompts servers pairs dpo "
-    "detectors probes formats web sets agreement gains families set_tables"
+    "detectors probes grids formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options"
@@ -21,14 +21,15 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "concentration": "heads",
     "scores": "concentration detectors files heads",
     "detectors": "",
-    "formats": "heads scores",
+    "grids": "files heads",
+    "formats": "grids heads scores",
     "web": "",
-    "sets": "files formats heads scores retrieval runs web",
+    "sets": "files formats grids heads scores retrieval runs web",
     "agreement": "heads scores retrieval sets trace",
     "gains": "concentration files formats runs scores sets",
     "set_tables": "agreement concentration sets tables",
     "families": "heads scores concentration style tables",
-    "masks": "files heads scores",
+    "masks": "files heads scores sets",
     "needle": "files",
     "turns": "files",
     "workers": "",

@@ -37,6 +37,31 @@ def test_wrong_lists(text: str, says: str) -> None:
         HeadMask.parse(text, GRID)
 
 
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [({"top_k": 3}, "a list of 2 heads without scores"), ({"share": 0.5}, "take no more of them"),
+     ({"threshold": 0.1}, "without scores")],
+)  # fmt: skip
+def test_a_list_of_heads_has_no_more_heads_than_it_names(rule: dict[str, float], says: str, tmp_path: Path) -> None:
+    listed = tmp_path / "heads.yaml"
+    listed.write_text('attn_head_set: "2-3,0-1"\n')
+    assert str(MaskRule(scores=str(listed), top_k=2).build(GRID)) == "L0H1,L2H3"
+    assert str(MaskRule(scores=str(listed), top_k=1).build(GRID)) == "L2H3"
+    with pytest.raises(ValueError, match=says):
+        MaskRule(scores=str(listed), **rule).build(GRID)
+    drawn = {str(MaskRule(scores=str(listed), random=10, seed=seed).build(GRID)) for seed in range(5)}
+    assert len(drawn) == 1, "all but the two that are listed"
+    assert "L2H3" not in drawn.pop()
+
+
+def test_gates_mask_whole_groups(tmp_path: Path) -> None:
+    gates = tmp_path / "gates.tsv"
+    gates.write_text("0.1\t0.9\n0.2\t0\n0\t0\n")
+    assert str(MaskRule(scores=str(gates), top_k=2).build(Grid(3, 4, 2))) == "L0H2,L0H3"
+    with pytest.raises(ValueError, match="3 x 2 key/value heads and the model 3 x 4"):
+        MaskRule(scores=str(gates), top_k=2).build(GRID)
+
+
 def test_first_masked_layer() -> None:
     assert MASK.first_layer == 0
     assert HeadMask({HeadId(0, 1): 1.0, HeadId(2, 3): 0.5}).first_layer == 2

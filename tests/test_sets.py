@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from retmask.files import shipped
 from retmask.formats import family, model_of, short
+from retmask.grids import known_grid, model_grid
 from retmask.heads import Grid, HeadId
 from retmask.runs import Run
 from retmask.scores import HeadScores
-from retmask.sets import ScoreSet, keep_set, labels, read_set, read_text, strangers
+from retmask.sets import ScoreSet, head_scores, keep_set, labels, open_scores, read_set, read_text, strangers
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 LIST = b"""# the best four
@@ -77,7 +78,7 @@ def test_a_qrhead_list() -> None:
     found = read_text(LIST, "configs/Llama-3.1-8B-Instruct_qr_head_NQ.yaml")
     assert (found.model, found.family, found.level, found.ranking) == ("Llama-3.1-8B-Instruct", "Llama", "query", True)
     assert found.label == "Llama-3.1-8B-Instruct · QRHead list · qr_head_NQ"
-    assert (found.scores.grid, found.n_trials, found.counting) == (Grid(21, 23), 1, "ranking")
+    assert (found.grid, found.n_trials, found.counting) == (Grid(32, 32, 8), 1, "ranking")
     assert found.scores.top(4) == (HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0))
     assert sorted(found.scores.values[found.scores.values > 0]) == [0.25, 0.5, 0.75, 1]
     assert found.trials() == []
@@ -86,12 +87,14 @@ def test_a_qrhead_list() -> None:
 
 
 def test_a_list_on_the_grid_of_its_model() -> None:
-    found = read_text(LIST, "x.yaml")
+    found = read_text(LIST.replace(b"meta-llama/Llama-3.1-8B-Instruct", b"a-model"), "x.yaml")
+    assert (found.grid, found.scores.grid) == (None, Grid(21, 23))
+    assert found.warnings[-1] == "the model's grid is not known, so no map is drawn"
     wide = found.on(Grid(32, 32, 8))
-    assert wide.scores.grid == Grid(32, 32, 8)
+    assert wide.grid == Grid(32, 32, 8)
     assert wide.scores.top(4) == found.scores.top(4)
-    assert wide.on(Grid(32, 32)) is wide
-    with pytest.raises(ValueError, match="does not fit on a grid of 20 x 32"):
+    assert wide.on(Grid(32, 32)).scores is wide.scores
+    with pytest.raises(ValueError, match="names L20H3 and does not fit on a grid of 20 x 32"):
         found.on(Grid(20, 32))
     with pytest.raises(ValueError, match="does not fit"):
         read_set("smollm2-135m").on(Grid(32, 32))
@@ -99,8 +102,9 @@ def test_a_list_on_the_grid_of_its_model() -> None:
 
 def test_a_list_layer_by_layer_may_be_no_ranking() -> None:
     found = read_text(b'attn_head_set: "10_3,10_24,11_11"\nmodel_name_or_path: google/gemma-3-4b-it', "x.yaml")
-    assert (found.family, found.scores.grid) == ("Gemma", Grid(12, 25))
-    assert "layer by layer" in found.warnings[1]
+    assert (found.family, found.grid) == ("Gemma", None)
+    assert found.warnings[0] == "it names L10H24, and gemma-3-4b-it has 34 x 8 heads: it may be of another model"
+    assert "layer by layer" in found.warnings[2]
 
 
 def test_duo_attention_gates() -> None:
@@ -109,9 +113,64 @@ def test_duo_attention_gates() -> None:
     assert found.label == "Mistral-7B-Instruct-v0.2 · DuoAttention gates"
     assert (found.scores.grid, found.counting, found.ranking) == (Grid(3, 2), "gates", False)
     np.testing.assert_array_equal(found.scores.values, [[[0.605, 0], [1, 0], [0.25, 1]]])
-    (warning,) = found.warnings
-    assert "key/value heads" in warning
+    assert found.warnings[0] == (
+        "2 gates lay outside 0 to 1 by up to 0.002, as rounding in bfloat16 leaves them, and count as 0 or 1"
+    )
+    assert "compared with other gates only" in found.warnings[1]
     assert read_text(b"0.5\r\n0.25\r\n", "one-kv-head.tsv").scores.grid == Grid(2, 1)
+
+
+def test_gates_count_for_the_query_heads_that_share_them() -> None:
+    gates = read_text(GATES, DUO)
+    np.testing.assert_array_equal(
+        head_scores(gates, Grid(3, 4, 2)).mean, [[0.605, 0.605, 0, 0], [1, 1, 0, 0], [0.25, 0.25, 1, 1]]
+    )
+    np.testing.assert_array_equal(head_scores(gates, Grid(3, 2)).mean, gates.scores.mean)
+    with pytest.raises(ValueError, match="has 3 x 2 key/value heads and the model 32 x 8"):
+        head_scores(gates)  # a Mistral-7B, by its name
+    full = read_text(("\t".join(["0.5"] * 8) + "\n").encode() * 32, DUO)
+    assert head_scores(full).grid == Grid(32, 32, 8)
+
+
+def test_heads_of_an_unknown_grid_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(LIST.replace(b"meta-llama/Llama-3.1-8B-Instruct", b"a-model"))
+    (tmp_path / "y.tsv").write_bytes(GATES)
+    for name in ("x.yaml", "y.tsv"):
+        with pytest.raises(ValueError, match="the grid of its model's heads is not known"):
+            open_scores(str(tmp_path / name))
+    assert open_scores(str(tmp_path / "x.yaml"), Grid(32, 32)).top(40) == (
+        HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0)
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="is not fetched here"):
+        open_scores("https://example.org/scores.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", Grid(32, 32, 8)),
+        ("Llama-3-8B-Instruct-Gradient-1048k", Grid(32, 32, 8)),
+        ("Llama-2-7B-32K-Instruct", Grid(32, 32, 32)),
+        ("Llama-3.2-3B-Instruct_qr_head_NQ", Grid(28, 24, 8)),
+        ("Qwen3-Embedding-8B", Grid(36, 32, 8)),
+        ("Qwen3-80B", None),
+        ("MyLlama-3-8B", None),
+        ("", None),
+    ],
+)
+def test_grids_of_published_models(name: str, grid: Grid | None) -> None:
+    assert known_grid(name) == grid
+
+
+def test_the_grid_in_a_models_folder(tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    for config, grid in ((sizes, Grid(3, 4, 2)), ({"text_config": sizes}, Grid(3, 4, 2))):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert model_grid(str(tmp_path)) == grid
+    for text in ("{}", "[" * 100_000, '{"num_hidden_layers": "x"}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"the head grid of .* is not known"):
+            model_grid(str(tmp_path))
 
 
 def test_a_folder_of_gates(tmp_path: Path) -> None:
