@@ -17,6 +17,7 @@ import state
 import streamlit as st
 import traces
 from going import Going
+from guard import guarded
 from models import ModelRef, tuned
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
@@ -233,6 +234,7 @@ def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
 
 
 @st.fragment
+@guarded
 def _details(going: Going, done: Comparison) -> None:
     """What the finished answers tell: a click in it draws nothing else anew."""
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -10,7 +10,7 @@ import streamlit as st
 import watch
 from models import ModelRef
 
-from retmask import effects, tables
+from retmask import effects, overview, tables
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.heads import Grid
 from retmask.runs import Run
@@ -104,6 +104,6 @@ def _curve(runs: list[Run]) -> None:
 
 
 def _label(run: Run) -> str:
-    when = str(run.record.get("created", ""))[5:19].replace("T", " ")
+    when = overview.when(str(run.record.get("created", "")), seconds=True)[5:]
     config = run.config
     return f"{when} · {config.get('trials')} trials of {config.get('context_tokens')} tokens · {run.id}"

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import set_list
 import state
 import streamlit as st
+from guard import guarded
 from set_list import Shown
 from streamlit.navigation.page import StreamlitPage
 
@@ -38,6 +39,7 @@ def page(on_heads: StreamlitPage) -> None:
 
 
 @st.fragment
+@guarded
 def _figures(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
     """One of the views: what a click draws anew, and nothing else."""
     kept = state.kept("families_view", VIEWS[0])

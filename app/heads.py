@@ -10,6 +10,7 @@ import selection
 import state
 import streamlit as st
 import tuned
+from guard import guarded
 
 from retmask import charts, style, tables
 from retmask.heads import Grid
@@ -42,6 +43,7 @@ def page() -> None:
 
 
 @st.fragment
+@guarded
 def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
     """Map, selection and evidence: what a click draws anew, and nothing else; first what it is waited for."""
     name = maps.base_map(shown)

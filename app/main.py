@@ -1,9 +1,11 @@
 """The app: `streamlit run app/main.py`. Page set-up, navigation and the picker of the map."""
 
+import os
 from pathlib import Path
 
 import compare
 import families
+import guard
 import heads
 import maps
 import markup
@@ -14,6 +16,8 @@ import streamlit as st
 import train
 import tuned
 import watch
+
+from retmask.files import home
 
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>
@@ -27,6 +31,9 @@ _STYLE = """<style>
 [class*="st-key-wide_"] > div:has([data-testid="stPlotlyChart"]) {min-width: 720px;}
 .stMainBlockContainer {padding: 2.5rem 3rem 4rem;}
 [data-testid="stMetricValue"] {font-size: 1.6rem;}
+[class*="st-key-danger_"] button[kind="primary"] {background: #c62828; border-color: #c62828;}
+[class*="st-key-danger_"] button[kind="primary"]:hover {background: #a31515; border-color: #a31515;}
+h3, [data-testid="stAlert"], [data-testid="stCaptionContainer"] {overflow-wrap: anywhere;}
 </style>"""
 
 
@@ -41,6 +48,11 @@ def picker() -> None:
     st.button("Detect again", icon=":material/radar:", on_click=state.toggle_form, width="stretch", key="detect_again")
     tuned.line()
     watch.watch()
+    if os.environ.get("RETMASK_HOME"):
+        st.caption(
+            "The commands on these pages find this app's runs with "
+            f"`RETMASK_HOME={watch.plain(home())}` in their environment."
+        )
 
 
 def _pick(key: str) -> None:
@@ -81,6 +93,10 @@ def main() -> None:
     """Draw the app."""
     st.set_page_config(page_title="RetMask Workbench", page_icon=str(Path(__file__).parent / "icon.png"), layout="wide")
     st.html(_STYLE + markup.STYLE)
+    refused = guard.refusal()
+    if refused:
+        st.error(state.sentence(refused))
+        return
     on_map = st.Page(heads.page, title="Heads", icon=":material/grid_on:", url_path="heads", default=True)
     side_by_side = st.Page(
         lambda: compare.page(on_map), title="Compare", icon=":material/compare_arrows:", url_path="compare"
@@ -101,8 +117,8 @@ def main() -> None:
     page = st.navigation([on_map, side_by_side, of_pairs, training, of_families, all_runs])
     state.keep_address()
     with st.sidebar:
-        picker()
-    page.run()
+        guard.guarded(picker)()
+    guard.guarded(page.run)()
 
 
 main()

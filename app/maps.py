@@ -10,6 +10,7 @@ from typing import Any
 
 from models import ModelRef
 
+from retmask import overview
 from retmask.detect import DEFAULT_MODEL
 from retmask.files import expanded, home, shipped
 from retmask.heads import Grid
@@ -88,7 +89,7 @@ def shipped_maps() -> list[str]:
 
 
 def label(name: str) -> str:
-    """A map's name for people: a shipped one's model, a run's model and start (UTC), a file's name.
+    """A map's name for people: a shipped one's model, a run's model and start, a file's name.
 
     It never changes for as long as the map is there: Streamlit tells choices by their labels.
     """
@@ -101,7 +102,7 @@ def label(name: str) -> str:
     record = Run(path).record
     if not record:
         return path.name
-    when = str(record.get("created", ""))[5:19].replace("T", " ")
+    when = overview.when(str(record.get("created", "")), seconds=True)[5:]
     ref = ModelRef.of_config(record.get("config") or {})
     return f"{(ref.base or ref).name or name}{' tuned' if ref.base else ''} · {when}"
 

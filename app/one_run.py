@@ -10,6 +10,7 @@ import maps
 import state
 import streamlit as st
 import watch
+from guard import guarded
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import overview
@@ -77,7 +78,7 @@ def closely(run: Run, opens: tuple[StreamlitPage, Callable[[Run], None]] | None)
             st.markdown("Waiting behind", width="content")
             link(holder, "behind")
     elif going:
-        st.fragment(_going, run_every=2)(run)
+        st.fragment(guarded(_going), run_every=2)(run)
     elif row.status == "error":
         st.caption("Its last words:")
         st.code(run.last_words, language=None, wrap_lines=True)
@@ -151,7 +152,8 @@ def _sure(run: Run) -> None:
         if children:
             st.markdown(f"What was made from it stays: {children}.")
         with st.container(horizontal=True):
-            st.button("Delete it", type="primary", key="runs_delete_yes", on_click=_delete, args=(run,))
+            with st.container(key="danger_run", width="content"):  # red, in main.py's style
+                st.button("Delete it", type="primary", key="runs_delete_yes", on_click=_delete, args=(run,))
             st.button("Keep it", key="runs_delete_no", on_click=_ask, args=("",))
 
 

@@ -9,6 +9,7 @@ import state
 import streamlit as st
 import train_form
 import watch
+from guard import guarded
 from reviewed import Reviewed
 from streamlit.navigation.page import StreamlitPage
 
@@ -21,6 +22,7 @@ ALWAYS = "empty"  # training takes no empty answers: this rule is never switched
 
 
 @st.fragment
+@guarded
 def section(run: Run, train_page: StreamlitPage | None) -> None:
     """What came out, and the review: a key that is pressed draws this anew and nothing else."""
     allowed = _allowed(run)

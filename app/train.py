@@ -8,6 +8,7 @@ import streamlit as st
 import train_form
 import trained
 import watch
+from guard import guarded
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import curves, style
@@ -39,7 +40,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
         return
     _about(run)
     if run.status in ACTIVE:
-        st.fragment(_going, run_every=2)(run)
+        st.fragment(guarded(_going), run_every=2)(run)
     else:
         _curves(run)
         trained.section(run, compare_page, heads_page)
@@ -137,7 +138,7 @@ def _resume(run: Run) -> None:
     if run.status == "success":
         return
     if watch.stopping(run):
-        st.fragment(_deleting, run_every=1)(run)
+        st.fragment(guarded(_deleting), run_every=1)(run)
         return
     found = newest(run.path / CHECKPOINTS)
     words = f"Resume from step {int(found.name.rpartition('-')[2]):,}" if found else "Begin again from step 0"

@@ -6,6 +6,7 @@ from typing import Any
 
 import state
 import streamlit as st
+from guard import guarded, says
 
 from retmask.files import home
 from retmask.overview import progress
@@ -20,6 +21,9 @@ DOING = {  # kinds of runs; the name of a model follows
     "evaluate": "Evaluating",
 }
 
+ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
+ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
+
 
 def active(*kinds: str) -> list[Run]:
     """The runs of these kinds (default: of all) that go on now or are about to."""
@@ -33,7 +37,8 @@ def watch() -> None:
     While nothing does, it looks every ten: the command line may begin a run.
     """
     runs = active()
-    st.fragment(_watch, run_every=2 if runs else 10)(_signs(runs))
+    _notice(runs)
+    st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
 
 
 def _watch(drawn: list[tuple[str, str, int]]) -> None:
@@ -47,14 +52,24 @@ def _watch(drawn: list[tuple[str, str, int]]) -> None:
 
 def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
     """What changes when a run has something new to show. The page of a training draws its steps anew by itself."""
-    return [(run.id, run.status, 0 if run.record.get("kind") == "train" else len(run.progress)) for run in runs]
+    return [(run.id, run.status, 0 if run.record.get("kind") == "train" else run.progress_size) for run in runs]
+
+
+def _notice(runs: list[Run]) -> None:
+    """Say on any page, once, what has become of the runs that went on when this session last looked."""
+    going = {run.reference for run in runs}
+    for run in (Run(home() / "runs" / name) for name in state.value("went_on", set()) - going):
+        status = run.status if run.record else ""
+        if status in ENDED:
+            st.toast(f"{state.sentence(run.id)[:-1]} {ENDED[status]}", icon=ICONS[status], duration="long")
+    state.put("went_on", going)
 
 
 def _running(run: Run) -> None:
     record = run.record
     with st.container(border=True):
         doing = DOING.get(str(record.get("kind")), str(record.get("kind")))
-        st.markdown(f"**{doing}** `{_plain(run.config.get('model', ''))}`")
+        st.markdown(f"**{doing}** `{plain(run.config.get('model', ''))}`")
         share, text = progress(run)
         st.progress(share, text)
         with st.container(horizontal=True):
@@ -64,17 +79,19 @@ def _running(run: Run) -> None:
 
 
 def stop(run: Run, key: str) -> None:
-    """The button that cancels a run."""
-    asked = stopping(run)
+    """The button that cancels a run; where it is asked already and takes its time, the one that ends it at once."""
+    asked, slow = stopping(run), run.record.get("kind") == "train"
     st.button(
-        "Stopping…" if asked else "Cancel", key=key, disabled=asked, type="tertiary",
-        on_click=end, args=(run, run.cancel),
+        ("End it now" if slow else "Stopping…") if asked else "Cancel", key=f"{key}-now" if asked else key,
+        disabled=asked and not slow, type="tertiary", on_click=end, args=(run, run.cancel),
+        help="it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
+        if asked and slow else None,
     )  # fmt: skip
 
 
 def stopping(run: Run) -> bool:
-    """Whether this session has asked the run's present worker to stop."""
-    return _worker(run) in state.stopping()
+    """Whether the run's present worker has been asked to stop, by this session or anybody."""
+    return _worker(run) in state.stopping() or run.asked
 
 
 def end(run: Run, by: Callable[[], None]) -> None:
@@ -105,10 +122,10 @@ def again(run: Run, where: str = "") -> None:
     """Let a run that was cancelled or failed go on where it was; where it cannot, `state.said` says why, at a place."""
     try:
         run.spawn()
-    except (ValueError, OSError) as error:
-        state.say(state.sentence(error), where)
+    except Exception as error:  # a callback has no page to stand on: it would be a traceback
+        state.say(state.sentence(says(error)), where)
 
 
-def _plain(text: Any) -> str:
+def plain(text: Any) -> str:
     """Text that stays one piece of code in Markdown."""
     return str(text).replace("`", "'")[:80]

@@ -4,11 +4,18 @@
 score file never waits for torch.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retmask.loading import load
     from retmask.model import LensModel
+
+# OpenMP's threads spin while they wait, and two processes with torch on one machine then starve each other. A thousand
+# turns cost 3 % alone and let the other in (analyses/two_at_once.py). It is read once, when torch loads: so it stands
+# here, before any import of ours, and child processes inherit it. What a person has set holds.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 __version__ = "0.4.0"
 __all__ = ["LensModel", "__version__", "load"]

@@ -69,8 +69,9 @@ def export(
             model.native.save_pretrained(made)
             model.tokenizer.save_pretrained(made)
             write_json(made / MANIFEST, manifest)
+            usual = (made / MANIFEST).stat().st_mode
             for file in filter(Path.is_file, made.rglob("*")):
-                file.chmod(0o644)  # safetensors writes files that only their owner reads
+                file.chmod(usual)  # safetensors writes files that only their owner reads
             if out.exists():
                 out.rmdir()
             os.replace(made, out)

@@ -1,10 +1,12 @@
 """The command line: `retmask ...`. Each command is the twin of something on the page."""
 
+import io
 import json
 import logging
 import math
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from retmask import cli_bench, cli_compare, cli_runs, cli_train, jobs
+from retmask import cli_bench, cli_compare, cli_runs, cli_train, faults, jobs
 from retmask.ablate import export
 from retmask.detect import DEFAULT_MODEL, DetectConfig, new_detect, no_map_sentence, read_scores
 from retmask.detect import detect as do_detect
@@ -418,28 +420,77 @@ def worker(folder: Path) -> None:
         Path("/proc/self/autogroup").write_text("19")
     with suppress(OSError):  # where memory runs out, the kernel ends this and not the app
         Path("/proc/self/oom_score_adj").write_text("1000")
-    jobs.work(Run.open(folder))
+    run = Run.open(folder)
+    try:
+        jobs.work(run)
+    except Exception as error:
+        traceback.print_exc()  # into the run's log: whoever reports a fault finds it there
+        run.fail(error)
+        raise
+
+
+@app.callback()
+def everything(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="show the traceback of an error; before or after a command")
+    ] = False,
+) -> None:
+    """What holds for every command: `main` reads `--debug` wherever it stands."""
 
 
 def main() -> None:
-    """Run a command. Wrong input is one sentence and exit code 2; an interrupted run says how to go on, code 130."""
+    """Run the command of this process's arguments, and end with its exit code."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code. Whatever goes wrong is one sentence on stderr, with `--debug` after its traceback.
+
+    2: an input is wrong. 1: a command's own «no», or something that nobody has foreseen. 130: stopped by the person.
+    """
     for library in ("transformers", "huggingface_hub"):  # their warnings are for programmers
         logging.getLogger(library).setLevel(logging.ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if "--debug" in arguments:
+        os.environ["RETMASK_DEBUG"] = "1"
     try:
-        app()
+        code = app([_text(word) for word in arguments if word != "--debug"], "retmask", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except Cancelled:
         typer.echo(
             "stopped; what was finished is kept, and the same command with the same --out continues it", err=True
         )
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        typer.echo(f"retmask: {error}", err=True)
-        sys.exit(2)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, named so that torch need not be imported for it
-            raise
-        typer.echo("retmask: the GPU ran out of memory: choose a shorter context, or fewer columns or trials", err=True)
-        sys.exit(2)
+        return 130
+    except typer.Abort:
+        typer.echo("stopped; nothing was done", err=True)
+        return 130
+    except Exception as error:
+        return _refused(error)
+
+
+def _text(word: str) -> str:
+    """An argument. ValueError for bytes that are no text: no record could hold them."""
+    if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+        raise ValueError(f"the argument {word[:80]!a} is no text in UTF-8: write it so, or rename the file")
+    return word
+
+
+def _refused(error: Exception) -> int:
+    """Say in a sentence why a command could not be run; the exit code."""
+    usage, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context:
+        typer.echo(context.get_help())
+        return 2
+    if faults.debugging() and not usage:
+        traceback.print_exc()
+    if usage:
+        where = f": `{context.command_path} --help` shows what can be given" if context else ""
+        words = " ".join(usage().split()).rstrip(".") + where
+    else:
+        words = faults.sentence(error) if faults.is_expected(error) else faults.unexpected(error)
+    typer.echo(f"retmask: {words}", err=True)
+    return 2 if usage or faults.is_expected(error) else 1
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def list_runs(
     for heading in ("run", "kind", "status", "took", "progress"):
         table.add_column(heading, no_wrap=heading != "progress")
     for row in rows:
-        table.add_row(row.run, row.kind, row.status, _took(row), row.words)
+        table.add_row(row.run, row.kind, row.status, _took(row), row.why or row.words)
     out.print(table)
 
 
@@ -132,12 +132,17 @@ def _follow(run: Run) -> None:
 
 @app.command()
 def cancel(name: Name) -> None:
-    """Stop a run. What it has finished is kept."""
+    """Stop a run; what it has finished is kept. A training finishes its step first; once more ends it at once."""
     run = Run.find(name)
     status = run.status
+    if status == "started" and run.record.get("kind") == "train" and not run.asked:
+        typer.echo(f"{run.id} stops after its present step; the same command once more ends it at once", err=True)
     run.cancel()  # also where it is over: it may have left processes behind
     if status not in ("queued", "started"):
         raise ValueError(f"{run.id} is over: its status is {status}")
+    if run.asked:
+        where = f"it runs on {run.elsewhere}, and stops when it sees the request in its folder"
+        return typer.echo(f"{run.id} is asked to stop: {where}")
     typer.echo(f"{run.id}: {run.status}")
 
 

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from retmask.detectors import DetectorName
-from retmask.files import append_line, sha256_text
+from retmask.files import append_line, settled, sha256_text
 from retmask.heads import Grid
-from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, needle_grid
+from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import Counting, Trial, collect_scores, read_trials, run_trials, stable_for
 from retmask.runs import Run
 from retmask.scores import HeadScores
@@ -156,6 +156,13 @@ def new_detect(config: DetectConfig, out: Path | None = None) -> Run:
     """
     config.tasks()
     load_haystack(config.haystack)
+    config = replace(
+        config,
+        model=settled(config.model),
+        needles=settled(config.needles, only_path=True),
+        haystack=settled(config.haystack, HAYSTACKS),
+        adapter=settled(config.adapter),
+    )
     record = {**asdict(config), "lengths": list(config.lengths), "depths": list(config.depths)}
     return Run.claim("detect", record, config.command, out, Path(config.model).name, before={"detector": "copy"})
 

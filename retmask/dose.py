@@ -6,7 +6,7 @@ and for random draws of as many others (Wu et al. 2024, arXiv 2404.15574, mask 2
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from retmask import effects, style, tables
-from retmask.files import append_line, expanded, read_lines, sha256_text, shipped, write_atomic
+from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads import Grid, HeadMask
 from retmask.masks import control
-from retmask.needle import Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
+from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
 from retmask.retrieval import read_trials, run_trials
 from retmask.runs import Run
 from retmask.sets import ScoreSet, head_scores, read_set
@@ -159,6 +159,15 @@ def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
     config.tasks()
     load_haystack(config.haystack)
     load_prose(config.prose)
+    config = replace(
+        config,
+        model=settled(config.model),
+        scores=settled(config.scores),
+        needles=settled(config.needles, only_path=True),
+        haystack=settled(config.haystack, HAYSTACKS),
+        prose=settled(config.prose, only_path=True),
+        adapter=settled(config.adapter),
+    )
     return Run.claim("dose", asdict(config), config.command, out, Path(config.model).name)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic, write_json
 from retmask.heads import Grid, HeadMask
 from retmask.masks import MaskRule
-from retmask.needle import NeedleTask, load_haystack, load_needles, needle_grid
+from retmask.needle import HAYSTACKS, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import run_trials
 from retmask.runs import Run, parent_ids
 from retmask.tables import mean_interval, to_csv
@@ -152,7 +152,14 @@ def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
             raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
     tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
     rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
-    config = replace(config, model=settled(config.model), tuned=tuned, rule=rule)
+    config = replace(
+        config,
+        model=settled(config.model),
+        tuned=tuned,
+        rule=rule,
+        needles=settled(config.needles, only_path=True),
+        haystack=settled(config.haystack, HAYSTACKS),
+    )
     record = asdict(config) | {"tuned": list(config.tuned), "also": list(config.also)}
     parents = parent_ids(*folders.values(), config.rule.scores)
     name = Path(config.model).name
@@ -175,7 +182,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(needles_sha256=sha256_text(texts), haystack={"name": haystack.name, "sha256": haystack.sha256})
         run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
-        began, first = time.monotonic(), len(answers)
+        spent, first = 0.0, len(answers)  # seconds of answering alone: models are loaded in between
         total = len(tasks) * len(conditions)
         model: LensModel | None = None
         masks: dict[str, HeadMask] = {}
@@ -194,13 +201,14 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
                 masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
                 run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
             with model.masked([masks.get(name, HeadMask())]):
+                at = time.monotonic()
                 for batch in run_trials(model, left, haystack):
                     for trial in batch:
                         line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
                         line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
                         append_line(run.path / "answers.jsonl", line)
                         answers[name, trial.needle, trial.context_tokens, trial.depth] = line
-                    spent = time.monotonic() - began
+                    spent, at = spent + time.monotonic() - at, time.monotonic()
                     eta = spent / (len(answers) - first) * (total - len(answers))
                     run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
                     yield EvaluateProgress(len(answers), total, eta, name)

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,18 @@ def expanded(path: str | Path) -> Path:
         raise ValueError(f"the folder of {str(path).split('/')[0]} is not known: write the whole path") from None
 
 
-def settled(name: str) -> str:
-    """The whole path where the name is a path to something that is there, else the name: what a run is to keep."""
-    if "/" not in name and not Path(name).suffix:
-        return name
+def settled(name: str, but: Collection[str] = (), only_path: bool = False) -> str:
+    """The whole path where the name is a path to something that is there, else the name: what a run is to keep.
+
+    Built-in models' names and those in `but` mean something else and stay. Another bare name (no slash, no ending) is
+    taken for a folder, or with `only_path`, where nothing but a path can be meant, for whatever is there.
+    """
     try:
         path = expanded(name)
-        return str(path.resolve()) if path.exists() else name
+        bare = "/" not in name and not path.suffix and not only_path
+        if not name or name in but or (bare and shipped("maps", name).is_dir()):
+            return name
+        return str(path.resolve()) if (path.is_dir() if bare else path.exists()) else name
     except (ValueError, OSError):
         return name
 
@@ -69,16 +74,15 @@ def sha256_text(text: str) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Put `text` at `path` so that a reader sees the old content or the new, never a half, whatever dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:  # no mkstemp: that passes over the person's umask
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -110,9 +114,22 @@ def append_line(path: Path, value: Any) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file; none if there is no file. A line cut short by a crash is passed over."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # splitlines() would cut at U+2028 too
+    if path.exists():
+        yield from _objects(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def read_tail(path: Path, most: int = 2**16) -> list[dict[str, Any]]:
+    """The last objects of a JSON-lines file, those in its last `most` bytes; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            return list(_objects(file.read().decode("utf-8", errors="replace")))
+    except OSError:
+        return []
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.split("\n"):  # splitlines() would cut at U+2028 too
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, a nest without end

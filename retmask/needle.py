@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from retmask.files import expanded, sha256_text, shipped
 
+HAYSTACKS = ("pydoc", "pydoc-end", "essays")  # known by name; any other is a folder
 ANSWER_TOKENS = 50  # room for the answer, as in the published method
 _BEFORE, _AFTER = "<book>", "</book>\nBased on the content of the book, Question: {question}\nAnswer:"
 _SLACK = 40  # the least haystack, in tokens; and how far, in characters, the needle keeps from the cut

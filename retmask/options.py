@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from retmask.detect import PRESETS
-from retmask.overview import behind
+from retmask.overview import behind, duration, stopping_words
 from retmask.runs import Run
 
 out = Console(highlight=False, soft_wrap=True)
@@ -49,32 +49,37 @@ Scale = Annotated[
 def progress(steps: Iterator[tuple[int, int, str, float | None]], run: Run) -> None:
     """Show (done, total, words, seconds left) as they come: a bar on a terminal, lines elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    begun = threading.Event()
+    begun, over = threading.Event(), threading.Event()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         line = bar.add_task(f"loading {run.record['config']['model']}", total=None)
-        threading.Thread(target=_say_behind, args=(run, begun, bar, line), daemon=True).start()
+        threading.Thread(target=_say_state, args=(run, begun, over, bar, line), daemon=True).start()
         try:
             for done, total, words, eta in steps:
                 begun.set()
-                says = words + ("" if eta is None else f", {eta:.0f} s left")
+                says = words + ("" if eta is None else f", {duration(eta)} left")
                 bar.update(line, completed=done, total=total, description=says)
                 if not sys.stderr.isatty():
                     typer.echo(f"{done}/{total}: {says}", err=True)
         finally:
             begun.set()
+            over.set()
 
 
-def _say_behind(run: Run, begun: threading.Event, bar: Progress, line: TaskID) -> None:
-    """Say which run has the device, as long as this one waits for it."""
-    said = ""
-    while not begun.wait(1):
-        holder = behind(run)
-        if holder != said:
-            says = f"waiting for {holder}, which has the device" if holder else "loading"
+def _say_state(run: Run, begun: threading.Event, over: threading.Event, bar: Progress, line: TaskID) -> None:
+    """Say which run has the device, as long as this one waits for it, and that it is stopping, when it is."""
+    said = "loading"
+    while not over.wait(1):
+        holder = "" if begun.is_set() else behind(run)
+        says = f"waiting for {holder}, which has the device" if holder else "loading"
+        if run.asked:
+            says = f"{stopping_words(run)} Ctrl-C once more ends it at once"
+        elif begun.is_set():
+            continue
+        if says != said:
             bar.update(line, description=says)
             if not sys.stderr.isatty():
                 typer.echo(says, err=True)
-        said = holder
+        said = says
 
 
 def given(scale: float) -> float | None:

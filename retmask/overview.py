@@ -1,6 +1,7 @@
 """What a run looks like to a reader, on the page and on the command line: in figures, in words, beside another."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import read_lines
+from retmask.files import home, read_lines
 from retmask.runs import Run, Status, number
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
@@ -23,7 +24,9 @@ FOUND = {
     "pairs": "{kept} pairs kept",
     "steps": "loss {loss:.3f}",
 }
-OF_THE_MOMENT = ("pid", "spawned", "log_start", "created", "started", "ended", "error", "command", "parents", "status")
+OF_THE_MOMENT = (
+    "pid", "place", "spawned", "log_start", "created", "started", "ended", "error", "command", "parents", "status",
+)  # fmt: skip
 RESULTS = ("held_out", "results")  # of a record: figures by name
 NOT_SETTINGS = (*OF_THE_MOMENT, *RESULTS, "config")
 OF_A_LINE = ("time", "total", "eta")  # of progress: how far, not how well
@@ -34,7 +37,7 @@ INSIDE = ("run.json", "progress.jsonl", "log.txt", "lock")  # what every run's f
 class Summary:
     """A run in a line of a table. Times are ISO 8601, empty where there is none yet; `seconds` is None before it began.
 
-    `share` (0-1) and `words` say how far it is.
+    `share` (0-1) and `words` say how far it is, `why` why it failed (one line, empty where it has not).
     """
 
     run: str
@@ -49,6 +52,7 @@ class Summary:
     seconds: float | None
     parents: tuple[str, ...]
     path: str
+    why: str
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -71,8 +75,21 @@ def summary(run: Run) -> Summary:
     return Summary(
         run.reference, str(record.get("kind", "")), model_of(record), status, share, words,
         str(record.get("created", "")), started, ended, _seconds(started, ended, status), tuple(run.parents),
-        str(run.path),
+        str(run.path), why(run, status),
     )  # fmt: skip
+
+
+def why(run: Run, status: Status) -> str:
+    """Why a run failed, in one line; empty for one that has not."""
+    return " ".join(run.last_words.splitlines()[-1:]).strip() if status == "error" else ""
+
+
+def title(name: str) -> str:
+    """A run for people, by its id or path: what it does, the model and when it began; the name of what is no run."""
+    record = Run(home() / "runs" / name).record  # a path stays the path that it is
+    kind, model = str(record.get("kind") or ""), Path(model_of(record)).name
+    parts = [f"{kind} {model}".strip(), when(str(record.get("created", "")))[5:]]
+    return ", ".join(filter(None, parts)) if record else Path(name).name
 
 
 def model_of(record: Mapping[str, Any]) -> str:
@@ -94,15 +111,17 @@ def _seconds(started: str, ended: str, status: Status) -> float | None:
 def progress(run: Run, status: Status | None = None) -> tuple[float, str]:
     """How far a run is: a share from 0 to 1, and the same in words."""
     status = status or run.status
-    lines = run.progress
+    lines = run.latest
     last = lines[-1] if lines else {}
     stage = str(last.get("stage", "waiting"))
+    if status in ("queued", "started") and run.asked:
+        return _share(lines), stopping_words(run)
     if status == "queued":
         holder = behind(run)
         return 0.0, f"Waiting behind {holder}" if holder else "Starting…"
     if status == "started" and stage in STAGES:
-        return 0.0, STAGES[stage]
-    counted = next((line for line in reversed(lines) if _counts(line) and number(line.get("total")) >= 1), None)
+        return 0.0, f"{STAGES[stage]} {_since(last)}".strip()
+    counted = _last_count(lines)
     if counted is None:
         return float(status == "success"), "finished" if status == "success" else "nothing done yet"
     return _counted(counted, status)
@@ -110,10 +129,30 @@ def progress(run: Run, status: Status | None = None) -> tuple[float, str]:
 
 def behind(run: Run) -> str:
     """The run that has the device which a queued run waits for, if that is known; empty for one that does not wait."""
-    last: dict[str, Any] = next(reversed(run.progress), {})
+    last: dict[str, Any] = next(reversed(run.latest), {})
     is_new = number(last.get("time")) >= number(run.record.get("spawned"))
     waits = run.status == "queued" and "behind" in last and is_new
     return str(last["behind"]) if waits else ""
+
+
+def stopping_words(run: Run) -> str:
+    """What a run does that has been asked to stop: a training finishes its step first."""
+    return "Stopping after this step…" if run.record.get("kind") == "train" else "Stopping…"
+
+
+def _last_count(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((line for line in reversed(lines) if _counts(line) and number(line.get("total")) >= 1), None)
+
+
+def _share(lines: Sequence[Mapping[str, Any]]) -> float:
+    line = _last_count(lines) or {}
+    return max(0.0, min(1.0, number(line.get("done")) / number(line.get("total"), 1.0)))
+
+
+def _since(line: Mapping[str, Any]) -> str:
+    """How long a stage has lasted, in words; empty for the first seconds, and where its line has no time."""
+    seconds = time.time() - number(line.get("time"), time.time())
+    return duration(seconds) if seconds >= 5 else ""
 
 
 def _counted(line: Mapping[str, Any], status: Status) -> tuple[float, str]:
@@ -126,7 +165,7 @@ def _counted(line: Mapping[str, Any], status: Status) -> tuple[float, str]:
         words += [f"{rate:.0f} tokens a second"]
     if eta and status == "started":
         words += [f"about {duration(eta)} left"]
-    return max(0.0, min(1.0, done / total)), ", ".join(words)
+    return _share([line]), ", ".join(words)
 
 
 def _counts(line: Mapping[str, Any]) -> bool:
@@ -142,10 +181,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def when(time_iso: str) -> str:
-    """A time of a record (UTC) for people, in this machine's zone: 2026-01-31 14:05; empty for none."""
+def when(time_iso: str, seconds: bool = False) -> str:
+    """A time of a record (UTC) for people, in this machine's zone: 2026-01-31 14:05 CET; empty for none.
+
+    All pages and commands show times so.
+    """
     try:
-        return datetime.fromisoformat(time_iso).astimezone().strftime("%Y-%m-%d %H:%M")
+        return datetime.fromisoformat(time_iso).astimezone().strftime(f"%Y-%m-%d %H:%M{':%S' * seconds} %Z")
     except (ValueError, OverflowError):
         return ""
 
@@ -214,7 +256,7 @@ def figures(run: Run) -> dict[str, float]:
     for name in RESULTS:
         inner = record.get(name)
         found |= {f"{name} {key}": value for key, value in (inner if isinstance(inner, dict) else {}).items()}
-    last: dict[str, Any] = next((line for line in reversed(run.progress) if _counts(line)), {})
+    last: dict[str, Any] = next((line for line in reversed(run.latest) if _counts(line)), {})
     found |= {name: value for name, value in last.items() if name not in OF_A_LINE and name not in found}
     if number(found.get("done")) and _is_number(found.get("found")):
         found["share found"] = found["found"] / found["done"]

@@ -7,12 +7,16 @@ depends on a pid that may have been given to somebody else. Before it works it w
 A process that works for a run and may outlive its worker, such as a trainer, keeps `RUN/lock` open for appending: so it
 is found when the run is cancelled, deleted, or taken up again, and ended.
 
+A worker also gives signs of life (the time of `RUN/lock`) and looks for a request to stop (`RUN/cancel`): so it is
+known to be alive, and can be stopped, from a machine that shares the folder and sees neither its lock nor its process.
+
 The seam for engines: `spawn` starts a worker, `alive` looks for one, `cancel` and `remove` end it. These, by the four
 functions of `retmask.workers`, are all that knows where a worker runs. Everything else, `status`, `progress` and the
 log too, reads what the worker writes into the folder, so an engine for a cluster that shares the folder starts, looks
 for and ends its jobs in their place.
 """
 
+import errno
 import json
 import os
 import platform
@@ -20,26 +24,44 @@ import re
 import shlex
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
 
 from retmask import workers
-from retmask.files import append_line, expanded, home, inside, read_lines, write_json
-from retmask.turns import card_keys, device_key, locked, turn
+from retmask.faults import sentence
+from retmask.files import (
+    append_line,
+    expanded,
+    home,
+    inside,
+    read_lines,
+    read_object,
+    read_tail,
+    write_atomic,
+    write_json,
+)
+from retmask.turns import card_keys, device_key, locked, no_locks, turn
 
 Status = Literal["queued", "started", "success", "cancelled", "error"]
 STATUSES: tuple[Status, ...] = ("queued", "started", "success", "cancelled", "error")
 MADE_OF = ("scores", "pairs", "adapter")  # settings that may name a run's folder, or a file in it
 NO_WORD = "its worker ended without a word: it may have been killed or run out of memory"
+ASKED = "cancel"  # the file in a run's folder that asks its worker to stop, on whichever machine that is
+AT_ONCE = "now"  # what it holds after a second request
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_LEFT = (".record.lock", f".{ASKED}.", ".run.json.")  # what a crash may leave where a run was about to be made
+_PATIENCE = 8.0  # seconds that processes get to stop by themselves
+_TRAINING_PATIENCE = 300.0  # the same for a trainer, which finishes its step and saves; more where steps take long
 _STARTING = 60.0  # seconds in which a worker that was asked for need not have got a pid
 _PACKAGES = (
     "retmask", "torch", "transformers", "transformer-lens", "numpy", "trl", "peft", "accelerate", "datasets",
@@ -92,10 +114,12 @@ class Run:
         path: Path | None = None,
         name: str = "",
         parents: Sequence[str | Path] = (),
+        command: Sequence[str] = (),
     ) -> "Run":
         """A new queued run; without `path` under `RETMASK_HOME/runs`, named after kind, `name` and time.
 
-        `parents` are the runs that it is made from: ids, folders, or files in their folders.
+        `parents` are the runs that it is made from: ids, folders, or files in their folders. `command` is the command
+        line that does the same.
         """
         if path is None:
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -105,7 +129,8 @@ class Run:
         run = cls(path.resolve())
         known = list(dict.fromkeys(name for parent in parents for name in parent_ids(parent) or [str(parent)]))
         run.update(
-            kind=kind, status="queued", config=dict(config), parents=known, created=now(), versions=versions()
+            kind=kind, status="queued", config=dict(config), parents=known, created=now(), versions=versions(),
+            **({"command": list(command)} if command else {}),
         )  # fmt: skip
         return run
 
@@ -126,16 +151,14 @@ class Run:
         for `create`; `before` says what runs did that began before a setting was there.
         """
         if path is not None and path.exists():
-            if not path.is_dir() or (any(path.iterdir()) and not (path / "run.json").is_file()):
+            if not path.is_dir() or (not (path / "run.json").is_file() and any(map(_is_content, path.iterdir()))):
                 raise ValueError(f"{path} is not empty and holds no run: choose another --out")
             if (path / "run.json").is_file():
                 run = cls.open(path)
                 if run.record.get("kind") != kind or {**(before or {}), **run.config} != json.loads(json.dumps(config)):
                     raise ValueError(f"{path} holds a run with other settings: choose another --out")
                 return run
-        run = cls.create(kind, config, path, name, parents)
-        run.update(command=command)
-        return run
+        return cls.create(kind, config, path, name, parents, command)
 
     def pin(self, **facts: Any) -> None:
         """Record what is worked with. ValueError if the run began with something else: its results would be mixed."""
@@ -201,11 +224,7 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """The content of run.json, empty if it cannot be read."""
-        try:
-            value = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return read_object(self.path / "run.json")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -214,13 +233,56 @@ class Run:
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, atomically, also where several processes do."""
-        with FileLock(self.path / ".record.lock"):
-            write_json(self.path / "run.json", self.record | fields)
+        with self._record_lock():
+            self._write(fields)
+
+    @contextmanager
+    def _record_lock(self) -> Iterator[None]:
+        lock = FileLock(self.path / ".record.lock")
+        try:
+            lock.acquire()
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise no_locks(error) from error
+            raise
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        """Change fields of run.json; the caller holds `_record_lock`."""
+        write_json(self.path / "run.json", self.record | fields)
 
     @property
     def alive(self) -> bool:
-        """Whether a worker holds the lock now."""
-        return workers.held(self.path)
+        """Whether a worker has the run now: it holds the lock, or gives signs of life from where the lock is not seen.
+
+        Only on the worker's own machine, and where the file system has locks, does a free lock say that it is dead.
+        """
+        held = workers.held(self.path)
+        if held is None or (not held and self.elsewhere):
+            return self._recorded in ("queued", "started") and workers.beats(self.path)
+        return held
+
+    @property
+    def elsewhere(self) -> str:
+        """The host where its last worker was started, if its processes cannot be seen from here; else empty."""
+        place = str(self.record.get("place") or "")
+        return place.partition("/")[0] or "another place" if place and place != workers.here() else ""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it has been asked to stop and has not stopped yet."""
+        return (self.path / ASKED).exists() and self.status in ("queued", "started")
+
+    @property
+    def patience(self) -> float:
+        """Seconds that its processes get to stop by themselves, when asked; a trainer finishes its step and saves."""
+        if self.record.get("kind") != "train":
+            return _PATIENCE
+        times = [number(line.get("time")) for line in self.latest if line.get("stage") == "steps"]
+        return max(_TRAINING_PATIENCE, 4 * max((later - one for one, later in pairwise(times)), default=0.0))
 
     @property
     def status(self) -> Status:
@@ -240,7 +302,7 @@ class Run:
     def _coming(self) -> bool:
         """Whether a worker has been asked for that need not have come to take the lock yet."""
         record = self.record
-        if record.get("pid") is None:  # `spawn` is just starting it
+        if record.get("pid") is None or self.elsewhere:  # `spawn` is just starting it, or it cannot be seen
             return time.time() - number(record.get("spawned")) < _STARTING
         return workers.starting(record["pid"], self.path)
 
@@ -254,6 +316,16 @@ class Run:
     def progress(self) -> list[dict[str, Any]]:
         """The lines of progress.jsonl so far."""
         return list(read_lines(self.path / "progress.jsonl"))
+
+    @property
+    def latest(self) -> list[dict[str, Any]]:
+        """The last lines of progress.jsonl, some hundreds: what is looked at often is not read whole."""
+        return read_tail(self.path / "progress.jsonl")
+
+    @property
+    def progress_size(self) -> int:
+        """The length of progress.jsonl so far, in bytes: it changes with every line."""
+        return _length(self.path / "progress.jsonl")
 
     def report(self, **fields: Any) -> None:
         """Append a line to progress.jsonl, stamped with the time (seconds since 1970)."""
@@ -271,32 +343,40 @@ class Run:
     @property
     def log_size(self) -> int:
         """The length of log.txt so far, in bytes."""
-        log = self.path / "log.txt"
-        return log.stat().st_size if log.exists() else 0
+        return _length(self.path / "log.txt")
 
     def spawn(self) -> None:
         """Start the worker in a session of its own: it outlives the page, the server and the terminal.
 
         ValueError if one is there already.
         """
-        if self.alive or (self._recorded == "queued" and self._coming):
-            raise ValueError(f"{self.id} is running already")
-        self.update(status="queued", spawned=time.time(), error=None, pid=None, log_start=self.log_size)
-        self.update(pid=workers.start(self.path))
+        with self._record_lock():  # of two who start it at once the second finds the first one's worker
+            if self.alive or (self._recorded == "queued" and self._coming):
+                raise ValueError(f"{self.id} is running already")
+            (self.path / ASKED).unlink(missing_ok=True)
+            begin = {"status": "queued", "spawned": time.time(), "error": None, "log_start": self.log_size}
+            self._write(begin | {"place": workers.here(), "pid": None})
+            self._write({"pid": workers.start(self.path)})
 
     @contextmanager
     def working(self) -> Iterator[tuple[int, ...]]:
         """Hold the lock, wait for the device, record how it goes and ends. SIGTERM and Ctrl-C become `Cancelled`.
+
+        So does a request in the folder (`ASKED`). While it stops, SIGTERM says nothing new; Ctrl-C does.
 
         Gives file descriptors for a child process to inherit (`pass_fds`): as long as it has them it counts as this
         run's worker, is ended with it, and keeps its turn. ValueError if another worker has the run; what a dead one
         has left behind is ended.
         """
         with self._taken() as held:
-            before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._queue()
+            over = threading.Event()
+            attending = threading.Thread(target=self._attend, args=(over,), daemon=True)
+            stop = _stopper(self.path)
+            before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
             ending: dict[str, Any] = {"status": "success"}
             try:
-                self._queue()
+                attending.start()
                 with ExitStack() as turns:
                     devices = [
                         turns.enter_context(turn(device, self.reference, self._wait)) for device in self._devices
@@ -307,19 +387,53 @@ class Run:
                 ending = {"status": "cancelled"}
                 raise
             except BaseException as error:
-                ending = {"status": "error", "error": f"{type(error).__name__}: {error}"[:2000]}
+                ending = {"status": "error", "error": sentence(error)}
                 raise
             finally:
                 for number in before:  # a second Ctrl-C must not stop the last word from being written
                     signal.signal(number, signal.SIG_IGN)
+                over.set()
+                attending.join()
                 self.update(**ending, ended=now())
+                (self.path / ASKED).unlink(missing_ok=True)
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
+    def fail(self, error: BaseException) -> None:
+        """Record why a worker could not do the run, where it has not done so itself and no other has the run."""
+        if not self.alive and self._recorded in ("queued", "started"):
+            self.update(status="error", error=sentence(error), ended=now())
+
     def _queue(self) -> None:
         """Record that this process has the run. What the log holds already is another's, unless `spawn` began it."""
-        log = {} if self.record.get("pid") == os.getpid() else {"log_start": self.log_size}
-        self.update(status="queued", pid=os.getpid(), started=None, ended=None, error=None, **log)
+        log: dict[str, Any] = {}
+        if self.record.get("pid") != os.getpid():
+            log = {"log_start": self.log_size}
+            (self.path / ASKED).unlink(missing_ok=True)  # the last worker was asked
+        workers.beat(self.path)
+        place = workers.here()
+        self.update(status="queued", pid=os.getpid(), place=place, started=None, ended=None, error=None, **log)
+
+    def _attend(self, over: threading.Event) -> None:
+        """While this process works for the run: give signs of life, and obey a request to stop in its folder."""
+        beaten, told = 0.0, False
+        while not over.wait(0.5):
+            if time.monotonic() - beaten > workers.BEAT:
+                workers.beat(self.path)
+                beaten = time.monotonic()
+            asked = _asked(self.path)
+            if asked == AT_ONCE and told:
+                self._end_now()
+            if asked is not None and not told:
+                told = True
+                os.kill(os.getpid(), signal.SIGTERM)  # wakes it from a wait too
+
+    def _end_now(self) -> None:
+        """End whoever works for the run, this process last, and say so: it was asked twice."""
+        workers.end(self.path, 0.0)
+        self.update(status="cancelled", ended=now())
+        (self.path / ASKED).unlink(missing_ok=True)
+        os._exit(143)
 
     @property
     def _devices(self) -> list[str]:
@@ -354,12 +468,20 @@ class Run:
             with path.open("ab") as member:
                 yield lock.fileno(), member.fileno()
 
-    def cancel(self, patience: float = 8.0) -> None:
-        """Ask the run's processes to stop; after `patience` seconds make them. Nothing if there are none.
+    def cancel(self, patience: float | None = None) -> None:
+        """Ask the run's processes to stop; make them after `patience` seconds, or at once where they were asked before.
 
-        Also those that a dead worker has left behind, as long as they have the lock file open.
+        Nothing if there are none. Also those that a dead worker has left behind, as long as they have the lock file
+        open. Where they cannot be seen from here, a request is left in the folder, which the worker obeys: the run may
+        then go on for as long as `patience` when this returns.
         """
-        until = time.monotonic() + patience
+        twice, patience = self.asked, self.patience if patience is None else patience
+        if self._going:
+            write_atomic(self.path / ASKED, AT_ONCE if twice else "")
+        if self._going and self.elsewhere:
+            self._wait_for_the_end(min(patience, _PATIENCE))
+            return
+        until = time.monotonic() + (1.0 if twice else patience)
         while self._going and not self.alive and not self._on_its_way and time.monotonic() < until:
             time.sleep(0.05)  # its worker has been asked for, and is not there yet
         going = self._going
@@ -367,8 +489,15 @@ class Run:
             workers.end(self.path, max(1.0, until - time.monotonic()), self.record.get("pid"))
             if not self.alive or time.monotonic() > until:  # it may have come just now
                 break
-        if going and self._recorded in ("queued", "started"):
-            self.update(status="cancelled", ended=now())
+        if going and not self.alive:
+            if self._recorded in ("queued", "started"):
+                self.update(status="cancelled", ended=now())
+            (self.path / ASKED).unlink(missing_ok=True)
+
+    def _wait_for_the_end(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._going and time.monotonic() < until:
+            time.sleep(0.1)
 
     @property
     def _going(self) -> bool:
@@ -462,5 +591,37 @@ def _new_folder(base: str) -> Path:
     raise AssertionError("count() does not end")
 
 
-def _stop(number: int, frame: object) -> None:
-    raise Cancelled
+def _stopper(path: Path) -> Callable[[int, object], None]:
+    """What answers signals: the first with `Cancelled`; while that takes its course only Ctrl-C once more."""
+    stopping = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        if stopping and number == signal.SIGTERM:
+            return
+        stopping = True
+        with suppress(OSError):  # whoever looks at the run sees that it is about to stop
+            (path / ASKED).touch()
+        raise Cancelled
+
+    return stop
+
+
+def _asked(path: Path) -> str | None:
+    """What a request to stop holds; None where there is none."""
+    try:
+        return (path / ASKED).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _is_content(path: Path) -> bool:
+    """Whether a file is more than what a crash leaves where a run was about to be made."""
+    return not path.name.startswith(_LEFT)
+
+
+def _length(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

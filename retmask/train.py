@@ -25,7 +25,6 @@ from retmask.files import expanded, home, settled, sha256, write_atomic, write_j
 from retmask.pairs import PAIRS, pairs_file, read_rows
 from retmask.runs import Cancelled, Run, parent_ids
 
-GRACE = 6.0  # seconds that a trainer has to end by itself; `Run.cancel` waits 8
 _ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
 _CURVES = (
     "step", "loss", "chosen", "rejected", "margin", "accuracy", "logps_chosen", "logps_rejected", "grad_norm", "lr",
@@ -241,7 +240,7 @@ def new_train(
         raise ValueError("; ".join(found.problems))
     settings = {"model": model, "pairs": str(file), "revision": revision, **asdict(config)}
     run = Run.claim("train", settings, list(command), out, Path(model).name, parents=parent_ids(file))
-    if not (run.path / PAIRS).exists():
+    if "pairs_sha256" not in run.record:  # also where the last attempt died between the two writes
         write_atomic(run.path / PAIRS, file.read_text(encoding="utf-8-sig"))
         made = Run(file.parent).record
         run.update(
@@ -324,7 +323,11 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
                     break
                 time.sleep(0.3)
         finally:
-            workers.end(run.path, GRACE)
+            try:
+                workers.end(run.path, run.patience)  # it finishes its step and saves
+            except Cancelled:  # Ctrl-C once more
+                workers.end(run.path, 0.0)
+                raise
             trainer.wait()
         _judge(run, trainer.returncode)
         _card(run)
@@ -378,9 +381,10 @@ def _launch(run: Run, trust_remote_code: bool, held: Sequence[int]) -> "subproce
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:cards])
     command = launch_command(run)
     with (run.path / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=tuple(held)
-        )
+        return subprocess.Popen(  # in a group of its own: Ctrl-C is for the worker, which asks it to finish its step
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=tuple(held),
+            process_group=0,
+        )  # fmt: skip
 
 
 def _judge(run: Run, code: int) -> None:
@@ -426,7 +430,7 @@ def stop_and_keep(run: Run) -> None:
 def discard(run: Run) -> None:
     """Cancel a training and delete its checkpoints and its adapter."""
     run.update(discarded=True)
-    run.cancel()
+    run.cancel(patience=8.0)  # what it would still save is deleted
     for name in (CHECKPOINTS, ADAPTER, FULL):
         shutil.rmtree(run.path / name, ignore_errors=True)
 

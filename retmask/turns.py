@@ -81,7 +81,7 @@ def _ticket(folder: Path, base: str) -> Iterator[Path]:
     while True:
         path = folder / f"{base}.{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
         with path.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _flock(file.fileno(), fcntl.LOCK_EX)
             if not path.exists():  # somebody looked before it was locked, and took it for a dead one's
                 continue
             try:
@@ -98,22 +98,35 @@ def _first(ticket: Path, base: str) -> bool:
             break
         try:
             with other.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if not _flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB):
+                    return False
                 other.unlink(missing_ok=True)
-        except BlockingIOError:
-            return False
         except FileNotFoundError:
             continue
     return True
 
 
 def locked(file: int) -> bool:
-    """Whether this call has locked the file of that descriptor: nobody else has then."""
+    """Whether this call has locked the file of that descriptor: nobody else has then. ValueError as `no_locks`."""
+    return _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flock(file: int, how: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise no_locks(error) from error
     return True
+
+
+def no_locks(error: OSError) -> ValueError:
+    """What to say where a file system has no locks: without them two would work at once and not know."""
+    return ValueError(
+        f"{home()} or the folder of the run lies on a file system without file locks (flock: {error.strerror}): "
+        "choose another for RETMASK_HOME and --out, such as a local disk"
+    )
 
 
 def _write(file: int, text: str) -> None:

@@ -5,9 +5,11 @@ A pid alone never says who a process is: it may have been given to somebody else
 
 import fcntl
 import os
+import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,6 +18,31 @@ from pathlib import Path
 import psutil
 
 LOCK = "lock"  # the file in a run's folder that its processes keep open
+BEAT = 15.0  # seconds between two signs of life
+_STALE = 120.0  # seconds without one after which a worker counts as dead where its lock cannot be seen
+
+
+def here() -> str:
+    """The place whose processes this one sees, as no other has it: host name, boot, and namespace of processes."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]]
+        parts += ["".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))]
+    return "/".join(parts)
+
+
+def beat(run: Path) -> None:
+    """Give a sign of life: for those who look from another machine, or through a file system without locks."""
+    with suppress(OSError):
+        os.utime(run / LOCK)
+
+
+def beats(run: Path) -> bool:
+    """Whether there was a sign of life in the last two minutes."""
+    try:
+        return abs(time.time() - (run / LOCK).stat().st_mtime) < _STALE
+    except OSError:
+        return False
 
 
 def start(run: Path) -> int:
@@ -28,6 +55,7 @@ def start(run: Path) -> int:
             stderr=log,
             start_new_session=True,
         )
+    threading.Thread(target=worker.wait, daemon=True).start()  # else it stays a zombie when it has ended
     return worker.pid
 
 
@@ -39,16 +67,18 @@ def starting(pid: object, run: Path) -> bool:
         return False
 
 
-def held(run: Path) -> bool:
-    """Whether a process holds the run's lock now."""
+def held(run: Path) -> bool | None:
+    """Whether a process holds the run's lock now; None where that cannot be told, as on a file system without locks."""
     try:
         with (run / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except BlockingIOError:
         return True
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return None
 
 
 def end(run: Path, patience: float, pid: object = None) -> None:

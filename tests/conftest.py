@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from retmask import faults
 from retmask.files import home
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def gemma() -> "LensModel":
     import retmask
 
     return retmask.load("gemma-3-270m")
+
+
+@pytest.fixture(autouse=True)
+def _no_fault_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages raise what they would show as a sentence: so that a test that looks for exceptions finds it."""
+    monkeypatch.setattr(faults, "debugging", lambda: True)
 
 
 @pytest.fixture

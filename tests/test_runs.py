@@ -1,7 +1,10 @@
 """A run's folder: alive exactly while somebody works on it, whatever happens."""
 
+import errno
+import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from retmask.files import append_line, home, read_lines, write_json
+from retmask import workers
+from retmask.files import append_line, home, read_lines, read_tail, settled, write_json
+from retmask.overview import progress
 from retmask.runs import NO_WORD, Cancelled, Run, parent_ids, run_path, versions
 from retmask.turns import turn
 
@@ -386,3 +391,170 @@ def test_lines_after_a_cut_one_are_read(tmp_path: Path) -> None:
         file.write('{"n": 2')
     append_line(path, {"n": 3, "text": "a\u2028b"})
     assert [line["n"] for line in read_lines(path)] == [1, 3]
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another machine sees of runs here: neither their locks nor their processes."""
+    monkeypatch.setattr(workers, "here", lambda: "far/1/2")
+    monkeypatch.setattr(workers, "held", lambda run: False)
+
+
+def test_a_run_is_seen_and_cancelled_from_another_machine(fresh_home: Path, far: None) -> None:
+    run = Run.create("detect", {})
+    worker = start_worker(run)
+    assert (run.elsewhere, run.alive, run.status) == (platform.node(), True, "started")
+    with pytest.raises(ValueError, match="running already"):
+        run.spawn()
+    run.cancel()
+    assert worker.wait(5) == 1  # not by a signal: it has found the request
+    assert (run.status, run.asked) == ("cancelled", False)
+    assert not run.alive
+
+
+def test_cancel_from_another_machine_writes_nothing_over_a_living_job(fresh_home: Path, far: None) -> None:
+    run = Run.create("detect", {})
+    worker = start_worker(run)
+    worker.send_signal(signal.SIGSTOP)
+    run.cancel(patience=0.2)
+    assert (run.record["status"], run.asked) == ("started", True)
+    run.cancel(patience=0.2)  # a second request: at once
+    worker.send_signal(signal.SIGCONT)
+    assert worker.wait(5) in (1, 143)
+    assert run.status == "cancelled"
+
+
+def test_a_worker_elsewhere_without_a_sign_of_life_is_dead(fresh_home: Path, far: None) -> None:
+    run = Run.create("detect", {})
+    run.update(status="started", place="near/1/2")
+    lock = run.path / workers.LOCK
+    lock.touch()
+    assert run.status == "started"
+    os.utime(lock, (time.time() - 200, time.time() - 200))
+    assert run.status == "error"
+
+
+def test_without_file_locks_a_living_worker_is_not_dead(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create("detect", {})
+    worker = start_worker(run)
+
+    def refuse(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as here:
+        here.setattr(fcntl, "flock", refuse)
+        assert (workers.held(run.path), run.status) == (None, "started")
+        with pytest.raises(ValueError, match="without file locks"):
+            Run.create("detect", {})
+        with pytest.raises(ValueError, match="without file locks"), turn("cpu", "x"):
+            pass
+    run.cancel()
+    worker.wait(5)
+
+
+def test_started_twice_at_once_is_started_once(nothing_to_do: Run) -> None:
+    def spawn(_: int) -> bool:
+        try:
+            nothing_to_do.spawn()
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(spawn, range(6))) == 1
+    until(lambda: nothing_to_do.status == "error")
+
+
+def test_a_worker_that_has_ended_leaves_no_zombie(nothing_to_do: Run) -> None:
+    nothing_to_do.spawn()
+    pid = nothing_to_do.record["pid"]
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_failed_worker_records_a_sentence_and_logs_the_traceback(nothing_to_do: Run) -> None:
+    nothing_to_do.spawn()
+    until(lambda: nothing_to_do.status == "error")
+    assert nothing_to_do.record["error"].startswith("there is no haystack folder /nowhere: ")
+    assert "Traceback" in nothing_to_do.log_tail(50)
+    assert "Traceback" not in nothing_to_do.last_words
+
+
+FINISHES = """
+import sys, time
+from pathlib import Path
+from retmask.runs import Cancelled, Run
+with Run(Path(sys.argv[1])).working():
+    print("on", flush=True)
+    try:
+        time.sleep(60)
+    except Cancelled:
+        time.sleep(SECONDS)
+        Path(sys.argv[1], "saved").touch()
+        raise
+"""
+
+
+def test_a_training_finishes_its_step_and_a_second_request_ends_it(fresh_home: Path) -> None:
+    run = Run.create("train", {})
+    assert run.patience == 300
+    for at in (0, 90, 170, 290):
+        append_line(run.path / "progress.jsonl", {"stage": "steps", "time": 1000 + at})
+    assert run.patience == 480  # four times the longest step
+    worker = start_worker(run, FINISHES.replace("SECONDS", "1"))
+    os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)  # asked by two: it does not break off what it has begun
+    worker.wait(9)
+    assert ((run.path / "saved").exists(), run.status) == (True, "cancelled")
+    worker = start_worker(run, FINISHES.replace("SECONDS", "100"))
+    first = threading.Thread(target=run.cancel)
+    first.start()
+    until(lambda: run.asked)
+    assert progress(run) == (0.0, "Stopping after this step…")
+    run.cancel()
+    assert worker.wait(5) in (-signal.SIGKILL, 143)  # by this request, or by the worker that has found it
+    first.join(9)
+    assert (run.status, run.asked, first.is_alive()) == ("cancelled", False, False)
+
+
+def test_what_a_crash_leaves_where_a_run_was_about_to_be_made_is_no_obstacle(fresh_home: Path, tmp_path: Path) -> None:
+    for name in (".record.lock", ".run.json.0a1b2c3d"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    assert Run.claim("detect", {}, ["retmask"], tmp_path / "out").command == "retmask"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        Run.claim("detect", {}, ["retmask"], tmp_path / "other")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_person_wants(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "sub" / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "sub" / "a.json").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_what_runs_keep_are_whole_paths(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "texts", "smollm2-135m", "pydoc"):
+        (tmp_path / name).mkdir()
+    for name in ("needles", "n.json"):
+        (tmp_path / name).touch()
+    assert settled("model") == str(tmp_path / "model")
+    assert settled("smollm2-135m") == "smollm2-135m"  # the built-in model is meant
+    assert settled("pydoc", ("pydoc",)) == "pydoc"
+    assert settled("needles") == "needles"
+    assert settled("needles", only_path=True) == str(tmp_path / "needles")
+    assert settled("n.json") == str(tmp_path / "n.json")
+    assert [settled(name) for name in ("", "Org/model", "gone.json")] == ["", "Org/model", "gone.json"]
+
+
+def test_the_end_of_a_long_progress_is_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert read_tail(path) == []
+    path.write_text("".join(f'{{"n": {n}}}\n' for n in range(1000)))
+    assert [line["n"] for line in read_tail(path, 40)] == [997, 998, 999]

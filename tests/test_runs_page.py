@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from retmask.files import shipped
+from retmask.overview import when
 from retmask.runs import NO_WORD, Run
 from retmask.scores import HeadScores
 
@@ -129,7 +130,8 @@ def test_the_table_lists_all_runs_and_filters_them() -> None:
     table = at.dataframe[0].value
     assert set(table["run"]) == {run.id for run in runs}
     row = table[table["run"] == runs[1].id].iloc[0]
-    assert (row["status"], row["model"], row["made from"]) == ("error", "smollm2-135m", runs[0].id)
+    assert (list(row["status"]), row["model"]) == (["error"], "smollm2-135m")
+    assert row["made from"] == f"detect smollm2-135m, {when(runs[0].record['created'])[5:]}"
     at = drawn(at.button_group[0].set_value(["detect"]).run())
     assert set(at.dataframe[0].value["run"]) == {runs[0].id, runs[1].id}
     at = drawn(at.button_group[1].set_value(["error"]).run())
