@@ -30,7 +30,8 @@ from retmask.cache import stack
 from retmask.evaluate import EvaluateConfig, summary
 from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads import Grid, HeadId, HeadMask
-from retmask.needle import load_haystack, recall
+from retmask.needle import load_haystack
+from retmask.recall import recall
 from retmask.scores import HeadScores, scores_path
 from retmask.tables import mean_interval
 from retmask.trace import Trace, jaccard

@@ -8,7 +8,8 @@ from html import escape
 from markup import ENDINGS, GAP, fact, where
 
 from retmask.compare import Change, changes
-from retmask.pairs import RULES, Message, PreferencePair, Said, contains
+from retmask.pairs import RULES, Message, PreferencePair, Said
+from retmask.recall import contains
 
 LONG, MOST = 700, 20_000  # characters: of a prompt that is folded, and of a text that is drawn at all
 _BEGIN, _ROUND, _END = 140, 170, 200  # characters of a folded prompt: its beginning, round the answer, its end

@@ -12,8 +12,10 @@ from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from retmask.chat import Chat, Template
 from retmask.heads import HeadMask
-from retmask.needle import Haystack, Needle, NeedleTask, Template, recall, templated
+from retmask.needle import Haystack, Needle, NeedleTask
+from retmask.recall import recall
 from retmask.runs import versions
 from retmask.sampling import Sampling, Step
 from retmask.trace import Trace
@@ -56,8 +58,8 @@ class Prompt:
         if not text.strip():
             raise ValueError("the prompt is empty: write or upload a text, or choose a needle")
         lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-        whole, _, used = templated(tokenizer, lines, template)
-        return cls(tuple(tokenizer(whole, add_special_tokens=used == "plain")["input_ids"]), used)
+        chat = Chat.of(tokenizer, template)
+        return cls(tuple(chat.prompt([("user", lines)])), chat.kind)
 
     @classmethod
     def of_needle(cls, tokenizer: Any, task: NeedleTask, haystack: Haystack) -> "Prompt":

@@ -71,6 +71,17 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_text(text: str, what: str) -> str:
+    """The text. ValueError where it holds half of a surrogate pair, which no file in UTF-8 and no model can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} holds half a character ({text[error.start]!a}, character {error.start + 1}): write it anew"
+        ) from None
+    return text
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Put `text` at `path` so that a reader sees the old content or the new, never a half, whatever dies."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from retmask.chat import Chat, Template
 from retmask.files import expanded, sha256_text, shipped
+from retmask.recall import locate
 
 HAYSTACKS = ("pydoc", "pydoc-end", "essays")  # known by name; any other is a folder
 ANSWER_TOKENS = 50  # room for the answer, as in the published method
@@ -26,7 +28,6 @@ _ENDS = ("", "\n", ".", "\n\n")
 _NEAR = 60  # how many characters either way an exact cut is looked for: about 15 tokens
 _BOUNDARY = re.compile(r"[.!?][\"')\]]*\s+|[。！？][」』）]*\s*|\n\n+")
 Scored = Literal["answer", "needle"]
-Template = Literal["chat", "plain"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,8 @@ class Needle:
 
         The short answer where it stands in the needle, case aside; else, or with `whole`, all of the needle.
         """
-        needle, answer = self.needle.casefold(), self.answer.casefold()
-        found = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", needle)
-        if whole or not found or len(needle) != len(self.needle):  # where folding moves characters, places are unknown
-            return 0, len(self.needle), "needle"
-        return found.start(), found.end(), "answer"
+        found = None if whole else locate(self.answer, self.needle)
+        return (*found, "answer") if found else (0, len(self.needle), "needle")
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,9 @@ class NeedleTask:
         so that the length is exact, with any tokenizer that gives character offsets. ValueError where the length
         leaves no room for the haystack, or the tokenizer or its template does not serve.
         """
+        chat = Chat.of(tokenizer, self.template)
         want = self.context_tokens - self.answer_tokens
-        least = len(self._encode(tokenizer, haystack, 0, 0).token_ids)
+        least = len(self._encode(chat, haystack, 0, 0).token_ids)
         if want < least + _SLACK:
             raise ValueError(
                 f"{self.context_tokens} tokens are too few for needle, question, some text and an answer of "
@@ -138,7 +137,7 @@ class NeedleTask:
         cut, per_token = 4 * (want - least), 4.0
         for _ in range(4):  # first the rough place, with the needle moving along
             at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
-            count = len(self._encode(tokenizer, haystack, at, cut).token_ids)
+            count = len(self._encode(chat, haystack, at, cut).token_ids)
             per_token = cut / max(1, count - least)
             cut = min(cut + round((want - count) * per_token), len(haystack.text))
         at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
@@ -147,7 +146,7 @@ class NeedleTask:
         # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length. Where
         # a character more makes two tokens more there is none, and a line end or a full stop fills the place.
         for end, shift in product(_ENDS, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
-            prompt = self._encode(tokenizer, haystack, at, cut + shift, end)
+            prompt = self._encode(chat, haystack, at, cut + shift, end)
             if len(prompt.token_ids) == want:
                 return prompt
         raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
@@ -156,9 +155,9 @@ class NeedleTask:
         """The tokens of the same prompt with another question."""
         other = replace(self, needle=replace(self.needle, question=question))
         haystack = haystack.take(8 * (self.context_tokens - self.answer_tokens))
-        return other._encode(tokenizer, haystack, *prompt.cut).token_ids
+        return other._encode(Chat.of(tokenizer, self.template), haystack, *prompt.cut).token_ids
 
-    def _encode(self, tokenizer: Any, haystack: Haystack, at: int, cut: int, end: str = "") -> NeedlePrompt:
+    def _encode(self, chat: Chat, haystack: Haystack, at: int, cut: int, end: str = "") -> NeedlePrompt:
         """The prompt with the first `cut` characters of the haystack and `end`, the needle at character `at`."""
         content = (
             _BEFORE
@@ -168,20 +167,19 @@ class NeedleTask:
             + end
             + _AFTER.format(question=self.needle.question)
         )
-        text, offset, template = templated(tokenizer, content, self.template)
+        text = chat.text([("user", content)])
+        offset, end_of_content = text.spans[0]
         first, last, scored = self.needle.scored_chars(self.whole_needle)
         start = offset + len(_BEFORE) + at
-        after = offset + len(content) - len(_AFTER.format(question=self.needle.question))
-        try:
-            encoded = tokenizer(text, add_special_tokens=template == "plain", return_offsets_mapping=True)
-        except NotImplementedError:
-            raise ValueError("this model's tokenizer gives no character offsets: a fast tokenizer is needed") from None
-        places = encoded["offset_mapping"]
+        after = end_of_content - len(_AFTER.format(question=self.needle.question))
+        ids, places = chat.encode(text)
+        if not places:
+            raise ValueError("this model's tokenizer gives no character offsets: a fast tokenizer is needed")
         return NeedlePrompt(
-            tuple(encoded["input_ids"]),
+            ids,
             _span(places, start + first, start + last),
             scored,
-            template,
+            text.template,
             at / cut if cut else self.depth,
             _span(places, start, start + len(self.needle.needle)),
             next(i for i, (a, b) in enumerate(places) if a >= after and b > a),
@@ -193,42 +191,6 @@ def _span(places: Sequence[tuple[int, int]], first: int, last: int) -> tuple[int
     """[start, end) of the tokens that share a character with [first, last), from the tokens' characters."""
     within = [i for i, (a, b) in enumerate(places) if a < last and b > first]
     return within[0], within[-1] + 1
-
-
-def templated(tokenizer: Any, content: str, template: Template | None = None) -> tuple[str, int, Template]:
-    """The text as the model wants it, where `content` begins in it, and whether it is in a chat template.
-
-    Thinking is switched off where the template can. ValueError for a template that fails, rewrites the content, or is
-    asked for and not there.
-    """
-    known = getattr(tokenizer, "chat_template", None)
-    if template == "chat" and not known:
-        raise ValueError("this model has no chat template: choose plain")
-    if template == "plain" or not known:
-        return content, 0, "plain"
-    messages = [{"role": "user", "content": content}]
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-    except Exception as error:  # a template is a program of the model's author: anything can come out of it
-        raise ValueError(f"the chat template of this model fails: {error}. Choose plain") from error
-    at = text.find(content)
-    if at < 0:
-        raise ValueError("the chat template of this model changes the prompt: choose plain")
-    return text, at, "chat"
-
-
-@lru_cache(maxsize=1)
-def _scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer(["rouge1"], use_stemmer=True)
-
-
-def recall(answer: str, response: str) -> float:
-    """ROUGE-1 recall (stemmed) of a response against the short answer, 0-1. An empty response has 0."""
-    return float(_scorer().score(answer, response)["rouge1"].recall)
 
 
 def needle_grid(

@@ -4,7 +4,6 @@ Which pairs are worth training on (the gate), what is to be known of a set, its 
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,13 +11,13 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from retmask.files import append_line, expanded, read_lines, sha256, write_atomic
+from retmask.recall import contains
 from retmask.runs import Run, now, run_path
 
 ITEMS, PAIRS, REVIEW = "items.jsonl", "pairs.jsonl", "review.jsonl"
 CARRIED = ("model", "revision", "sha256", "adapter_sha256", "chat", "mask", "head_grid", "prompts_sha256")
 LONGER = 5.0  # an answer that many times as long as the other teaches length
 _LOOPS = 4  # a phrase said so often in a row is a loop
-_ARTICLE = re.compile(r"^(?:an?|the) ")
 Message = tuple[str, str]
 Verdict = Literal["keep", "drop"]
 
@@ -146,16 +145,6 @@ RULES = {
     "chosen-wrong": Rule("the chosen answer does not hold the fact that was asked for", _wrong),
     "rejected-right": Rule("the rejected answer holds the fact that was asked for", _right),
 }
-
-
-def contains(text: str, answer: str) -> bool:
-    """Whether the words of a short answer stand in a text, case, punctuation and a leading article aside."""
-    wanted = _ARTICLE.sub("", _words(answer))
-    return f" {wanted} " in f" {_words(text)} "
-
-
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def loops(text: str) -> bool:

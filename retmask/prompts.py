@@ -13,6 +13,7 @@ from typing import Any
 
 from retmask.files import expanded, sha256_text, shipped
 from retmask.needle import load_haystack
+from retmask.recall import words
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
 _MOST = 1_000_000  # prompts at a time
@@ -135,8 +136,8 @@ def _words() -> dict[str, Any]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words of more than three letters, in lower case."""
-    return re.findall(r"[^\W\d_]{4,}", text.lower())
+    """The words of more than three letters, without case."""
+    return [word for word in words(text) if len(word) > 3 and word.isalpha()]
 
 
 def _fill(template: str, rng: random.Random) -> str:
@@ -172,8 +173,8 @@ def _fact(template: dict[str, str], rng: random.Random) -> Fact:
     question = _filled(template["question"], subject)
     while True:
         answer = _fill(template["answer"], rng)
-        words = content_words(answer)
-        apart = len(set(words)) == len(words) and not set(words) & set(content_words(question))
+        long = content_words(answer)
+        apart = len(set(long)) == len(long) and not set(long) & set(content_words(question))
         if apart and len(answer.split()) <= _LONGEST:
             return Fact(_filled(template["fact"], {**subject, "{answer}": answer}), question, answer)
 

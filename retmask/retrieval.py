@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from retmask.detectors import NULL_QUESTION, DetectorName
 from retmask.files import read_lines
 from retmask.heads import Grid, HeadId
-from retmask.needle import Haystack, NeedlePrompt, NeedleTask, Scored, recall
+from retmask.needle import Haystack, NeedlePrompt, NeedleTask, Scored
+from retmask.recall import recall
 from retmask.scores import HeadScores
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from retmask.files import shipped
-from retmask.needle import Needle, load_needles, recall
+from retmask.needle import Needle, load_needles
+from retmask.recall import recall
 
 FIRST, HELD_OUT = load_needles(), load_needles(shipped("needles_held_out.json"))
 

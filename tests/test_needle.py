@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
-from retmask.needle import Haystack, Needle, NeedleTask, load_haystack, load_needles, needle_grid, recall
+from retmask.needle import Haystack, Needle, NeedleTask, load_haystack, load_needles, needle_grid
+from retmask.recall import recall
 
 NEEDLE = Needle("The owl of Ulm eats Blue cheese.", "What does the owl of Ulm eat?", "blue cheese")
 HAYSTACK = Haystack("test", " ".join(f"This is sentence {n} of many. Is it? It is!" for n in range(400)))

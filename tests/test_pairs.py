@@ -14,7 +14,6 @@ from retmask.pairs import (
     PreferencePair,
     Said,
     check_rules,
-    contains,
     decide,
     faults,
     gate_counts,
@@ -28,6 +27,7 @@ from retmask.pairs import (
     statistics,
     write_pairs,
 )
+from retmask.recall import contains
 from retmask.runs import Run
 
 GOOD = PreferencePair(
