@@ -30,6 +30,7 @@ from retmask.cache import stack
 from retmask.evaluate import EvaluateConfig, summary
 from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads import Grid, HeadId, HeadMask
+from retmask.masks import retrieval_heads
 from retmask.needle import load_haystack
 from retmask.recall import recall
 from retmask.scores import HeadScores, scores_path
@@ -65,8 +66,8 @@ ANSWER_TOKENS = 32  # the longest needle and a bit
 def step_mask(condition: str, now: frozenset[HeadId], scores: HeadScores, seed: int) -> HeadMask:
     """What a condition masks at a step at which the heads `now` copy.
 
-    Random heads are drawn anew at each step: none that copies, none of a mean of 0.1 or more as long as enough are
-    left, and fewer than `now` only where so many do not exist.
+    Random heads are drawn anew at each step: none that copies, none that the map calls a retrieval head as long as
+    enough are left, and fewer than `now` only where so many do not exist.
     """
     match condition:
         case "per step":
@@ -76,7 +77,7 @@ def step_mask(condition: str, now: frozenset[HeadId], scores: HeadScores, seed: 
         case "top 5 %":
             return HeadMask.of(scores.top_share())
         case "random":
-            quiet = {*now, *scores.above()}
+            quiet = {*now, *retrieval_heads(scores)}
             if scores.grid.size - len(quiet) < len(now):
                 quiet = set(now)
             return HeadMask.random(scores.grid, min(len(now), scores.grid.size - len(quiet)), seed, excluding=quiet)

@@ -56,6 +56,7 @@ class Setup:
     control_seed: int = 0
     matched: bool = False
     model: str = ""
+    exclude: str = ""
 
     @classmethod
     def from_json(cls, record: Any) -> "Setup":
@@ -92,9 +93,9 @@ class Setup:
     def control_mask(self, mask: HeadMask, scores: HeadScores) -> HeadMask:
         """As many random heads at the same scales. ValueError where too few are left to draw from."""
         try:
-            return control(mask, scores.grid, self.control_seed, scores, self.matched)
+            return control(mask, scores.grid, self.control_seed, scores, self.matched, self.exclude.strip())
         except ValueError as error:
-            raise ValueError(f"{error}: select fewer heads, or switch the random control off") from None
+            raise ValueError(f"{error}; or switch the random control off") from None
 
     def prompt(self, tokenizer: Any) -> Prompt:
         """The prompt in the tokens of a model. ValueError, one sentence, where there can be none."""
@@ -120,6 +121,7 @@ class Setup:
         if self.control and len(mask):
             parts += ["--scores", scores, "--control-seed", f"{self.control_seed}"]  # no retrieval head is drawn
             parts += ["--layer-matched"] if self.matched else []
+            parts += ["--exclude", self.exclude.strip()] if self.exclude.strip() else []
         elif len(mask):
             parts += ["--no-control"]
         parts += ["--tuned", tuned] if tuned else []

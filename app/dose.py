@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import evidence
 import maps
+import selection
 import state
 import streamlit as st
 import watch
@@ -37,8 +38,11 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         trials = st.number_input("Trials a point", 1, 10_000, 24, key="dose_trials", width=140)
         tokens = st.number_input("Length in tokens", 256, 2**20, 512, 128, key="dose_tokens", width=150)
         matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
+        exclude = st.text_input(
+            "Never drawn", placeholder="retrieval heads", key="dose_exclude", width=150, help=selection.EXCLUDE
+        )
     try:
-        config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens))
+        config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens), exclude.strip())
     except ValueError as error:
         st.error(state.sentence(error))
         st.button("Measure", disabled=True, key="dose_start")
@@ -53,7 +57,7 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
 
 
 def _config(
-    ref: ModelRef | None, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int
+    ref: ModelRef | None, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int, exclude: str
 ) -> DoseConfig:
     """The settings. ValueError, one sentence, for what cannot be."""
     if ref is None:
@@ -63,7 +67,7 @@ def _config(
         raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
     config = DoseConfig(
         ref.name, scores, tuple(map(int, parts)), seeds, matched, trials, tokens,
-        revision=ref.revision, adapter=ref.adapter,
+        revision=ref.revision, adapter=ref.adapter, exclude=exclude,
     )  # fmt: skip
     config.tasks()
     return config

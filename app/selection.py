@@ -6,7 +6,7 @@ import state
 import streamlit as st
 
 from retmask.heads import Grid, HeadId, HeadMask, share_count
-from retmask.masks import load_mask, save_mask, saved_masks
+from retmask.masks import load_mask, retrieval_heads, save_mask, saved_masks
 from retmask.scores import THRESHOLD, TOP_SHARE, HeadScores
 
 MOST_CHIPS = 100
@@ -115,6 +115,10 @@ def _chips(selected: HeadMask, grid: Grid) -> None:
     )
 
 
+EXCLUDE = (
+    "No retrieval head is drawn: none with a mean of at least 0.1 where the score counts copies, else none of the best "
+    "5 %. Or say here which: the least mean score (0.05) or the share of the best (5%)"
+)
 RULES = ["Score", "Top k", "Top %", "List", "Random"]
 
 
@@ -140,9 +144,8 @@ def _rule_inputs(kind: str, grid: Grid) -> None:
     else:
         size = len(state.mask(grid)) or share_count(grid.size, TOP_SHARE)
         st.number_input("heads", 1, grid.size, size, key="rule_random", width=90)
-        st.number_input(
-            "seed", 0, 10**6, 0, key="rule_seed", width=90, help="drawn from the heads below 0.1: a control"
-        )
+        st.number_input("seed", 0, 10**6, 0, key="rule_seed", width=90, help="of the draw")
+        st.text_input("but", placeholder="retrieval heads", key="rule_exclude", width=140, help=EXCLUDE)
 
 
 def _apply(scores: HeadScores, add: bool) -> None:
@@ -172,5 +175,8 @@ def _ruled(scores: HeadScores) -> tuple[Sequence[HeadId], tuple[str, ...]]:
             raise ValueError("the list is empty: write heads such as L17H3, 18-6")
         return heads, ("--heads", ",".join(map(str, heads)))
     k, seed = state.value("rule_random"), state.value("rule_seed")
-    drawn = HeadMask.random(grid, k, seed, excluding=scores.above())
-    return drawn.heads, ("--random", f"{k}", "--seed", f"{seed}")
+    exclude = str(state.value("rule_exclude") or "").strip()
+    drawn = HeadMask.random(grid, k, seed, excluding=retrieval_heads(scores, exclude))
+    return drawn.heads, (
+        "--random", f"{k}", "--seed", f"{seed}", *(["--exclude", exclude] if exclude else [])
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import ask
 import maps
+import selection
 import state
 import streamlit as st
 import tuned
@@ -139,4 +140,8 @@ def _columns(ref: ModelRef | None) -> None:
             st.toggle(
                 "Same layers", help="as many heads of each layer as are selected there", **state.widget("matched")
             )
+            st.text_input(
+                "Never drawn", placeholder="retrieval heads", width=150, help=selection.EXCLUDE,
+                **state.widget("exclude"),
+            )  # fmt: skip
     tuned.choice(ref)

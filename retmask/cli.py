@@ -24,7 +24,7 @@ from retmask.dose import dose as do_dose
 from retmask.files import expanded
 from retmask.grids import model_grid
 from retmask.heads import HeadId, HeadMask
-from retmask.masks import MaskRule, control
+from retmask.masks import MaskRule, control, retrieval_heads
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
 from retmask.options import (
     Above,
@@ -33,6 +33,7 @@ from retmask.options import (
     Device,
     Draw,
     Dtype,
+    Exclude,
     Lengths,
     MaskFile,
     MaskHeads,
@@ -142,11 +143,12 @@ def heads(
     top: Annotated[int, typer.Option(help="how many heads to list; by default 20, or all above --threshold")] = 0,
     threshold: Annotated[float, typer.Option(help="the mean score that makes a retrieval head")] = math.nan,
     only: Annotated[str, typer.Option("--heads", help="list these heads: L17H3,18-6")] = "",
-    random: Annotated[int, typer.Option(help="list so many heads drawn from those below 0.1, as a control")] = 0,
+    random: Annotated[int, typer.Option(help="list so many heads drawn from the others, as a control")] = 0,
     seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
     model: Annotated[
         str, typer.Option(help="whose grid a list or gates are for: its folder, or the name of a published model")
     ] = "",
+    exclude: Exclude = "",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""
@@ -165,11 +167,14 @@ def heads(
     if bool(top or not math.isnan(threshold)) + bool(only) + bool(random) > 1:
         raise ValueError("--top and --threshold, --heads, and --random name heads in different ways: give one of them")
     listed = scores.top(top or 20) if top or math.isnan(threshold) else scores.above(threshold)
+    if exclude and not random:
+        raise ValueError("--exclude says what --random leaves out: give both")
+    excluded = retrieval_heads(scores, exclude) if random else ()
     if only or random:
         named = (
             HeadMask.parse(only, scores.grid)
             if only
-            else HeadMask.random(scores.grid, random, seed, excluding=scores.above())
+            else HeadMask.random(scores.grid, random, seed, excluding=excluded)
         )
         listed = tuple(sorted(named.heads, key=lambda head: int(scores.rank[head])))
     level = THRESHOLD if math.isnan(threshold) else threshold
@@ -178,9 +183,12 @@ def heads(
     if not as_json:
         for note in opened.notes:
             out.print(note, style="yellow")
+        if random:
+            out.print(f"drawn from all heads but the {len(excluded)} retrieval heads: {HeadMask.of(excluded)}")
         return _print_heads(scores, listed, level, trials)
     figures = {"threshold": level} | scores.concentration(level)._asdict()
-    typer.echo(json.dumps({"heads": [_row(scores, head) for head in listed], "concentration": figures}))
+    rows = {"heads": [_row(scores, head) for head in listed], "concentration": figures}
+    typer.echo(json.dumps(rows | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
 
 
 def _print_list(scores: HeadScores, listed: Sequence[HeadId], grid: str, as_json: bool) -> None:
@@ -246,6 +254,7 @@ def ask(
     random: Draw = 0,
     scores: ScoreFile = "",
     scale: Scale = math.nan,
+    exclude: Exclude = "",
     with_control: Annotated[bool, typer.Option("--control/--no-control", help="also mask as many random heads")] = True,
     control_seed: Annotated[int, typer.Option(help="of the random control, and of --random")] = 0,
     layer_matched: Annotated[
@@ -271,7 +280,7 @@ def ask(
     if template not in ("", "chat", "plain"):
         raise ValueError(f"template {template!r} is unknown: choose chat or plain")
     chosen: Any = template or None
-    rule = MaskRule(mask, heads, top_k, threshold, share, random, control_seed, scores, given(scale))
+    rule = MaskRule(mask, heads, top_k, threshold, share, random, control_seed, scores, given(scale), exclude)
     if not rule.given and (scores or layer_matched or not math.isnan(scale)):
         raise ValueError(
             "which heads to mask is not said: add --top-k, --threshold, --share, --heads, --mask or --random"
@@ -299,11 +308,13 @@ def ask(
     columns = [Column("unmasked", HeadMask())]
     columns += [Column("masked", masked)] if rule.given else []
     columns += [Column("tuned", HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
+    excluded: list[str] = []
     if rule.given and with_control:
         known = open_scores(scores, loaded.grid) if scores else None
         if known:
             known.check_grid(loaded.grid, model)
-        drawn = control(masked, loaded.grid, control_seed, known, layer_matched)
+        drawn = control(masked, loaded.grid, control_seed, known, layer_matched, exclude)
+        excluded = list(map(str, sorted({*masked.heads, *(retrieval_heads(known, exclude) if known else ())})))
         columns.append(Column("random control", drawn))
     asked = (
         Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
@@ -311,7 +322,11 @@ def ask(
         else Prompt.of_text(loaded.tokenizer, text, chosen)
     )
     *_, last = compare(loaded, asked, columns, max_new_tokens, Sampling(temperature, top_p, seed))
-    typer.echo(json.dumps(last.to_json(), ensure_ascii=False) if as_json else _side_by_side(last))
+    if as_json:
+        return typer.echo(json.dumps(last.to_json() | {"control_excludes": excluded}, ensure_ascii=False))
+    typer.echo(_side_by_side(last))
+    if excluded:
+        typer.echo(f"\nthe random control is drawn from all heads but these: {','.join(excluded)}")
 
 
 def _side_by_side(comparison: Any) -> str:
@@ -342,6 +357,7 @@ def dose(
     layer_matched: Annotated[
         bool, typer.Option("--layer-matched", help="draw from the layers of the best heads")
     ] = False,
+    exclude: Exclude = "",
     trials: Annotated[
         int, typer.Option(help="needle trials a point, on needles and depths detection did not use")
     ] = 24,
@@ -360,7 +376,7 @@ def dose(
     """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
     config = DoseConfig(
         model, scores, numbers(ks, int, "--ks"), random_seeds, layer_matched, trials, context_tokens, prose_tokens,
-        needles, haystack, prose, revision, adapter, device, dtype,
+        needles, haystack, prose, revision, adapter, device, dtype, exclude,
     )  # fmt: skip
     run = new_dose(config, out_dir)
     progress(((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), run)
@@ -392,12 +408,13 @@ def ablate(
     seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
     scores: ScoreFile = "",
     scale: Scale = math.nan,
+    exclude: Exclude = "",
     revision: Revision = "",
     adapter: Adapter = "",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a checkpoint with heads masked in its weights, for plain transformers or any server."""
-    rule = MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale))
+    rule = MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale), exclude)
     manifest = export(
         model, rule, expanded(out_dir), revision=revision, adapter=adapter, trust_remote_code=trust_remote_code
     )

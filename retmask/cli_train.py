@@ -22,6 +22,7 @@ from retmask.options import (
     Device,
     Draw,
     Dtype,
+    Exclude,
     MaskFile,
     MaskHeads,
     Model,
@@ -45,9 +46,10 @@ from retmask.train import train as do_train
 
 
 def _rule(
-    mask: str, heads: str, top_k: int, threshold: float, share: float, random: int, seed: int, scores: str, scale: float
-) -> MaskRule:
-    return MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale))
+    mask: str, heads: str, top_k: int, threshold: float, share: float, random: int, seed: int, scores: str,
+    scale: float, exclude: str,
+) -> MaskRule:  # fmt: skip
+    return MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale), exclude)
 
 
 def pairs(
@@ -67,6 +69,7 @@ def pairs(
     mask_seed: Annotated[int, typer.Option(help="of --random")] = 0,
     scores: ScoreFile = "",
     scale: Scale = math.nan,
+    exclude: Exclude = "",
     temperature: Annotated[float, typer.Option(help="0: the likeliest token; above: drawn")] = 0.6,
     top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that reach this together")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(help="the longest answer, in tokens")] = 64,
@@ -89,7 +92,7 @@ def pairs(
     out_dir: OutDir = None,
 ) -> None:
     """Answer prompts unmasked (chosen) and masked (rejected): pairs.jsonl for DPO."""
-    rule = _rule(mask, heads, top_k, threshold, share, random, mask_seed, scores, scale)
+    rule = _rule(mask, heads, top_k, threshold, share, random, mask_seed, scores, scale, exclude)
     config = PairsConfig(
         model, rule, prompts, generate, count, seed, temperature, top_p, max_new_tokens,
         tuple(filter(None, allow.split(","))), shards, shard, batch, server, masked_server, server_model,
@@ -232,6 +235,7 @@ def evaluate(
     mask_seed: Annotated[int, typer.Option(help="of --random")] = 0,
     scores: ScoreFile = "",
     scale: Scale = math.nan,
+    exclude: Exclude = "",
     also: Annotated[
         list[str] | None, typer.Option(help="a further masked condition: name=L17H3,L18H6; give several times")
     ] = None,
@@ -246,7 +250,7 @@ def evaluate(
     out_dir: OutDir = None,
 ) -> None:
     """Needle recall unmasked, masked and tuned on the same held-out prompts, with paired intervals."""
-    rule = _rule(mask, heads, top_k, threshold, share, random, mask_seed, scores, scale)
+    rule = _rule(mask, heads, top_k, threshold, share, random, mask_seed, scores, scale, exclude)
     masks, folders = tuple(also or ()), tuple(tuned or ())
     config = EvaluateConfig(
         model, folders, rule, masks, trials, context_tokens, needles, haystack, revision, device, dtype

@@ -25,6 +25,11 @@ class Detector(NamedTuple):
     signed: bool = False
     active: str = "was above 0"
 
+    @property
+    def copies(self) -> bool:
+        """Whether a score counts copied tokens or trials, so that the papers' threshold of 0.1 means something."""
+        return self.active == "copied"
+
 
 DETECTORS = {
     "set": Detector(

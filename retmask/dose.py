@@ -16,7 +16,7 @@ import numpy as np
 from retmask import effects, style, tables
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads import Grid, HeadMask
-from retmask.masks import control
+from retmask.masks import control, retrieval_heads
 from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
 from retmask.retrieval import read_trials, run_trials
 from retmask.runs import Run
@@ -61,6 +61,7 @@ class DoseConfig:
     adapter: str = ""
     device: str = ""
     dtype: str = ""
+    exclude: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ks", tuple(sorted({0, *map(int, self.ks)})))
@@ -104,7 +105,9 @@ class DoseConfig:
                 f"{point.k} heads cannot be masked, the list names {scores.n_ranked}: leave that number out"
             )
         best = HeadMask.of(scores.top(point.k))
-        return best if point.seed is None else control(best, grid, point.seed, scores, self.layer_matched)
+        if point.seed is None:
+            return best
+        return control(best, grid, point.seed, scores, self.layer_matched, self.exclude)
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, none of whose needles and depths the detection behind the scores used.
@@ -168,7 +171,7 @@ def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
         prose=settled(config.prose, only_path=True),
         adapter=settled(config.adapter),
     )
-    return Run.claim("dose", asdict(config), config.command, out, Path(config.model).name)
+    return Run.claim("dose", asdict(config), config.command, out, Path(config.model).name, before={"exclude": ""})
 
 
 def read_points(folder: Path) -> list[dict[str, Any]]:
@@ -199,7 +202,8 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
             context_tokens=config.context_tokens,
             trust_remote_code=trust_remote_code,
         )
-        head_scores(config.map, model.grid).check_grid(model.grid, model.name)
+        scores = head_scores(config.map, model.grid)
+        scores.check_grid(model.grid, model.name)
         tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
         texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(
@@ -209,6 +213,7 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
             haystack={"name": haystack.name, "sha256": haystack.sha256},
             prose_sha256=sha256_text(prose),
         )
+        run.update(excluded=list(map(str, sorted(retrieval_heads(scores, config.exclude)))))
         everything = config.points(model.grid)
         done = {_key(point) for point in points}
         left = [point for point in everything if _key(point._asdict()) not in done]

@@ -160,7 +160,7 @@ def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
         needles=settled(config.needles, only_path=True),
         haystack=settled(config.haystack, HAYSTACKS),
     )
-    record = asdict(config) | {"tuned": list(config.tuned), "also": list(config.also)}
+    record = asdict(config) | {"rule": rule.to_json(), "tuned": list(config.tuned), "also": list(config.also)}
     parents = parent_ids(*folders.values(), config.rule.scores)
     name = Path(config.model).name
     return Run.claim("evaluate", record, config.command, out, name, parents, before={"also": []})
@@ -200,6 +200,9 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
             if not masks:  # all of them before the first answer: a head that is not there is to be said at once
                 masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
                 run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
+                run.update(
+                    **({"excluded": [*map(str, config.rule.excluded(model.grid))]} if config.rule.random else {})
+                )
             with model.masked([masks.get(name, HeadMask())]):
                 at = time.monotonic()
                 for batch in run_trials(model, left, haystack):

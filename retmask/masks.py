@@ -1,7 +1,8 @@
 """Masks by rule and by name: how a person says which heads are meant, and the JSON file that keeps it."""
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from retmask.files import expanded, home, inside, write_json
@@ -18,7 +19,8 @@ class MaskRule:
     """One way to say which heads to mask, and at what scale: exactly one of the fields down to `random` is given.
 
     `mask` is the name or path of a saved mask, `heads` a typed list, `top_k`, `threshold` and `share` take the best
-    heads of the scores, `random` draws so many heads, none of them a retrieval head of the scores where there are some.
+    heads of the scores, `random` draws so many heads, none of them a retrieval head of the scores where there are some:
+    `exclude` says which those are, as `retrieval_heads` has it.
     """
 
     mask: str = ""
@@ -30,10 +32,26 @@ class MaskRule:
     seed: int = 0
     scores: str = ""
     scale: float | None = None
+    exclude: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:  # said before anything waits or loads
             raise ValueError(f"a share of {self.share} is not possible: choose one above 0 and at most 1")
+        check_exclusion(self.exclude)
+        if self.exclude and not self.scores:
+            raise ValueError("--exclude names the best heads of a score file: give it with --scores")
+
+    def to_json(self) -> dict[str, object]:
+        """The record in a run.json; `exclude` only where it is given, as runs that began before it have none."""
+        return {name: value for name, value in asdict(self).items() if name != "exclude" or value}
+
+    def excluded(self, grid: Grid) -> tuple[HeadId, ...]:
+        """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""
+        if not self.scores:
+            return ()
+        scores = open_scores(self.scores, grid)
+        scores.check_grid(grid, "this model")
+        return tuple(sorted(retrieval_heads(scores, self.exclude)))
 
     @property
     def given(self) -> bool:
@@ -62,7 +80,7 @@ class MaskRule:
         if scores:
             scores.check_grid(grid, "this model")
         if way == "random":
-            return HeadMask.random(grid, self.random, self.seed, excluding=scores.above(THRESHOLD) if scores else ())
+            return HeadMask.random(grid, self.random, self.seed, excluding=self.excluded(grid))
         if scores is None:
             raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
         asked = self.top_k or (share_count(grid.size, self.share) if way == "share" else 0)
@@ -76,15 +94,52 @@ class MaskRule:
         return HeadMask.of(scores.above(self.threshold) if way == "threshold" else scores.top_share(self.share))
 
 
-def control(mask: HeadMask, grid: Grid, seed: int, scores: HeadScores | None = None, matched: bool = False) -> HeadMask:
-    """As many random heads as a mask has, at its scales: none of its own, none that scores 0.1 or more.
+def retrieval_heads(scores: HeadScores, rule: str = "") -> tuple[HeadId, ...]:
+    """The heads that a map calls retrieval heads, best first.
 
-    With `matched`, as many of each layer as it has there; retrieval heads beyond it may then be drawn, since few heads
-    of a layer are left. ValueError where not enough heads are left.
+    `rule` is the least mean score ("0.05") or the share of the best heads ("5%", "0%" for none). Without one, those
+    with at least 0.1 (Wu et al. 2024) where the scores count copies, all that a list names, and the best 5 % of scores
+    in other units or where none reaches that. ValueError for a rule that is neither.
     """
-    known = set(scores.above(THRESHOLD)) if scores and not matched else set()
+    check_exclusion(rule)
+    if rule.endswith("%"):
+        share = float(rule[:-1]) / 100
+        return scores.top_share(share) if share else ()
+    if rule:
+        return scores.above(float(rule))
+    named = scores.detector.copies or scores.counting == "ranking"
+    return (scores.above(THRESHOLD) if named else ()) or scores.top_share()
+
+
+def check_exclusion(rule: str) -> None:
+    """ValueError for what is neither empty nor a score nor a share, as `retrieval_heads` takes it."""
+    try:
+        number = float(rule.removesuffix("%")) if rule else 0.0
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf or (rule.endswith("%") and number > 100):
+        raise ValueError(f"{rule[:40]!r} excludes no heads: write the least mean score, 0.05, or a share, 5%")
+
+
+def control(
+    mask: HeadMask,
+    grid: Grid,
+    seed: int,
+    scores: HeadScores | None = None,
+    matched: bool = False,
+    exclude: str = "",
+) -> HeadMask:
+    """As many random heads as a mask has, at its scales: none of its own, no retrieval head (`exclude` says which).
+
+    With `matched`, as many of each layer as it has there. ValueError where not enough heads are left.
+    """
+    known = set(retrieval_heads(scores, exclude)) if scores else set()
     heads = mask.heads
-    drawn = HeadMask.random(grid, len(heads), seed, known | set(heads), heads if matched else ())
+    try:
+        drawn = HeadMask.random(grid, len(heads), seed, known | set(heads), heads if matched else ())
+    except ValueError as error:
+        ways = ["mask fewer heads", *(["count fewer as retrieval heads (--exclude)"] if known else [])]
+        raise ValueError(f"{error}: {', '.join([*ways, *(['draw from all layers'] if matched else [])])}") from None
     return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in heads), strict=True)))
 
 

@@ -38,7 +38,15 @@ Above = Annotated[
 Share = Annotated[float, typer.Option(show_default=False, help="the best share of all heads of --scores, such as 0.05")]
 Draw = Annotated[
     int,
-    typer.Option("--random", show_default=False, help="so many random heads, none that scores 0.1 or more in --scores"),
+    typer.Option("--random", show_default=False, help="so many random heads, no retrieval head of --scores"),
+]
+Exclude = Annotated[
+    str,
+    typer.Option(
+        show_default=False,
+        help="what random heads never are, the retrieval heads of the scores: those with this mean score (0.05) or the "
+        "best share (5%); by default 0.1 where copies are counted, else 5%",
+    ),
 ]
 ScoreFile = Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")]
 Scale = Annotated[

@@ -143,7 +143,7 @@ def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
     rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
     model, prompts, adapter = map(settled, (config.model, config.prompts, config.adapter))
     config = replace(config, rule=rule, model=model, prompts=prompts, adapter=adapter)
-    record = asdict(config) | {"allow": list(config.allow)}
+    record = asdict(config) | {"rule": rule.to_json(), "allow": list(config.allow)}
     parents = parent_ids(config.rule.scores, config.adapter)
     return Run.claim("pairs", record, config.command, out, Path(config.model).name, parents=parents)
 
@@ -253,6 +253,8 @@ class _Local:
         self.chat = bool(getattr(self.model.tokenizer, "chat_template", None))
         run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
         run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
+        if config.rule.random:
+            run.update(excluded=[*map(str, config.rule.excluded(self.model.grid))])
 
     @property
     def block(self) -> int:
@@ -422,7 +424,7 @@ def join(folders: Sequence[Path], out: Path) -> Run:
     if digest(prompts) != runs[0].record.get("prompts_sha256"):
         raise ValueError("the prompts have changed since the shards were made: put them back as they were")
     found = {pair.id: pair for run in runs for pair in read_items(run.path)}
-    record = asdict(config) | {"allow": list(config.allow)}
+    record = asdict(config) | {"rule": config.rule.to_json(), "allow": list(config.allow)}
     whole = Run.claim("pairs", record, config.command, out, parents=[run.path for run in runs])
     with whole.working():
         whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retmask.heads import Grid, HeadId, HeadMask
-from retmask.masks import MaskRule, control, load_mask, save_mask, saved_masks
+from retmask.masks import MaskRule, control, load_mask, retrieval_heads, save_mask, saved_masks
 from retmask.scores import HeadScores
 
 GRID = Grid(3, 4)
@@ -118,12 +118,52 @@ def test_random_heads_are_none_that_retrieve(score_file: str) -> None:
         assert not {HeadId(0, 0), HeadId(1, 1), HeadId(0, 1), HeadId(1, 0), HeadId(2, 3)} & set(heads)
 
 
+def test_what_a_map_calls_retrieval_heads() -> None:
+    """0.1 where copies are counted; in other units, or where nothing reaches that, the best 5 %; or as one says."""
+    copies, mass = SCORES, HeadScores("tiny", SCORES.values / 100, "attention")
+    signed = HeadScores("tiny", SCORES.values - 1, "query")
+    assert retrieval_heads(copies) == (HeadId(0, 1), HeadId(2, 3), HeadId(1, 0))
+    assert retrieval_heads(mass) == retrieval_heads(signed) == (HeadId(0, 1),)
+    assert retrieval_heads(HeadScores("tiny", SCORES.values / 100, "set")) == (HeadId(0, 1),)
+    assert retrieval_heads(copies, "0.05") == (HeadId(0, 1), HeadId(2, 3), HeadId(1, 0), HeadId(1, 2))
+    assert retrieval_heads(mass, "17%") == (HeadId(0, 1), HeadId(2, 3))
+    assert retrieval_heads(copies, "0%") == ()
+    for wrong in ("x", "-1", "101%", "nan", "inf", "%"):
+        with pytest.raises(ValueError, match="excludes no heads: write the least mean score"):
+            retrieval_heads(copies, wrong)
+
+
+@pytest.mark.parametrize("counting", ["attention", "query", "causal"])
+def test_a_control_draws_no_retrieval_head_of_a_score_in_other_units(counting: str) -> None:
+    """All of these means are below 0.1, and the best head of twelve is the best 5 %."""
+    scores = HeadScores("tiny", SCORES.values / 100, counting)
+    mask = HeadMask.parse("L0H0", GRID)
+    drawn = {control(mask, GRID, seed, scores).heads[0] for seed in range(200)}
+    assert drawn == set(GRID.heads()) - {HeadId(0, 0), HeadId(0, 1)}
+    drawn = {control(mask, GRID, seed, scores, exclude="0.0005").heads[0] for seed in range(200)}
+    assert len(drawn) == 7
+
+
+def test_a_rule_records_what_its_draw_leaves_out(score_file: str) -> None:
+    rule = MaskRule(random=8, seed=1, scores=score_file, exclude="0.05")
+    assert rule.excluded(GRID) == (HeadId(0, 1), HeadId(1, 0), HeadId(1, 2), HeadId(2, 3))
+    assert set(rule.build(GRID).heads) == set(GRID.heads()) - set(rule.excluded(GRID))
+    assert rule.to_json()["exclude"] == "0.05"
+    assert "exclude" not in MaskRule(random=8).to_json(), "what runs before this setting have"
+    with pytest.raises(ValueError, match="--exclude names the best heads of a score file"):
+        MaskRule(random=8, exclude="0.05")
+
+
 def test_layer_matched_controls_have_as_many_of_each_layer() -> None:
     mask = HeadMask.parse("L0H1:0.5,L0H2,L2H3:2", GRID)
     drawn = control(mask, GRID, 0, SCORES, matched=True)
     assert [head.layer for head in drawn.heads] == [0, 0, 2]
     assert [drawn.scales[head] for head in drawn.heads] == [0.5, 0, 2]
     assert not set(drawn.heads) & set(mask.heads)
+    for seed in range(20):
+        assert not set(control(mask, GRID, seed, SCORES, matched=True).heads) & set(retrieval_heads(SCORES))
+    with pytest.raises(ValueError, match=r"mask fewer heads, count fewer as retrieval heads \(--exclude\), draw from"):
+        control(mask, GRID, 0, SCORES, matched=True, exclude="0")
 
 
 def test_masks_are_kept_by_name(fresh_home: Path) -> None:
