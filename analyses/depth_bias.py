@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 from figures import BUILT_IN, Curve, Panel, opened, panels, rounded, save, show
+from jaxtyping import Bool, Float
 from plotly import graph_objects as go
 
-from retmask.concentration import concentration, draws, intervals
+from retmask.concentration import concentration, intervals
 from retmask.heads import share_count
+from retmask.intervals import Clusters, Interval, alike, clusters, each, interval
 from retmask.retrieval import Trial, collect_scores
-from retmask.scores import TOP_SHARE, HeadScores, Interval, spearman
+from retmask.scores import TOP_SHARE, HeadScores, spearman
 from retmask.sets import ScoreSet
 from retmask.style import MUTED
-from retmask.tables import mean_interval
 
 COPIES = 9  # of ten depths
 FIGURES = ("above", "gini", "hoyer", "top_5pct_share", "effective_heads")
@@ -43,12 +44,14 @@ def stuck(trials: Sequence[Trial], place: int = 0) -> list[Trial]:
     return [one for first, last in both if first and last for one in [first] * COPIES + [last]]
 
 
-def mean_bounds(scores: HeadScores, distinct: bool) -> Interval:
-    """The 95 % bootstrap intervals of all heads' means; `distinct` draws different trials, each with all its copies."""
-    flat, weights = draws(scores.values, distinct)
-    drawn = weights @ flat / weights.sum(axis=1, keepdims=True)
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0).reshape(2, *scores.mean.shape)
-    return Interval(np.minimum(low, scores.mean), np.maximum(high, scores.mean))
+def drawn_by(scores: HeadScores, distinct: bool) -> Clusters:
+    """Each trial alone, as files without needles were read once; `distinct` draws a trial with all its copies."""
+    return alike(scores.values, "different trial") if distinct else each(scores.n_trials, "trial")
+
+
+def mean_bounds(scores: HeadScores, distinct: bool) -> Interval | None:
+    """The 95 % bootstrap intervals of all heads' means, over trials, or over different trials."""
+    return interval(scores.values, drawn_by(scores, distinct))
 
 
 def compare(name: str, detection: ScoreSet) -> list[dict[str, Any]]:
@@ -73,7 +76,7 @@ def stuck_scores(detection: ScoreSet, place: int = 0) -> HeadScores:
 def _row(model: str, version: str, scores: HeadScores, distinct: bool, true: HeadScores) -> dict[str, Any]:
     """Scores beside the true ones: changes and interval widths are means over the true best 5 % of heads."""
     best = true.top_share()
-    low, high = mean_bounds(scores, distinct)
+    found = mean_bounds(scores, distinct)
     at = tuple(np.array(best).T)
     top, other = set(scores.top(len(best))), set(best)
     row: dict[str, Any] = {
@@ -83,10 +86,10 @@ def _row(model: str, version: str, scores: HeadScores, distinct: bool, true: Hea
         "top_5pct_shared": f"{len(top & other)} of {len(other)}",
         "mean_change": rounded(np.abs(scores.mean - true.mean)[at].mean()),
         "largest_change": rounded(np.abs(scores.mean - true.mean).max()),
-        "interval_width": rounded((high - low)[at].mean()),
-        "true_mean_inside": f"{int(((low <= true.mean) & (true.mean <= high))[at].sum())} of {len(other)}",
+        "interval_width": found and rounded((found.high - found.low)[at].mean()),
+        "true_mean_inside": found and f"{int(_inside(true.mean, found)[at].sum())} of {len(other)}",
     }  # fmt: skip
-    figures, spread = concentration(scores.mean)._asdict(), intervals(scores.values, distinct=distinct)
+    figures, spread = concentration(scores.mean)._asdict(), intervals(scores.values, drawn_by(scores, distinct))
     for name in FIGURES:
         between = spread[name] or (None, None)
         row |= {name: rounded(figures[name]), f"{name}_low": rounded(between[0]), f"{name}_high": rounded(between[1])}
@@ -98,12 +101,18 @@ def by_depth(name: str, detection: ScoreSet) -> Curve:
     best = detection.scores.top_share()
     found = [trial for trial in detection.trials() if trial.success]
     depths = sorted({trial.depth for trial in found})
-    means = [
-        [float(np.mean([trial.scores.get(head, 0.0) for head in best])) for trial in found if trial.depth == depth]
-        for depth in depths
-    ]
-    lows, highs = zip(*map(mean_interval, means), strict=True)
-    return Curve(name, depths, [float(np.mean(some)) for some in means], lows, highs)
+    parts = [[trial for trial in found if trial.depth == depth] for depth in depths]
+    means = [np.array([np.mean([trial.scores.get(head, 0.0) for head in best]) for trial in part]) for part in parts]
+    by = [clusters([trial.needle for trial in part], "needle") for part in parts]
+    spread = [interval(some, needles) for some, needles in zip(means, by, strict=True)]
+    known = [one for one in spread if one]
+    ends = [[float(one.low) for one in known], [float(one.high) for one in known]]
+    band = ends if len(known) == len(spread) else [[], []]  # a band needs both ends everywhere
+    return Curve(name, depths, [float(some.mean()) for some in means], *band)
+
+
+def _inside(means: Float[np.ndarray, "layer head"], found: Interval) -> Bool[np.ndarray, "layer head"]:
+    return (found.low <= means) & (means <= found.high)
 
 
 def draw(detections: Mapping[str, ScoreSet]) -> go.Figure:

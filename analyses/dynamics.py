@@ -30,11 +30,11 @@ from retmask.cache import stack
 from retmask.evaluate import EvaluateConfig, summary
 from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads import Grid, HeadId, HeadMask
+from retmask.intervals import clusters, interval
 from retmask.masks import retrieval_heads
 from retmask.needle import load_haystack
 from retmask.recall import recall
 from retmask.scores import HeadScores, scores_path
-from retmask.tables import mean_interval
 from retmask.trace import Trace, jaccard
 from retmask.weights import resolve
 
@@ -204,7 +204,7 @@ def overlaps(trace: Trace, scores: HeadScores) -> dict[str, float | None]:
 
 
 def rows_of(model: str, lines: Sequence[Mapping[str, Any]], scores: HeadScores) -> list[dict[str, Any]]:
-    """The table of a model: recalls, their paired differences, overlaps; 95 % bootstrap intervals over prompts."""
+    """The table of a model: recalls, their paired differences, overlaps; 95 % bootstrap intervals over needles."""
     said = [
         {"condition": name, "needle": line["needle"], "context_tokens": line["context_tokens"], "depth": line["depth"],
          "recall": answer["recall"]}
@@ -222,19 +222,22 @@ def rows_of(model: str, lines: Sequence[Mapping[str, Any]], scores: HeadScores) 
             "difference",
             f"{one['condition']} - {one['against']}",
             one["mean"],
-            one["low"],
-            one["high"],
+            one["needle_low"],
+            one["needle_high"],
             len(lines),
         )
         for one in found["differences"]
         if (one["condition"], one["against"]) in ((PER_STEP, UNMASKED), (STATIC, PER_STEP), (RANDOM, PER_STEP))
     ]
     for kind, needle_only in (("overlap, all copies", False), ("overlap, copies of the needle's answer", True)):
-        each = [overlaps(traced(line, scores.grid, needle_only), scores) for line in lines]
+        each = [(line["needle"], overlaps(traced(line, scores.grid, needle_only), scores)) for line in lines]
         for name in MEASURES:
-            values = [one[name] for one in each if one[name] is not None]
-            if values:
-                rows.append(_row(model, kind, name, float(np.mean(values)), *mean_interval(values), len(values)))
+            told = [(needle, one[name]) for needle, one in each if one[name] is not None]
+            if told:
+                values = np.array([value for _, value in told])
+                found = interval(values, clusters([needle for needle, _ in told], "needle"))
+                ends = (None, None) if found is None else (float(found.low), float(found.high))
+                rows.append(_row(model, kind, name, float(values.mean()), *ends, len(values)))
     return rows
 
 

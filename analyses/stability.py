@@ -58,7 +58,8 @@ def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
     rows += [_row(name, WITHIN, "", one) for one in stability_curve(values, draws=DRAWS)]
     half = split_half(values, draws=DRAWS)
     rows += [_row(name, "split half", "", half)] if half else []
-    rows.append(_row(name, "bootstrap", "", Overlap(len(values), found.scores.stability(), None, None)))
+    stable, by = found.scores.stability(), found.scores.clusters.words
+    rows += [] if stable is None else [_row(name, "bootstrap", by, Overlap(len(values), stable, None, None))]
     for by in get_args(By):
         parts = slices(found.trials(), found.scores.grid, name, found.counting, by)
         if len(parts) < 2:

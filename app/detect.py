@@ -13,9 +13,10 @@ import watch
 from retmask import style
 from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence
 from retmask.detectors import DETECTORS, DetectorName
+from retmask.intervals import FEWEST
 from retmask.needle import load_haystack
 from retmask.runs import Run
-from retmask.scores import FEWEST_TRIALS, HeadScores
+from retmask.scores import HeadScores
 from retmask.weights import BUILT_IN
 
 OTHER = "another model"
@@ -179,9 +180,10 @@ def _so_far(run: Run, scores: HeadScores | None) -> None:
         st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
         return
     n = scores.n_trials
-    stable = f"stability of its top 5 %: {style.percent(round(scores.stability(), 2))}"
-    if n < FEWEST_TRIALS:
-        stable = f"how stable its top 5 % is can be said from {FEWEST_TRIALS} trials on"
+    share = scores.stability()
+    stable = f"how stable its top 5 % is can be said from {FEWEST} needles on"
+    if share is not None:
+        stable = f"stability of its top 5 %: {style.percent(round(share, 2))}"
     st.info(f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}.", icon=":material/hourglass_top:")
 
 

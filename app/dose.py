@@ -97,10 +97,11 @@ def _curve(runs: list[Run]) -> None:
         st.warning(state.sentence(reason or "its worker ended without a word"))
         st.button("Continue it", on_click=watch.again, args=(run, "dose"), key=f"dose_again-{run.id}")
     if points:
-        evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: tables.dose_rows(points), key="chart-dose")
+        rows = tables.dose_rows(points)
+        evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
         st.caption(
-            f"{points[0]['trials']} trials a point; bars are 95 % bootstrap intervals, the band goes from the least to "
-            "the most of the random draws."
+            f"{points[0]['trials']} trials a point; bars are 95 % intervals over {rows[0]['over']}, the band goes from "
+            "the least to the most of the random draws."
         )
     with st.expander("How this curve was made"):
         st.code(run.command, language="bash", wrap_lines=True)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from retmask import charts, style, tables
 from retmask.heads import HeadId, HeadMask
+from retmask.intervals import span
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
 
@@ -97,8 +98,10 @@ def table(scores: HeadScores, selected: HeadMask) -> None:
     """All heads, best first; a click on a row looks at that head."""
     st.markdown("**All heads**")
     rows = tables.head_rows(scores, set(selected.heads))
-    columns = _columns(float(scores.mean.max()) or 1.0, scores.detector.active)
-    names = [name for name in columns if name != "kv_group" or scores.n_kv_heads]
+    columns = _columns(float(scores.mean.max()) or 1.0, scores.detector.active, scores.clusters.words)
+    absent = {"kv_group"} if not scores.n_kv_heads else set()
+    absent |= {"low", "high"} if scores.interval is None else set()
+    names = [name for name in columns if name not in absent]
     st.dataframe(
         {name: [row[name] for row in rows] for name in names},
         column_config=columns,
@@ -111,8 +114,8 @@ def table(scores: HeadScores, selected: HeadMask) -> None:
     downloads(None, file_name(f"{scores.model}-heads"), lambda: rows)
 
 
-def _columns(peak: float, did: str) -> dict[str, Any]:
-    """How the table shows its columns; `peak` fills a bar, and an active head is one that `did` it."""
+def _columns(peak: float, did: str, over: str) -> dict[str, Any]:
+    """How the table shows its columns; `peak` fills a bar, an active head `did` it, intervals are `over`."""
     column = st.column_config
     active = f"share of successful trials in which the head {did}"
     return {
@@ -120,8 +123,10 @@ def _columns(peak: float, did: str) -> dict[str, Any]:
         "name": column.TextColumn("head", width=65),
         "kv_group": column.NumberColumn("KV", width=40, help="the key/value head that this query head reads"),
         "mean": column.ProgressColumn("mean score", width=120, format="%.3f", min_value=0.0, max_value=peak),
-        "low": column.NumberColumn("low", width=52, format="%.3f", help="lower end of the 95 % bootstrap interval"),
-        "high": column.NumberColumn("high", width=52, format="%.3f", help="upper end of the 95 % bootstrap interval"),
+        "low": column.NumberColumn("low", width=52, format="%.3f", help=f"lower end of the 95 % interval over {over}"),
+        "high": column.NumberColumn(
+            "high", width=52, format="%.3f", help=f"upper end of the 95 % interval over {over}"
+        ),
         "activation": column.NumberColumn("active", width=58, format="percent", help=active),
         "selected": column.CheckboxColumn("chosen", width=52, help="whether the head is selected on the map"),
     }
@@ -167,11 +172,16 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
 
 def sentence(scores: HeadScores, head: HeadId) -> str:
     """What is known of a head, in a line."""
-    low, high = scores.interval
+    spread = scores.interval
+    between = (
+        ""
+        if spread is None
+        else (f" (95 % interval {span(spread.low[head], spread.high[head], '.3f')} over {scores.clusters.words})")
+    )
     group = scores.grid.kv_group(head)
     return (
-        f"{style.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f} "
-        f"(95 % interval {low[head]:.3f} to {high[head]:.3f}), {scores.detector.active} in "
+        f"{style.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f}"
+        f"{between}, {scores.detector.active} in "
         f"{style.percent(scores.activation[head])} of "
         f"{scores.n_trials} successful trials" + ("" if group is None else f", key/value group {group}") + "."
     )

@@ -75,7 +75,8 @@ def _table(shown: Sequence[Shown]) -> None:
         hide_index=True, height="content", key="table-sets",
     )  # fmt: skip
     st.caption(
-        "In brackets: the trials whose scores differ from each other's, and 95 % bootstrap intervals over trials."
+        "In brackets: the trials whose scores differ from each other's, and 95 % bootstrap intervals, drawn over "
+        "needles with all their trials; of a file that does not say its needles, over the trials that differ."
     )
     _warnings(shown)
 
@@ -116,6 +117,7 @@ def _columns(threshold: float) -> dict[str, tuple[Callable[[tables.Row], Any], A
         "family": (lambda row: row["family"], text(width=58)),
         "grid": (_grid, text(width=64, help="layers x query heads, or key/value heads (KV)")),
         "trials": (_trials, text(width=74, help="successful trials, in brackets those whose scores differ")),
+        "over": (lambda row: row["over"] or "–", text(width=84, help="what the intervals are over, 3 at least")),
         f"≥ {threshold:g}": (_figure("above"), text(width=76, help="heads with at least this mean score")),
         "Gini": (_figure("gini", 2), text(width=98, help=HINTS["gini"])),
         "Hoyer": (_figure("hoyer", 2), text(width=98, help=HINTS["hoyer"])),

@@ -82,7 +82,7 @@ def _table(points: Sequence[Gain], name: str) -> None:
             "before": [point.before for point in points],
             "after": [point.after for point in points],
             "gain": [point.gain for point in points],
-            "95 %": [_interval(point) for point in points],
+            "95 % over needles": [_interval(point) for point in points],
             "n": [point.n for point in points],
             "measured": [f"{point.measured} ({point.unit})" for point in points],
             "scores": [point.scores for point in points],

@@ -11,6 +11,7 @@ import watch
 
 from retmask.evaluate import TUNED, UNMASKED, EvaluateConfig, new_evaluate
 from retmask.files import expanded
+from retmask.intervals import over, span
 from retmask.masks import MaskRule
 from retmask.runs import Run
 from retmask.train import result
@@ -112,7 +113,7 @@ def _found(run: Run) -> None:
         table = {
             "condition": [row["condition"] for row in rows],
             "recall": [f"{row['recall']:.2f}" for row in rows],
-            "95 % interval": [f"{row['low']:.2f} to {row['high']:.2f}" for row in rows],
+            f"95 % interval over {_over(rows)}": [span(row["low"], row["high"]) for row in rows],
             "needles found": [f"{row['found']:.0%}" for row in rows],
         }
         words = _verdict(gap) if gap else ""
@@ -128,12 +129,17 @@ def _found(run: Run) -> None:
 
 def _verdict(gap: dict[str, Any]) -> str:
     """What the paired difference says."""
-    clear = gap["needle_low"] > 0 or gap["needle_high"] < 0
-    words = f"Recall changed by **{gap['mean']:+.2f}** (95 % {gap['low']:+.2f} to {gap['high']:+.2f} over prompts, "
-    words += f"{gap['needle_low']:+.2f} to {gap['needle_high']:+.2f} over needles): better on {gap['better']} prompts, "
-    words += f"worse on {gap['worse']}. "
+    low, high = gap["needle_low"], gap["needle_high"]
+    chance = "" if low is None or low > 0 or high < 0 else "The interval over needles holds 0: this may be chance. "
+    if low is None:
+        chance = "There are fewer than 3 needles, too few for an interval: this may be chance. "
     return (
-        words
-        + ("" if clear else "The interval over needles holds 0: this may be chance. ")
-        + ("A gain is only a gain of the method if a control (pairs of random heads) gains less.")
+        f"Recall changed by **{gap['mean']:+.2f}** (95 % {span(gap['low'], gap['high'], '+.2f')} over prompts, "
+        f"{span(low, high, '+.2f')} over needles): better on {gap['better']} prompts, worse on {gap['worse']}. {chance}"
+        "A gain is only a gain of the method if a control (pairs of random heads) gains less."
     )
+
+
+def _over(rows: list[dict[str, Any]]) -> str:
+    """What the intervals of the conditions are over: an evaluation from before needles were counted drew prompts."""
+    return over(rows[0]["needles"], "needle") if "needles" in rows[0] else "prompts"

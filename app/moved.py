@@ -6,35 +6,57 @@ import state
 import streamlit as st
 
 from retmask import charts, style, tables
+from retmask.intervals import none_over, over, span
+from retmask.moved import Moved, difference
 from retmask.scores import TOP_SHARE, HeadScores, spearman
 from retmask.trace import jaccard
 
 MOST = 10  # heads in the table, and outlined on the map
+ASKED = ("counting", "scored", "template", "haystack")  # what a trial is besides its needle, length and depth
 
 
 def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: HeadScores) -> None:
     """The map of differences, how alike the two maps are in all, and the heads that moved most."""
-    trials = f"{shown.model} ({after.n_trials} successful trials) minus {base.model} ({before.n_trials})"
-    st.caption(f"{state.sentence(trials)[:-1]}, {_compared(base, shown)}")
-    rows = tables.moved_rows(before, after)
+    found = state.remembered("moved", (before, after), lambda: difference(before, after))
+    st.caption(f"{state.sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
+    st.caption(trials(found))
+    rows = tables.moved_rows(found)
     name = f"{base.model}-moved"
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
         with right:
-            _alike(before, after)
+            _alike(found.before, found.after)
             _table(rows[:MOST])
             evidence.downloads(None, evidence.file_name(f"{name}-heads"), lambda: rows)
         with left:
-            st.caption("Green heads copy more of the needle after fine-tuning, purple ones less; the ten that moved "
-                       "most are outlined.")  # fmt: skip
-            evidence.shown(charts.difference_map(before, after, MOST), name, lambda: rows, key="chart-moved")
+            st.caption("Green heads copy more of the needle after fine-tuning, purple ones less.")
+            evidence.shown(charts.difference_map(found, MOST), name, lambda: rows, key="chart-moved")
+
+
+def trials(found: Moved) -> str:
+    """Which trials a difference is of, over what its intervals are, and what is outlined."""
+    if not found.pairs:
+        return (
+            f":orange[No trial is known to be in both, so the mean of {found.after.n_trials} trials less that of "
+            f"{found.before.n_trials} is shown, without an interval and without outlines.]"
+        )
+    by = found.before.clusters
+    of = f"Of the {over(found.pairs, 'trial')} (needle, length, depth) that both have"
+    if found.interval is None:
+        return f"{of}; {none_over(by.n, by.unit)}, so nothing is outlined."
+    chance = "1 in 20" if by.n > 5 else f"1 in {2 ** (by.n - 1)}"  # all of so few needles on one side of 0
+    n = int(found.holds.sum())
+    return (
+        f"{of}. Outlined: the {min(n, MOST)} largest of {over(n, 'change')} whose 95 % interval over {by.words} leaves "
+        f"out 0; of heads that only waver, about {chance} would too."
+    )
 
 
 def _compared(base: maps.HeadMap, shown: maps.HeadMap) -> str:
-    """Which map it is compared with, and whether the trials of both are the same."""
-    says = f"from the map «{state.sentence(maps.label(base.source))[:-1]}»."
-    if not maps.same_trials(base.record, shown.record):
-        says += " :orange[The two were measured on other trials, so part of what moved is not from the fine-tuning.]"
+    """Which map it is compared with, and whether the trials of both were asked and scored alike."""
+    says = f'from the map "{state.sentence(maps.label(base.source))[:-1]}".'
+    if any(base.record.get(name) != shown.record.get(name) for name in ASKED):
+        says += " :orange[The two were asked or scored otherwise, so part of what moved is not from the fine-tuning.]"
     return says
 
 
@@ -56,25 +78,22 @@ def _alike(before: HeadScores, after: HeadScores) -> None:
 def _table(rows: list[tables.Row]) -> None:
     st.markdown("**The heads that moved most**")
     column = st.column_config
-    interval = "mean score with its 95 % bootstrap interval"
     st.dataframe(
         {
             "head": [row["name"] for row in rows],
             "change": [row["change"] for row in rows],
-            "before": [_interval(row, "before") for row in rows],
-            "after": [_interval(row, "after") for row in rows],
+            "95 % interval": [span(row["low"], row["high"], "+.3f") for row in rows],
+            "before": [row["before"] for row in rows],
+            "after": [row["after"] for row in rows],
             "rank": [f"{row['before_rank']} → {row['after_rank']}" for row in rows],
         },
         column_config={
             "head": column.TextColumn("head", width=58),
             "change": column.NumberColumn("change", width=62, format="%+.3f"),
-            "before": column.TextColumn("before", width=126, help=interval),
-            "after": column.TextColumn("after", width=126, help=interval),
+            "95 % interval": column.TextColumn("95 % interval", width=126, help="of the change"),
+            "before": column.NumberColumn("before", width=62, format="%.3f", help="mean score in the paired trials"),
+            "after": column.NumberColumn("after", width=62, format="%.3f", help="mean score in the paired trials"),
             "rank": column.TextColumn("rank", width=66),
         },
         hide_index=True, key="table-moved",
     )  # fmt: skip
-
-
-def _interval(row: tables.Row, when: str) -> str:
-    return f"{row[when]:.3f} [{row[f'{when}_low']:.3f}, {row[f'{when}_high']:.3f}]"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import disagree
 import evidence
+import moved
 import numpy as np
 import state
 import streamlit as st
@@ -15,11 +16,11 @@ from retmask import charts, families, style, tables
 from retmask.agreement import Agreement, on_one_grid, set_agreement
 from retmask.formats import Level
 from retmask.heads import Grid, HeadId
+from retmask.moved import difference
 from retmask.scores import HeadScores
 from retmask.sets import strangers
 
 VIEWS = ["Best heads", "Differences"]
-MOST = 10  # heads that are outlined on a map of differences
 
 
 def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, first_two: tuple[int, int]) -> None:
@@ -107,14 +108,14 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
 
 
 def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
-    st.caption(f"B minus A: green heads score higher in B, purple ones in A; the {MOST} that differ most are outlined.")
+    found = state.remembered("moved", (first, second), lambda: difference(first, second))
+    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {moved.trials(found)}")
     if first.counting != second.counting:
         st.caption(
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
-    rows = state.remembered("moved", (first, second), lambda: tables.moved_rows(first, second))
-    figure = charts.difference_map(first, second, MOST)
-    evidence.shown(figure, f"{name}-differences", lambda: rows, key="chart-differences")
+    figure = charts.difference_map(found, moved.MOST)
+    evidence.shown(figure, f"{name}-differences", lambda: tables.moved_rows(found), key="chart-differences")
 
 
 def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from retmask.heads import Grid, share_count
 from retmask.retrieval import Trial, collect_scores
-from retmask.scores import TOP_SHARE, HeadScores, spearman
+from retmask.scores import TOP_SHARE, HeadScores, TrialLabel, spearman
 from retmask.sets import ScoreSet
 
 Rule = Literal["set", "steps", "activation"]
@@ -128,7 +128,7 @@ def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> He
         grid.check(trial.copied)
         for head, pairs in trial.copied.items():
             values[(i, *head)] = _count(pairs, trial.needle_span, rule)
-    return HeadScores(model, values, rule, grid.n_kv_heads)
+    return HeadScores(model, values, rule, grid.n_kv_heads, tuple(TrialLabel(*trial.key) for trial in found))
 
 
 def slices(

@@ -12,6 +12,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from retmask.heads import Grid, HeadId
+from retmask.intervals import span
+from retmask.moved import Moved
 from retmask.scores import THRESHOLD, HeadScores
 from retmask.style import BOTH_WAYS, EMPTY, HUE, INK, MUTED, ORANGE, TEAL, dress, log_ticks, ordinal, percent, readable
 from retmask.tables import Row, breakdown_rows, copy_rows, head_rows, moved_rows, recall_rows
@@ -56,17 +58,15 @@ def head_heatmap(
     return figure
 
 
-def difference_map(before: HeadScores, after: HeadScores, marked: int = 10) -> go.Figure:
+def difference_map(found: Moved, marked: int = 10) -> go.Figure:
     """The layer x head map of what moved: mean scores after minus before, white where nothing did, to read only.
 
-    The scale goes as far down as up; the heads that moved most are outlined. Both maps are of one grid.
+    The scale goes as far down as up; of the heads whose change holds, those that moved most are outlined.
     """
-    assert before.values.shape[1:] == after.values.shape[1:], "maps that are subtracted are of one grid"
-    grid, rows = after.grid, moved_rows(before, after)
-    change = after.mean - before.mean
+    grid, rows, change = found.after.grid, moved_rows(found), found.change
     peak = float(np.abs(change).max()) or 1.0
     texts = {row["name"]: _moved_text(row) for row in rows}
-    most = [HeadId(row["layer"], row["head"]) for row in rows[:marked] if row["change"]]
+    most = [HeadId(row["layer"], row["head"]) for row in rows[:marked] if row["holds"]]
     figure = go.Figure(
         [
             _cells(change, -peak, peak, BOTH_WAYS, "change of the score"),
@@ -79,16 +79,20 @@ def difference_map(before: HeadScores, after: HeadScores, marked: int = 10) -> g
 
 
 def rank_curve(scores: HeadScores, selected: Collection[HeadId] = ()) -> go.Figure:
-    """All heads by rank (log axis) with their mean scores and 95 % intervals; selected heads and 0.1 are marked."""
+    """All heads by rank (log axis) with their mean scores and 95 % intervals; selected heads and 0.1 are marked.
+
+    There is no band where there are no intervals.
+    """
     rows = head_rows(scores, selected)
     texts = [f"{row['name']}: {row['mean']:.3f}, {ordinal(row['rank'])}" for row in rows]
     ranks, means = [row["rank"] for row in rows], [row["mean"] for row in rows]
     marked = [i for i, row in enumerate(rows) if row["selected"]]
+    known = scores.interval is not None
     band = [row["high"] for row in rows] + [row["low"] for row in reversed(rows)]
     figure = go.Figure(
         [
-            go.Scatter(x=ranks + ranks[::-1], y=band, fill="toself", fillcolor="rgba(15,118,110,0.15)",
-                       mode="none", hoverinfo="skip"),
+            go.Scatter(x=ranks + ranks[::-1] if known else [], y=band if known else [], fill="toself",
+                       fillcolor="rgba(15,118,110,0.15)", mode="none", hoverinfo="skip"),
             go.Scatter(x=ranks, y=means, text=texts, mode="lines+markers", line={"color": TEAL, "width": 1.5},
                        marker={"size": 4}, hovertemplate="%{text}<extra></extra>"),
             go.Scatter(x=[ranks[i] for i in marked], y=[means[i] for i in marked], text=[texts[i] for i in marked],
@@ -233,13 +237,18 @@ def _outlines(heads: Iterable[HeadId], color: str, width: float, dash: str = "so
 
 def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
     """What hovering over each head says, layer by layer."""
-    low, high = scores.interval
+    spread = scores.interval
     texts = []
     for head in scores.grid.heads():
         group = scores.grid.kv_group(head)
         lines = [
             f"<b>{head}</b>{' · selected' if head in selected else ''}",
-            f"mean {scores.mean[head]:.3f} [{low[head]:.3f}, {high[head]:.3f}]",
+            f"mean {scores.mean[head]:.3f}",
+            *(
+                []
+                if spread is None
+                else [f"95 % {span(spread.low[head], spread.high[head], '.3f')} over {scores.clusters.words}"]
+            ),
             f"{ordinal(int(scores.rank[head]))} of {scores.grid.size:,}",
             f"{scores.detector.active} in {percent(scores.activation[head])} of {scores.n_trials} trials",
             *([] if group is None else [f"key/value group {group}"]),
@@ -253,9 +262,9 @@ def _moved_text(row: Row) -> str:
     return "<br>".join(
         [
             f"<b>{row['name']}</b> {row['change']:+.3f}",
-            f"before {row['before']:.3f} [{row['before_low']:.3f}, {row['before_high']:.3f}], "
-            f"{ordinal(row['before_rank'])}",
-            f"after {row['after']:.3f} [{row['after_low']:.3f}, {row['after_high']:.3f}], {ordinal(row['after_rank'])}",
+            *([] if row["low"] is None else [f"95 % {span(row['low'], row['high'], '+.3f')}"]),
+            f"before {row['before']:.3f}, {ordinal(row['before_rank'])}",
+            f"after {row['after']:.3f}, {ordinal(row['after_rank'])}",
         ]
     )
 

@@ -24,6 +24,7 @@ from retmask.dose import dose as do_dose
 from retmask.files import expanded
 from retmask.grids import model_grid
 from retmask.heads import HeadId, HeadMask
+from retmask.intervals import LEVEL, none_over, over, span
 from retmask.masks import MaskRule, control, retrieval_heads
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
 from retmask.options import (
@@ -54,7 +55,7 @@ from retmask.options import (
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Cancelled, Run
 from retmask.sampling import Sampling
-from retmask.scores import FEWEST_TRIALS, THRESHOLD, HeadScores, scores_path
+from retmask.scores import THRESHOLD, HeadScores, scores_path
 from retmask.sets import head_scores, open_scores, read_set
 from retmask.tables import dose_rows
 
@@ -187,8 +188,9 @@ def heads(
             out.print(f"drawn from all heads but the {len(excluded)} retrieval heads: {HeadMask.of(excluded)}")
         return _print_heads(scores, listed, level, trials)
     figures = {"threshold": level} | scores.concentration(level)._asdict()
-    rows = {"heads": [_row(scores, head) for head in listed], "concentration": figures}
-    typer.echo(json.dumps(rows | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
+    rows = [_row(scores, head) for head in listed]
+    told = {"heads": rows, "interval": _over(scores), "concentration": figures}
+    typer.echo(json.dumps(told | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
 
 
 def _print_list(scores: HeadScores, listed: Sequence[HeadId], grid: str, as_json: bool) -> None:
@@ -205,33 +207,41 @@ def _print_list(scores: HeadScores, listed: Sequence[HeadId], grid: str, as_json
 
 
 def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
-    low, high = scores.interval
+    spread = scores.interval
     return {
         "head": str(head),
         "mean": round(float(scores.mean[head]), 6),
-        "low": round(float(low[head]), 6),
-        "high": round(float(high[head]), 6),
+        "low": spread and round(float(spread.low[head]), 6),
+        "high": spread and round(float(spread.high[head]), 6),
         "activation": round(float(scores.activation[head]), 6),
     }
+
+
+def _over(scores: HeadScores) -> dict[str, Any]:
+    """What the intervals of the heads' means are: None of them where `over` is less than 3."""
+    return {"level": LEVEL, "over": scores.clusters.n, "unit": scores.clusters.unit}
 
 
 def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list[Trial]) -> None:
     table = Table("rank", "head", "mean", "95 % interval", "activation", box=None, pad_edge=False)
     for row in ({"rank": scores.rank[head], **_row(scores, head)} for head in listed):
-        interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        table.add_row(str(row["rank"]), row["head"], f"{row['mean']:.3f}", interval, f"{row['activation']:.0%}")
-    found = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else f"{scores.n_trials} trials"
+        between = span(row["low"], row["high"], ".3f")
+        table.add_row(str(row["rank"]), row["head"], f"{row['mean']:.3f}", between, f"{row['activation']:.0%}")
+    found = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else over(scores.n_trials, "trial")
+    found = scores.detector.says if scores.counting == "gates" else found
     out.print(f"{scores.model}, {scores.grid} heads, {found}")
     out.print(table)
+    by = scores.clusters
+    if scores.counting != "gates":
+        out.print(f"intervals over {by.words}" if scores.interval else none_over(by.n, by.unit))
     figures = scores.concentration(threshold)
     out.print(f"{figures.above} of {figures.n_heads} heads >= {threshold:g}, best {scores.top(1)[0]}")
     if figures.gini is not None:
         share = f"top 5 % of heads hold {figures.top_5pct_share:.1%} of the score"
         out.print(f"Gini {figures.gini:.3f}, {share}, effective number of heads {figures.effective_heads:.1f}")
-    if scores.n_trials >= FEWEST_TRIALS:
-        out.print(
-            f"stability of the top 5 % {scores.stability():.0%}: how far bootstrap draws of the trials agree on it"
-        )
+    stable = scores.stability()
+    if stable is not None:
+        out.print(f"stability of the top 5 % {stable:.0%}: how far bootstrap draws of {by.words} agree on it")
 
 
 @app.command()
@@ -383,10 +393,11 @@ def dose(
     table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
     for row in dose_rows(read_points(run.path)):
         which = "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
-        interval = f"{row['low']:.2f} to {row['high']:.2f}"
-        figures = (f"{row['recall']:.2f}", interval, f"{row['found']:.0%}", f"{row['perplexity']:.2f}")
+        between = span(row["low"], row["high"])
+        figures = (f"{row['recall']:.2f}", between, f"{row['found']:.0%}", f"{row['perplexity']:.2f}")
         table.add_row(str(row["k"]), which, *figures)
     out.print(table)
+    out.print(f"intervals over {row['over']}")
     out.print(f"written to {run.path}")
 
 

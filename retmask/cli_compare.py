@@ -104,6 +104,7 @@ def _print_sets(rows: list[Row], threshold: float) -> None:
     """What every set is, and its figures, each with its interval in a line below."""
     for number, row in enumerate(rows, start=1):
         trials = "" if row["trials"] is None else f", {row['trials']} trials, {row['distinct']} of them distinct"
+        trials += f", intervals over {row['over']}" if row["over"] else ""
         kind = "key/value heads" if row["level"] == "kv" else "heads"
         grid = f"{row['grid']} {kind}" if row["grid"] else "grid not known"
         out.print(f"{number}  {cut(str(row['label']), 60)}: {grid}{trials}, best {row['best']}")
@@ -115,7 +116,7 @@ def _print_sets(rows: list[Row], threshold: float) -> None:
     out.print(table)
     out.print(
         f"heads: with a mean of at least {threshold:g}; half in: the fewest heads that hold half of the sum; "
-        "effective: exp of the entropy; below each its 95 % bootstrap interval over trials"
+        "effective: exp of the entropy; below each its 95 % interval"
     )
 
 

@@ -15,6 +15,7 @@ from retmask.dpo import PRESETS, DpoConfig
 from retmask.evaluate import EvaluateConfig, new_evaluate
 from retmask.evaluate import evaluate as do_evaluate
 from retmask.files import expanded, write_atomic
+from retmask.intervals import over, span
 from retmask.masks import MaskRule
 from retmask.options import (
     Above,
@@ -265,17 +266,19 @@ def _report_evaluation(run: Run) -> None:
     table = Table("condition", "recall", "95 % interval", "found", box=None, pad_edge=False)
     for row in found["conditions"]:
         table.add_row(
-            row["condition"], f"{row['recall']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", f"{row['found']:.0%}"
+            row["condition"], f"{row['recall']:.3f}", span(row["low"], row["high"], ".3f"), f"{row['found']:.0%}"
         )
     out.print(table)
+    needles = found["conditions"][0].get("needles")  # an evaluation from before these were counted drew prompts
+    out.print(f"intervals over {'prompts' if needles is None else over(needles, 'needle')}")
     columns = ("difference", "mean", "95 % by prompts", "95 % by needles", "better", "worse")
     table = Table(*columns, box=None, pad_edge=False)
     for row in found["differences"]:
         table.add_row(
             f"{row['condition']} - {row['against']}",
             f"{row['mean']:+.3f}",
-            f"{row['low']:+.3f} to {row['high']:+.3f}",
-            f"{row['needle_low']:+.3f} to {row['needle_high']:+.3f}",
+            span(row["low"], row["high"], "+.3f"),
+            span(row["needle_low"], row["needle_high"], "+.3f"),
             str(row["better"]),
             str(row["worse"]),
         )

@@ -10,11 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from retmask.heads import share_count
+from retmask.intervals import Clusters, interval
 
 THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
-FEWEST_TRIALS = 3  # successful trials; bootstrap draws of fewer say nothing
-DRAWS = 1000
-_CHUNK = 100  # draws at a time, which bounds the memory
 _HAIR = 1e-12  # what summing may take from a mean
 
 
@@ -62,46 +60,24 @@ def concentration(mean: Float[np.ndarray, "layer head"], threshold: float = THRE
 
 
 def intervals(
-    values: Float[np.ndarray, "trial layer head"], threshold: float = THRESHOLD, distinct: bool = False
+    values: Float[np.ndarray, "trial layer head"], drawn_by: Clusters, threshold: float = THRESHOLD
 ) -> dict[str, tuple[float, float] | None]:
-    """95 % percentile-bootstrap intervals of the figures over trials: every field of `Concentration` but `n_heads`.
+    """95 % bootstrap intervals of the figures over clusters of trials: every field of `Concentration` but `n_heads`.
 
-    None for a figure that is None, and for all of them with fewer than 3 trials. 1,000 draws, always the same ones.
-
-    Read them as the spread between trials, not as exact 95 %: these figures of a mean over few trials are biased
-    (noise spreads a map or sharpens it, a redrawn sample has fewer different trials and does so again), and a
-    percentile interval carries that bias. Each is widened where needed, so that the figure itself lies inside.
-
-    Trials that are copies of each other make the intervals too narrow. With `distinct` the draws are of the different
-    trials, each with all its copies: the figures stay the same and copies count as the one trial that they are.
+    None for a figure that is None, and for all of them with fewer than 3 clusters. Read them as the spread between
+    clusters, not as exact 95 %: noise spreads a map or sharpens it, and a redrawn sample does so again.
     """
-    flat, weights = draws(values, distinct)
-    point = concentration(values.mean(axis=0), threshold)._asdict()
-    names = [name for name in point if name != "n_heads"]
-    if len(flat) < FEWEST_TRIALS:
+    names = [name for name in Concentration._fields if name != "n_heads"]
+
+    def figures(means: Float[np.ndarray, "map layer head"]) -> Float[np.ndarray, "map figure"]:
+        found = _figures(means.reshape(len(means), -1), threshold)
+        return np.stack([found[name] for name in names], axis=1)
+
+    spread = interval(values, drawn_by, figures)
+    if spread is None:
         return dict.fromkeys(names)
-    parts = [
-        _figures(part @ flat / part.sum(axis=1, keepdims=True), threshold)
-        for part in np.array_split(weights, DRAWS // _CHUNK)
-    ]
-    drawn = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return {name: None if point[name] is None else _around(point[name], drawn[name]) for name in names}
-
-
-def draws(
-    values: Float[np.ndarray, "trial layer head"], distinct: bool = False
-) -> tuple[Float[np.ndarray, "row head"], Int[np.ndarray, "draw row"]]:
-    """The trials as rows, and how often each row counts in each of 1,000 bootstrap draws, always the same ones.
-
-    With `distinct` the rows are the different trials, and one that is drawn counts with all its copies. Trials in which
-    no head scored cannot be told from copies, and are drawn together: that widens intervals, and never narrows them.
-    """
-    rows = values.reshape(len(values), -1)
-    copies: Int[np.ndarray, " row"] = np.ones(len(rows), dtype=int)
-    if distinct:
-        rows, copies = np.unique(rows, axis=0, return_counts=True)
-    n = len(rows)
-    return rows, np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS) * copies
+    ends = zip(names, spread.low.tolist(), spread.high.tolist(), strict=True)
+    return {name: None if np.isnan(low) else (low, high) for name, low, high in ends}
 
 
 def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:
@@ -166,9 +142,3 @@ def _figures(means: Float[np.ndarray, "map head"], threshold: float) -> dict[str
         }
     by_share = {name: np.where(total > 0, values, np.nan) for name, values in out.items()}
     return {"above": above.astype(np.float64), "above_share": above / n} | by_share
-
-
-def _around(point: float, drawn: Float[np.ndarray, " draw"]) -> tuple[float, float]:
-    """The middle 95 % of the draws that have the figure, and the figure itself."""
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return min(float(low), float(point)), max(float(high), float(point))

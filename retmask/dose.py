@@ -16,6 +16,7 @@ import numpy as np
 from retmask import effects, style, tables
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads import Grid, HeadMask
+from retmask.intervals import clusters
 from retmask.masks import control, retrieval_heads
 from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
 from retmask.retrieval import read_trials, run_trials
@@ -266,6 +267,7 @@ def measure(
         "perplexity": round(perplexity(model, prose, prose_tokens, mask), 4),
         "trials": len(recalls),
         "recalls": recalls,
+        "needles": clusters([task.needle.needle for task in tasks], "needle").of.tolist(),
         "heads": str(mask),
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from retmask.heads import HeadId
+from retmask.intervals import span
 from retmask.style import EMPTY, MUTED, ORANGE, PURPLE, TEAL, dress, log_ticks, readable
 from retmask.tables import Row, Trace, dose_rows, trace_rows
 
@@ -131,8 +132,8 @@ def _top_line(rows: Iterable[Row], places: Mapping[int, int], value: str) -> go.
     """The curve of the top heads, recall with its intervals."""
     top = [row for row in rows if row["kind"] == "top"]
     bars = {
-        "array": [row["high"] - row["recall"] for row in top],
-        "arrayminus": [row["recall"] - row["low"] for row in top],
+        "array": [0.0 if row["high"] is None else row["high"] - row["recall"] for row in top],
+        "arrayminus": [0.0 if row["low"] is None else row["recall"] - row["low"] for row in top],
         "color": TEAL, "thickness": 1, "width": 3,
     }  # fmt: skip
     return go.Scatter(
@@ -174,7 +175,8 @@ def _dose_text(row: Row, value: str) -> str:
     """What hovering over a point of the masking curve says."""
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
     what = f"{row['k']} {row['kind']} heads masked{seed}" if row["k"] else "no head masked"
-    interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if value == "recall" else ""
+    known = value == "recall" and row["low"] is not None
+    interval = f"<br>95 % {span(row['low'], row['high'])} over {row['over']}" if known else ""
     return f"{what}<br>{_measured(value, row[value])}{interval}"
 
 

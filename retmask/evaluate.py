@@ -11,11 +11,12 @@ import numpy as np
 
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic, write_json
 from retmask.heads import Grid, HeadMask
+from retmask.intervals import Interval, clusters, each, interval
 from retmask.masks import MaskRule
 from retmask.needle import HAYSTACKS, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import run_trials
 from retmask.runs import Run, parent_ids
-from retmask.tables import mean_interval, to_csv
+from retmask.tables import to_csv
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -125,18 +126,20 @@ class Difference(NamedTuple):
     """Mean recall of one condition minus that of another on the same prompts, with 95 % paired bootstrap intervals.
 
     `low` and `high` draw prompts; `needle_low` and `needle_high` draw needles with all their prompts, which is the
-    stricter, since prompts of one needle are alike. `better` and `worse` count prompts.
+    stricter, since prompts of one needle are alike. None where fewer than 3 can be drawn. `better` and `worse` count
+    prompts, `needles` the needles.
     """
 
     condition: str
     against: str
     mean: float
-    low: float
-    high: float
-    needle_low: float
-    needle_high: float
+    low: float | None
+    high: float | None
+    needle_low: float | None
+    needle_high: float | None
     better: int
     worse: int
+    needles: int
 
 
 def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
@@ -249,7 +252,8 @@ def _sound(line: Mapping[str, Any]) -> bool:
 def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> dict[str, Any]:
     """Means of every condition, and differences of every two on the same prompts, the later minus the earlier.
 
-    Recall is mean ROUGE-1 recall (0-1), found the share above 0.5; intervals are 95 % bootstrap.
+    Recall is mean ROUGE-1 recall (0-1), found the share above 0.5; `low` and `high` are its 95 % interval over needles,
+    each with all its prompts, None with fewer than 3.
     """
     by: dict[str, dict[Any, float]] = {name: {} for name in conditions}
     for line in answers:
@@ -257,15 +261,15 @@ def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> 
             key = (line["needle"], line["context_tokens"], line["depth"])
             by[line["condition"]][key] = float(line["recall"])
     keys = sorted(set.intersection(*(set(known) for known in by.values())))
-    rows = []
+    rows, needles = [], clusters([key[0] for key in keys], "needle")
     for name in conditions:
         values = [by[name][key] for key in keys]
-        low, high = mean_interval(values)
+        low, high = _ends(interval(np.array(values), needles, draws=DRAWS))
         found = sum(value > 0.5 for value in values) / len(values)
         recall = sum(values) / len(values)
         rows.append(
-            {"condition": name, "trials": len(values), "recall": round(recall, 4), "low": round(low, 4),
-             "high": round(high, 4), "found": round(found, 4)}
+            {"condition": name, "trials": len(values), "recall": round(recall, 4), "low": low, "high": high,
+             "found": round(found, 4), "needles": needles.n}
         )  # fmt: skip
     differences = [
         difference(
@@ -282,17 +286,13 @@ def difference(
 ) -> Difference:
     """The paired difference of two conditions; `needles` says which prompts belong together."""
     gaps = np.asarray(values) - np.asarray(others)
-    names = sorted(set(needles))
-    sums = np.array([sum(gap for gap, needle in zip(gaps, needles, strict=True) if needle == name) for name in names])
-    counts = np.array([list(needles).count(name) for name in names])
-    draw = np.random.default_rng(0)
-    plain = gaps[draw.integers(len(gaps), size=(DRAWS, len(gaps)))].mean(1)
-    drawn = draw.integers(len(names), size=(DRAWS, len(names)))
-    clustered = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(plain, [0.025, 0.975])
-    needle_low, needle_high = np.quantile(clustered, [0.025, 0.975])
-    mean, low, high, needle_low, needle_high = (
-        round(float(x), 4) for x in (gaps.mean(), low, high, needle_low, needle_high)
-    )
+    by_needle = clusters(needles, "needle")
+    low, high = _ends(interval(gaps, each(len(gaps), "prompt"), draws=DRAWS))
+    needle_low, needle_high = _ends(interval(gaps, by_needle, draws=DRAWS))
     better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
-    return Difference(condition, against, mean, low, high, needle_low, needle_high, better, worse)
+    mean = round(float(gaps.mean()), 4)
+    return Difference(condition, against, mean, low, high, needle_low, needle_high, better, worse, by_needle.n)
+
+
+def _ends(found: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if found is None else (round(float(found.low), 4), round(float(found.high), 4))

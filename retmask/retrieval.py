@@ -21,7 +21,7 @@ from retmask.files import read_lines
 from retmask.heads import Grid, HeadId
 from retmask.needle import Haystack, NeedlePrompt, NeedleTask, Scored
 from retmask.recall import recall
-from retmask.scores import HeadScores
+from retmask.scores import HeadScores, TrialLabel
 
 if TYPE_CHECKING:
     from retmask.cache import Trunk
@@ -167,8 +167,11 @@ def read_trials(folder: Path) -> list[Trial]:
 
 def collect_scores(trials: Sequence[Trial], grid: Grid, model: str, counting: str) -> HeadScores | None:
     """The scores of the successful trials; None if none was."""
-    values = [trial.dense(grid) for trial in trials if trial.success]
-    return HeadScores(model, np.stack(values), counting, grid.n_kv_heads) if values else None
+    found = [trial for trial in trials if trial.success]
+    if not found:
+        return None
+    labels = tuple(TrialLabel(*trial.key) for trial in found)
+    return HeadScores(model, np.stack([trial.dense(grid) for trial in found]), counting, grid.n_kv_heads, labels)
 
 
 def stable_for(trials: Sequence[Trial], grid: Grid) -> int:

@@ -11,23 +11,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from retmask.concentration import FEWEST_TRIALS as FEWEST_TRIALS
 from retmask.concentration import THRESHOLD as THRESHOLD
 from retmask.concentration import Concentration, concentration, reaches
 from retmask.detectors import DETECTORS, Detector
-from retmask.files import expanded, read_object, shipped, write_atomic
+from retmask.files import expanded, read_lines, read_object, shipped, write_atomic
 from retmask.heads import Grid, HeadId, share_count
+from retmask.intervals import FEWEST, Clusters, Interval, alike, clusters, interval, resampled
 
 TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
 MAX_FILE_BYTES = 64 * 2**20
 _HIGHEST = 1000.0  # per-step counts pass 1, by far less than this
 
 
-class Interval(NamedTuple):
-    """A 95 % bootstrap interval of every head's mean score."""
+class TrialLabel(NamedTuple):
+    """Which trial scores are of: the needle's sentence, the length of its context (tokens), its depth (0-1)."""
 
-    low: Float[np.ndarray, "layer head"]
-    high: Float[np.ndarray, "layer head"]
+    needle: str
+    length: int
+    depth: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,17 @@ class HeadScores:
 
     `values` are at least 0, but for detectors that say otherwise; with set counting at most 1, with the public code's
     per-step counting a position copied twice counts twice. At least one trial. `counting` is a key of `DETECTORS`.
+    `labels` say which trial each is, and are empty where that is not known, as of published files.
     """
 
     model: str
     values: Float[np.ndarray, "trial layer head"]
     counting: str = "unknown"
     n_kv_heads: int | None = None
+    labels: tuple[TrialLabel, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.labels) in (0, len(self.values)), "a label a trial, or none"
 
     @property
     def grid(self) -> Grid:
@@ -69,17 +75,16 @@ class HeadScores:
         return np.asarray((self.values > 0).mean(axis=0))
 
     @cached_property
-    def _resampled(self) -> Float[np.ndarray, "draw layer head"]:
-        """Means of 1,000 bootstrap draws of the trials, always the same draws."""
-        n = self.n_trials
-        counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000)
-        return np.asarray(counts @ self.values.reshape(n, -1) / n).reshape(1000, *self.mean.shape)
+    def clusters(self) -> Clusters:
+        """Which trials are alike: those of a needle; where that is not known, those with the same scores."""
+        if self.labels:
+            return clusters([label.needle for label in self.labels], "needle")
+        return alike(self.values, "different trial")
 
     @cached_property
-    def interval(self) -> Interval:
-        """The 95 % percentile-bootstrap interval of the mean, over trials."""
-        low, high = np.quantile(self._resampled, [0.025, 0.975], axis=0)
-        return Interval(np.minimum(low, self.mean), np.maximum(high, self.mean))
+    def interval(self) -> Interval | None:
+        """The 95 % bootstrap interval of every head's mean, over `clusters`; None where these are fewer than 3."""
+        return interval(self.values, self.clusters)
 
     @cached_property
     def order(self) -> Int[np.ndarray, "rank two"]:
@@ -111,16 +116,19 @@ class HeadScores:
         """The heads whose mean is at least `threshold`, best first; of a list, which has no scores, all it names."""
         return self.top(self.n_ranked if self.counting == "ranking" else int(reaches(self.mean, threshold).sum()))
 
-    def stability(self, share: float = TOP_SHARE) -> float:
-        """How surely the trials so far tell the top heads (0-1).
+    def stability(self, share: float = TOP_SHARE) -> float | None:
+        """How surely the trials so far tell the top heads (0-1); None with fewer than 3 `clusters`.
 
-        The mean overlap of the top `share` with the top of bootstrap draws of the trials; 1 means that any
-        such draw names the same heads.
+        The mean overlap of the top `share` with the top of bootstrap draws of the clusters; 1 means that any such draw
+        names the same heads.
         """
+        if self.clusters.n < FEWEST:
+            return None
         k = share_count(self.grid.size, share)
         top = {layer * self.grid.n_heads + head for layer, head in self.top(k)}
-        drawn = np.argsort(-self._resampled.reshape(1000, -1), axis=1, kind="stable")[:, :k]
-        return float(np.isin(drawn, list(top)).mean())
+        drawn = resampled(self.values, self.clusters)
+        best = np.argsort(-drawn.reshape(len(drawn), -1), axis=1, kind="stable")[:, :k]
+        return float(np.isin(best, list(top)).mean())
 
     def concentration(self, threshold: float = THRESHOLD) -> Concentration:
         """How few heads hold the scores; `Concentration` defines the figures."""
@@ -167,6 +175,7 @@ class HeadScores:
             scores.values,
             printable(str(about.get("counting", "unknown"))),
             grid.get("n_kv_heads"),
+            _labels(file.parent, scores.values),
         )
 
     @classmethod
@@ -208,6 +217,33 @@ def scores_path(name: str) -> Path:
     path = expanded(name)
     known = shipped("maps", path.name)
     return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
+
+
+def _labels(folder: Path, values: Float[np.ndarray, "trial layer head"]) -> tuple[TrialLabel, ...]:
+    """Which trials a detection's scores are of: the successful ones in its trials.jsonl, in their order.
+
+    None where these are not the trials of the scores, as after a crash or in a damaged folder.
+    """
+    known: dict[TrialLabel, Any] = {}
+    for line in read_lines(folder / "trials.jsonl"):
+        needle, length, depth = (line.get(name) for name in ("needle", "context_tokens", "depth"))
+        if isinstance(needle, str) and isinstance(length, int) and isinstance(depth, int | float):
+            known.setdefault(TrialLabel(needle, length, depth), line)
+    found = [(label, line.get("scores")) for label, line in known.items() if line.get("success") is True]
+    if len(found) < len(values) or not all(map(_same_scores, values, (scores for _, scores in found))):
+        return ()
+    return tuple(label for label, _ in found[: len(values)])
+
+
+def _same_scores(row: Float[np.ndarray, "layer head"], told: Any) -> bool:
+    """Whether a trial's line tells the scores in a row of the score file, both rounded to six digits."""
+    if not isinstance(told, dict):
+        return False
+    own = {f"{layer}-{head}": float(row[layer, head]) for layer, head in np.argwhere(row)}
+    try:
+        return all(abs(own.get(key, 0.0) - told.get(key, 0.0)) < 2e-6 for key in {*own, *told})
+    except TypeError:
+        return False
 
 
 def _no_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

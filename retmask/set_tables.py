@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from retmask.agreement import Agreement
 from retmask.concentration import THRESHOLD, concentration, intervals
+from retmask.intervals import FEWEST, Clusters
 from retmask.sets import ScoreSet, labels
 from retmask.tables import Row
 
@@ -13,10 +14,13 @@ T = TypeVar("T")
 
 
 def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row]:
-    """One row a set: what it is, and its figures of concentration, each with `_low` and `_high` (95 %, over trials).
+    """One row a set: what it is, and its figures of concentration, each with `_low` and `_high` (95 % intervals).
+
+    `over` says what the intervals are over, and is empty where there are none: needles, with all their trials; of a
+    file that does not say its needles, trials, copies of one drawn together.
 
     `grid` is empty where it is not known. `trials` and `distinct` are None for what has no trials, figures for a list
-    of heads without scores, and ends of intervals where there are too few trials. Copies of a trial are drawn together.
+    of heads without scores, and ends of intervals where they are over fewer than 3.
     """
     return [
         {
@@ -28,6 +32,7 @@ def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row
             "counting": one.counting,
             "trials": one.n_trials if one.has_trials else None,
             "distinct": one.distinct if one.has_trials else None,
+            "over": _over(one.scores.clusters) if one.has_trials else "",
             "best": str(one.scores.top(1)[0]),
             **_figures(one, threshold),
         }
@@ -35,11 +40,15 @@ def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row
     ]
 
 
+def _over(by: Clusters) -> str:
+    return by.words if by.n >= FEWEST else ""
+
+
 def _figures(one: ScoreSet, threshold: float) -> Row:
     figures = concentration(one.scores.mean, threshold)._asdict()
     n_heads = figures.pop("n_heads")
     row: Row = {"n_heads": n_heads if one.grid_known else None}
-    spread = {} if one.ranking else intervals(one.scores.values, threshold, distinct=True)
+    spread = {} if one.ranking else intervals(one.scores.values, one.scores.clusters, threshold)
     for name, value in figures.items():
         low, high = spread.get(name) or (None, None)
         row |= {name: None if one.ranking else _round(value), f"{name}_low": _round(low), f"{name}_high": _round(high)}

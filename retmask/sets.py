@@ -16,6 +16,7 @@ from retmask.files import expanded, home, sha256_text, shipped, write_atomic
 from retmask.formats import Level, family, kind, model_of, read_content, short
 from retmask.grids import known_grid
 from retmask.heads import Grid
+from retmask.intervals import FEWEST, none_over
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run, run_path
 from retmask.scores import MAX_FILE_BYTES, HeadScores, printable, scores_path
@@ -154,11 +155,14 @@ class ScoreSet:
         yield from self.notes
         if self.has_trials and self.distinct - bool(self.blank) < (self.n_trials - self.blank) / 2:
             yield (
-                f"only {self.distinct} of {self.n_trials} trials differ in their scores: intervals over them are too "
-                "narrow"
+                f"only {self.distinct} of {self.n_trials} trials differ in their scores: the others are copies and say "
+                "nothing more"
             )
         if self.has_trials and self.n_trials < _FEW:
             yield f"only {self.n_trials} trial{'s' * (self.n_trials > 1)}: intervals over so few say little"
+        by = self.scores.clusters
+        if self.scores.labels and by.n < FEWEST:
+            yield none_over(by.n, by.unit)
         if self.counting == "steps":
             yield "per-step counting: scores may pass 1, do not compare their size with set counting"
         if self.counting == "unknown" and self.scores.values.max() > 1:

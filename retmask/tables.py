@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retmask.heads import HeadId
+from retmask.intervals import Clusters, clusters, each, interval
+from retmask.moved import Moved
 from retmask.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -30,8 +32,11 @@ class Trace(Protocol):
 
 
 def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row]:
-    """One row a head, best first: its names, rank, mean, 95 % interval, activation (0-1) and whether it is selected."""
-    low, high = scores.interval
+    """One row a head, best first: its names, rank, mean, 95 % interval, activation (0-1) and whether it is selected.
+
+    The ends of the interval are None where there is none; `over` says what it is over, such as «3 needles».
+    """
+    spread = scores.interval
     return [
         {
             "rank": int(scores.rank[head]),
@@ -40,8 +45,9 @@ def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row
             "head": head.head,
             "kv_group": scores.grid.kv_group(head),
             "mean": round(float(scores.mean[head]), 6),
-            "low": round(float(low[head]), 6),
-            "high": round(float(high[head]), 6),
+            "low": spread and round(float(spread.low[head]), 6),
+            "high": spread and round(float(spread.high[head]), 6),
+            "over": scores.clusters.words,
             "activation": round(float(scores.activation[head]), 6),
             "selected": head in selected,
         }
@@ -49,29 +55,29 @@ def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row
     ]
 
 
-def moved_rows(before: HeadScores, after: HeadScores) -> list[Row]:
-    """One row a head of two maps on one grid, what moved most first: both means with 95 % intervals, both ranks.
+def moved_rows(found: Moved) -> list[Row]:
+    """One row a head of what moved between two maps: what holds first, and the largest change first.
 
-    `change` is the mean after minus the mean before.
+    `change` is the mean after minus the mean before, `low` and `high` its 95 % interval, None where there is none;
+    means and ranks are of the trials that both maps have, where they have any.
     """
-    lows, highs = zip(before.interval, after.interval, strict=True)
-    change = np.round(after.mean - before.mean, 6)
+    before, after, spread = found.before, found.after, found.interval
+    change = np.round(found.change, 6)
     return [
         {
             "name": str(head),
             "layer": head.layer,
             "head": head.head,
             "change": float(change[head]),
+            "low": spread and round(float(spread.low[head]), 6),
+            "high": spread and round(float(spread.high[head]), 6),
+            "holds": bool(found.holds[head]),
             "before": round(float(before.mean[head]), 6),
-            "before_low": round(float(lows[0][head]), 6),
-            "before_high": round(float(highs[0][head]), 6),
             "before_rank": int(before.rank[head]),
             "after": round(float(after.mean[head]), 6),
-            "after_low": round(float(lows[1][head]), 6),
-            "after_high": round(float(highs[1][head]), 6),
             "after_rank": int(after.rank[head]),
         }
-        for head in sorted(before.grid.heads(), key=lambda head: -abs(change[head]))
+        for head in sorted(before.grid.heads(), key=lambda head: (not found.holds[head], -abs(change[head])))
     ]
 
 
@@ -119,23 +125,28 @@ def copy_rows(trial: "Trial", head: HeadId) -> list[Row]:
 def dose_rows(points: Iterable[Mapping[str, Any]]) -> list[Row]:
     """One row a point of the masking curve, by number of masked heads, kind and seed.
 
-    A point has the recall (0-1) of each of its trials in `recalls`; `low` and `high` are the 95 % percentile-bootstrap
-    interval of their mean, over trials.
+    A point has the recall (0-1) of each of its trials in `recalls`, and the number of each trial's needle in `needles`;
+    one measured before these were kept has none. `low` and `high` are the 95 % interval of the mean over what `over`
+    says, needles or trials, None where these are fewer than 3.
     """
     rows = []
     for point in sorted(points, key=lambda point: (point["k"], point["kind"], point["seed"] or 0)):
-        low, high = mean_interval(point["recalls"] or [point["recall"]])
+        recalls = point["recalls"] or [point["recall"]]
+        by = _needles(point, len(recalls))
+        found = interval(np.array(recalls, dtype=float), by)
         row = {name: point[name] for name in ("kind", "k", "seed", "recall")}
-        row |= {"low": round(min(low, point["recall"]), 6), "high": round(max(high, point["recall"]), 6)}
+        row |= {
+            "low": found and round(min(float(found.low), point["recall"]), 6),
+            "high": found and round(max(float(found.high), point["recall"]), 6),
+            "over": by.words,
+        }
         rows.append(row | {name: point[name] for name in ("found", "perplexity", "trials", "heads")})
     return rows
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % percentile-bootstrap interval of the mean of one or more values: 2,000 draws, always the same."""
-    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
-    low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+def _needles(point: Mapping[str, Any], n: int) -> Clusters:
+    told = point.get("needles")
+    return clusters(told, "needle") if isinstance(told, list) and len(told) == n else each(n, "trial")
 
 
 def trace_rows(trace: Trace, tokens: Sequence[str]) -> list[Row]:

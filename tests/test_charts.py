@@ -9,8 +9,9 @@ import pytest
 
 from retmask import charts, effects, style, tables
 from retmask.heads import Grid, HeadId
+from retmask.moved import difference
 from retmask.retrieval import Trial
-from retmask.scores import HeadScores
+from retmask.scores import HeadScores, TrialLabel
 
 EVIL = '<a href="http://example.org">x</a>\n'
 
@@ -94,7 +95,7 @@ def test_each_head_can_be_clicked_once_and_says_what_it_is() -> None:
     for part in (
         "L1H2",
         "selected",
-        "mean 0.900 [0.900, 0.900]",
+        "mean 0.900<br>95 % 0.900 to 0.900 over 5 different trials",
         "1st of 12",
         "copied in 100 % of 5 trials",
         "group 1",
@@ -140,33 +141,35 @@ def test_rank_curve_falls_and_marks_the_selection() -> None:
 
 
 def two_maps() -> tuple[HeadScores, HeadScores]:
-    """Before and after on a 1 x 3 grid, two trials: L0H0 0.2 to 0.1, L0H1 0 to 0.6, L0H2 0.5 as it was."""
-    before = np.array([[[0.1, 0.0, 0.5]], [[0.3, 0.0, 0.5]]])
-    after = np.array([[[0.1, 0.4, 0.5]], [[0.1, 0.8, 0.5]]])
-    return HeadScores("m", before, "set", 3), HeadScores("m tuned", after, "set", 3)
+    """Before and after on a 1 x 4 grid, a trial of each of three needles: L0H0 falls in two, L0H1 rises in all."""
+    before = np.array([[[0.3, 0.0, 0.5, 0.0]], [[0.3, 0.0, 0.5, 0.0]], [[0.0, 0.0, 0.5, 0.0]]])
+    after = np.array([[[0.1, 0.4, 0.5, 0.0]], [[0.1, 0.8, 0.5, 0.0]], [[0.1, 0.6, 0.5, 0.0]]])
+    labels = tuple(TrialLabel(needle, 512, 0.5) for needle in "abc")
+    return HeadScores("m", before, "set", 4, labels), HeadScores("m tuned", after, "set", 4, labels)
 
 
-def test_what_moved_most_comes_first_with_both_intervals() -> None:
-    rows = tables.moved_rows(*two_maps())
-    assert [(row["name"], row["change"]) for row in rows] == [("L0H1", 0.6), ("L0H0", -0.1), ("L0H2", 0.0)]
-    moved = rows[0]
-    assert (moved["before"], moved["before_low"], moved["before_high"], moved["before_rank"]) == (0.0, 0.0, 0.0, 3)
-    assert (moved["after"], moved["after_low"], moved["after_high"], moved["after_rank"]) == (0.6, 0.4, 0.8, 1)
-    assert tables.to_csv(rows).startswith("name,layer,head,change,before,")
+def test_what_holds_comes_first_with_the_interval_of_the_difference() -> None:
+    rows = tables.moved_rows(difference(*two_maps()))
+    assert [(row["name"], row["change"], row["holds"]) for row in rows] == [
+        ("L0H1", 0.6, True), ("L0H0", -0.1, False), ("L0H2", 0.0, False), ("L0H3", 0.0, False)
+    ]  # fmt: skip
+    assert (rows[0]["low"], rows[0]["high"], rows[1]["low"], rows[1]["high"]) == (0.4, 0.8, -0.2, 0.1)
+    assert (rows[0]["before"], rows[0]["before_rank"], rows[0]["after"], rows[0]["after_rank"]) == (0.0, 3, 0.6, 1)
+    assert tables.to_csv(rows).startswith("name,layer,head,change,low,high,holds,before,")
 
 
 def test_a_map_of_differences_is_as_dark_down_as_up_and_white_where_nothing_moved() -> None:
     before, after = two_maps()
-    figure = charts.difference_map(before, after, marked=1)
+    figure = charts.difference_map(difference(before, after), marked=2)
     cells, outlines, points = figure.data
-    assert np.allclose(cells.z, [[-0.1, 0.6, 0.0]])
+    assert np.allclose(cells.z, [[-0.1, 0.6, 0.0, 0.0]])
     assert (cells.zmin, cells.zmax) == (pytest.approx(-0.6), pytest.approx(0.6))
     assert [color for at, color in cells.colorscale if at == 0.5] == ["#ffffff"]
-    assert list(outlines.x[:5]) == [0.54, 1.46, 1.46, 0.54, 0.54]
-    assert points.text[1] == "<b>L0H1</b> +0.600<br>before 0.000 [0.000, 0.000], 3rd<br>after 0.600 [0.400, 0.800], 1st"
+    assert list(outlines.x) == [0.54, 1.46, 1.46, 0.54, 0.54, None], "L0H0 may have moved by chance"
+    assert points.text[1] == "<b>L0H1</b> +0.600<br>95 % +0.400 to +0.800<br>before 0.000, 3rd<br>after 0.600, 1st"
     assert points.selectedpoints is None, "it is to read only"
     assert points.customdata is None
-    still = charts.difference_map(before, before).data
+    still = charts.difference_map(difference(before, before)).data
     assert (still[0].zmin, still[0].zmax, len(still[1].x)) == (-1, 1, 0)
 
 
@@ -174,7 +177,7 @@ def test_head_rows_are_ranked_and_complete() -> None:
     rows = tables.head_rows(some_scores(), [HeadId(0, 0)])
     assert [row["rank"] for row in rows] == list(range(1, 13))
     assert rows[0] == {"rank": 1, "name": "L1H2", "layer": 1, "head": 2, "kv_group": 1, "mean": 0.9, "low": 0.9,
-                       "high": 0.9, "activation": 1.0, "selected": False}  # fmt: skip
+                       "high": 0.9, "over": "5 different trials", "activation": 1.0, "selected": False}  # fmt: skip
     assert rows[-1]["name"] == "L0H0"
     assert rows[-1]["selected"]
 
@@ -247,15 +250,20 @@ def test_dose_rows_are_in_order_with_the_interval_of_their_trials() -> None:
     ]  # fmt: skip
     assert (rows[0]["low"], rows[0]["high"]) == (0.5, 0.5)
     assert 0 <= rows[3]["low"] < 0.5 < rows[3]["high"] <= 1
-    assert set(rows[0]) == (set(points[0]) - {"recalls"}) | {"low", "high"}
+    assert set(rows[0]) == (set(points[0]) - {"recalls"}) | {"low", "high", "over"}
     assert rows == tables.dose_rows(reversed(points))
 
 
-def test_interval_of_a_mean_narrows_with_more_trials() -> None:
-    few, many = (tables.mean_interval([0.0, 1.0] * n) for n in (5, 500))
-    assert few[0] < many[0] < 0.5 < many[1] < few[1]
-    assert many == pytest.approx((0.5 - 1.96 * 0.5 / 1000**0.5, 0.5 + 1.96 * 0.5 / 1000**0.5), abs=0.004)
-    assert tables.mean_interval([0.25]) == (0.25, 0.25)
+def test_trials_of_a_needle_are_one_observation_of_a_dose() -> None:
+    recalls = [0.0] * 4 + [0.5] * 4 + [1.0] * 4
+    (row,) = tables.dose_rows([a_point("top", 2, recalls=recalls, needles=[0] * 4 + [1] * 4 + [2] * 4)])
+    assert (row["low"], row["high"], row["over"]) == (0.0, 1.0, "3 needles")
+    (old,) = tables.dose_rows([a_point("top", 2, recalls=recalls)])
+    assert old["over"] == "12 trials"
+    assert 0.2 < old["low"] < old["high"] < 0.8
+    (few,) = tables.dose_rows([a_point("top", 2, recalls=recalls[:8], needles=[0] * 4 + [1] * 4)])
+    assert (few["low"], few["high"], few["over"]) == (None, None, "2 needles")
+    assert effects.dose_curve([a_point("top", 0, recalls=[0.5], needles=[0])]).data[0].error_y.array == (0,)
 
 
 def test_both_dose_curves_begin_with_no_head_masked() -> None:

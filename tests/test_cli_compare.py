@@ -46,6 +46,7 @@ def test_two_sets_by_hand(run: Callable[..., Result], two: tuple[Path, Path]) ->
 def test_for_people(run: Callable[..., Result], two: tuple[Path, Path]) -> None:
     said = run(*two).stdout
     assert "1  one · score file: 2 x 2 heads, 4 trials, 1 of them distinct, best L0H0" in said
+    assert "below each its 95 % interval" in said
     assert "1 of the best 1" not in said
     assert "0 of the best 1" in said  # 5 % of four heads is one
     assert "Models of different names are compared here" in said

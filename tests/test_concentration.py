@@ -8,13 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retmask.concentration import Concentration, concentration, depth_profile, draws, intervals, lorenz
+from retmask.concentration import Concentration, concentration, depth_profile, lorenz
+from retmask.concentration import intervals as over_clusters
 from retmask.heads import HeadId
+from retmask.intervals import alike, each, resampled
 from retmask.scores import HeadScores
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 RELATIVE = Concentration._fields[3:]
 MAPS = st.lists(st.floats(0, 1), min_size=2, max_size=60).filter(any).map(lambda xs: np.array([xs]))
+
+
+def intervals(
+    values: np.ndarray, threshold: float = 0.1, distinct: bool = False
+) -> dict[str, tuple[float, float] | None]:
+    """The intervals over trials, or over those that differ."""
+    by = alike(values, "different trial") if distinct else each(len(values), "trial")
+    return over_clusters(values, by, threshold)
 
 
 def test_by_hand() -> None:
@@ -41,13 +51,12 @@ def test_exact_tenths_reach_a_tenth() -> None:
 
 
 def test_draws() -> None:
+    """Of two copies of 0.5 and one 0.1: both copies alone, or the two trials, or twice the other."""
     values = np.array([[[0.5, 0.0]], [[0.1, 0.2]], [[0.5, 0.0]]])
-    rows, weights = draws(values)
-    np.testing.assert_array_equal(rows, values.reshape(3, 2))
-    assert (weights.shape, set(weights.sum(axis=1))) == ((1000, 3), {3})
-    rows, weights = draws(values, distinct=True)
-    np.testing.assert_array_equal(rows, [[0.1, 0.2], [0.5, 0.0]])
-    assert {tuple(map(int, one)) for one in weights} == {(2, 0), (1, 2), (0, 4)}
+    assert alike(values, "trial").of.tolist() == [1, 0, 1]
+    means = {round(float(mean), 6) for mean in resampled(values, alike(values, "trial"))[:, 0, 0]}
+    assert means == {0.5, round(1.1 / 3, 6), 0.1}
+    assert resampled(values, each(3, "trial")).shape == (1000, 1, 2)
 
 
 def test_shares_of_a_hundred_heads() -> None:

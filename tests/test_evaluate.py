@@ -37,20 +37,32 @@ def test_a_summary_by_hand() -> None:
         1,
     )
     assert gap["low"] <= gap["mean"] <= gap["high"]
+    assert (gap["needles"], found["conditions"][0]["needles"]) == (4, 4)
+
+
+def test_the_interval_of_a_condition_is_over_needles() -> None:
+    """Ten prompts each of three needles, of which the model knows one: anything from none to all may be known."""
+    lines = [answer("unmasked", n, float(n == "a"), depth / 10) for n in "abc" for depth in range(10)]
+    (row,) = summary(lines, ["unmasked"])["conditions"]
+    assert (row["recall"], row["low"], row["high"], row["needles"]) == (0.3333, 0.0, 1.0, 3)
+    (few,) = summary([line for line in lines if line["needle"] != "c"], ["unmasked"])["conditions"]
+    assert (few["low"], few["high"], few["needles"]) == (None, None, 2)
 
 
 def test_prompts_of_one_needle_count_together() -> None:
     """Ten prompts that all move alike are one observation: the interval over needles must say so."""
-    values, others = [1.0] * 10 + [0.0] * 10, [0.0] * 10 + [0.0] * 10
-    gap = difference("t", "u", values, others, ["a"] * 10 + ["b"] * 10)
+    values, others = [1.0] * 10 + [0.5] * 10 + [0.0] * 10, [0.0] * 30
+    gap = difference("t", "u", values, others, ["a"] * 10 + ["b"] * 10 + ["c"] * 10)
     assert gap.mean == 0.5
-    assert (gap.needle_low, gap.needle_high) == (0.0, 1.0)
-    assert 0.2 < gap.low < gap.high < 0.8
+    assert (gap.needle_low, gap.needle_high, gap.needles) == (0.0, 1.0, 3)
+    assert 0.2 < gap.low < gap.high < 0.8  # type: ignore[operator]
+    two = difference("t", "u", values[:20], others[:20], ["a"] * 10 + ["b"] * 10)
+    assert (two.needle_low, two.needle_high, two.needles) == (None, None, 2), "of two needles none is to be had"
 
 
 def test_equal_conditions_differ_by_nothing() -> None:
-    gap = difference("t", "u", [0.2, 0.7], [0.2, 0.7], ["a", "b"])
-    assert gap[2:] == (0, 0, 0, 0, 0, 0, 0)
+    gap = difference("t", "u", [0.2, 0.7, 0.1], [0.2, 0.7, 0.1], ["a", "b", "c"])
+    assert gap[2:] == (0, 0, 0, 0, 0, 0, 0, 3)
 
 
 def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:

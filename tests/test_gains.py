@@ -27,10 +27,10 @@ def answers(**recalls: list[float]) -> list[dict[str, object]]:
 
 
 def evaluation(model: str = "smollm2-135m", tuned: str = TUNED, parents: tuple[str, ...] = (), scores: str = "") -> Run:
-    """A finished evaluation of four prompts: unmasked finds two of them, tuned three."""
+    """A finished evaluation of six prompts: unmasked finds three of them, tuned four and half of another."""
     config = {"model": model, "context_tokens": 512, "rule": {"scores": scores}}
     run = Run.create("evaluate", config, name=model, parents=parents)
-    found = answers(**{UNMASKED: [1, 0, 1, 0], MASKED: [0, 0, 0, 0], tuned: [1, 1, 1, 0]})
+    found = answers(**{UNMASKED: [1, 0, 1, 0, 1, 0], MASKED: [0] * 6, tuned: [1, 1, 1, 0, 1, 0.5]})
     write_json(run.path / "results.json", summary(found, [UNMASKED, MASKED, tuned]))
     run.update(status="success")
     return run
@@ -47,7 +47,7 @@ def test_an_evaluation_is_a_point(fresh_home: Path) -> None:
     run = evaluation()
     (point,) = own_gains()
     assert (point.before, point.after, point.gain, point.relative) == (0.5, 0.75, 0.25, 0.5)
-    assert (point.model, point.family, point.source, point.n, point.own) == ("smollm2-135m", "SmolLM", run.id, 4, True)
+    assert (point.model, point.family, point.source, point.n, point.own) == ("smollm2-135m", "SmolLM", run.id, 6, True)
     assert (point.measured, point.unit) == ("needle recall, 512 tokens", "recall, 0 to 1")
     assert (point.low, point.high) == (0, 0.5), "drawn needles, not prompts"
     assert (point.scores, point.counting) == ("smollm2-135m", "set"), "the shipped map, where no other is known"

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
-    "files heads concentration scores masks needle workers runs weights cache memory hooks linear sampling model "
-    "bridge loading retrieval trace compare tables style charts effects curves prompts servers pairs dpo "
-    "detectors probes grids formats web sets agreement gains families set_tables"
+    "files heads intervals concentration scores moved masks needle workers runs weights cache memory hooks linear "
+    "sampling model bridge loading retrieval trace compare tables style charts effects curves prompts servers pairs "
+    "dpo detectors probes grids formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options"
@@ -18,16 +18,18 @@ TORCH = "weights cache memory hooks linear sampling model probes bridge loading 
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "",
-    "concentration": "heads",
-    "scores": "concentration detectors files heads",
+    "intervals": "",
+    "concentration": "heads intervals",
+    "scores": "concentration detectors files heads intervals",
+    "moved": "intervals scores",
     "detectors": "",
     "grids": "files heads",
     "formats": "grids heads scores",
     "web": "",
-    "sets": "files formats grids heads scores retrieval runs web",
+    "sets": "files formats grids heads intervals scores retrieval runs web",
     "agreement": "heads scores retrieval sets trace",
     "gains": "concentration files formats runs scores sets",
-    "set_tables": "agreement concentration sets tables",
+    "set_tables": "agreement concentration intervals sets tables",
     "families": "heads scores concentration style tables",
     "masks": "files heads scores sets",
     "needle": "files",
@@ -35,10 +37,10 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "workers": "",
     "runs": "files turns workers",
     "overview": "files runs",
-    "tables": "heads scores",
+    "tables": "heads intervals moved scores",
     "style": "",
-    "charts": "heads scores style tables",
-    "effects": "heads style tables",
+    "charts": "heads intervals moved scores style tables",
+    "effects": "heads intervals style tables",
     "curves": "style",
     "weights": "files",
     "cache": "",

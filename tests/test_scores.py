@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from retmask.heads import Grid, HeadId
-from retmask.scores import HeadScores, printable, spearman
+from retmask.retrieval import collect_scores
+from retmask.scores import HeadScores, TrialLabel, printable, spearman
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 
@@ -27,14 +28,69 @@ def test_ranking() -> None:
 
 def test_interval_holds_the_mean_and_is_a_point_without_spread() -> None:
     found = scores([[0.0, 0.4]], [[0.0, 0.8]], [[0.0, 0.6]])
-    low, high = found.interval
+    low, high = found.interval[:2]
     assert low[0, 0] == high[0, 0] == 0
     assert 0.399 < low[0, 1] < found.mean[0, 1] < high[0, 1] < 0.801
 
 
 def test_stability() -> None:
-    assert scores([[0.9, 0.1, 0.0]], [[0.8, 0.2, 0.0]]).stability() == 1
-    assert scores([[1.0, 0.0]], [[0.0, 1.0]]).stability() < 1
+    assert scores([[0.9, 0.1, 0.0]], [[0.8, 0.2, 0.0]], [[0.7, 0.2, 0.0]]).stability() == 1
+    assert scores([[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.9]]).stability() < 1
+    assert scores([[1.0, 0.0]], [[0.0, 1.0]]).stability() is None, "draws of two say nothing"
+
+
+def test_trials_of_a_needle_are_drawn_together() -> None:
+    """Ten trials each of three needles, whose own means are 0, 0.3 and 0.9: of three, draws reach from 0 to 0.9."""
+    values = np.repeat([0.0, 0.3, 0.9], 10).reshape(30, 1, 1) + np.tile(np.linspace(0, 0.05, 10), 3).reshape(30, 1, 1)
+    alone = HeadScores("m", values)
+    labelled = HeadScores("m", values, labels=labels("abc", 10))
+    assert (alone.clusters.words, labelled.clusters.words) == ("30 different trials", "3 needles")
+    low, high, n, unit = labelled.interval
+    assert (low[0, 0], high[0, 0], n, unit) == (pytest.approx(0.025), pytest.approx(0.925), 3, "needle")
+    assert np.ptp(alone.interval[:2]) < 0.35, "as if 30 trials were 30 observations"
+    assert HeadScores("m", values[:20], labels=labels("ab", 10)).interval is None
+
+
+def labels(needles: str, each: int) -> tuple[TrialLabel, ...]:
+    return tuple(TrialLabel(needle, 512, depth / 10) for needle in needles for depth in range(each))
+
+
+def test_copies_of_a_trial_are_drawn_together_where_no_needle_is_known() -> None:
+    once = scores([[0.1]], [[0.5]], [[0.7]], [[0.2]])
+    assert np.ptp(scores(*[[[0.1]], [[0.5]], [[0.7]], [[0.2]]] * 9).interval[:2]) == pytest.approx(
+        np.ptp(once.interval[:2])
+    )
+
+
+def detected(folder: Path, needles: str = "aabbcc", **line: object) -> HeadScores:
+    """Scores of one head in as many successful trials, and what a detection writes beside them."""
+    kept = [
+        {"needle": needle, "context_tokens": 512, "depth": i / 10, "success": True, "scores": {"0-1": round(i / 7, 6)}}
+        for i, needle in enumerate(needles)
+    ]
+    folder.mkdir(exist_ok=True)
+    HeadScores("m", np.array([[[0, i / 7]] for i in range(len(needles))])).save(folder / "scores.json")
+    (folder / "run.json").write_text(json.dumps({"head_grid": {"n_layers": 1, "n_heads": 2}}))
+    failed = kept[0] | {"success": False, "context_tokens": 1024}
+    lines = [failed, *kept[:-1], kept[-1] | line, kept[0]]
+    (folder / "trials.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines) + "{\n")
+    return HeadScores.load(folder)
+
+
+def test_a_detection_says_which_trials_its_scores_are_of(tmp_path: Path) -> None:
+    found = detected(tmp_path)
+    assert found.labels[1:3] == (TrialLabel("a", 512, 0.1), TrialLabel("b", 512, 0.2))
+    assert (len(found.labels), found.clusters.words) == (6, "3 needles")
+    assert collect_scores([], Grid(1, 2), "m", "set") is None
+
+
+@pytest.mark.parametrize(
+    "line", [{"scores": {"0-1": 0.3}}, {"scores": {}}, {"scores": 3}, {"scores": {"0-1": "x"}}, {"success": False},
+             {"needle": 3}, {"depth": None}, {"scores": {"0-1": 0.714286, "0-0": 0.5}}]
+)  # fmt: skip
+def test_trials_that_are_not_those_of_the_scores_label_nothing(line: dict[str, object], tmp_path: Path) -> None:
+    found = detected(tmp_path, **line)
+    assert (found.labels, found.clusters.unit) == ((), "different trial")
 
 
 def test_spearman_by_hand() -> None:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from typer.testing import CliRunner
 import retmask
 from retmask import cli
 from retmask.detect import DetectConfig
-from retmask.heads import HeadMask
+from retmask.files import append_line, shipped
+from retmask.heads import Grid, HeadId, HeadMask
+from retmask.retrieval import collect_scores, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
 from retmask.weights import resolve
@@ -332,7 +334,34 @@ def test_without_a_map_of_the_base_there_is_nothing_to_subtract(base: Path) -> N
     at = opened("heads", map=shipped.id)
     at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
     assert "smollm2-135m (shipped)" in lines(at)
-    assert "The two were measured on other trials" in lines(at)
+    assert "No trial is known to be in both" in lines(at)
+    assert "The two were asked or scored otherwise" in lines(at)
+
+
+def test_what_moved_is_of_the_trials_that_both_maps_have(fresh_home: Path) -> None:
+    """A tuned model found 7 needles of the 40 that its base found: one head copies 0.1 more in each."""
+    folder = shipped("maps", "smollm2-135m")
+    found = [trial for trial in read_trials(folder) if trial.success][:7]
+    head = HeadId(0, 0)
+    run = detected(model="smollm2-135m", adapter="some/lora")
+    run.update(**{name: Run(folder).record[name] for name in (*MEASURED, "haystack")})
+    for trial in found:
+        append_line(
+            run.path / "trials.jsonl",
+            replace(trial, scores={**trial.scores, head: trial.scores.get(head, 0) + 0.1}).to_json(),
+        )
+    after = collect_scores(read_trials(run.path), Grid(30, 9, 3), "smollm2-135m", "set")
+    assert after is not None
+    after.save(run.path / "scores.json")
+    at = opened("heads", map=run.id)
+    at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
+    assert "Of the 7 trials (needle, length, depth) that both have" in lines(at)
+    assert "1 change whose 95 % interval over 3 needles leaves out 0" in lines(at)
+    assert "otherwise" not in lines(at)
+    table = at.dataframe[0].value
+    assert (table["head"][0], table["change"][0]) == ("L0H0", pytest.approx(0.1))
+    assert set(table["change"][1:]) == {0.0}
+    assert table["95 % interval"][0] == "+0.100 to +0.100"
 
 
 def test_models_by_reference(base: Path) -> None:

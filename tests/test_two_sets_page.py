@@ -93,7 +93,8 @@ def test_gates_are_of_key_value_heads_and_are_not_masked(tmp_path: Path) -> None
 def test_the_grid_of_two_lists_is_not_known(tmp_path: Path) -> None:
     files = ranked(tmp_path / "a.yaml", "0-1,2-3"), ranked(tmp_path / "b.yaml", "2-3,1-1")
     at = opened(*files, view="Agreement")
-    assert "Both sets are lists, which do not say their model's grid" in words(at)
+    assert "Both are lists, and their model's grid is not known: there is no map to draw." in words(at)
+    assert "so they cannot be selected on Heads" in words(at)
 
 
 def test_one_head_is_one_head_and_the_needles_set_how_many_prompts() -> None:
