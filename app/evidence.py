@@ -11,6 +11,7 @@ import state
 import streamlit as st
 
 from retmask import charts, style, tables
+from retmask.detect import same_prompts_sentence
 from retmask.heads import HeadId, HeadMask
 from retmask.intervals import span
 from retmask.retrieval import Trial
@@ -23,8 +24,8 @@ CONFIG = {
     "doubleClickDelay": 1,  # two quick clicks are two clicks
 }
 FACTS = (  # of a run's record, what a reader of its map needs
-    "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "scored", "counting", "dtype",
-    "device", "attention", "parity", "created", "ended", "versions",
+    "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "clock", "thinking",
+    "scored", "counting", "dtype", "device", "attention", "parity", "created", "ended", "versions",
 )  # fmt: skip
 
 
@@ -216,6 +217,8 @@ def origin(record: Mapping[str, Any]) -> None:
         return
     with st.expander("How this map was made"):
         st.code(shlex.join(record.get("command", [])), language="bash", wrap_lines=True)
+        if same := same_prompts_sentence(record):
+            st.caption(same)
         facts = {name: record[name] for name in FACTS if record.get(name) is not None}
         st.dataframe({"what": list(facts), "value": [_flat(value) for value in facts.values()]}, hide_index=True)
 

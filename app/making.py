@@ -15,7 +15,7 @@ from maps import HeadMap
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.files import expanded, home, inside, write_atomic
+from retmask.files import decode_text, expanded, home, inside, write_atomic
 from retmask.masks import MaskRule
 from retmask.pairing import PairsConfig, new_pairs
 from retmask.pairs import RULES
@@ -178,10 +178,7 @@ def keep_prompts(name: str, content: bytes) -> Path:
     path = inside(home() / "prompts", f"{stem}-{digest}", "file name", Path(name).suffix.lower())
     if path.is_file():
         return path
-    try:
-        write_atomic(path, content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{name} is not a text in UTF-8: save it as one") from None
+    write_atomic(path, decode_text(content, name))
     try:
         load_prompts(str(path))
     except ValueError:

@@ -8,6 +8,7 @@ import streamlit as st
 import tuned
 from models import ModelRef
 
+from retmask.files import decode_text
 from retmask.needle import known_needle
 
 HAYSTACKS = {
@@ -81,9 +82,9 @@ def _uploaded(key: str) -> None:
     if file is None:
         return
     try:
-        state.show(text=ask.lines(file.getvalue().decode("utf-8-sig")))
-    except UnicodeDecodeError:
-        state.fail(f"{file.name} is not a text in UTF-8: save it as one")
+        state.show(text=decode_text(file.getvalue(), file.name))
+    except ValueError as error:
+        state.fail(error)
 
 
 def _length(ref: ModelRef | None) -> str:

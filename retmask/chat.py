@@ -94,6 +94,14 @@ class Chat:
             tokenizer if template in (None, tokenizer.template) else cls(tokenizer.tokenizer, tokenizer.when, template)
         )
 
+    @classmethod
+    def resumed(cls, tokenizer: Any, record: Mapping[str, Any]) -> "Chat":
+        """The chat of a run: its clock shows what the run's record says, so that a run that goes on asks the same."""
+        try:
+            return cls(tokenizer, datetime.fromisoformat(str(record.get("clock"))))
+        except ValueError:
+            return cls(tokenizer)
+
     @property
     def kind(self) -> Template:
         """Whether prompts are made in the chat template or plain."""

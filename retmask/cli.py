@@ -17,11 +17,11 @@ from rich.table import Table
 
 from retmask import cli_bench, cli_compare, cli_runs, cli_train, faults, jobs
 from retmask.ablate import export
-from retmask.detect import DEFAULT_MODEL, DetectConfig, new_detect, no_map_sentence, read_scores
+from retmask.detect import DEFAULT_MODEL, DetectConfig, new_detect, no_map_sentence, read_scores, same_prompts_sentence
 from retmask.detect import detect as do_detect
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.dose import dose as do_dose
-from retmask.files import expanded
+from retmask.files import check_text, expanded, read_text
 from retmask.grids import model_grid
 from retmask.heads import HeadId, HeadMask
 from retmask.intervals import LEVEL, none_over, over, span
@@ -131,6 +131,8 @@ def _report(run: Run) -> None:
         raise typer.Exit(1)
     _print_heads(scores, scores.top(10), THRESHOLD, trials)
     record = run.record
+    if same := same_prompts_sentence(record):
+        typer.echo(same)
     parity = f"the two views of the model differ by {record['parity']:.1e} in their logits at most"
     typer.echo(f"{record['dtype']} on {record['device']}, {record['attention']}; {parity}")
     typer.echo(f"written to {run.path}")
@@ -296,12 +298,7 @@ def ask(
             "which heads to mask is not said: add --top-k, --threshold, --share, --heads, --mask or --random"
         )
     task = NeedleTask(known_needle(needle), tokens, depth, template=chosen) if needle else None
-    try:
-        text = expanded(prompt_file).read_text(encoding="utf-8-sig") if prompt_file else prompt
-    except UnicodeDecodeError:
-        raise ValueError(f"{prompt_file} is not a text in UTF-8: save it as one") from None
-    except OSError as error:
-        raise ValueError(f"{prompt_file} cannot be read: {error.strerror}") from None
+    text = read_text(prompt_file) if prompt_file else check_text(prompt, "the prompt")
     from retmask.compare import Column, Prompt, compare
     from retmask.loading import load, load_tuned
 

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from retmask.chat import Chat
 from retmask.detectors import DetectorName
 from retmask.files import append_line, settled, sha256_text
 from retmask.heads import Grid
 from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, needle_grid
-from retmask.retrieval import Counting, Trial, collect_scores, read_trials, run_trials, stable_for
-from retmask.runs import Run
+from retmask.retrieval import Counting, Trial, collect_scores, different_prompts, read_trials, run_trials, stable_for
+from retmask.runs import Run, number
 from retmask.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -181,20 +182,24 @@ def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress
     with run.working():
         trials = read_trials(run.path)
         done = {trial.key for trial in trials}
-        left = [task for task in tasks if task.key not in done]
         run.report(stage="loading", done=len(trials), total=len(tasks))
         model = _load(config, trust_remote_code)
-        _describe(run, config, model, haystack, tasks)
+        chat = Chat.resumed(model.tokenizer, run.record)
+        _describe(run, config, model, haystack, tasks, chat)
+        model.check_length(max(config.lengths))  # before prompts are made, which takes long for long ones
+        asked = different_prompts(chat, tasks, haystack)
+        run.update(same_prompts=len(tasks) - len(asked))
+        left, total = {task: prompt for task, prompt in asked.items() if task.key not in done}, len(asked)
         began, spent = time.monotonic(), 0
         ahead = sum(task.context_tokens for task in left)
-        for batch in run_trials(model, left, haystack, config.counting, detector=config.detector):
+        for batch in run_trials(model, left, haystack, config.counting, detector=config.detector, chat=chat):
             for trial in batch:
                 append_line(run.path / "trials.jsonl", trial.to_json(config.keep_prompts))
             trials += batch
             spent += sum(trial.context_tokens for trial in batch)
             eta = (time.monotonic() - began) / spent * (ahead - spent)
             progress = DetectProgress(
-                len(trials), len(tasks), sum(trial.success for trial in trials), eta, trials, model.grid
+                len(trials), total, sum(trial.success for trial in trials), eta, trials, model.grid
             )
             _save_scores(run, trials, model.grid, config)
             run.report(
@@ -221,7 +226,9 @@ def _load(config: DetectConfig, trust_remote_code: bool) -> "LensModel":
     )
 
 
-def _describe(run: Run, config: DetectConfig, model: "LensModel", haystack: Haystack, tasks: list[NeedleTask]) -> None:
+def _describe(
+    run: Run, config: DetectConfig, model: "LensModel", haystack: Haystack, tasks: list[NeedleTask], chat: Chat
+) -> None:
     """Record what was measured with; refuse to go on with another model or other texts than the run began with."""
     from retmask.loading import facts
 
@@ -231,6 +238,7 @@ def _describe(run: Run, config: DetectConfig, model: "LensModel", haystack: Hays
         needles_sha256=sha256_text(texts),
         haystack={"name": haystack.name, "sha256": haystack.sha256},
     )
+    scored = {str(task.needle.scored_chars(task.whole_needle)[2]) for task in tasks}
     run.update(
         head_grid=model.grid._asdict(),
         grid={
@@ -239,9 +247,9 @@ def _describe(run: Run, config: DetectConfig, model: "LensModel", haystack: Hays
             "depths": list(config.depths),
             "trials": len(tasks),
         },
-        template="chat" if getattr(model.tokenizer, "chat_template", None) else "plain",
+        **chat.facts,
         counting=config.measure,
-        scored="needle" if config.whole_needle else "answer",
+        scored=scored.pop() if len(scored) == 1 else "mixed",
         device=str(model.device),
         attention=model.attention,
         parity=model.parity,
@@ -260,6 +268,18 @@ def no_map_sentence(trials: list[Trial]) -> str:
     return (
         f"None of {len(trials)} trials found its needle, so there are no retrieval scores: "
         "this model may need shorter contexts, a chat template, or other needles."
+    )
+
+
+def same_prompts_sentence(record: Mapping[str, Any]) -> str:
+    """What to say of the trials that asked what another one asked, from the run's record; empty for none."""
+    same = int(number(record.get("same_prompts")))
+    if same < 1:
+        return ""
+    verb = "trial was" if same == 1 else "trials were"
+    return (
+        f"{same} {verb} left out that would have asked the same prompt as another: the haystack has no sentence end "
+        "between their depths."
     )
 
 

@@ -14,12 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from retmask import effects, style, tables
+from retmask.chat import Chat
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads import Grid, HeadMask
 from retmask.intervals import clusters
 from retmask.masks import control, retrieval_heads
-from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
-from retmask.retrieval import read_trials, run_trials
+from retmask.needle import (
+    HAYSTACKS,
+    Haystack,
+    NeedlePrompt,
+    NeedleTask,
+    load_haystack,
+    load_needles,
+    load_prose,
+    needle_grid,
+)
+from retmask.retrieval import different_prompts, read_trials, run_trials
 from retmask.runs import Run
 from retmask.sets import ScoreSet, head_scores, read_set
 
@@ -215,12 +225,15 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
             prose_sha256=sha256_text(prose),
         )
         run.update(excluded=list(map(str, sorted(retrieval_heads(scores, config.exclude)))))
+        chat = Chat.resumed(model.tokenizer, run.record)
+        asked = different_prompts(chat, tasks, haystack)
+        run.update(**chat.facts, same_prompts=len(tasks) - len(asked))
         everything = config.points(model.grid)
         done = {_key(point) for point in points}
         left = [point for point in everything if _key(point._asdict()) not in done]
         began = time.monotonic()
         for number, point in enumerate(left, start=1):
-            measured = measure(model, config.mask(point, model.grid), tasks, haystack, prose, config.prose_tokens)
+            measured = measure(model, config.mask(point, model.grid), asked, haystack, prose, config.prose_tokens)
             points.append({**point._asdict(), **measured})
             append_line(run.path / "points.jsonl", points[-1])
             _table(run.path, points)
@@ -250,7 +263,7 @@ def _table(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
 def measure(
     model: "LensModel",
     mask: HeadMask,
-    tasks: Sequence[NeedleTask],
+    tasks: Sequence[NeedleTask] | Mapping[NeedleTask, NeedlePrompt],
     haystack: Haystack,
     prose: str,
     prose_tokens: int,
@@ -260,14 +273,15 @@ def measure(
     with model.masked([mask]):
         trials = [trial for batch in run_trials(model, tasks, haystack) for trial in batch]
     found = {trial.key: trial for trial in trials}
-    recalls = [found[task.key].recall for task in tasks]
+    asked = [found[task.key] for task in tasks if task.key in found]  # of tasks with the same prompt only the first is
+    recalls = [trial.recall for trial in asked]
     return {
         "recall": round(float(np.mean(recalls)), 4),
-        "found": round(float(np.mean([found[task.key].success for task in tasks])), 4),
+        "found": round(float(np.mean([trial.success for trial in asked])), 4),
         "perplexity": round(perplexity(model, prose, prose_tokens, mask), 4),
         "trials": len(recalls),
         "recalls": recalls,
-        "needles": clusters([task.needle.needle for task in tasks], "needle").of.tolist(),
+        "needles": clusters([trial.needle for trial in asked], "needle").of.tolist(),
         "heads": str(mask),
         "seconds": round(time.perf_counter() - began, 1),
     }

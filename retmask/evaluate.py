@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retmask.chat import Chat
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic, write_json
 from retmask.heads import Grid, HeadMask
 from retmask.intervals import Interval, clusters, each, interval
 from retmask.masks import MaskRule
 from retmask.needle import HAYSTACKS, NeedleTask, load_haystack, load_needles, needle_grid
-from retmask.retrieval import run_trials
+from retmask.retrieval import different_prompts, run_trials
 from retmask.runs import Run, parent_ids
 from retmask.tables import to_csv
 
@@ -190,8 +191,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         model: LensModel | None = None
         masks: dict[str, HeadMask] = {}
         for name, (folder, _) in conditions.items():
-            left = [task for task in tasks if (name, *task.key) not in answers]
-            if not left:
+            if all((name, *task.key) in answers for task in tasks):
                 continue
             if model is None or folder:
                 model = None  # two models need not fit
@@ -206,9 +206,16 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
                 run.update(
                     **({"excluded": [*map(str, config.rule.excluded(model.grid))]} if config.rule.random else {})
                 )
+            chat = Chat.resumed(model.tokenizer, run.record)
+            run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
+            asked = different_prompts(chat, tasks, haystack)
+            if not folder:
+                run.update(same_prompts=len(tasks) - len(asked))
+            total = len(asked) * len(conditions)
+            left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
             with model.masked([masks.get(name, HeadMask())]):
                 at = time.monotonic()
-                for batch in run_trials(model, left, haystack):
+                for batch in run_trials(model, left, haystack, chat=chat):
                     for trial in batch:
                         line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
                         line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}

@@ -1,5 +1,6 @@
 """Where things lie on disk, and how they are written so that nothing finished is ever lost."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -10,6 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -19,7 +27,11 @@ def home() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` made the home folder. ValueError where nobody has that name."""
+    """The path with `~` made the home folder. ValueError where nobody has that name, or it is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name {str(path)!a} is not in UTF-8: rename the file or folder") from None
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -80,6 +92,30 @@ def check_text(text: str, what: str) -> str:
             f"{what} holds half a character ({text[error.start]!a}, character {error.start + 1}): write it anew"
         ) from None
     return text
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """A person's text file as text, every line end as one \\n: by its byte order mark, else as UTF-8.
+
+    ValueError, by name, for any other encoding, which would be read as other characters than the person sees.
+    """
+    coding = next((coding for mark, coding in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(coding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # also of UTF-16 without a mark, which is UTF-8 with NULs
+        raise ValueError(f"{name} is not a text in UTF-8, or in UTF-16 with a byte order mark: save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(path: str | Path) -> str:
+    """A person's text file, as `decode_text` has it. ValueError, by name, where it cannot be read."""
+    try:
+        content = expanded(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    return decode_text(content, str(path))
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -15,9 +15,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import regex
+
 from retmask.chat import Chat, Template
-from retmask.files import expanded, sha256_text, shipped
-from retmask.recall import locate
+from retmask.files import check_text, expanded, read_text, sha256_text, shipped
+from retmask.recall import locate, words
 
 HAYSTACKS = ("pydoc", "pydoc-end", "essays")  # known by name; any other is a folder
 ANSWER_TOKENS = 50  # room for the answer, as in the published method
@@ -26,7 +28,12 @@ _SLACK = 40  # the least haystack, in tokens; and how far, in characters, the ne
 _FAR = 600  # the needle is at most this many characters, or a tenth of the text, from where its depth would be
 _ENDS = ("", "\n", ".", "\n\n")
 _NEAR = 60  # how many characters either way an exact cut is looked for: about 15 tokens
-_BOUNDARY = re.compile(r"[.!?][\"')\]]*\s+|[。！？][」』）]*\s*|\n\n+")
+# Where a sentence ends: after . ! ? and white space, after the full stop of any other script, at an empty line; in Thai
+# and Lao, which mark no ends, at the spaces, which stand between clauses there.
+_BOUNDARY = regex.compile(
+    r"(?V1)[.!?][\"')\]]*\s+|[\p{Sentence_Terminal}--[.!?]]+[\"')\]」』）”’»]*\s*"
+    r"|(?<=[\p{Thai}\p{Lao}])\s+(?=[\p{Thai}\p{Lao}])|\n\n+"
+)
 Scored = Literal["answer", "needle"]
 
 
@@ -119,7 +126,7 @@ class NeedleTask:
         return (self.needle.needle, self.context_tokens, self.depth)
 
     def render(self, tokenizer: Any, haystack: Haystack) -> NeedlePrompt:
-        """The prompt of exactly `context_tokens - answer_tokens` tokens.
+        """The prompt of exactly `context_tokens - answer_tokens` tokens, of a tokenizer or of the `Chat` of a run.
 
         The needle goes to the sentence boundary nearest to `depth` of the haystack's characters; the haystack is cut
         so that the length is exact, with any tokenizer that gives character offsets. ValueError where the length
@@ -142,7 +149,9 @@ class NeedleTask:
             cut = min(cut + round((want - count) * per_token), len(haystack.text))
         at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
         if abs(at - self.depth * cut) > max(_FAR, 0.1 * cut):
-            raise ValueError(f"the haystack {haystack.name} has no sentence end near depth {self.depth:g}")
+            raise ValueError(
+                f"the haystack {haystack.name} has no sentence end near depth {self.depth:g}: take another text"
+            )
         # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length. Where
         # a character more makes two tokens more there is none, and a line end or a full stop fills the place.
         for end, shift in product(_ENDS, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
@@ -222,24 +231,13 @@ def needle_grid(
 
 
 def load_needles(path: Path | None = None) -> list[Needle]:
-    """Needles from a JSON list or JSON lines, by default those that come with the project.
+    """Needles from a JSON list, JSON lines or a JSON object with a list, by default those that come with the project.
 
     Reads our fields (needle, question, answer, optionally name) and the published ones (real_needle for answer).
     ValueError, one sentence with the place, for what is not such a file.
     """
     path = path or shipped("needles.json")
-    try:
-        text = expanded(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the needles file {path} cannot be read: {error}") from None
-    rows: list[Any]
-    try:
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the needles file {path} is not JSON or JSON lines: {error}") from None
+    rows = _rows(read_text(path), path)
     if not rows:
         raise ValueError(f"the needles file {path} is empty: give at least one needle")
     needles = [_needle(row, f"{path.name}, needle {number}") for number, row in enumerate(rows, start=1)]
@@ -256,18 +254,50 @@ def known_needle(name: str) -> Needle:
     return known[name]
 
 
+def _rows(text: str, path: Path) -> list[Any]:
+    """The entries of a needles file. ValueError, with the line where there are lines, for what is not JSON."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        return [_parsed(line, f"{path.name}, line {number}") for number, line in lines]
+    if isinstance(value, dict) and "needle" not in value:
+        lists = [entry for entry in value.values() if isinstance(entry, list)]
+        value = lists[0] if len(lists) == 1 else value
+    return value if isinstance(value, list) else [value]
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: this is not JSON ({error}): write a JSON list, or an object a line") from None
+
+
 def _needle(row: Any, where: str) -> Needle:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: not an object with needle, question and answer")
     values = {
         "needle": row.get("needle"),
         "question": row.get("question"),
-        "answer": row.get("answer", row.get("real_needle")),
+        "answer": _as_text(row.get("answer", row.get("real_needle"))),
+        "name": _as_text(row["name"]) if row.get("name") is not None else "",
     }
     for name, value in values.items():
-        if not isinstance(value, str) or not value.strip() or value.encode(errors="ignore").decode() != value:
-            raise ValueError(f"{where}: {name} is missing or not a text")
-    return Needle(**{name: str(value).strip() for name, value in values.items()}, name=str(row.get("name", "")))
+        if not isinstance(value, str) or not (value.strip() or name == "name"):
+            own = ", ".join(map(str, row)) or "none"
+            raise ValueError(
+                f"{where}: {name} is missing or not a text; its keys are {own}, and needle, question, answer are read"
+            )
+        check_text(value, f"{where}: {name}")
+    if not words(values["answer"]):
+        raise ValueError(f"{where}: the answer {values['answer'].strip()!r} holds no word, so it cannot be looked for")
+    return Needle(**{name: value.strip() for name, value in values.items()})
+
+
+def _as_text(value: Any) -> Any:
+    """A number as it is written, anything else as it is."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def load_haystack(source: str = "pydoc") -> Haystack:
@@ -289,11 +319,20 @@ def load_haystack(source: str = "pydoc") -> Haystack:
         folder = expanded(source)
     if not folder.is_dir():
         raise ValueError(f"there is no haystack folder {source}: give a folder with .txt files, or pydoc, or essays")
-    files = sorted(folder.glob("*.txt"))
-    paragraphs = [part for file in files for part in _paragraphs(file.read_text(encoding="utf-8", errors="replace"))]
+    paragraphs = [part for file in _text_files(folder) for part in _paragraphs(read_text(file))]
     if sum(map(len, paragraphs)) < 500:
         raise ValueError(f"the .txt files in {source} hold under 500 characters: a haystack needs more text")
     return Haystack(source, "\n\n".join(paragraphs))
+
+
+def _text_files(folder: Path) -> list[Path]:
+    """The text files of a folder in order of name; not hidden ones, such as macOS's `._essay.txt`."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ValueError(f"the haystack folder {folder} cannot be read: {error.strerror}") from None
+    texts = [path for path in entries if path.suffix.lower() == ".txt" and not path.name.startswith(".")]
+    return [path for path in texts if not path.is_dir()]
 
 
 def load_prose(path: str = "") -> str:
@@ -301,10 +340,7 @@ def load_prose(path: str = "") -> str:
     if not path:
         text = _manual()
         return text[text.index("\n\n", len(text) * 3 // 4) + 2 :]
-    try:
-        text = expanded(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the prose {path} cannot be read: {error}") from None
+    text = read_text(path)
     if len(text.split()) < 2:
         raise ValueError(f"the prose {path} is empty: give a text")
     return text
@@ -312,7 +348,7 @@ def load_prose(path: str = "") -> str:
 
 def _paragraphs(text: str) -> Iterable[str]:
     """Paragraphs with their lines joined."""
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+    for block in re.split(r"\n\s*\n", text):
         joined = " ".join(block.split())
         if joined:
             yield joined

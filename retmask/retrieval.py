@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from retmask.chat import Chat
 from retmask.detectors import NULL_QUESTION, DetectorName
 from retmask.files import read_lines
 from retmask.heads import Grid, HeadId
@@ -203,24 +204,39 @@ def batches(prompts: Sequence[NeedlePrompt], size: int) -> Iterator[list[int]]:
         yield batch
 
 
+def different_prompts(chat: Chat, tasks: Sequence[NeedleTask], haystack: Haystack) -> dict[NeedleTask, NeedlePrompt]:
+    """The prompts of the tasks in order, each prompt once.
+
+    Where a text has no sentence end between two depths both make one prompt: the first of the tasks has it, the others
+    are left out, as the same answer is no second trial. ValueError where a task cannot be rendered.
+    """
+    asked = {task: task.render(chat, haystack) for task in tasks}
+    first = {prompt.token_ids: task for task, prompt in reversed(asked.items())}
+    return {task: prompt for task, prompt in asked.items() if first[prompt.token_ids] is task}
+
+
 def run_trials(
     model: "LensModel",
-    tasks: Sequence[NeedleTask],
+    tasks: Sequence[NeedleTask] | Mapping[NeedleTask, NeedlePrompt],
     haystack: Haystack,
     counting: Counting = "set",
     batch_size: int | None = None,
     detector: DetectorName = "copy",
+    chat: Chat | None = None,
 ) -> Iterator[list[Trial]]:
-    """The trials of the tasks, a batch at a time, as they are finished.
+    """The trials of the tasks, a batch at a time, as they are finished; of tasks that ask the same prompt the first.
 
     The part of the haystack that prompts share is prefilled once. `batch_size` is by default what fits in a quarter
     of the free memory. Detectors other than `copy` read a prompt whose needle was found once more; `counting` is for
-    `copy` alone. ValueError, before any trial, where a task cannot be rendered for this model.
+    `copy` alone. `tasks` may come with their prompts, as `different_prompts` makes them of a `chat`. ValueError, before
+    any trial, where a task cannot be rendered for this model.
     """
     if not tasks:
         return
     model.check_length(max(task.context_tokens for task in tasks))
-    prompts = [task.render(model.tokenizer, haystack) for task in tasks]
+    chat = chat or Chat(model.tokenizer)
+    asked = tasks if isinstance(tasks, Mapping) else different_prompts(chat, tasks, haystack)
+    tasks, prompts = list(asked), list(asked.values())
     longest = max(len(prompt.token_ids) for prompt in prompts)
     trunk = model.shared_trunk([prompt.token_ids for prompt in prompts])
     for batch in batches(prompts, batch_size or model.rows_that_fit(longest)):
@@ -229,10 +245,11 @@ def run_trials(
             _trial(model, tasks[i], prompts[i], answer, counting) for i, answer in zip(batch, answers, strict=True)
         ]
         if detector != "copy":
-            asked = [(tasks[i], prompts[i]) for i in batch]
             trials = [
-                _probed(model, detector, *ask, trial, haystack, trunk) if trial.success else replace(trial, scores={})
-                for ask, trial in zip(asked, trials, strict=True)
+                _probed(model, detector, (tasks[i], prompts[i], trial), haystack, trunk, chat)
+                if trial.success
+                else replace(trial, scores={})
+                for i, trial in zip(batch, trials, strict=True)
             ]
         yield trials
 
@@ -240,16 +257,16 @@ def run_trials(
 def _probed(
     model: "LensModel",
     detector: DetectorName,
-    task: NeedleTask,
-    prompt: NeedlePrompt,
-    trial: Trial,
+    done: tuple[NeedleTask, NeedlePrompt, Trial],
     haystack: Haystack,
     trunk: "Trunk",
+    chat: Chat,
 ) -> Trial:
     """The trial with the scores of another detector."""
     from retmask.probes import head_scores  # torch takes seconds to import, and readers of trials need none
 
-    empty = task.asking(NULL_QUESTION, prompt, model.tokenizer, haystack) if detector == "query" else ()
+    task, prompt, trial = done
+    empty = task.asking(NULL_QUESTION, prompt, chat, haystack) if detector == "query" else ()
     scores = head_scores(model, detector, prompt, trial.response_ids, empty, trunk)
     heads = [HeadId(int(layer), int(head)) for layer, head in np.argwhere(scores != 0)]
     return replace(trial, scores={head: float(scores[head]) for head in heads})

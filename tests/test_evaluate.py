@@ -141,7 +141,7 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) ->
         (str(tmp_path / "adapter"),),
         MaskRule(heads="L1H0"),
         trials=4,
-        context_tokens=300,
+        context_tokens=500,
         needles=str(needles),
     )
     run = new_evaluate(config, tmp_path / "out")
