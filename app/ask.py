@@ -13,7 +13,7 @@ from typing import Any
 from models import ModelRef
 
 from retmask.compare import Column, Prompt
-from retmask.files import home, inside, shipped, write_atomic, write_json
+from retmask.files import home, inside, sha256_text, shipped, write_atomic, write_json
 from retmask.heads import HeadMask
 from retmask.masks import control
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "tokens": (100, 10**6), "depth": (0, 1), "new_tokens": (1, 512), "temperature": (0, 5), "top_p": (0.01, 1),
     "seed": (0, 10**9), "control_seed": (0, 10**9),
 }  # fmt: skip
+_ID = 12  # characters of an id
 CHOICES = {"kind": ("needle", "text"), "template": ("chat", "plain")}
 
 
@@ -149,20 +150,35 @@ def needles() -> dict[str, str]:
 def read(name: str) -> Setup:
     """The settings that were kept under an id, or the defaults if there are none that can be read."""
     try:
-        return Setup.from_json(json.loads(_path(name, ".json").read_text(encoding="utf-8")))
+        record = json.loads(_path(name, ".json").read_text(encoding="utf-8"))
+        text = record.get("text_id") if isinstance(record, dict) else None
+        if text:
+            record["text"] = _path(str(text), ".txt").read_text(encoding="utf-8")
+        return Setup.from_json(record)
     except (OSError, ValueError, RecursionError):
         return Setup()
 
 
-def keep(name: str, setup: Setup) -> None:
-    """Keep settings under an id, in `RETMASK_HOME/compare`."""
-    write_json(_path(name, ".json"), setup.to_json())
+def keep(setup: Setup) -> str:
+    """Keep settings in `RETMASK_HOME/compare`; their id, made from what they say.
+
+    So no settings ever take the place of others: whoever changes those that a link names gets another id.
+    """
+    record = setup.to_json()
+    if setup.text:
+        record |= {"text": "", "text_id": keep_text(setup.text).stem}
+    name = sha256_text(json.dumps(record, sort_keys=True))[:_ID]
+    path = _path(name, ".json")
+    if not path.is_file():
+        write_json(path, record)
+    return name
 
 
-def keep_text(name: str, text: str) -> Path:
-    """The file that holds a text for the command line, written only where it holds another one."""
-    path, text = _path(name, ".txt"), lines(text)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+def keep_text(text: str) -> Path:
+    """The file that holds a text for the command line, named by what it holds: another text gets another file."""
+    text = lines(text)
+    path = _path(sha256_text(text)[:_ID], ".txt")
+    if not path.is_file():
         write_atomic(path, text)
     return path
 

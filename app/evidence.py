@@ -143,7 +143,7 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
     """One head: its figures, its scores by needle, length and depth, and what it copied in one trial."""
     heads = list(scores.top(scores.grid.size))
     head = state.focus(scores.grid) or heads[0]
-    key = f"one-head-{head}"
+    key, answer = state.answering("one-head", head, lambda _, now: state.look_at(now))
     st.subheader("One head", anchor=False, divider="gray")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.selectbox(
@@ -153,7 +153,7 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
             key=key,
             label_visibility="collapsed",
             width=140,
-            on_change=lambda: state.look_at(state.value(key)),
+            on_change=answer,
         )
         st.caption(sentence(scores, head), width="content")
     if not trials:

@@ -13,7 +13,7 @@ import tuned
 from guard import guarded
 
 from retmask import charts, style, tables
-from retmask.heads import Grid
+from retmask.heads import Grid, HeadId
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
 
@@ -95,14 +95,16 @@ def _map(scores: HeadScores) -> None:
         )
         st.caption(HINTS[mode or "Click"])
     selected = set(state.mask(grid).heads)
-    evidence.shown(
-        charts.head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
-        f"{scores.model}-map",
-        lambda: tables.head_rows(scores, selected),
-        key="map",
-        on_select=lambda: _picked(grid),
-        selection_mode=("points", "box", "lasso"),
-    )
+    key, answer = state.answering("map", {}, lambda before, now: _picked(state.picked(before, now), grid))
+    with st.container(key="map"):
+        evidence.shown(
+            charts.head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
+            f"{scores.model}-map",
+            lambda: tables.head_rows(scores, selected),
+            key=key,
+            on_select=answer,
+            selection_mode=("points", "box", "lasso"),
+        )
 
 
 HINTS = {
@@ -112,9 +114,9 @@ HINTS = {
 }
 
 
-def _picked(grid: Grid) -> None:
+def _picked(points: Sequence[tuple[int, ...]], grid: Grid) -> None:
     """A click turns a head on or off; a box or a lasso adds."""
-    heads = state.picked_points(state.value("map"))
+    heads = [HeadId(layer, head) for layer, head in points]
     if not heads:
         return
     before = set(state.mask(grid).heads)
@@ -135,4 +137,6 @@ def _selection(scores: HeadScores, shown: maps.HeadMap) -> None:
         selection.steps(grid)
     selection.editor(scores)
     long = len(selected) > LONG_COMMAND
-    st.code(shown.command(*state.rule(grid)), language="bash", wrap_lines=True, height=120 if long else "content")
+    st.code(
+        shown.command(*selection.options(scores)), language="bash", wrap_lines=True, height=120 if long else "content"
+    )

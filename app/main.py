@@ -40,9 +40,8 @@ h3, [data-testid="stAlert"], [data-testid="stCaptionContainer"] {overflow-wrap: 
 def picker() -> None:
     """The sidebar: which map is looked at, how to open another one, what is running."""
     names = state.sources()
-    key = f"map-of-{state.source()}"
-    at = names.index(state.source())
-    st.selectbox("Map", names, at, key=key, format_func=maps.label, on_change=_pick, args=(key,))
+    key, answer = state.answering("map-of", state.source(), lambda _, now: state.choose(now))
+    st.selectbox("Map", names, names.index(state.source()), key=key, format_func=maps.label, on_change=answer)
     with st.expander("Open a score file", expanded=False):
         opener()
     st.button("Detect again", icon=":material/radar:", on_click=state.toggle_form, width="stretch", key="detect_again")
@@ -53,12 +52,6 @@ def picker() -> None:
             "The commands on these pages find this app's runs with "
             f"`RETMASK_HOME={watch.plain(home())}` in their environment."
         )
-
-
-def _pick(key: str) -> None:
-    picked = state.value(key)
-    if picked in state.sources():
-        state.choose(picked)
 
 
 def opener() -> None:

@@ -1,6 +1,7 @@
 """The selected heads as widgets, on any page: chips, rules that choose them, their scale, masks kept under a name."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import state
 import streamlit as st
@@ -53,19 +54,20 @@ def scale(grid: Grid) -> None:
     """The scale of all selected heads."""
     selected = state.mask(grid)
     scales = set(selected.scales.values())
-    key = f"scale-{state.drawing()}"
+    shown = None if len(scales) > 1 else next(iter(scales), 0.0)
+    key, answer = state.answering("scale", shown, lambda _, now: state.rescale(now, grid))
     st.number_input(
         "Scale",
         0.0,
         2.0,
-        None if len(scales) > 1 else next(iter(scales), 0.0),
+        shown,
         0.1,
         key=key,
         format="%g",
         placeholder="mixed",
         disabled=not len(selected),
         help="what the output of the selected heads is multiplied with: 0 masks them, 1 leaves them as they are",
-        on_change=lambda: state.rescale(state.value(key), grid),
+        on_change=answer,
         width=150,
     )
 
@@ -100,7 +102,7 @@ def _chips(selected: HeadMask, grid: Grid) -> None:
         with st.container(height=130):
             st.text(str(selected).replace(",", ", "))
         return
-    key = f"chips-{state.drawing()}"
+    key, answer = state.answering("chips", list(selected.heads), lambda before, now: _change(before, now, grid))
     st.container(key="chips").multiselect(
         "Selected heads",
         grid.heads(),
@@ -111,7 +113,7 @@ def _chips(selected: HeadMask, grid: Grid) -> None:
         select_all=False,
         wrap=True,
         placeholder="None yet: click the map, use a rule, or type a head",
-        on_change=lambda: state.select(state.value(key), grid),
+        on_change=answer,
     )
 
 
@@ -119,6 +121,14 @@ EXCLUDE = (
     "No retrieval head is drawn: none with a mean of at least 0.1 where the score counts copies, else none of the best "
     "5 %. Or say here which: the least mean score (0.05) or the share of the best (5%)"
 )
+
+
+def _change(before: Sequence[HeadId], now: Sequence[HeadId], grid: Grid) -> None:
+    """Let the heads go whose chips were taken away, and add those that were put there."""
+    gone = set(before) - set(now)
+    state.select([*(head for head in state.mask(grid).heads if head not in gone), *(set(now) - set(before))], grid)
+
+
 RULES = ["Score", "Top k", "Top %", "List", "Random"]
 
 
@@ -152,31 +162,58 @@ def _apply(scores: HeadScores, add: bool) -> None:
     """Do what the rule says; a sentence and no change where it cannot be done."""
     grid = scores.grid
     try:
-        heads, options = _ruled(scores)
+        options = _options(grid)
+        ruled = named(options, scores)
     except ValueError as error:
         return state.say(f"{state.sentence(error)} Nothing was changed.")
     before = state.mask(grid).heads if add else ()
-    state.select([*before, *heads], grid, () if before else options)
+    scaled = options[0] == "--heads" and ":" in state.value("rule_list")
+    at = ruled.scales if scaled else {}
+    state.select([*before, *ruled.heads], grid, () if before else options, at)
     return None
 
 
-def _ruled(scores: HeadScores) -> tuple[Sequence[HeadId], tuple[str, ...]]:
-    """The heads that the rule names, and the options of `retmask heads` that name them."""
-    kind, grid = state.value("rule_kind"), scores.grid
+def _options(grid: Grid) -> tuple[str, ...]:
+    """The options of `retmask heads` that say what the rule says."""
+    kind = state.value("rule_kind")
     if kind == "Score":
-        threshold = state.value("rule_above")
-        return scores.above(threshold), ("--threshold", f"{threshold:g}")
+        return "--threshold", f"{state.value('rule_above'):.12g}"
     if kind in ("Top k", "Top %"):
         k = state.value("rule_top") if kind == "Top k" else share_count(grid.size, state.value("rule_share") / 100)
-        return scores.top(k), ("--top", f"{k}")
+        return "--top", f"{k}"
     if kind == "List":
-        heads = HeadMask.parse(state.value("rule_list"), grid).heads
-        if not heads:
+        typed = str(HeadMask.parse(state.value("rule_list"), grid))
+        if not typed:
             raise ValueError("the list is empty: write heads such as L17H3, 18-6")
-        return heads, ("--heads", ",".join(map(str, heads)))
-    k, seed = state.value("rule_random"), state.value("rule_seed")
+        return "--heads", typed
     exclude = str(state.value("rule_exclude") or "").strip()
-    drawn = HeadMask.random(grid, k, seed, excluding=retrieval_heads(scores, exclude))
-    return drawn.heads, (
-        "--random", f"{k}", "--seed", f"{seed}", *(["--exclude", exclude] if exclude else [])
-    )  # fmt: skip
+    drawn = ("--random", f"{state.value('rule_random')}", "--seed", f"{state.value('rule_seed')}")
+    return (*drawn, "--exclude", exclude) if exclude else drawn
+
+
+def named(options: Sequence[str], scores: HeadScores) -> HeadMask:
+    """The heads that options of `retmask heads` name on a map. ValueError where they can name none."""
+    grid = scores.grid
+    match options:
+        case ("--threshold", least):
+            return HeadMask.of(scores.above(float(least)))
+        case ("--top", k):
+            return HeadMask.of(scores.top(int(k)))
+        case ("--random", k, "--seed", seed, *exclude):
+            left_out = retrieval_heads(scores, "".join(exclude[1:]))
+            return HeadMask.random(grid, int(k), int(seed), excluding=left_out)
+        case ("--heads", listed):
+            return HeadMask.parse(listed, grid)
+    return HeadMask()
+
+
+def options(scores: HeadScores) -> tuple[str, ...]:
+    """Options of `retmask heads` that name the selected heads: the rule that made them for as long as it does.
+
+    A map that is still being made may rank its heads otherwise by now; then they are listed.
+    """
+    heads, rule = state.mask(scores.grid).heads, state.rule(scores.grid)
+    with suppress(ValueError):  # no longer enough heads to draw from
+        if named(rule, scores).heads == heads:
+            return rule
+    return "--heads", ",".join(map(str, heads))

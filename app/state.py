@@ -5,7 +5,6 @@ The only user of `st.cache_*` and `st.session_state`.
 
 import json
 import re
-import secrets
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,15 +60,20 @@ def sources() -> list[str]:
 
 def source() -> str:
     """The name, run or path of the map that is looked at."""
-    fallback = next(iter(shipped_maps()), DEFAULT_MODEL)
-    return str(st.session_state.setdefault("source", st.query_params.get("map", fallback)))
+    return str(st.session_state.setdefault("source", _source_at_start()))
+
+
+def _source_at_start() -> str:
+    """The map that the address named when the session began, or the default model's."""
+    return _address_at_start().get("map") or next(iter(shipped_maps()), DEFAULT_MODEL)
 
 
 def choose(name: str, kv_heads: int | None = None) -> None:
-    """Look at another map from now on. The selection stays where the grid is the same."""
+    """Look at another map from now on, and at what is selected on it."""
     st.session_state["source"] = name
     _into_url("map", name)
     _into_url("kv", str(kv_heads) if kv_heads else None)
+    _selected()
 
 
 def current() -> HeadMap:
@@ -151,30 +155,39 @@ def set_stamp(name: str) -> Stamp:
         raise ValueError(f"{name[:80]} cannot be read: {error.strerror}") from None
 
 
+@dataclass(frozen=True)
+class Step:
+    """A selection, and the options of `retmask heads` that it was made by; none for one made by hand."""
+
+    mask: HeadMask
+    options: tuple[str, ...] = ()
+
+
 def mask(grid: Grid) -> HeadMask:
-    """The selected heads; on the first view those in the URL."""
-    return _history(grid)[-1]
+    """The heads that are selected on the map that is looked at; each map has its own."""
+    return _steps(grid)[-1].mask
 
 
-def select(heads: Iterable[HeadId], grid: Grid, options: Sequence[str] = ()) -> None:
-    """Select exactly these heads; `options` of `retmask heads` do the same. One step for `undo`.
+def select(
+    heads: Iterable[HeadId], grid: Grid, options: Sequence[str] = (), at: Mapping[HeadId, float] | None = None
+) -> None:
+    """Select exactly these heads, some of them `at` scales; `options` of `retmask heads` do the same. One `undo`.
 
-    Heads that stay keep their scale; new ones get the scale that all selected heads have, else they are masked.
+    Else heads that stay keep their scale, and new ones get the scale that all selected heads have, or are masked.
     """
-    known = mask(grid).scales
-    scales = set(known.values())
-    scale = scales.pop() if len(scales) == 1 else 0.0
+    before = mask(grid).scales
+    scale = next(iter(before.values())) if len(set(before.values())) == 1 else 0.0
+    known = {**before, **(at or {})}
     set_mask(HeadMask({head: known.get(head, scale) for head in sorted(set(heads))}), grid, options)
 
 
 def set_mask(chosen: HeadMask, grid: Grid, options: Sequence[str] = ()) -> None:
-    """Select these heads at these scales."""
-    if chosen != mask(grid):
-        _history(grid).append(chosen)
-    _draw_anew()
-    if options or not _same_heads(chosen):
-        st.session_state["rule"] = (chosen.heads, tuple(options))
-    _into_url("heads", to_url(chosen, grid))
+    """Select these heads at these scales; the same heads at other scales are still those of the rule that made them."""
+    steps = _steps(grid)
+    last = steps[-1]
+    step = Step(chosen, tuple(options) or (last.options if last.mask.heads == chosen.heads else ()))
+    steps[-1:] = [step] if chosen == last.mask else [last, step]
+    _selected()
 
 
 def rescale(scale: float | None, grid: Grid) -> None:
@@ -186,33 +199,24 @@ def rescale(scale: float | None, grid: Grid) -> None:
 def undo(grid: Grid) -> None:
     """Take back the last change of the selection."""
     if can_undo(grid):
-        _history(grid).pop()
-        _draw_anew()
-        _into_url("heads", to_url(mask(grid), grid))
+        _steps(grid).pop()
+        _selected()
 
 
 def can_undo(grid: Grid) -> bool:
     """Whether there is a change to take back."""
-    return len(_history(grid)) > 1
+    return len(_steps(grid)) > 1
 
 
 def rule(grid: Grid) -> tuple[str, ...]:
     """Options of `retmask heads` that give the selection: the rule that made it, else the list of its heads."""
-    selected = mask(grid)
-    if not len(selected):
-        return ()
-    _, options = st.session_state.get("rule", ((), ()))
-    return tuple(options) if options and _same_heads(selected) else ("--heads", ",".join(map(str, selected.heads)))
-
-
-def _same_heads(chosen: HeadMask) -> bool:
-    """Whether a rule has made this selection: whatever the scales are."""
-    return bool(st.session_state.get("rule", ((), ()))[0] == chosen.heads)
+    step = _steps(grid)[-1]
+    return step.options or (("--heads", ",".join(map(str, step.mask.heads))) if len(step.mask) else ())
 
 
 def focus(grid: Grid) -> HeadId | None:
     """The head that is looked at closely, None where none has been chosen."""
-    text = st.session_state.setdefault("focus", st.query_params.get("head", ""))
+    text = st.session_state.setdefault("focus", place("head"))
     try:
         head = HeadId.parse(text)
     except ValueError:
@@ -223,12 +227,20 @@ def focus(grid: Grid) -> HeadId | None:
 def look_at(head: HeadId) -> None:
     """Look closely at a head."""
     st.session_state["focus"] = str(head)
+    _draw_anew()
     _into_url("head", str(head))
+
+
+def look_at_copy(step: int | None = None, head: HeadId | None = None) -> None:
+    """Look closely at a token of an answer, or at a head in its trace, or both."""
+    known = {"trace_step": step, "trace_head": head}
+    st.session_state.update({name: what for name, what in known.items() if what is not None})
+    _draw_anew()
 
 
 def run_ids() -> list[str]:
     """The ids of the runs that are looked at; on the first view those in the URL. There need not be such runs."""
-    text = str(st.session_state.setdefault("runs", st.query_params.get("run", "")))
+    text = str(st.session_state.setdefault("runs", place("run")))
     return [name for name in text.split(",") if name]
 
 
@@ -238,39 +250,45 @@ def look_at_run(*ids: str) -> None:
     _into_url("run", ",".join(ids) or None)
 
 
-def picked_points(event: Any) -> list[HeadId]:
-    """The heads in a map's selection event that are new in it."""
-    return [HeadId(layer, head) for layer, head in _new_points(event, "map")]
+def answering(kind: str, drawn: T, do: Callable[[T, T], None]) -> tuple[str, Callable[[], None]]:
+    """The key of a widget that shows `drawn`, and the callback that does what a person has changed in it.
+
+    For widgets that show what also changes elsewhere: each drawing has a new one. The browser sends the values of all
+    its widgets with whatever it asks for, also with the look at the runs every two seconds, and for as long as it has
+    not drawn the new ones these are the old ones. Streamlit, which has forgotten them, takes each for a change and
+    calls back. So `do` is called with what the widget held before and holds now, and only where that is news.
+    """
+    number = drawing()
+    key = f"{kind}-{number}"
+
+    def answer() -> None:
+        seen = cast(dict[str, tuple[int, T]], st.session_state.setdefault("seen", {}))
+        last, before = seen.get(kind, (-1, drawn))
+        before = before if last == number else drawn
+        if key in st.session_state and number >= last and st.session_state[key] != before:
+            seen[kind] = number, st.session_state[key]
+            do(before, st.session_state[key])
+
+    return key, answer
 
 
-def picked_copy(event: Any) -> tuple[int, HeadId] | None:
-    """The step and the head of the dot in a trace that has just been clicked."""
-    points = _new_points(event, "trace")
-    return (points[-1][0], HeadId(*points[-1][1:])) if points else None
-
-
-def _new_points(event: Any, chart: str) -> list[tuple[int, ...]]:
-    """The customdata of the points in a selection event that are new in it, without the stamp at their ends.
+def picked(before: Any, event: Any) -> list[tuple[int, ...]]:
+    """The customdata, without the stamp at its end, of the points that are new in a chart's selection event.
 
     An event repeats the points of the one before it when both come from the same drawing (shift-click, or a click
     before the answer to the last is drawn); only what was added since then is meant.
     """
-    found = [point["customdata"] for point in event.get("selection", {}).get("points", []) if point.get("customdata")]
-    stamps = {tuple(map(int, values[:-1])): int(values[-1]) for values in found}
-    stamp, now = max(stamps.values(), default=-1), set(stamps)
-    key = f"points-{chart}"
-    last_stamp, last = cast(tuple[int, set[tuple[int, ...]]], st.session_state.get(key, (-1, set())))
-    st.session_state[key] = (stamp, now)
-    _draw_anew()
-    return sorted(now - last if stamp == last_stamp and last < now else now)
+    last, now = _points(before), _points(event)
+    return sorted(now - last if last <= now else now)
+
+
+def _points(event: Any) -> set[tuple[int, ...]]:
+    points = event.get("selection", {}).get("points", []) if event else []
+    return {tuple(map(int, point["customdata"][:-1])) for point in points if point.get("customdata")}
 
 
 def drawing() -> int:
-    """A number that goes up with every answer to the map and every change of the selection.
-
-    Widgets that show what also changes elsewhere have it in their keys: a value that the browser sent before it
-    knew of the change then belongs to a widget that is gone, and cannot undo it.
-    """
+    """A number that goes up with every change of what is selected or looked at."""
     return int(st.session_state.setdefault("drawing", 0))
 
 
@@ -302,7 +320,7 @@ def said(where: str = "") -> str:
 
 def place(name: str) -> str:
     """What the address says of a page's place, such as the run that it looks at; empty for nothing."""
-    return str(st.session_state.setdefault("address", {}).get(name, ""))
+    return _address().get(name, "")
 
 
 def go_to(**places: str | None) -> None:
@@ -334,7 +352,7 @@ def toggle_form() -> None:
 def setup() -> Setup:
     """The settings of the Compare page; on the first view those that the address names, or the defaults."""
     if "setup" not in st.session_state:
-        known = st.query_params.get("c", "")
+        known = place("c")
         st.session_state["setup"] = ask.read(known) if known else Setup(tuned=tuned())
     return cast(Setup, st.session_state["setup"])
 
@@ -344,8 +362,7 @@ def change(**values: Any) -> None:
     changed = replace(setup(), **values)
     if changed != setup():
         st.session_state["setup"] = changed
-        ask.keep(_setup_id(), changed)
-        _into_url("c", _setup_id())
+        _into_url("c", ask.keep(changed))
 
 
 def widget(name: str) -> dict[str, Any]:
@@ -380,7 +397,7 @@ def show(**values: Any) -> None:
 
 def text_file() -> Path:
     """Where the text of one's own lies for the command line: written when it is asked for."""
-    return ask.keep_text(_setup_id(), setup().text)
+    return ask.keep_text(setup().text)
 
 
 def want() -> None:
@@ -450,6 +467,7 @@ def tune(name: str) -> None:
     """
     found = find_tuned(name)
     st.session_state["tuned"] = found.id if found else ""
+    _draw_anew()
     _into_url("tuned", found.id if found else None)
     change(tuned=tuned())
 
@@ -462,7 +480,7 @@ def tuned() -> str:
 
 def tuned_model() -> Tuned | None:
     """The tuned model; on the first view that in the URL. None for none, also where it has been deleted."""
-    return find_tuned(str(st.session_state.setdefault("tuned", st.query_params.get("tuned", ""))))
+    return find_tuned(str(st.session_state.setdefault("tuned", place("tuned"))))
 
 
 def tuned_for(ref: ModelRef | None) -> Tuned | None:
@@ -619,26 +637,45 @@ def _stamp(*files: Path) -> Stamp:
     return tuple((stat.st_mtime_ns, stat.st_size) if stat else (0, 0) for stat in known)
 
 
-def _history(grid: Grid) -> list[HeadMask]:
-    """The selections on a grid, oldest first; at least one."""
-    histories = st.session_state.setdefault("histories", {})
-    key = (grid.n_layers, grid.n_heads)
-    if key not in histories:
-        try:
-            first = from_url(st.query_params.get("heads", ""), grid) if not histories else HeadMask()
-        except ValueError as error:
-            first = HeadMask()
-            say(sentence(f"the selection in the address was left out: {error}"))
-        histories[key] = [first]
-    return cast(list[HeadMask], histories[key])
+def _steps(grid: Grid) -> list[Step]:
+    """The selections on the map that is looked at, oldest first; at least one. Its owner: the address only shows it."""
+    selections = _selections()
+    key = (source(), grid.n_layers, grid.n_heads)
+    if key not in selections:
+        selections[key] = [Step(_named(grid))]
+    return selections[key]
 
 
-def _setup_id() -> str:
-    """The id of this session's settings: that in the address if it can be one."""
-    if "setup_id" not in st.session_state:
-        known = re.fullmatch("[0-9a-f]{12}", st.query_params.get("c", ""))
-        st.session_state["setup_id"] = known[0] if known else secrets.token_hex(6)
-    return str(st.session_state["setup_id"])
+def _selections() -> dict[tuple[str, int, int], list[Step]]:
+    """The selections by map; a file that now holds another grid is another map."""
+    return cast(dict[tuple[str, int, int], list[Step]], st.session_state.setdefault("selections", {}))
+
+
+def _named(grid: Grid) -> HeadMask:
+    """The heads that the address named when the session began, for the map that it named and for no other."""
+    if _selections() or source() != _source_at_start():
+        return HeadMask()
+    try:
+        return from_url(_address_at_start().get("heads", ""), grid)
+    except ValueError as error:
+        say(sentence(f"the selection in the address was left out: {error}"))
+        _into_url("heads", None)
+        return HeadMask()
+
+
+def _selected() -> None:
+    """Draw a new selection, and show it in the address."""
+    _draw_anew()
+    _into_url("heads", _selection_text())
+
+
+def _selection_text() -> str | None:
+    """The selection on the map that is looked at, for the address; None for none."""
+    here = [(key, steps) for key, steps in _selections().items() if key[0] == source()]
+    if not here:
+        return None
+    (_, n_layers, n_heads), steps = here[-1]
+    return to_url(steps[-1].mask, Grid(n_layers, n_heads))
 
 
 def _take(name: str, key: str) -> None:
@@ -652,22 +689,38 @@ def _draw_anew() -> None:
 
 
 def _kv_heads() -> int | None:
-    text = st.query_params.get("kv", "")
+    text = place("kv")
     return int(text) if re.fullmatch(r"[1-9]\d{0,2}", text) else None
 
 
 def keep_address() -> None:
-    """Put back into the URL what a move to another page takes out of it."""
-    known = {name: text for name, text in st.query_params.items() if name in IN_URL}
-    for name, text in st.session_state.setdefault("address", known).items():
-        if st.query_params.get(name) != text:
-            st.query_params[name] = text
+    """Make the browser's address say what the session says, at the start of every drawing.
+
+    The browser sends its address with every rerun, as it was when it asked for it: one that was asked for before a
+    change has the old one, and a move to another page has none. So the address is read once, when a session begins,
+    and only written from then on.
+    """
+    address = _address()
+    if st.query_params.to_dict() != address:
+        st.query_params.from_dict(address)
+
+
+def _address() -> dict[str, str]:
+    """What the address says, by the names in `IN_URL`."""
+    known = st.session_state.setdefault("address", dict(_address_at_start()))
+    return cast(dict[str, str], known)
+
+
+def _address_at_start() -> dict[str, str]:
+    """What the address said when the session began."""
+    if "address_at_start" not in st.session_state:
+        found = {name: text for name, text in st.query_params.items() if name in IN_URL}
+        st.session_state["address_at_start"] = found
+    return cast(dict[str, str], st.session_state["address_at_start"])
 
 
 def _into_url(name: str, text: str | None) -> None:
-    address = st.session_state.setdefault("address", {})
-    address.pop(name, None)
+    _address().pop(name, None)
     if text is not None:
-        address[name] = st.query_params[name] = text
-    elif name in st.query_params:
-        del st.query_params[name]
+        _address()[name] = text
+    keep_address()

@@ -38,14 +38,16 @@ def section(going: Going, done: Comparison) -> None:
     _measures(trace, going)
     step, head = _chosen(trace, set(going.scores.top(STATIC)))
     st.caption("A dot: the head copied the token. Selected heads are orange. Click a dot to see where it copied from.")
-    evidence.shown(
-        effects.trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
-        f"{going.model}-{names[column]}-trace",
-        lambda: tables.trace_rows(trace, tokens),
-        key="trace",
-        on_select=_picked,
-        selection_mode="points",
-    )
+    key, answer = state.answering("trace", {}, lambda before, now: _picked(state.picked(before, now)))
+    with st.container(key="trace"):
+        evidence.shown(
+            effects.trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
+            f"{going.model}-{names[column]}-trace",
+            lambda: tables.trace_rows(trace, tokens),
+            key=key,
+            on_select=answer,
+            selection_mode="points",
+        )
     with st.container(key="closely"):
         left, right = st.columns(2, gap="medium")
         with left:
@@ -76,12 +78,11 @@ def _measures(trace: Trace, going: Going) -> None:
             st.metric(name, said, help=hint, width="content")
 
 
-def _picked() -> None:
+def _picked(points: Sequence[tuple[int, ...]]) -> None:
     """A click on a dot looks at its token and at its head."""
-    picked = state.picked_copy(state.value("trace"))
-    if picked:
-        state.put("trace_step", picked[0])
-        state.put("trace_head", picked[1])
+    if points:
+        step, layer, head = points[-1]
+        state.look_at_copy(step, HeadId(layer, head))
 
 
 def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
@@ -100,10 +101,11 @@ def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
 
 def _one_token(going: Going, done: Comparison, trace: Trace, tokens: Sequence[str], step: int) -> None:
     """The heads that copied a token, with what stands round the positions they copied from."""
-    key = f"trace-step-{step}-{hash(tuple(tokens))}"  # of another answer it is another widget
+    kind = f"trace-step-{hash(tuple(tokens))}"  # of another answer it is another widget
+    key, answer = state.answering(kind, step, lambda _, now: state.look_at_copy(step=now))
     st.selectbox(
         "Token", range(trace.n_steps), step, key=key, format_func=lambda at: f"{at + 1}. {markup.shown(tokens[at])}",
-        on_change=lambda: state.put("trace_step", state.value(key)),
+        on_change=answer,
     )  # fmt: skip
     sources = list(trace.sources(step).items())
     if not sources:
@@ -117,11 +119,12 @@ def _one_token(going: Going, done: Comparison, trace: Trace, tokens: Sequence[st
 def _one_head(trace: Trace, tokens: Sequence[str], head: HeadId, step: int) -> None:
     """All tokens of the answer that a head copied."""
     heads = sorted(trace.copied, key=lambda one: (-len(trace.copied[one]), one))
-    key = f"trace-head-{head}-{hash(tuple(tokens))}"
+    kind = f"trace-head-{hash(tuple(tokens))}"
+    key, answer = state.answering(kind, head, lambda _, now: state.look_at_copy(head=now))
     st.selectbox(
         "Head", heads, heads.index(head), key=key,
         format_func=lambda one: f"{one}, {len(trace.copied[one])} token{'s' * (len(trace.copied[one]) != 1)}",
-        on_change=lambda: state.put("trace_head", state.value(key)),
+        on_change=answer,
     )  # fmt: skip
     copied = trace.copied[head]
     st.html(markup.where(f"The answer, with what {head} copied marked"))

@@ -34,11 +34,11 @@ def choice(ref: ModelRef | None) -> None:
     known += [found] if found and found.trained_on(ref) and found.id not in [one.id for one in known] else []
     if known:
         names = {one.id: str(one) for one in known}
-        key = f"tuned_choice-{state.tuned()}-{len(known)}"
         at = list(names).index(found.id) if found and found.id in names else None
+        key, answer = state.answering("tuned_choice", found.id if at is not None and found else None, _tune)
         st.selectbox(
             "Tuned model", list(names), at, key=key, format_func=lambda name: names.get(name, name),
-            placeholder="choose a training of this model", on_change=lambda: state.tune(state.value(key) or ""),
+            placeholder="choose a training of this model", on_change=answer,
         )  # fmt: skip
     if found is None and not known:
         st.caption("A tuned column can be added once this model has been fine-tuned, on the Train page.")
@@ -48,6 +48,10 @@ def choice(ref: ModelRef | None) -> None:
         )
     elif found and not found.trained_on(ref):
         st.caption(state.sentence(f"The tuned model was trained on {found.base}, so it is left out beside {ref}"))
+
+
+def _tune(_: str | None, now: str | None) -> None:
+    state.tune(now or "")
 
 
 def detection(shown: HeadMap) -> None:

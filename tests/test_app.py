@@ -148,6 +148,77 @@ def test_a_chip_lets_its_head_go() -> None:
     assert chips(drawn(at)) == ["L18H6"]
 
 
+@pytest.mark.parametrize("heads", ["L17H3", "L17H3:0.5"])
+def test_what_the_browser_sends_late_takes_nothing_back(heads: str) -> None:
+    at = opened(heads=heads)
+    late = at._tree.get_widget_states()
+    at = rule(at, "Top k", top=3)
+    selected = query(at, "heads")
+    at = drawn(at._run(late))
+    assert (chips(at), query(at, "heads")) == (sorted_names(BEST.top(3)), selected)
+    assert chips(press(at, "Undo")) == ["L17H3"]
+
+
+def test_what_the_browser_sends_late_does_not_bring_the_last_map_back(tmp_path: Path) -> None:
+    at = opened()
+    at.text_input(key="open_path").set_value(str(score_file(tmp_path / "mine.json"))).run()
+    late = at._tree.get_widget_states()
+    drawn(at.button(key="open_go").click().run())
+    at = drawn(at._run(late))
+    assert at.header[0].value == "Retrieval heads of mine"
+
+
+def map_of(at: AppTest, name: str) -> AppTest:
+    """Another map, by the picker."""
+    return drawn(next(box for box in at.selectbox if box.label == "Map").set_value(name).run())
+
+
+def test_each_map_has_its_own_selection() -> None:
+    at = rule(opened(), "Top %", share=5.0)
+    best, address = chips(at), query(at, "heads")
+    at = map_of(at, "gemma-3-270m")
+    assert chips(at) == []
+    assert "heads" not in at.query_params
+    assert commands(at)[0] == "retmask heads gemma-3-270m"
+    at = rule(at, "List", list="L5H1, L11H2")
+    at.multiselect[0].unselect(at.multiselect[0].value[0]).run()
+    assert query(drawn(at), "heads") == "L11H2"
+    assert chips(opened(map="gemma-3-270m", heads=query(at, "heads"))) == ["L11H2"], "a reload"
+    at = map_of(at, "smollm2-135m")
+    assert (chips(at), query(at, "heads")) == (best, address)
+    assert chips(press(at, "Undo")) == []
+
+
+def test_the_heads_in_the_address_are_of_the_map_in_the_address(tmp_path: Path) -> None:
+    at = opened(map="no-such-map", heads="L5H1")
+    assert chips(map_of(at, "gemma-3-270m")) == []
+
+
+def test_the_command_of_another_map_of_the_same_grid_names_what_is_selected_there(tmp_path: Path) -> None:
+    HeadScores("other", BEST.values[:, ::-1]).save(tmp_path / "other.json")
+    at = rule(opened(), "Top %", share=5.0)
+    at.text_input(key="open_path").set_value(str(tmp_path / "other.json")).run()
+    at = drawn(at.button(key="open_go").click().run())
+    assert (chips(at), "--top" in commands(at)[0]) == ([], False)
+    at = map_of(at, "smollm2-135m")
+    assert commands(at)[0].endswith("heads smollm2-135m --top 14")
+
+
+def test_a_rule_that_a_growing_map_has_overtaken_gives_way_to_the_list() -> None:
+    run = a_run("success", [], scores=True)
+    at = rule(opened(map=run.id), "Top k", top=2)
+    assert commands(at)[0].endswith("--top 2")
+    HeadScores("smollm2-135m", BEST.values[:, ::-1], n_kv_heads=3).save(run.path / "scores.json")
+    at = drawn(at.run())
+    assert commands(at)[0].endswith(f"--heads {','.join(sorted_names(BEST.top(2)))}")
+
+
+def test_a_typed_scale_is_kept() -> None:
+    at = rule(opened(heads="L1H1"), "List", list="L17H3:0.5, L18H6")
+    assert query(at, "heads") == "L17H3:0.5,L18H6"
+    assert commands(at)[0].endswith("--heads L17H3:0.5,L18H6")
+
+
 @pytest.mark.parametrize("typed", ["L40H2", "L1H1, nonsense", ""])
 def test_a_list_that_cannot_be_changes_nothing(typed: str) -> None:
     at = rule(opened(heads="L17H3"), "List", list=typed)

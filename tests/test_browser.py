@@ -1,16 +1,22 @@
 """The app in a real Chromium: what is clicked reaches the selection and the answers, and a reload keeps it."""
 
+import fcntl
 import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from serving import QUIET, App
 
 from retmask.files import home
+from retmask.runs import Run
 
 pytestmark = pytest.mark.browser
 CHIPS = ".st-key-chips .react-aria-ComboBox [data-tag]"
@@ -30,14 +36,39 @@ DOT = """() => {
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """A running app of its own, with no runs in it."""
     folder = tmp_path_factory.mktemp("home")
     (home() / "models").mkdir(parents=True, exist_ok=True)
     (folder / "models").symlink_to(home() / "models")  # converted once
     app = App(folder)
-    yield app.address
+    yield app
     app.end()
+
+
+@contextmanager
+def a_run_going(app: App) -> Iterator[None]:
+    """A detection that is in progress for as long as this lasts: it says something new every second."""
+    run = Run.create("detect", {"model": "smollm2-135m"}, app.folder / "runs" / "detect-going")
+    over = Event()
+
+    def report() -> None:
+        for done in count(1):
+            run.report(stage="trials", done=done, total=1000, found=done, eta=60.0)
+            if over.wait(1):
+                return
+
+    with (run.path / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run.update(status="started")
+        reporter = Thread(target=report)
+        reporter.start()
+        try:
+            yield
+        finally:
+            over.set()
+            reporter.join()
+            run.update(status="cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +81,10 @@ def browser(chromium: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
+def page(browser: Any, app: App) -> Iterator[Any]:
     """The Heads page, drawn, 1400 pixels wide."""
     tab = browser.new_page(viewport={"width": 1400, "height": 1000})
-    tab.goto(address)
+    tab.goto(app.address)
     drawn(tab)
     yield tab
     tab.close()
@@ -127,6 +158,37 @@ def test_box_and_lasso_add_what_they_hold(page: Any, way: str) -> None:
         page.mouse.move(*corner, steps=8)
     page.mouse.up()
     wait_for(page, ["L22H3", "L22H4", "L22H5", "L23H3", "L23H4", "L23H5", "L29H8"])
+
+
+def box(page: Any, low: tuple[int, int], high: tuple[int, int]) -> None:
+    """Drag a box round the heads from one corner to the other."""
+    (left, bottom), (right, top) = place(page, *low), place(page, *high)
+    page.mouse.move(left - 9, bottom + 6)
+    page.mouse.down()
+    page.mouse.move((left + right) / 2, (bottom + top) / 2, steps=4)
+    page.mouse.move(right + 9, top - 6, steps=4)
+    page.mouse.up()
+
+
+def test_what_is_selected_stays_selected_while_a_run_is_in_progress(page: Any, app: App) -> None:
+    page.get_by_role("radio", name="Box").click()
+    drawn(page)
+    with a_run_going(app):
+        page.get_by_text("Detecting").wait_for(timeout=20_000)
+        expected: list[str] = []
+        for layer in (2, 8, 14, 20):
+            box(page, (layer, 2), (layer + 1, 3))
+            expected += [f"L{one}H{head}" for one in (layer, layer + 1) for head in (2, 3)]
+            wait_for(page, expected)
+            page.wait_for_timeout(2500)  # a look at the runs that was asked for before must not take it back
+            assert chips(page) == expected
+            assert ",".join(expected) in unquote(page.url)
+        page.get_by_role("button", name="Undo").click()
+        wait_for(page, expected[:-4])
+        page.wait_for_timeout(2500)
+        assert chips(page) == expected[:-4]
+        page.reload()
+        wait_for(page, expected[:-4])
 
 
 def test_undo_and_chips_answer_too(page: Any) -> None:

@@ -179,8 +179,7 @@ def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() ->
 def test_what_cannot_be_run_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
     import ask
 
-    ask.keep("0123456789ab", ask.Setup(**values))
-    at = press(opened(heads="L17H3", c="0123456789ab"), "run")
+    at = press(opened(heads="L17H3", c=ask.keep(ask.Setup(**values))), "run")
     assert len(at.error) == 1
     assert sentence in errors(at)
     assert columns(at) == []
@@ -205,8 +204,21 @@ def test_a_reload_keeps_the_settings() -> None:
     again = opened(c=query(at, "c"))
     kept = {name: again.session_state[f"ask_{name}"] for name in [*values, "seed"]}
     assert kept == values | {"seed": 3}
-    change(again, tokens=300)
-    assert query(again, "c") == query(at, "c")
+
+
+def test_a_link_keeps_its_settings_whatever_its_receiver_changes() -> None:
+    import ask
+
+    at = change(opened(), kind="text", text="One two.", new_tokens=2)
+    sent = query(at, "c")
+    shown = [code.value for code in press(at, "mask_best").code if "--prompt-file" in code.value]
+    file = Path(shlex.split(shown[0])[shlex.split(shown[0]).index("--prompt-file") + 1])
+    other = change(opened(c=sent), text="Three.", new_tokens=9)
+    assert query(other, "c") != sent
+    assert (ask.read(sent).text, ask.read(sent).new_tokens) == ("One two.", 2), "the sender's are as they were"
+    assert file.read_text() == "One two.", "and so is the file in the command that was shown"
+    back = change(other, text="One two.", new_tokens=2)
+    assert query(back, "c") == sent, "the same settings are the same link"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"tokens": "many", "depth": 7, "needle": "none", "seed": true}'])
@@ -306,10 +318,10 @@ def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatc
 def test_line_ends_of_windows_leave_the_file_as_it_is(fresh_home: Path) -> None:
     import ask
 
-    file = ask.keep_text("0123456789ab", "a\r\nb\rc")
+    file = ask.keep_text("a\r\nb\rc")
     assert file.read_bytes() == b"a\nb\nc"
     before = file.stat().st_mtime_ns
-    assert ask.keep_text("0123456789ab", "a\r\nb\rc").stat().st_mtime_ns == before
+    assert ask.keep_text("a\r\nb\rc").stat().st_mtime_ns == before
 
 
 def curve_of(scores: str, ks: tuple[int, ...], **fields: Any) -> Run:
