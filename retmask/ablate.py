@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -19,6 +19,12 @@ from retmask.files import home, sha256_text, write_json
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.masks import MaskRule, mask_record
 from retmask.runs import Run, now, parent_ids, versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retmask.model import LensModel
+    from retmask.weights import Source
 
 MANIFEST = "mask.json"
 
@@ -38,12 +44,12 @@ def export(
     folder appears whole or not at all. ValueError where `out` holds anything else, the rule does not fit the model, the
     model cannot be loaded, or there is neither mask nor adapter.
     """
-    from retmask.bridge import fold
     from retmask.loading import facts, load
     from retmask.model import grid_of
     from retmask.weights import read_config, resolve
 
-    config = read_config(resolve(name, revision or None), trust_remote_code)
+    source = resolve(name, revision or None)
+    config = read_config(source, trust_remote_code)
     mask = HeadMask() if adapter and not rule.given else rule.build(grid_of(config))
     _check_free(out, mask)
     model = load(
@@ -51,14 +57,12 @@ def export(
         revision=revision or None,
         adapter=adapter or None,
         device="cpu",
-        dtype=str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
+        dtype=_stored(config),
         context_tokens=1,
         trust_remote_code=trust_remote_code,
     )
-    known = facts(model, adapter)
-    record = mask_record(mask, model.grid, model.name)
-    manifest = {"mask": record, **known, "created": now(), "versions": versions()}
-    fold(model, mask)
+    manifest = {"mask": mask_record(mask, model.grid, model.name), **facts(model, adapter)}
+    manifest |= {"created": now(), "versions": versions()}
     with _alone(out):
         if out.exists() and any(out.iterdir()):
             return _same(out, manifest)
@@ -66,8 +70,9 @@ def export(
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as folder:
             made = Path(folder) / "made"
-            model.native.save_pretrained(made)
-            model.tokenizer.save_pretrained(made)
+            wanted = _write(model, mask, source, made, trust_remote_code)
+            del model  # two models need not fit
+            _check_written(made, wanted, manifest["dtype"], trust_remote_code)
             write_json(made / MANIFEST, manifest)
             usual = (made / MANIFEST).stat().st_mode
             for file in filter(Path.is_file, made.rglob("*")):
@@ -76,6 +81,53 @@ def export(
                 out.rmdir()
             os.replace(made, out)
     return manifest
+
+
+def _stored(config: Any) -> str:
+    """The name of the type in which a model's weights are stored."""
+    types = (getattr(part, "dtype", None) for part in (config, config.get_text_config()))
+    return str(next(filter(None, types), "float32")).removeprefix("torch.")
+
+
+def _write(model: "LensModel", mask: HeadMask, source: "Source", folder: Path, trusted: bool) -> "Tensor":
+    """Write a model with the mask in its weights; how the masked model continues some tokens, as logits.
+
+    ValueError where transformers cannot write it.
+    """
+    import torch
+
+    from retmask.bridge import fold
+    from retmask.loading import load_tokenizer, some_ids
+    from retmask.weights import brief
+
+    with torch.no_grad(), model.masked([mask]):
+        wanted: Tensor = model.native(input_ids=some_ids(model.native), use_cache=False).logits
+    fold(model, mask)
+    tokenizer = load_tokenizer(source, trusted)  # as it was given: TransformerLens writes into the one that it has
+    try:
+        model.native.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        raise ValueError(f"{model.name} cannot be written as a folder: {brief(error)}") from error
+    return wanted
+
+
+def _check_written(folder: Path, wanted: "Tensor", dtype: str, trusted: bool) -> None:
+    """ValueError where what has been written, read back by plain transformers, answers otherwise than was wanted."""
+    import torch
+
+    from retmask.loading import differ, read_back, release, some_ids
+
+    release()
+    kind: torch.dtype = getattr(torch, dtype)
+    plain = read_back(folder, kind, trusted)
+    with torch.no_grad():
+        found = plain(input_ids=some_ids(plain), use_cache=False).logits
+    if gap := differ(found, wanted, kind):
+        raise ValueError(
+            f"nothing was written: the folder would answer otherwise than the model with this mask or adapter (logits "
+            f"differ by {gap}), since its heads have no weights of their own"
+        )
 
 
 @contextmanager

@@ -216,12 +216,12 @@ def fit(run: Run) -> int:
     # AdamW on bfloat16 weights loses steps smaller than a 256th of a weight; DeepSpeed and FSDP keep float32 copies
     stored = torch.float32 if config.method == "full" and not config.accelerate_config else dtype
     place = "cpu" if device.type == "cpu" else None
-    model, tokenizer, _ = load_plain(
+    model, tokenizer, source = load_plain(
         where["model"], revision=where["revision"] or None, device=place, dtype=stored,
         attention=config.attention or None, trust_remote_code=os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1",
     )  # fmt: skip
     if PartialState().is_main_process:
-        run.update(revision=getattr(model.config, "_commit_hash", None) or where["revision"] or None)
+        run.update(revision=source.revision, sha256=source.sha256)
     rows = [_columns(row, tokenizer) for row in read_rows(run.path / "pairs.jsonl")]
     train, held_out = split(rows, config.eval_share, config.seed)
     arguments = _arguments(run, config, device.type == "cpu", dtype is torch.bfloat16)

@@ -3,25 +3,29 @@
 import gc
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from retmask.bridge import wrap
-from retmask.files import expanded, sha256
-from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for
+from retmask.files import expanded, read_object
+from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, no_model
 from retmask.model import LensModel
-from retmask.weights import Source, read_config, resolve
+from retmask.weights import Source, brief, check_base, digest, read_config, resolve
 
 ADAPTER = "adapter_model.safetensors"
+_ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # what `differ` takes for rounding
 Shapes = Mapping[str, tuple[int, ...]]
+Logits = Float[Tensor, "1 pos vocabulary"]
 
 
 def load(
@@ -61,7 +65,7 @@ def load_tuned(name_or_path: str, folder: str, *, revision: str | None = None, *
     `how` as `load` takes it. ValueError, one sentence, where the folder is neither, or as `load`.
     """
     path = expanded(folder)
-    if (path / "adapter_config.json").is_file():
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         return load(name_or_path, revision=revision, adapter=folder, **how)
     if not (path / "config.json").is_file():
         raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
@@ -90,12 +94,19 @@ def load_plain(
     return model, load_tokenizer(source, trust_remote_code), source
 
 
+def read_back(folder: Path, dtype: torch.dtype, trusted: bool) -> Any:
+    """The plain transformers model in a folder that has been written, on the CPU. ValueError as `load`."""
+    disable_progress_bar()
+    source = resolve(str(folder))
+    return _load_weights(source, read_config(source, trusted), "cpu", dtype, trusted).eval()
+
+
 def load_tokenizer(source: Source, trusted: bool) -> Any:
     """The tokenizer of a source. ValueError where it cannot be read."""
     try:
         return AutoTokenizer.from_pretrained(source.folder, revision=source.revision, trust_remote_code=trusted)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{source.name} has no tokenizer that can be read: {shorten(str(error), 150)}") from error
+    except Exception as error:
+        raise ValueError(f"{source.name} has no tokenizer that can be read: {brief(error, 150)}") from error
 
 
 def facts(model: LensModel, adapter: str = "") -> dict[str, Any]:
@@ -104,7 +115,7 @@ def facts(model: LensModel, adapter: str = "") -> dict[str, Any]:
         "model": model.name,
         "revision": model.revision,
         "sha256": model.sha256,
-        "adapter_sha256": sha256(expanded(adapter) / ADAPTER) if adapter else None,
+        "adapter_sha256": digest(expanded(adapter) / ADAPTER) if adapter else None,
         "dtype": model.dtype_name,
     }
 
@@ -131,9 +142,16 @@ def _load_weights(
             trust_remote_code=trusted,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"the weights of {source.name} cannot be loaded: {shorten(str(error), 200)}") from error
+    except Exception as error:
+        if getattr(config, "quantization_config", None) or isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise ValueError(no_model(source.name, config, error)) from error
+        raise ValueError(f"the weights of {source.name} cannot be loaded: {brief(error)}") from error
     model, found = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"{source.name} holds a model and an adapter: download the two into folders of their own, and load the "
+            "model by itself or with the adapter's folder as the adapter"
+        )
     missing = sorted(found["missing_keys"])
     if missing:  # transformers would go on with random numbers in their place
         raise ValueError(
@@ -144,48 +162,113 @@ def _load_weights(
 
 def _merge(hf: Any, adapter: str, source: Source) -> Any:
     """The model with a PEFT adapter folded into its weights. ValueError if the folder is none, or does not fit."""
-    from peft import PeftModel, get_peft_model_state_dict
-
     folder = expanded(adapter)
     if not (folder / "adapter_config.json").is_file() or not (folder / ADAPTER).is_file():
         raise ValueError(f"{adapter} is no adapter: adapter_config.json and {ADAPTER} are needed")
     _check_base(folder, source)
     try:
-        held = _shapes(folder / ADAPTER)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT only warns of what does not fit: it is refused below
-            model: Any = PeftModel.from_pretrained(
-                hf, str(folder), use_safetensors=True, ignore_mismatched_sizes=True, torch_device=str(hf.device)
-            )
-            wanted = {
-                name: tuple(x.shape)
-                for name, x in get_peft_model_state_dict(model, save_embedding_layers=False).items()
-            }
-            known = {name: tuple(x.shape) for name, x in model.state_dict().items()} | wanted
-            reason = _unfit(held, wanted, known)
-            merged = None if reason else model.merge_and_unload(safe_merge=True)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, SafetensorError) as error:
-        reason = f"PEFT finds no {error}" if isinstance(error, KeyError) else shorten(str(error), 200)
-        raise ValueError(f"the adapter {adapter} cannot be merged into {source.name}: {reason}") from error
+            merged, reason = _merged(hf, folder)
+    except Exception as error:
+        why = f"PEFT finds no {error}" if isinstance(error, KeyError) else brief(error)
+        raise ValueError(f"the adapter {adapter} cannot be merged into {source.name}: {why}") from error
     if reason:
-        raise ValueError(f"the adapter {adapter} is damaged or made for another model than {source.name}: {reason}")
+        raise ValueError(f"the adapter {adapter} {reason.format(base=source.name)}")
     return merged
 
 
+class _Merged(NamedTuple):
+    """A model with an adapter in its weights, or why there is none."""
+
+    model: Any
+    reason: str = ""
+
+
+@torch.no_grad()
+def _merged(hf: Any, folder: Path) -> _Merged:
+    """The model with the adapter of a folder in its weights, which answers as PEFT runs the two side by side."""
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+
+    settings: Any = PeftConfig.from_pretrained(str(folder))
+    if settings.is_prompt_learning or settings.is_adaption_prompt:
+        kind = getattr(settings.peft_type, "value", settings.peft_type)
+        return _Merged(None, f"is of the kind {kind}, which adds tokens and has no weights to merge: choose a LoRA")
+    model: Any = PeftModel.from_pretrained(
+        hf, str(folder), use_safetensors=True, ignore_mismatched_sizes=True, torch_device=str(hf.device)
+    )
+    wanted = {name: tuple(x.shape) for name, x in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    known = {name: tuple(x.shape) for name, x in model.state_dict().items()} | wanted
+    if misfit := _unfit(_shapes(folder / ADAPTER), wanted, known):
+        return _Merged(None, f"is damaged or made for another model than {{base}}: {misfit}")
+    extra = getattr(settings, "trainable_token_indices", None) or []
+    ids = some_ids(hf, [*chain(*extra.values())] if isinstance(extra, dict) else extra)
+    beside = model.eval()(input_ids=ids, use_cache=False).logits
+    _untie(hf)
+    merged = model.merge_and_unload(safe_merge=True)
+    for part in (merged.config, merged.config.get_text_config()):
+        part.tie_word_embeddings = part.tie_word_embeddings and _shares_head(merged)
+    if gap := differ(merged(input_ids=ids, use_cache=False).logits, beside, hf.dtype):
+        return _Merged(None, f"answers otherwise once it is merged into {{base}} (logits differ by {gap}): not done")
+    return _Merged(merged)
+
+
+def _untie(hf: Any) -> None:
+    """Give the output its own copy of the embedding's weights where an adapter changes one of the two."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = [hf.get_output_embeddings(), hf.get_input_embeddings()]
+    if any(isinstance(end, BaseTunerLayer) for end in ends):
+        inner: list[Any] = [end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends]
+        head, embedding = inner
+        if head is not None and head.weight is embedding.weight:
+            head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+
+
+def _shares_head(hf: Any) -> bool:
+    head, embedding = hf.get_output_embeddings(), hf.get_input_embeddings()
+    return head is not None and head.weight.data_ptr() == embedding.weight.data_ptr()
+
+
+def some_ids(hf: Any, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
+    """Token ids spread over a model's vocabulary, and the extra ones: what two forms of it must answer alike."""
+    size = hf.get_input_embeddings().weight.shape[0]
+    return torch.tensor([[*(at * 37 * size // 1000 % size for at in range(1, 25)), *extra]], device=hf.device)
+
+
+def differ(logits: Logits, wanted: Logits, dtype: torch.dtype) -> str:
+    """By what share of what tells tokens apart logits miss those wanted, in percent; empty if by rounding in that type.
+
+    It is the worst position's in float32; in half precision, where a rounding can send a token to other experts, the
+    median.
+    """
+    if logits.shape != wanted.shape:
+        return "100%"
+    centred = [x.float() - x.float().mean(-1, keepdim=True) for x in (logits, wanted)]
+    gaps = (centred[0] - centred[1]).norm(dim=-1) / centred[1].norm(dim=-1).clamp_min(1e-9)
+    gap = float(gaps.max() if dtype == torch.float32 else gaps.median())
+    return "" if gap <= _ROUNDING[dtype] else f"{gap:.1%}"
+
+
 def _check_base(folder: Path, source: Source) -> None:
-    """ValueError where the card that our trainer left beside an adapter names other weights than these as its base."""
-    card = folder / "retmask.json"
-    if not card.is_file():
-        return
+    """ValueError where an adapter's own settings, or the card that our trainer left, name other weights as its base."""
+    file = folder / "retmask.json"
     try:
-        record = json.loads(card.read_text(encoding="utf-8"))
-        base, digest = record["base"], record["base_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{card} does not say what the adapter was trained on: train again, or delete it") from None
-    if digest and source.sha256 and digest != source.sha256:
+        if file.is_file():
+            record = json.loads(file.read_text(encoding="utf-8"))
+            base, commit, sha256 = record["base"], record.get("revision"), record["base_sha256"]
+        else:
+            file = folder / "adapter_config.json"
+            record = read_object(file)
+            base, commit, sha256 = record.get("base_model_name_or_path"), record.get("revision"), None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{file} does not say what the adapter was trained on: train again, or delete it") from None
+    base, commit, sha256 = (one if isinstance(one, str) else "" for one in (base, commit, sha256))
+    reason = check_base(base, commit, sha256, source)
+    if reason:
         raise ValueError(
-            f"the adapter {folder} was trained on {base} with SHA-256 {str(digest)[:12]}…, and {source.name} has "
-            f"{source.sha256[:12]}…: load it with the model that it was trained on"
+            f"the adapter {folder} was trained on {base} {reason}: load it with the model that it was trained on, or "
+            f"change {file.name} if you know that they are the same"
         )
 
 

@@ -1,6 +1,8 @@
 """Whether a model fits, known from its config before anything of it is loaded; where it goes and in what type."""
 
-from textwrap import shorten
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -8,9 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from retmask.cache import cache_bytes
-from retmask.weights import read_config, resolve
+from retmask.weights import brief, read_config, resolve
 
 _WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
+_CHUNK = 1024  # tokens that are read at once at least
+_UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is more than this
 
 
 class Estimate(NamedTuple):
@@ -23,11 +27,12 @@ class Estimate(NamedTuple):
     free_bytes: int
     dtype: str
     place: str
+    scores_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
-        """Weights, two caches (a prompt and what it shares with others), and a fifth more to work with."""
-        return int(_WORKING_ROOM * (self.weights_bytes + 2 * self.cache_bytes))
+        """Weights, two caches (a prompt and what it shares with others), attention scores, and a fifth more."""
+        return int(_WORKING_ROOM * (self.weights_bytes + 2 * self.cache_bytes + self.scores_bytes))
 
     @property
     def fits(self) -> bool:
@@ -37,15 +42,16 @@ class Estimate(NamedTuple):
     @property
     def sentence(self) -> str:
         """What it needs, what there is and, where that is too little, what to choose instead."""
+        scores = f", {_gib(self.scores_bytes)} of attention scores" if self.scores_bytes else ""
         says = (
             f"{self.name} at {self.context_tokens:,} tokens needs about {_gib(self.needed_bytes)} "
-            f"({_gib(self.weights_bytes)} of {self.dtype} weights, twice {_gib(self.cache_bytes)} of cache) "
+            f"({_gib(self.weights_bytes)} of {self.dtype} weights, twice {_gib(self.cache_bytes)} of cache{scores}) "
             f"and {_gib(self.free_bytes)} is free on {self.place}"
         )
         if self.fits:
             return says + "."
         left = self.free_bytes / _WORKING_ROOM - self.weights_bytes
-        tokens = int(left * self.context_tokens / (2 * self.cache_bytes)) // 128 * 128
+        tokens = int(left * self.context_tokens / (2 * self.cache_bytes + self.scores_bytes)) // 128 * 128
         if tokens >= 128:
             return f"{says}: choose at most {tokens:,} tokens."
         return f"{says}: choose {'bfloat16, ' if self.dtype == 'float32' else ''}a smaller model or another device."
@@ -69,19 +75,56 @@ def estimate_for(
     trust_remote_code: bool = False,
 ) -> Estimate:
     """The estimate for a transformers config. ValueError if the model is of no causal kind, or needs untrusted code."""
+    empty = empty_model(name, config, trust_remote_code)
+    weights = sum(p.numel() for p in empty.parameters()) * dtype.itemsize
+    cache = cache_bytes(config, context_tokens, dtype)
+    eager = empty.config._attn_implementation == "eager"
+    return Estimate(
+        name=name,
+        context_tokens=context_tokens,
+        weights_bytes=weights,
+        cache_bytes=cache,
+        free_bytes=free_bytes(device),
+        dtype=str(dtype).removeprefix("torch."),
+        place=f"this machine's {device.type}",
+        scores_bytes=scores_bytes(config, min(context_tokens, _CHUNK), context_tokens, dtype) if eager else 0,
+    )
+
+
+def empty_model(name: str, config: Any, trust_remote_code: bool = False, attention: str | None = None) -> Any:
+    """The model of a transformers config on the meta device: its layers, without weights.
+
+    ValueError if it is of no causal kind, needs untrusted code, or cannot compute attention that way.
+    """
+    how = {"attn_implementation": attention} if attention else {}
     with torch.device("meta"):
         try:
-            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        except (ValueError, KeyError, AttributeError, RuntimeError) as error:
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **how)
+        except Exception as error:
             if "trust_remote_code" in str(error):
                 raise ValueError(
                     f"{name} needs code from its own repository: allow it with --trust-remote-code, if you trust it"
                 ) from None
-            raise ValueError(f"{name} is no causal language model: {shorten(str(error), 150)}") from error
-    weights = sum(p.numel() for p in empty.parameters()) * dtype.itemsize
-    cache = cache_bytes(config, context_tokens, dtype)
-    kind = str(dtype).removeprefix("torch.")
-    return Estimate(name, context_tokens, weights, cache, free_bytes(device), kind, f"this machine's {device.type}")
+            raise ValueError(no_model(name, config, error)) from error
+
+
+def no_model(name: str, config: Any, error: Exception) -> str:
+    """Why a model cannot be built or loaded, in a sentence."""
+    quantised: Any = getattr(config, "quantization_config", None)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"{name} does not fit into the memory that is free: choose a smaller model or another device"
+    if quantised:
+        kind = quantised.get("quant_method") if isinstance(quantised, Mapping) else quantised.quant_method
+        return f"{name} is quantised ({kind}) and cannot be read here: choose its unquantised weights or a .gguf of it"
+    return f"{name} is no causal language model that can be read: {brief(error, 150)}"
+
+
+def scores_bytes(config: Any, queries: int, keys: int, dtype: torch.dtype) -> int:
+    """What one layer holds at most while eager attention reads `queries` tokens of one row that see `keys` tokens.
+
+    Scores of every head in the weights' type before and after the softmax, and the softmax in float32.
+    """
+    return int(config.get_text_config().num_attention_heads * queries * keys * (2 * dtype.itemsize + 4))
 
 
 def check_fit(wanted: Estimate) -> None:
@@ -91,11 +134,52 @@ def check_fit(wanted: Estimate) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """The memory that is free on a device now."""
+    """The memory that is free on a device now; on a CPU no more than this process's container or job may still take."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return int(psutil.virtual_memory().available)
+    return max(0, min([int(psutil.virtual_memory().available), *cgroup_rooms()]))
+
+
+def cgroup_rooms(of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """The bytes that are left of every limit on this process's control group and those above it (containers, Slurm).
+
+    Versions 1 and 2. Used is what the kernel counts without the file cache that it would give back first. Nothing where
+    there are no limits, or no control groups.
+    """
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = of.read_text(encoding="utf-8").splitlines()
+    for kinds, path in (line.split(":", 2)[1:] for line in lines if line.count(":") >= 2):
+        if not kinds or "memory" in kinds.split(","):
+            version, top = (_V1, root / "memory") if kinds else (_V2, root)
+            parts = [part for part in path.split("/") if part not in ("", "..")]
+            for above in range(len(parts) + 1):  # in a container only some of them can be seen
+                yield from _rooms(top.joinpath(*parts[:above]), version)
+
+
+class _Version(NamedTuple):
+    """The files and the field in which a version of cgroups says limits, usage and reclaimable cache, in bytes."""
+
+    limits: tuple[str, ...]
+    used: str
+    cache: str
+
+
+_V1 = _Version(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Version(("memory.max", "memory.high"), "memory.current", "inactive_file")
+
+
+def _rooms(folder: Path, version: _Version) -> Iterator[int]:
+    with suppress(OSError, ValueError):
+        used = int((folder / version.used).read_text(encoding="utf-8"))
+        fields = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+        used -= min(used, int(fields.get(version.cache, 0)))
+        for name in version.limits:
+            with suppress(OSError, ValueError):  # a limit that is not set is no number, or not there
+                limit = int((folder / name).read_text(encoding="utf-8"))
+                if limit < _UNLIMITED:
+                    yield limit - used
 
 
 def _gib(size: int) -> str:

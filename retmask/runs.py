@@ -161,10 +161,13 @@ class Run:
         return cls.create(kind, config, path, name, parents, command)
 
     def pin(self, **facts: Any) -> None:
-        """Record what is worked with. ValueError if the run began with something else: its results would be mixed."""
+        """Record what is worked with. ValueError if the run began with something else: its results would be mixed.
+
+        None in the record is what was not known then.
+        """
         record = self.record
         for name, value in facts.items():
-            if record.get(name, value) != value:
+            if record.get(name) not in (value, None):
                 raise ValueError(
                     f"{self.path} began with {name} {record[name]}, and it is {value} now: choose another --out"
                 )

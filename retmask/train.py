@@ -255,16 +255,19 @@ def _check_model(model: str, file: Path, revision: str, any_pairs: bool) -> None
     """ValueError where the pairs say that another model made them, or this one with an adapter or another revision."""
     from retmask.weights import resolve
 
-    names = {str(row["model"]) for row in read_rows(file) if row.get("model")} - {model, resolve(model).name}
-    record, known = Run(file.parent).record, resolve(model).sha256
+    source, record = resolve(model, revision or None), Run(file.parent).record
+    names = {str(row["model"]) for row in read_rows(file) if row.get("model")} - {model, source.name, source.revision}
     digest, made = record.get("sha256"), record.get("config") or {}
     other = sorted(names)[0] if names else ""
-    if not other and digest and known and digest != known:
+    if not other and digest and source.sha256 and digest != source.sha256:
         other = "another version of it"
     if not other and record.get("adapter_sha256"):
         other = f"the adapter {made.get('adapter')} on it"
-    if not other and record.get("kind") == "pairs" and (made.get("revision") or "") != revision:
-        other = f"its revision {made.get('revision') or 'by default'}"
+    if not other and record.get("kind") == "pairs" and not (digest and source.sha256):
+        # by the commits where both are known, else by what was asked for
+        commit = record.get("revision") if source.revision else None
+        theirs, ours = (commit, source.revision) if commit else (made.get("revision") or "", revision)
+        other = f"its revision {theirs or 'by default'}" if theirs != ours else ""
     if other and not any_pairs:
         raise ValueError(
             f"{file.name} was made with {other} and not with {model}: DPO wants a model's own answers; make pairs with "
@@ -342,7 +345,7 @@ def _describe(run: Run, trust_remote_code: bool) -> None:
     from retmask.weights import resolve
 
     source = resolve(run.record["config"]["model"], run.record["config"]["revision"] or None)
-    run.pin(model=source.name, sha256=source.sha256)
+    run.pin(model=source.name, **({"sha256": source.sha256} if source.sha256 else {}))  # else once it is downloaded
     start = newest(run.path / CHECKPOINTS)
     run.report(stage="loading", done=int(start.name.rpartition("-")[2]) if start else 0)
 

@@ -3,23 +3,28 @@
 Only safetensors and GGUF: a pickle can run code when it is read.
 """
 
-import hashlib
+import json
 import os
+import re
 import shutil
 import tempfile
-from functools import lru_cache
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-import psutil
 from filelock import FileLock
 
-from retmask.files import expanded, home, sha256
+from retmask.files import expanded, home, read_object, sha256, sha256_text, write_atomic
 
 _FORMAT = 1  # of converted folders: raise it when the conversion changes
 _LARGE_GGUF = 2**30  # above this a .gguf becomes bfloat16, half of float32
+_SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class BuiltIn(NamedTuple):
@@ -49,13 +54,31 @@ BUILT_IN = {
 }
 
 
-class Source(NamedTuple):
-    """A model that can be loaded: its name, a folder or Hub id, the Hub's revision, and the SHA-256 of its file."""
+@dataclass(frozen=True)
+class Source:
+    """A model that can be loaded.
+
+    Its name, a folder or Hub id, the Hub's commit (or the revision that was asked for, where that is not known), the
+    folder in which its files are, or will be once they are downloaded (None where that is not known), and the SHA-256
+    of the file that it was converted from, if it was.
+    """
 
     name: str
     folder: str
     revision: str | None = None
-    sha256: str | None = None
+    files: Path | None = None
+    converted_from: str | None = None
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """What tells these weights from all others: see `fingerprint`. None for what is not on this machine yet.
+
+        Every byte is read the first time, some seconds for 16 GB.
+        """
+        if self.converted_from or self.files is None:
+            return self.converted_from
+        files = weight_files(self.files)
+        return fingerprint(files) if files and all(file.is_file() for file in files) else None
 
 
 def resolve(name_or_path: str, revision: str | None = None) -> Source:
@@ -69,59 +92,164 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
-        return _converted(path.stem, path, _digest(path, path.stat().st_mtime_ns))
+        return _converted(path.stem, path, digest(path))
     if path.is_dir():
         return _folder(path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ValueError(f"there is no model at {name}: give {', '.join(BUILT_IN)}, a folder or a Hub id")
-    return Source(name, name, revision)
+    return _on_hub(name, revision)
 
 
 def read_config(source: Source, trust_remote_code: bool) -> Any:
-    """The model's transformers config. ValueError if it cannot be had, or needs code of its own and is not trusted."""
+    """The model's transformers config. ValueError if it cannot be had, or needs code of its own and is not trusted.
+
+    What it says of this machine's business (how to compute attention) is left out, and so is a padding token that the
+    vocabulary does not have.
+    """
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source.folder, revision=source.revision, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            source.folder, revision=source.revision, trust_remote_code=trust_remote_code
+        )
+        for part in (config, config.get_text_config()):
+            part._attn_implementation = None
+            pad, size = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+            if isinstance(pad, int) and isinstance(size, int) and not -size <= pad < size:
+                part.pad_token_id = None
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"{source.name} needs code from its own repository: allow it with --trust-remote-code, if you trust it"
             ) from None
         raise ValueError(
-            f"there is no model {source.name} that can be read, here or on the Hub: {shorten(str(error), 200)}"
+            f"there is no model {source.name} that can be read, here or on the Hub: {brief(error)}"
         ) from error
+    return config
+
+
+def brief(error: BaseException, most: int = 200) -> str:
+    """What an exception says, in one line."""
+    return shorten(str(error), most, placeholder="...") or type(error).__name__
+
+
+def _on_hub(name: str, revision: str | None) -> Source:
+    """A model of the Hub, at the commit that its revision is now, so that all of it comes from one."""
+    from transformers.utils.hub import cached_file
+
+    found = None
+    with suppress(Exception):  # reading the config will say what is wrong
+        found = cached_file(name, "config.json", revision=revision)
+    snapshot = _snapshot(Path(found).parent) if found else None
+    if found is None or snapshot is None:
+        return Source(name, name, revision)
+    return Source(name, name, snapshot[1], Path(found).parent)
+
+
+def _snapshot(folder: Path) -> tuple[str, str] | None:
+    """The Hub id and the commit of a folder in the Hub's cache; None for any other folder."""
+    at = folder.absolute()
+    found = _SNAPSHOT.fullmatch("/".join(at.parts[-3:])) or _SNAPSHOT.fullmatch("/".join(at.resolve().parts[-3:]))
+    return (found[1].replace("--", "/"), found[2]) if found else None
 
 
 def _folder(path: Path) -> Source:
     """A local folder in the Hub's layout. ValueError if there is nothing in it that is safe to load."""
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise ValueError(f"{path} is an adapter: load its base model and give this folder as the adapter")
-    if not (path / "config.json").is_file():
-        raise ValueError(f"{path} is no model folder: there is no config.json in it")
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
+    _check_config(path)
+    files = weight_files(path)
+    if not files:
         pickles = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
         found = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights"
         raise ValueError(f"{path} holds {found}: convert them to safetensors first")
-    return Source(path.name, str(path), None, fingerprint(weights))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(f"{path} lacks {len(missing)} of its {len(files)} files, such as {missing[0]}: download again")
+    name, revision = _snapshot(path) or (path.name or path.resolve().name, None)
+    return Source(name, str(path), revision, path)
+
+
+def _check_config(path: Path) -> None:
+    """ValueError where a folder is no model's, or an adapter's, or both."""
+    file = path / "config.json"
+    adapter = (path / "adapter_config.json").is_file()
+    if adapter and not file.is_file():
+        raise ValueError(f"{path} is an adapter: load its base model and give this folder as the adapter")
+    if not file.is_file():
+        raise ValueError(f"{path} is no model folder: there is no config.json in it")
+    if adapter:  # transformers would load the two as one, and save the adapter alone
+        raise ValueError(
+            f"{path} holds a model and an adapter: move the adapter_* files into a folder of their own, and load the "
+            "model by itself or with that folder as the adapter"
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read as JSON: {brief(error, 100)}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is no JSON object: download the model again")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads a folder's weights from, in order, whether they are there or not.
+
+    Others may lie beside them: adapters, the same weights in one more form.
+    """
+    named = read_object(folder / "config.json").get("transformers_weights")
+    for name in (named, "model.safetensors", "model.safetensors.index.json"):
+        file = folder / name if isinstance(name, str) else None
+        if file is None or not file.is_file():
+            continue
+        if file.suffix == ".safetensors":
+            return [file]
+        shards = read_object(file).get("weight_map")
+        if not isinstance(shards, Mapping) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ValueError(f"{file} does not say which file holds which weights: download the model again")
+        return [folder / shard for shard in sorted(set(shards.values()))]
+    return sorted(folder.glob("*.safetensors"))
 
 
 def fingerprint(files: list[Path]) -> str:
-    """The SHA-256 of one file; of several, of their names, sizes and first MiB, quick also for hundreds of GB."""
-    if len(files) == 1:
-        return _digest(files[0], files[0].stat().st_mtime_ns)
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as data:
-            digest.update(f"{file.name} {file.stat().st_size} ".encode() + data.read(2**20))
-    return digest.hexdigest()
+    """The SHA-256 of one file; of several, of their SHA-256s, one a line: every byte of every file counts."""
+    found = [digest(file) for file in files]
+    return found[0] if len(found) == 1 else sha256_text("\n".join(found))
 
 
-@lru_cache(maxsize=32)
-def _digest(path: Path, changed: int) -> str:
-    """A file's SHA-256, computed once for as long as the file stays as it is."""
-    return sha256(path)
+def digest(file: Path) -> str:
+    """A file's SHA-256, kept under RETMASK_HOME for as long as the file stays the same one: inode, size and time."""
+    stat = file.stat()  # of what a link leads to
+    kept = home() / "digests" / f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
+    with suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{64}", known := kept.read_text(encoding="ascii")):
+            return known
+    found = sha256(file)
+    with suppress(OSError):  # a home that is full or not to be written costs time, not the result
+        write_atomic(kept, found)
+    return found
+
+
+def check_base(base: str, commit: str, sha256: str, source: Source) -> str:
+    """Why an adapter that was trained on that base does not belong to these weights; empty if it may.
+
+    By the SHA-256 where both are known, else by the names and commits of the Hub; what is not known is empty.
+    """
+    base, commit = _snapshot(Path(base)) or (base, commit)
+    if sha256 and source.sha256:
+        if sha256 == source.sha256:
+            return ""
+        return f"with SHA-256 {sha256[:12]}…, and {source.name} has {source.sha256[:12]}…"
+    if not _hub_id(source.name):
+        return ""
+    if _hub_id(base) and base.lower() != source.name.lower():
+        return f"and this is {source.name}"
+    commits = [one for one in (commit, source.revision) if one and _COMMIT.fullmatch(one)]
+    if len(set(commits)) == 2:
+        return f"at commit {commits[0][:12]}, and this is {commits[1][:12]} (choose it with --revision)"
+    return ""
+
+
+def _hub_id(name: str) -> bool:
+    """Whether a name is one of the Hub's, with its owner."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.startswith(".") and not Path(name).exists()
 
 
 def _built_in(name: str) -> Source:
@@ -129,7 +257,7 @@ def _built_in(name: str) -> Source:
     built = BUILT_IN[name]
     target = _target(name, built.sha256)
     if (target / "config.json").is_file():
-        return Source(name, str(target), None, built.sha256)
+        return Source(name, str(target), converted_from=built.sha256)
     files = []
     for package, inside in built.parts:
         spec = find_spec(package)
@@ -165,7 +293,7 @@ def _converted(name: str, gguf: Path, digest: str) -> Source:
                 made = Path(folder) / "made"
                 _convert(gguf, made)
                 os.replace(made, target)
-    return Source(name, str(target), None, digest)
+    return Source(name, str(target), converted_from=digest)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -182,10 +310,10 @@ def _convert(gguf: Path, folder: Path) -> None:
             _check_room(AutoConfig.from_pretrained(**where), dtype, gguf.name)
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
             tokenizer = AutoTokenizer.from_pretrained(**where)
-        except MemoryError as error:
-            raise ValueError(str(error)) from None
         except Exception as error:
-            raise ValueError(f"{gguf.name} cannot be read as GGUF: {shorten(str(error), 200)}") from error
+            if isinstance(error, MemoryError) and str(error):
+                raise ValueError(str(error)) from None
+            raise ValueError(f"{gguf.name} cannot be read as GGUF: {brief(error)}") from error
     # save_pretrained refuses a model that still carries the quantiser it was read with
     model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
@@ -199,10 +327,12 @@ def _check_room(config: Any, dtype: Any, name: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from retmask.memory import free_bytes
+
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     need = 1.2 * dtype.itemsize * sum(parameter.numel() for parameter in empty.parameters())
-    free = psutil.virtual_memory().available
+    free = free_bytes(torch.device("cpu"))
     if need > free:
         raise MemoryError(
             f"{name} needs {need / 2**30:.1f} GiB as weights and {free / 2**30:.1f} GiB is free: choose a smaller one"

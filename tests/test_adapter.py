@@ -1,5 +1,6 @@
 """An adapter that does not fit its base, or is damaged, is one sentence and nothing else; real PEFT adapters."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -7,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import IA3Config, LoHaConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_adapter, tiny_folder, tiny_hf
+from tiny import CONFIGS, tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 import retmask
+from retmask.ablate import export
 from retmask.heads import Grid
+from retmask.masks import MaskRule
 from retmask.weights import resolve
 
 IDS = torch.arange(2, 18)[None] * 7 % 120
@@ -61,7 +66,7 @@ def test_whatever_peft_writes_is_merged_as_peft_has_it(tmp_path: Path, settings:
         ({"r": 2}, "lora_A.weight is 4 x 64 and would have to be 2 x 64"),
         ({"target_modules": ["c_attn"]}, "cannot be merged into model"),
         ({"peft_type": "NONE"}, "cannot be merged into model"),
-        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2}, "PEFT finds no 'prompt_embeddings'"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2}, "is of the kind PROMPT_TUNING, which adds tokens"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(
@@ -112,3 +117,86 @@ def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
     assert f"was trained on another-model with SHA-256 abababababab…, and model has {digest[:12]}…" in said
     card.write_text("{")
     assert "does not say what the adapter was trained on" in refusal(folder, adapter)
+
+
+def tied_folder(path: Path) -> Path:
+    """A tiny model whose output takes its weights from the embedding."""
+    config = copy.deepcopy(CONFIGS["llama"])
+    config.tie_word_embeddings = True
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0, 0.3)
+    hf.save_pretrained(path / "model")
+    tiny_tokenizer().save_pretrained(path / "model")
+    return path / "model"
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "attention": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "bias": {"bias": "all"},
+    "regex": {"target_modules": r".*layers\.1\.self_attn\.(q|v)_proj"},
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "both ends": {"target_modules": ["embed_tokens", "lm_head"]},
+    "head saved": {"modules_to_save": ["lm_head"]},
+    "embedding saved": {"modules_to_save": ["embed_tokens"]},
+    "some tokens": {"trainable_token_indices": {"embed_tokens": [3, 17]}},
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_merged_folder_answers_as_peft_does(tmp_path: Path, kind: str, tied: bool) -> None:
+    """Also where the adapter changes one of two layers that share their weights: they are two from then on."""
+    folder = tied_folder(tmp_path) if tied else tiny_folder(tmp_path)
+    torch.manual_seed(1)
+    settings = {"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": False} | KINDS[kind]
+    tuned: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**settings))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "modules_to_save" in name or "trainable_tokens_delta" in name or (kind == "bias" and "bias" in name):
+                parameter.normal_(0, 0.3)
+    tuned.eval().save_pretrained(tmp_path / "adapter")
+    wanted = tuned(IDS).logits
+    plain = AutoModelForCausalLM.from_pretrained(folder)(IDS).logits
+    assert not torch.allclose(wanted, plain, atol=0.1)
+    export(str(folder), MaskRule(), tmp_path / "out", adapter=str(tmp_path / "adapter"))
+    assert torch.allclose(AutoModelForCausalLM.from_pretrained(tmp_path / "out")(IDS).logits, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"), "is of the kind PROMPT_TUNING, which adds"),
+        (PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"), "is of the kind PREFIX_TUNING, which adds"),
+        (IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]), ""),
+        (LoHaConfig(target_modules=["q_proj"]), ""),
+    ],
+)
+def test_adapters_of_other_kinds(tmp_path: Path, settings: Any, says: str) -> None:
+    """Those that are changes of weights are merged, the others refused."""
+    folder, adapter = tiny_folder(tmp_path), tmp_path / "adapter"
+    settings.inference_mode = False
+    tuned: Any = get_peft_model(tiny_hf("llama"), settings)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.3)
+    tuned.eval().save_pretrained(adapter)
+    if says:
+        assert says in refusal(folder, adapter)
+    else:
+        model = retmask.load(str(folder), adapter=str(adapter), device="cpu", context_tokens=128)
+        assert torch.allclose(model.native(IDS).logits, tuned(IDS).logits, atol=2e-4)
+
+
+def test_a_merge_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
+    """An activated LoRA acts from its invocation tokens on; in the weights it would act everywhere."""
+    folder = tiny_folder(tmp_path)
+    adapter = tiny_adapter(tmp_path / "adapter", alora_invocation_tokens=[1, 2], task_type="CAUSAL_LM")
+    assert "cannot be merged" in (said := refusal(folder, adapter)) or "answers otherwise" in said

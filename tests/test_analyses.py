@@ -165,7 +165,7 @@ def test_finished_lines_count_only_for_the_same_weights_map_and_haystack(
     monkeypatch.setenv("RETMASK_HOME", str(tmp_path))
     assert dynamics.kept_at("a/b") != dynamics.kept_at("a-b")
     assert dynamics.kept_at("a/../b").parent == tmp_path / "analyses"
-    monkeypatch.setattr(dynamics, "resolve", lambda name: Source(name, "", None, "sha"))
+    monkeypatch.setattr(dynamics, "resolve", lambda name: Source(name, "", converted_from="sha"))
     monkeypatch.setattr(loading, "load", lambda name: pytest.fail("asked anew"))
     (task,) = EvaluateConfig("gemma-3-270m", trials=1).tasks()
     scores = HeadScores.load(scores_path("gemma-3-270m"))
