@@ -14,7 +14,8 @@ from reviewed import Reviewed
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.pairs import PAIRS, RULES, Statistics, llama_factory, new_version, read_items, read_rows, statistics
+from retmask.pair_files import llama_factory, read_rows
+from retmask.pairs import PAIRS, RULES, Statistics, new_version, read_items, statistics
 from retmask.runs import Run
 
 MAX_LENGTH = 1024  # tokens, as the training has it by default

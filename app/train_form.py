@@ -11,7 +11,8 @@ import train_settings
 
 from retmask.dpo import DpoConfig
 from retmask.overview import when
-from retmask.pairs import PAIRS, pairs_file
+from retmask.pair_files import pairs_file
+from retmask.pairs import PAIRS
 from retmask.runs import Run, number, run_path
 from retmask.train import Preflight, new_train, train_command
 

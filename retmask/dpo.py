@@ -207,7 +207,7 @@ def fit(run: Run) -> int:
 
     from retmask.loading import load_plain
     from retmask.memory import choose_device, choose_dtype
-    from retmask.pairs import read_rows
+    from retmask.pair_files import read_rows
 
     record = run.record
     config, where = DpoConfig.from_record(record["config"]), record["config"]

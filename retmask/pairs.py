@@ -1,6 +1,6 @@
 """Preference pairs: one prompt, the unmasked model's answer (chosen) and the masked model's (rejected). No model.
 
-Which pairs are worth training on (the gate), what is to be known of a set, its files, and a person's review of it.
+Which pairs are worth training on (the gate), what is to be known of a set, its folder, and a person's review of it.
 """
 
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from retmask.files import append_line, expanded, read_lines, sha256, write_atomic
+from retmask.files import append_line, check_text, read_lines, sha256, write_atomic
 from retmask.recall import contains
-from retmask.runs import Run, now, run_path
+from retmask.runs import Run, now
 
 ITEMS, PAIRS, REVIEW = "items.jsonl", "pairs.jsonl", "review.jsonl"
 CARRIED = ("model", "revision", "sha256", "adapter_sha256", "chat", "mask", "head_grid", "prompts_sha256")
@@ -35,7 +35,8 @@ class PreferencePair:
     """A prompt with two answers. `answer` is the short right one of a grounded prompt, else empty.
 
     `prompt_tokens` is the prompt's length; `diverged` the first token at which the answers differ, None where they do
-    not or it is not known.
+    not or it is not known. `unanswered` says why there are no answers, where the model or the server cannot be asked
+    this prompt: both are empty then, and asking again would not help.
     """
 
     id: str
@@ -46,6 +47,7 @@ class PreferencePair:
     answer: str = ""
     prompt_tokens: int = 0
     diverged: int | None = None
+    unanswered: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The record that `from_json` reads: a line of items.jsonl."""
@@ -58,6 +60,7 @@ class PreferencePair:
             "rejected": list(self.rejected),
             "prompt_tokens": self.prompt_tokens,
             "diverged": self.diverged,
+            **({"unanswered": self.unanswered} if self.unanswered else {}),
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class PreferencePair:
             str(record["answer"]),
             int(record["prompt_tokens"]),
             None if record["diverged"] is None else int(record["diverged"]),
+            str(record.get("unanswered", "")),
         )
 
     def row(self, chat: bool, model: str = "") -> dict[str, Any]:
@@ -244,85 +248,6 @@ def write_pairs(folder: Path, pairs: Iterable[PreferencePair], chat: bool, model
     return path
 
 
-def llama_factory(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of TRL's format in that of LLaMA-Factory (ShareGPT with ranking: conversations, chosen, rejected)."""
-    out = []
-    for row in rows:
-        turns = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
-        system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
-        names = {"user": "human", "assistant": "gpt"}
-        said = [row[key][0]["content"] if isinstance(row[key], list) else row[key] for key in ("chosen", "rejected")]
-        out.append(
-            {
-                "conversations": [
-                    {"from": names[turn["role"]], "value": turn["content"]} for turn in turns if turn["role"] in names
-                ],
-                "chosen": {"from": "gpt", "value": said[0]},
-                "rejected": {"from": "gpt", "value": said[1]},
-                **({"system": system} if system else {}),
-            }
-        )
-    return out
-
-
-def llama_factory_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A file in LLaMA-Factory's format."""
-    return json.dumps(llama_factory(rows), indent=1, ensure_ascii=False) + "\n"
-
-
-def pairs_file(name: str | Path) -> Path:
-    """The pairs.jsonl that a file, a run's folder or a run's name means. ValueError where there is none."""
-    path = expanded(name)
-    if not path.exists() and "/" not in str(name):
-        path = run_path(str(name))
-    path = path / PAIRS if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"there are no pairs at {name}: give a .jsonl file, or a folder or run of `retmask pairs`")
-    return path
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a pairs file in TRL's format. ValueError, with the line, for what is no such row."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the pairs file {path} cannot be read: {error}") from None
-    rows = [_row(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise ValueError(f"the pairs file {path} is empty: give at least two pairs")
-    kinds = {isinstance(row["prompt"], list) for row in rows}
-    if len(kinds) > 1:
-        raise ValueError(f"{path.name} mixes prompts as text and as messages: use one of them")
-    return rows
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: not an object with prompt, chosen and rejected")
-    for name in ("prompt", "chosen", "rejected"):
-        value = row.get(name)
-        if isinstance(value, str) and value.strip():
-            continue
-        if not (isinstance(value, list) and value and all(map(_is_message, value))):
-            raise ValueError(f"{where}: {name} is missing, empty, or neither a text nor a list of messages")
-    if len({type(row[name]) for name in ("prompt", "chosen", "rejected")}) > 1:
-        raise ValueError(f"{where}: prompt, chosen and rejected are to be all texts or all messages")
-    return row
-
-
-def _is_message(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("role") in ("system", "user", "assistant")
-        and isinstance(value.get("content"), str)
-        and bool(value["content"].strip())
-    )
-
-
 @dataclass(frozen=True)
 class Review:
     """A person's decisions on the pairs of a run: kept or dropped by id, and edited answers by id.
@@ -350,7 +275,12 @@ class Review:
 
 
 def decide(folder: Path, pair_id: str, **decision: Any) -> None:
-    """Write a decision down: `verdict` keep, drop or None (undecided), or `edit` (chosen, rejected) or None."""
+    """Write a decision down: `verdict` keep, drop or None (undecided), or `edit` (chosen, rejected) or None.
+
+    ValueError for a text that no file can hold.
+    """
+    for text in decision.get("edit") or ():
+        check_text(str(text), "the edited text")
     append_line(folder / REVIEW, {"id": pair_id, **decision})
 
 

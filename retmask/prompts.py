@@ -4,23 +4,24 @@ import json
 import random
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from retmask.files import expanded, sha256_text, shipped
+from retmask.files import check_text, expanded, read_text, sha256_text, shipped
 from retmask.needle import load_haystack
 from retmask.recall import words
+from retmask.rows import Blank, content, json_rows, passed_over, role, turns
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
 _MOST = 1_000_000  # prompts at a time
 _LONGEST = 12  # words of an answer
 _TRIES = 200  # facts tried for one prompt: the answer may stand in the prose already
-_ROLES = ("system", "user", "assistant")
-_ENGLISH = ("English", "english", "en", "eng")
+_FORMS = ("prompt", "messages", "conversation", "conversations")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _SLOT = re.compile(r"\{(\w+?)(_\d)?\}")
 _BOUNDARY = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!etc)[.!?][\"')\]]*\s+(?=[A-Z\"(*])|\n\n+")
@@ -211,117 +212,151 @@ def _hidden(passage: str, sentences: Sequence[str], depths: Sequence[float]) -> 
     return text.strip()
 
 
-def load_prompts(source: str, count: int = 0) -> list[PairPrompt]:
-    """Prompts from a .jsonl or .txt file or a dataset on the Hub, `owner/name` or `owner/name:split`; 0 is all of them.
+class Prompts(NamedTuple):
+    """Prompts that were read, and how many rows were passed over for each reason."""
 
-    In JSON lines `prompt` is a text or a list of messages, of which the turns after the last of the user's are left
-    out; or `conversation` is a list of messages, of which the user's first is taken; `answer` and `id` may be given. A
-    text file has a prompt a line. Of a dataset, with the same columns, at most `count` rows are taken; those in other
-    languages, those redacted and those without text are passed over. ValueError, one sentence with the place, for
-    what is not such a source.
+    prompts: list[PairPrompt]
+    passed_over: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def sentence(self) -> str:
+        """What was passed over, in words; empty for nothing."""
+        parts = [f"{count:,} {why}" for why, count in self.passed_over.items()]
+        n = sum(self.passed_over.values())
+        return f"{n:,} row{'s' * (n != 1)} passed over: {', '.join(parts)}" if parts else ""
+
+
+def load_prompts(source: str, count: int = 0) -> list[PairPrompt]:
+    """The prompts that `read_prompts` reads."""
+    return read_prompts(source, count).prompts
+
+
+def read_prompts(source: str, count: int = 0) -> Prompts:
+    """Prompts from a .jsonl, .json or .txt file or a dataset on the Hub, `owner/name` or `owner/name:split`; 0: all.
+
+    A row has a `prompt`, a text or a list of messages, or `messages` (OpenAI's): of these the turns after the last of
+    the user's are left out. Or it has a `conversation` (LMSYS) or `conversations` (ShareGPT), of which the system turn
+    and the user's first are taken. `answer` and `id` may be given. A text file has a prompt a line. Of a dataset at
+    most `count` rows are taken. Rows in other languages than English, by their `language`, those `redacted` and those
+    without text are passed over and counted; of a dataset also those that are no prompts. ValueError, one sentence
+    with the place, for what is not such a source, or where nothing is left.
     """
     if count < 0:
         raise ValueError(f"{count} prompts are not possible: give 1 or more, or 0 for all")
-    if source.endswith((".jsonl", ".txt")):
-        prompts = list(_file_prompts(expanded(source)))
-        return prompts[:count] if count else prompts
+    if source.casefold().endswith((".jsonl", ".json", ".txt")):
+        found = _file_prompts(expanded(source))
+        return found._replace(prompts=found.prompts[:count]) if count else found
     if not _HUB.fullmatch(source) or expanded(source).exists():
-        raise ValueError(f"{source!r} holds no prompts: give a .jsonl or .txt file, or a dataset as owner/name")
+        raise ValueError(f"{source!r} holds no prompts: give a .jsonl, .json or .txt file, or a dataset as owner/name")
     return _hub_prompts(source, count)
 
 
-def _file_prompts(path: Path) -> Iterator[PairPrompt]:
+def _file_prompts(path: Path) -> Prompts:
     """The prompts of a file. ValueError with the line for what is none, or where an id or all is missing."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the prompts file {path} cannot be read: {error}") from None
-    if not text.strip():
-        raise ValueError(f"the prompts file {path} is empty: give at least one prompt")
     lines: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would cut at U+2028 too
-        if not line.strip():
+    out, passed = [], Counter[str]()
+    rows = _lines(path) if path.suffix.casefold() == ".txt" else json_rows(path)
+    for where, number, row in rows:
+        why = passed_over(row)
+        if why:
+            passed[why] += 1
             continue
-        where, own = f"{path.name}, line {number}", f"{path.stem}-{number}"
-        row = _parsed(line, where) if path.suffix == ".jsonl" else {"prompt": line.strip()}
-        prompt = _prompt(row, where, own, "file")
+        try:
+            prompt = _prompt(row, where, f"{path.stem}-{number}", "file")
+        except Blank:
+            passed["without text"] += 1
+            continue
         if prompt.id in lines:
             raise ValueError(
                 f"{where}: the id {prompt.id!r} is that of line {lines[prompt.id]} too: each may stand once"
             )
         lines[prompt.id] = number
-        yield prompt
+        out.append(prompt)
+    found = Prompts(out, passed)
+    if not out:
+        raise ValueError(f"{path} holds no prompt to ask ({found.sentence or 'it is empty'}): give at least one")
+    return found
 
 
-def _parsed(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: not an object with prompt or conversation")
-    return row
+def _lines(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines() would cut at U+2028 too
+        if line.strip():
+            yield f"{path.name}, line {number}", number, {"prompt": line.strip()}
 
 
-def _prompt(row: dict[str, Any], where: str, own_id: str, arm: str) -> PairPrompt:
-    """The prompt of a row, `own_id` where it gives none."""
+def _prompt(row: Mapping[str, Any], where: str, own_id: str, arm: str) -> PairPrompt:
+    """The prompt of a row, `own_id` where it gives none. `Blank` where it has no text."""
     known, answer = row.get("id"), row.get("answer")
     if known is not None and (isinstance(known, bool) or not isinstance(known, str | int) or not str(known).strip()):
         raise ValueError(f"{where}: id is not a text")
-    if answer is not None and not (isinstance(answer, str) and _whole(answer)):
+    if answer is not None and not isinstance(answer, str):
         raise ValueError(f"{where}: answer is not a text")
-    return PairPrompt(own_id if known is None else str(known), _messages(row, where), arm, answer or "")
+    name = own_id if known is None else str(known)
+    for text, what in ((name, "id"), (answer or "", "answer")):
+        check_text(text, f"{where}, {what}")
+    return PairPrompt(name, _messages(row, where), arm, answer or "")
 
 
-def _messages(row: dict[str, Any], where: str) -> Messages:
-    """The turns of a row up to the last of the user's."""
-    prompt, conversation = row.get("prompt"), row.get("conversation")
-    if prompt is None and isinstance(conversation, list):
-        prompt = [turn for turn in conversation if isinstance(turn, dict) and turn.get("role") == "user"][:1]
-    if not isinstance(prompt, list):
-        return (_turn({"role": "user", "content": prompt}, where),)
-    turns = [_turn(turn, where) for turn in prompt]
-    if any(role == "system" for role, _ in turns[1:]):
+def _messages(row: Mapping[str, Any], where: str) -> Messages:
+    """The turns of a row that are asked. `Blank` where the prompt is a text or null and there is none."""
+    if not row.keys() & set(_FORMS):
+        if not row:
+            raise Blank(f"{where}: there is nothing in it")
+        raise ValueError(f"{where}: there is no {', '.join(_FORMS)}, only {', '.join(row)[:80]}")
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return (("user", content(prompt, where)),)
+    found = turns(_asked(row, where), where)
+    if any(name == "system" for name, _ in found[1:]):
         raise ValueError(f"{where}: a system turn stands after others: it may only come first")
-    while turns and turns[-1][0] == "assistant":
-        turns.pop()
-    if not turns or turns[-1][0] == "system":
+    if not found or found[-1][0] == "system":
         raise ValueError(f"{where}: no turn of the user's, so there is nothing to answer")
-    return tuple(turns)
+    return tuple(found)
 
 
-def _turn(turn: Any, where: str) -> tuple[str, str]:
-    if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
-        raise ValueError(f"{where}: a message is no object with a role of {', '.join(_ROLES)}")
-    content = turn.get("content")
-    if not isinstance(content, str) or not content.strip() or not _whole(content):
-        raise ValueError(f"{where}: the prompt is missing, empty or not a text")
-    return turn["role"], content
+def _asked(row: Mapping[str, Any], where: str) -> list[Any]:
+    """The messages of a row that are asked, as they stand there."""
+    name = next(name for name in _FORMS if name in row)
+    held = row[name]
+    messages = [held] if isinstance(held, Mapping) else held
+    if not isinstance(messages, list):
+        raise ValueError(f"{where}: {name} is {'not a text' if name == 'prompt' else 'no list of messages'}")
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        messages = [{"role": "system", "content": system}, *messages]
+    if name.startswith("conversation"):
+        first = [one for one in messages if role(one) == "user"][:1]
+        return [*(one for one in messages[:1] if role(one) == "system"), *first]
+    last = max((at for at, one in enumerate(messages) if role(one) != "assistant"), default=-1)
+    return messages[: last + 1]
 
 
-def _whole(text: str) -> bool:
-    """Whether UTF-8 can hold the text: half of a surrogate pair, as JSON may have it, it cannot."""
-    return text.encode(errors="ignore").decode() == text
-
-
-def _hub_prompts(source: str, count: int) -> list[PairPrompt]:
+def _hub_prompts(source: str, count: int) -> Prompts:
     """The first `count` usable rows of a dataset, whose ids are their numbers."""
     if not count:
         raise ValueError(f"the dataset {source} may be without end: say how many prompts to take")
     name, _, split = source.partition(":")
-    out: list[PairPrompt] = []
-    for number, row in enumerate(_hub_rows(name, split or "train")):
-        if not {"prompt", "conversation"} & row.keys():
-            raise ValueError(f"the dataset {name} has no column prompt or conversation, only {', '.join(row)}")
-        if row.get("redacted") or (row.get("language") or "English") not in _ENGLISH:
-            continue
-        with suppress(ValueError):
-            out.append(_prompt({**row, "id": None}, f"{name}, row {number}", f"{name}-{number}", "hub"))
+    out, passed = [], Counter[str]()
+    for number, raw in enumerate(_hub_rows(name, split or "train")):
+        row = {key: value for key, value in raw.items() if value is not None}
+        if not raw.keys() & set(_FORMS):
+            raise ValueError(f"the dataset {name} has no column {', '.join(_FORMS)}, only {', '.join(raw)}")
+        why = passed_over(row)
+        try:
+            if not why:
+                out.append(_prompt({**row, "id": None}, f"{name}, row {number}", f"{name}-{number}", "hub"))
+        except Blank:
+            why = "without text"
+        except ValueError:  # nobody here can mend the row
+            why = "that are no prompts"
+        if why:
+            passed[why] += 1
         if len(out) == count:
             break
+    found = Prompts(out, passed)
     if not out:
-        raise ValueError(f"the dataset {source} holds no prompt in English: choose another")
-    return out
+        raise ValueError(f"the dataset {source} holds no prompt in English ({found.sentence}): choose another")
+    return found
 
 
 def _hub_rows(name: str, split: str) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,8 @@ import psutil
 from retmask import workers
 from retmask.dpo import ADAPTER, CHECKPOINTS, FULL, STOP, STOPPED, DpoConfig, newest, split
 from retmask.files import expanded, home, settled, sha256, write_atomic, write_json
-from retmask.pairs import PAIRS, pairs_file, read_rows
+from retmask.pair_files import doubts, pairs_file, read_rows, rows_text
+from retmask.pairs import PAIRS
 from retmask.runs import Cancelled, Run, parent_ids
 
 _ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
@@ -105,7 +106,9 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
         problems=(),
         warnings=(),
     )
-    return found._replace(problems=tuple(_problems(found, config, folder)), warnings=tuple(_warnings(found, config)))
+    return found._replace(
+        problems=tuple(_problems(found, config, folder)), warnings=(*_warnings(found, config), *doubts(train, held_out))
+    )
 
 
 def _tokens(tokenizer: Any, row: Mapping[str, Any]) -> int:
@@ -241,7 +244,7 @@ def new_train(
     settings = {"model": model, "pairs": str(file), "revision": revision, **asdict(config)}
     run = Run.claim("train", settings, list(command), out, Path(model).name, parents=parent_ids(file))
     if "pairs_sha256" not in run.record:  # also where the last attempt died between the two writes
-        write_atomic(run.path / PAIRS, file.read_text(encoding="utf-8-sig"))
+        write_atomic(run.path / PAIRS, rows_text(read_rows(file)))
         made = Run(file.parent).record
         run.update(
             pairs_sha256=sha256(run.path / PAIRS),

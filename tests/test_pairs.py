@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import load_dataset
+from trl import extract_prompt
 
 from retmask.files import append_line
+from retmask.pair_files import _messages, _texts, doubts, llama_factory, llama_factory_text, pairs_file, read_rows
 from retmask.pairs import (
     ITEMS,
     RULES,
@@ -17,13 +20,10 @@ from retmask.pairs import (
     decide,
     faults,
     gate_counts,
-    llama_factory,
     loops,
     new_version,
-    pairs_file,
     read_items,
     read_review,
-    read_rows,
     statistics,
     write_pairs,
 )
@@ -149,6 +149,96 @@ def test_what_is_no_pairs_file(content: str, says: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(ValueError, match=says):
         read_rows(path)
+
+
+USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+OTHER = {**ANSWER, "content": "B"}
+
+MESSAGES = {"prompt": [USER], "chosen": [ANSWER], "rejected": [OTHER]}
+HUMAN = "\n\nHuman: Q\n\nAssistant:"
+PARTS = [[{**one, "content": [{"type": "text", "text": one["content"]}]}] for one in (USER, ANSWER, OTHER)]
+
+
+@pytest.mark.parametrize(
+    ("row", "read"),
+    [
+        ({"chosen": [USER, ANSWER], "rejected": [USER, OTHER], "score_chosen": 8.0}, MESSAGES),
+        ({"prompt": None, "chosen": [USER, ANSWER], "rejected": [USER, OTHER], "tools": None}, MESSAGES),
+        ({"prompt": "Q", "chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, MESSAGES),
+        ({"prompt": "Q", "chosen": [ANSWER], "rejected": OTHER}, MESSAGES),
+        ({"prompt": [{**USER, "tool_calls": None}], "chosen": [ANSWER], "rejected": [OTHER]}, MESSAGES),
+        (dict(zip(("prompt", "chosen", "rejected"), PARTS, strict=True)), MESSAGES),
+        ({"messages": [USER], "chosen": ANSWER, "rejected": OTHER}, MESSAGES),
+        ({"conversations": [{"from": "human", "value": "Q"}], "chosen": {"from": "gpt", "value": "A"},
+          "rejected": {"from": "gpt", "value": "B"}}, MESSAGES),
+        ({"chosen": HUMAN + " Spruce", "rejected": HUMAN + " Spring"},
+         {"prompt": HUMAN, "chosen": " Spruce", "rejected": " Spring"}),
+        ({"chosen": "The sky is blue.", "rejected": "The sky is green."},
+         {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}),
+    ],
+)  # fmt: skip
+def test_the_forms_that_people_have(row: dict[str, Any], read: dict[str, Any], tmp_path: Path) -> None:
+    files = {"p.jsonl": json.dumps(row), "p.JSONL": json.dumps(row), "p.json": json.dumps([row, row], indent=2)}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-16" if name == "p.JSONL" else "utf-8")
+        assert read_rows(tmp_path / name)[-1] == read
+
+
+def test_an_implicit_prompt_is_that_of_trl() -> None:
+    """But for answers that begin alike: TRL takes their beginning into the prompt."""
+    for chosen, rejected in (("The sky is blue.", "The sky is green."), (HUMAN + " A", HUMAN + " B")):
+        assert _texts(None, chosen, rejected, "here") == extract_prompt({"chosen": chosen, "rejected": rejected})
+    assert _messages(None, [("user", "Q"), ("assistant", "A")], [("user", "Q"), ("assistant", "B")], "here") == MESSAGES
+
+
+def test_what_is_exported_is_read_again(tmp_path: Path) -> None:
+    system = replace(GOOD, messages=(("system", "Be brief."), *GOOD.messages))
+    (tmp_path / "llama_factory.json").write_text(llama_factory_text([system.row(True), GOOD.row(True)]))
+    rows = [{name: pair.row(True)[name] for name in ("prompt", "chosen", "rejected")} for pair in (system, GOOD)]
+    assert read_rows(tmp_path / "llama_factory.json") == rows
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({**MESSAGES, "chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, "line 1: chosen begins with the prompt"),
+        ({**MESSAGES, "rejected": [{**USER, "content": "B"}]}, "line 1: rejected ends with a turn of the user's"),
+        ({**MESSAGES, "prompt": [USER, ANSWER]}, "line 1: the prompt ends with a turn of the assistant's"),
+        ({**MESSAGES, "chosen": [ANSWER, {**USER, "content": "?"}, OTHER]}, "line 1: chosen has 3 turns after the"),
+        ({"chosen": [USER, ANSWER], "rejected": [OTHER]}, "line 1: there is no prompt, and chosen and rejected do not"),
+        ({"chosen": "same", "rejected": "same"}, "line 1: there is no prompt, and chosen and rejected do not begin"),
+        ({"chosen": "A", "rejected": "B"}, "prompt would be empty"),
+        ({"input": "Q", "output": "A"}, "line 1: chosen is missing; there is only input, output"),
+        ({**MESSAGES, "prompt": [USER, {"role": "assistant", "content": None, "tool_calls": [{}]}]}, "calls a tool"),
+        ({**MESSAGES, "prompt": [USER, {"role": "tool", "content": "4"}]}, "line 1, prompt: a turn calls a tool"),
+        ({**MESSAGES, "prompt": [{**USER, "content": [{"type": "image"}]}]}, "a part of type 'image' that is no text"),
+        ({"prompt": "p", "chosen": "c", "rejected": "six \ud83d"}, r"line 1, rejected holds half a character"),
+        ({**MESSAGES, "prompt": [{**USER, "content": "\ud83d"}]}, r"line 1, prompt holds half a character"),
+        ({"prompt": "p", "chosen": "c", "rejected": "r", "id": "\ud83d"}, r"line 1, id holds half a character"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_pair_is_named_with_its_fault(row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=says) as caught:
+        read_rows(tmp_path / "p.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+def test_identical_and_repeated_pairs_are_said() -> None:
+    one, other = ({"prompt": name, "chosen": "c", "rejected": "r"} for name in "pq")
+    assert doubts([one, other], [{**one, "prompt": "s"}]) == []
+    said = doubts([one, one, {**other, "rejected": "c"}], [one, {**one, "prompt": "s"}])
+    assert said == [
+        "1 pair has the same answer as chosen and as rejected, which teaches nothing",
+        "2 of the 5 pairs are repetitions of another",
+        "1 of the 2 pairs held out have a prompt that is also trained on: what is measured on them says little",
+    ]
+
+
+def test_an_edit_that_no_file_can_hold_is_refused(made: Run) -> None:
+    with pytest.raises(ValueError, match="the edited text holds half a character"):
+        decide(made.path, "a", edit=["fine", "half \ud83d"])
+    assert read_review(made.path).edits == {}
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../up", "no/where.jsonl"])

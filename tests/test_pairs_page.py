@@ -16,6 +16,7 @@ from streamlit.util import calc_hash
 from retmask import workers
 from retmask.files import append_line, home, shipped
 from retmask.heads import HeadMask
+from retmask.pair_files import llama_factory, read_rows
 from retmask.pairs import (
     ITEMS,
     PAIRS,
@@ -25,10 +26,8 @@ from retmask.pairs import (
     Said,
     decide,
     faults,
-    llama_factory,
     read_items,
     read_review,
-    read_rows,
     write_pairs,
 )
 from retmask.prompts import generate

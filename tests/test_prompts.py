@@ -21,6 +21,7 @@ from retmask.prompts import (
     grounded,
     load_passages,
     load_prompts,
+    read_prompts,
 )
 
 PUBLISHED = [  # the needles of the published detection code
@@ -226,6 +227,60 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
     assert load_prompts(str(path), 2) == prompts[:2]
 
 
+def test_the_forms_that_people_have(tmp_path: Path) -> None:
+    """OpenAI's messages, ShareGPT, content in parts, null fields; a JSON array, an ending in capitals, UTF-16."""
+    said = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": ""}]
+    parts = {"role": "user", "content": [{"type": "text", "text": "Which"}, {"type": "text", "text": " one?"}]}
+    rows = [
+        {"messages": [{"role": "system", "content": "Be kind."}, *said]},
+        {"prompt": None, "messages": [{"role": "developer", "content": "Be kind.", "name": None}, *said], "id": None},
+        {"id": "s0", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}] * 2},
+        {
+            "system": "Be kind.",
+            "conversations": [{"from": "human", "value": "Q"}, {"from": "function_call", "value": ""}],
+        },
+        {"prompt": [parts]},
+    ]
+    kind = ("system", "Be kind.")
+    wanted = [(kind, ("user", "Q")), (kind, ("user", "Q")), (("user", "Q"),), (kind, ("user", "Q"))]
+    lines = "\n".join(map(json.dumps, rows))
+    for name, content in (
+        ("own.jsonl", lines.encode()),
+        ("own.JSONL", lines.encode()),
+        ("own.json", json.dumps(rows, indent=1).encode()),
+        ("wide.jsonl", lines.replace("\n", "\r\n").encode("utf-16")),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = load_prompts(str(tmp_path / name))
+        assert [prompt.messages for prompt in found] == [*wanted, (("user", "Which one?"),)]
+        assert [prompt.id for prompt in found][2] == "s0"
+    (tmp_path / "own.TXT").write_text("One?")
+    assert load_prompts(str(tmp_path / "own.TXT"))[0].text == "One?"
+
+
+def test_rows_of_a_file_are_passed_over_as_those_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(text: str, **more: object) -> dict[str, object]:
+        return {"conversation": [{"role": "user", "content": text}, {"role": "assistant", "content": "A"}], **more}
+
+    rows = [
+        row("one", language="English", redacted=False),
+        row("deux", language="French"),
+        row("drei", language="unknown"),
+        row("NAME_1", redacted=True),
+        row(" "),
+        row("five", language="en-US"),
+        row("six"),
+    ]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    hub(monkeypatch, rows)
+    for source in (str(path), "owner/name"):
+        found = read_prompts(source, 3)
+        assert [prompt.text for prompt in found.prompts] == ["one", "five", "six"]
+        assert dict(found.passed_over) == {"in other languages": 2, "redacted": 1, "without text": 1}
+        assert found.sentence == "4 rows passed over: 2 in other languages, 1 redacted, 1 without text"
+
+
 def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
     path.write_text("One?\r\n\n  Two\u2028still two \n", encoding="utf-8")
@@ -239,15 +294,22 @@ TURN = '{"role": "user", "content": "x"}'
 BROKEN = [
     ("{", "line 1: not JSON"),
     ("[" * 100_000, "line 1: not JSON"),
-    ('{"prompt": "a"}\n[1]', "line 2: not an object with prompt or conversation"),
-    ("{}", "line 1: the prompt is missing, empty or not a text"),
-    ('{"prompt": "  "}', "line 1: the prompt is missing, empty or not a text"),
-    ('{"prompt": 5}', "line 1: the prompt is missing, empty or not a text"),
-    (r'{"prompt": "\ud800"}', "line 1: the prompt is missing, empty or not a text"),
-    ('{"conversation": "text"}', "line 1: the prompt is missing, empty or not a text"),
-    ('{"prompt": [{"role": "user"}]}', "line 1: the prompt is missing, empty or not a text"),
+    ('{"prompt": "a"}\n[1]', "line 2: not an object, but [1]"),
+    ("{}", "holds no prompt to ask (1 row passed over: 1 without text): give at least one"),
+    ('{"prompt": "  "}\n{"prompt": null}', "holds no prompt to ask (2 rows passed over: 2 without text)"),
+    ('{"prompt": "a", "language": "German"}', "(1 row passed over: 1 in other languages)"),
+    ('{"instruction": "a"}', "no prompt, messages, conversation, conversations, only instruction"),
+    ('{"prompt": 5}', "line 1: prompt is not a text"),
+    (r'{"prompt": "\ud800"}', r"line 1 holds half a character ('\ud800', character 1)"),
+    (r'{"prompt": "a", "id": "\ud800"}', "line 1, id holds half a character"),
+    (r'{"prompt": "a", "answer": "\ud800"}', "line 1, answer holds half a character"),
+    (r'{"messages": [{"role": "user", "content": "\ud83d"}]}', "line 1 holds half a character"),
+    ('{"conversation": "text"}', "line 1: conversation is no list of messages"),
+    ('{"prompt": [{"role": "user"}]}', "line 1: a message has no content"),
+    ('{"prompt": [{"role": "user", "content": [{"type": "image"}]}]}', "a part of type 'image' that is no text"),
     ('{"prompt": ["x"]}', "line 1: a message is no object with a role of system, user, assistant"),
-    ('{"prompt": [{"role": "tool", "content": "x"}]}', "line 1: a message is no object with a role of"),
+    ('{"prompt": [{"role": "tool", "content": "x"}]}', "line 1: a turn calls a tool or is a tool's"),
+    ('{"prompt": [{"role": "poet", "content": "x"}]}', "line 1: a message is no object with a role of"),
     ('{"prompt": [{"role": ["user"], "content": "x"}]}', "line 1: a message is no object with a role of"),
     ('{"prompt": []}', "line 1: no turn of the user's"),
     ('{"conversation": []}', "line 1: no turn of the user's"),
@@ -259,8 +321,8 @@ BROKEN = [
     ('{"prompt": "a", "id": ""}', "line 1: id is not a text"),
     ('{"prompt": "a", "id": "b"}\n{"prompt": "c", "id": "b"}', "line 2: the id 'b' is that of line 1 too"),
     ('{"prompt": "a", "id": "own-2"}\n{"prompt": "c"}', "line 2: the id 'own-2' is that of line 1 too"),
-    (" \n", "is empty: give at least one prompt"),
-    (b"\xff\xfe", "cannot be read: 'utf-8' codec"),
+    (" \n", "holds no prompt to ask (it is empty): give at least one"),
+    (b"\xe9t\xe9", "is not a text in UTF-8"),
 ]
 
 
@@ -276,7 +338,7 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(content: str | bytes, s
 def test_sources_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         load_prompts(str(tmp_path / "none.jsonl"))
-    with pytest.raises(ValueError, match=r"holds no prompts: give a \.jsonl or \.txt file, or a dataset as owner/name"):
+    with pytest.raises(ValueError, match=r"holds no prompts: give a \.jsonl, \.json or \.txt file, or a dataset"):
         load_prompts("prompts.csv")
     with pytest.raises(ValueError, match="-1 prompts are not possible"):
         load_prompts("owner/name", -1)
@@ -332,7 +394,7 @@ def test_a_dataset_is_read_as_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dataset_that_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, [{"text": "a", "label": 1}])
-    with pytest.raises(ValueError, match="has no column prompt or conversation, only text, label"):
+    with pytest.raises(ValueError, match="no column prompt, messages, conversation, conversations, only text, label"):
         load_prompts("owner/name", 1)
     hub(monkeypatch, [{"prompt": "bonjour", "language": "French"}])
     with pytest.raises(ValueError, match="holds no prompt in English"):
