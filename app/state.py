@@ -530,7 +530,7 @@ def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Ru
         if there:
             return there
         run = make()
-        run.spawn()
+        run.spawn([str(settings[name]) for name in ("server", "masked_server") if settings.get(name)])
         begun[f"{kind} {text}"] = run.path
         return run
 

@@ -10,6 +10,7 @@ from guard import guarded, says
 
 from retmask.files import home
 from retmask.overview import progress
+from retmask.pairing import contacted, sends
 from retmask.runs import Run, number
 
 DOING = {  # kinds of runs; the name of a model follows
@@ -38,6 +39,9 @@ def watch() -> None:
     """
     runs = active()
     _notice(runs)
+    asks = state.value(ASKS)
+    if asks:
+        _confirm(*asks)
     st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
 
 
@@ -118,12 +122,44 @@ def ours(run: Run) -> bool:
     return run.path.resolve().parent == home() / "runs"
 
 
+ASKS = "asks_servers"  # in the session: the run that is to go on and whose servers nobody has named here, and where
+
+
 def again(run: Run, where: str = "") -> None:
-    """Let a run that was cancelled or failed go on where it was; where it cannot, `state.said` says why, at a place."""
+    """Let a run that was cancelled or failed go on where it was; where it cannot, `state.said` says why, at a place.
+
+    One that sends prompts to servers is asked about first: its folder may come from anybody.
+    """
+    if contacted(run):
+        state.put(ASKS, (run, where))
+    else:
+        _go_on(run, where)
+
+
+def _go_on(run: Run, where: str) -> None:
     try:
-        run.spawn()
+        run.spawn(contacted(run))
     except Exception as error:  # a callback has no page to stand on: it would be a traceback
         state.say(state.sentence(says(error)), where)
+
+
+def _leave() -> None:
+    state.put(ASKS, None)
+
+
+@st.dialog("Send prompts to servers?", on_dismiss=_leave)
+def _confirm(run: Run, where: str) -> None:
+    """Say what goes where, and let the run go on only if that is meant."""
+    st.markdown(state.sentence(sends(run)))
+    st.caption("A key goes only to the host that it was given for.")
+    with st.container(horizontal=True):
+        if st.button("Send and go on", type="primary", key="servers_yes"):
+            _leave()
+            _go_on(run, where)
+            st.rerun()
+        if st.button("Cancel", key="servers_no"):
+            _leave()
+            st.rerun()
 
 
 def plain(text: Any) -> str:

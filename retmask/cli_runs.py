@@ -13,7 +13,9 @@ from rich.table import Table
 
 from retmask import overview
 from retmask.overview import Summary, summary
+from retmask.pairing import contacted, sends
 from retmask.runs import STATUSES, Run
+from retmask.servers import address
 
 app = typer.Typer(help="List, follow, compare, resume, cancel and delete the long jobs.", no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
@@ -147,13 +149,26 @@ def cancel(name: Name) -> None:
 
 
 @app.command()
-def resume(name: Name) -> None:
+def resume(
+    name: Name,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(help="a server that it may send its prompts to; each of those that it asks"),
+    ] = None,
+) -> None:
     """Let a run that was cancelled or failed go on where it was, in the background."""
     run = Run.find(name)
     if run.status == "success":
         raise ValueError(f"{run.id} is finished: there is nothing left to do")
-    run.spawn()
-    typer.echo(f"{run.id} goes on in the background; to follow it: retmask runs log {run.reference} --follow")
+    servers = contacted(run)
+    if set(servers) - {address(url) for url in server or ()}:
+        if not sys.stdin.isatty():
+            named = " ".join(f"--server {url}" for url in dict.fromkeys(servers))
+            raise ValueError(f"{sends(run)}: if that is what you want, name them: {named}")
+        if not typer.confirm(f"{sends(run)}. Go on?"):
+            return typer.echo("nothing was sent")
+    run.spawn(servers)
+    return typer.echo(f"{run.id} goes on in the background; to follow it: retmask runs log {run.reference} --follow")
 
 
 @app.command()

@@ -38,9 +38,10 @@ from retmask.options import (
     out,
     progress,
 )
-from retmask.pairing import PairsConfig, join, new_pairs
+from retmask.pair_files import llama_factory_text, read_rows
+from retmask.pairing import LEFT, PairsConfig, join, new_pairs
 from retmask.pairing import pairs as do_pairs
-from retmask.pairs import PAIRS, RULES, gate_counts, llama_factory_text, read_items, read_rows, statistics
+from retmask.pairs import PAIRS, RULES, gate_counts, read_items, statistics
 from retmask.runs import Run
 from retmask.train import new_train, preflight, result, train_command
 from retmask.train import train as do_train
@@ -56,7 +57,7 @@ def _rule(
 def pairs(
     model: Model,
     prompts: Annotated[
-        str, typer.Option(help="a .jsonl or .txt file, or a Hub dataset (owner/name), of what to ask")
+        str, typer.Option(help="a .jsonl, .json or .txt file, or a Hub dataset (owner/name), of what to ask")
     ] = "",
     generate: Annotated[str, typer.Option(help="make the prompts: grounded (a fact in a text) or chat")] = "",
     count: Annotated[int, typer.Option(help="how many prompts; by default all of a file")] = 0,
@@ -102,7 +103,7 @@ def pairs(
     run = new_pairs(config, out_dir)
     steps = (
         (at.done, at.total, f"{at.kept} pairs kept, {at.rate:.0f} tokens/s", at.eta)
-        for at in do_pairs(run, trust_remote_code)
+        for at in do_pairs(run, trust_remote_code, (config.server, config.masked_server))
     )
     progress(steps, run)
     _report_pairs(run)
@@ -110,9 +111,20 @@ def pairs(
         write_atomic(run.path / "llama_factory.json", llama_factory_text(read_rows(run.path / PAIRS)))
 
 
+_THINKS = "a server does not take the field that switches thinking off: its model may have thought before it answered"
+
+
 def _report_pairs(run: Run) -> None:
-    """What came out, and what the gate kept out."""
+    """What came out, what the gate kept out, and what was not answered."""
     items = read_items(run.path)
+    for words in (run.record.get("passed_over"), _THINKS if run.record.get("thinking") == LEFT else ""):
+        if words:
+            out.print(words)
+    without = [pair for pair in items if pair.unanswered]
+    for pair in without[:3]:
+        out.print(f"not answered: prompt {pair.id}: {pair.unanswered}")
+    if len(without) > 3:
+        out.print(f"not answered: {len(without) - 3:,} more prompts")
     table = Table("the gate", "pairs", box=None, pad_edge=False)
     off = run.record["config"]["allow"]
     for name, found in gate_counts(items).items():

@@ -6,6 +6,7 @@ Both skins use them: the command line in the foreground, the page through `Run.s
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from retmask import workers
 from retmask.ablate import ablate
 from retmask.detect import detect
 from retmask.dose import dose
@@ -18,7 +19,7 @@ KINDS: dict[str, Callable[[Run], Iterator[Any]]] = {
     "detect": detect,
     "dose": dose,
     "ablate": ablate,
-    "pairs": pairs,
+    "pairs": lambda run: pairs(run, servers=workers.confirmed()),
     "train": train,
     "evaluate": evaluate,
 }

@@ -7,15 +7,17 @@ out in shards, make the same pairs as one that runs through.
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retmask.chat import Chat
 from retmask.files import append_line, settled, sha256, sha256_text
 from retmask.heads import HeadMask
 from retmask.masks import MaskRule
 from retmask.pairs import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
-from retmask.prompts import PairPrompt, digest, generate, load_prompts
+from retmask.prompts import PairPrompt, Prompts, digest, generate, read_prompts
 from retmask.runs import Run, parent_ids
 from retmask.sampling import Sampling
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 BLOCK = 8  # prompts answered together on a CPU: measured 1.4 s a pair against 2.7 s one at a time
 _MOST_BLOCK = 64
 AT_ONCE = 16  # prompts that two servers are asked at the same time
+LEFT = "left to the server"  # thinking, where a server refuses to switch it off
 _PUBLISH = 30.0  # seconds between two writings of pairs.jsonl
 
 
@@ -100,9 +103,13 @@ class PairsConfig:
 
     def items(self) -> list[PairPrompt]:
         """All prompts, of all shards. ValueError, one sentence, where they cannot be had."""
+        return self.read().prompts
+
+    def read(self) -> Prompts:
+        """The same, with what was passed over in a file or a data set."""
         if self.generate:
-            return generate(self.generate, self.count, self.seed)
-        return load_prompts(self.prompts, self.count)
+            return Prompts(generate(self.generate, self.count, self.seed))
+        return read_prompts(self.prompts, self.count)
 
     @property
     def command(self) -> list[str]:
@@ -139,24 +146,42 @@ def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
 
     ValueError where `out` holds something else, or prompts, scores or mask are not there.
     """
-    config.items()
+    found = config.read()
     rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
     model, prompts, adapter = map(settled, (config.model, config.prompts, config.adapter))
     config = replace(config, rule=rule, model=model, prompts=prompts, adapter=adapter)
     record = asdict(config) | {"rule": rule.to_json(), "allow": list(config.allow)}
     parents = parent_ids(config.rule.scores, config.adapter)
-    return Run.claim("pairs", record, config.command, out, Path(config.model).name, parents=parents)
+    run = Run.claim("pairs", record, config.command, out, Path(config.model).name, parents=parents)
+    if found.passed_over:
+        run.update(passed_over=found.sentence)
+    return run
 
 
-def pairs(run: Run, trust_remote_code: bool = False) -> Iterator[PairsProgress]:
+def contacted(run: Run) -> tuple[str, ...]:
+    """The servers that a run sends its prompts to; none for one that loads a model."""
+    return tuple(str(url) for name in ("server", "masked_server") if (url := run.config.get(name)))
+
+
+def sends(run: Run) -> str:
+    """What a run with servers sends, and where to, for a person to judge: its folder may come from anybody."""
+    config = run.config
+    what = f"the prompts in {config['prompts']}" if config.get("prompts") else "prompts that are made here"
+    return f"{run.id} sends {what} to {' and '.join(dict.fromkeys(contacted(run)))}"
+
+
+def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = ()) -> Iterator[PairsProgress]:
     """Do what a run says, or the rest of it; yields after every block of prompts.
 
-    Each pair is in items.jsonl as soon as it is made; pairs.jsonl, with those that pass the gate, follows now and then
+    `servers` are addresses that a person has named or confirmed: ValueError where the run would contact another. Each
+    pair is in items.jsonl as soon as it is made; pairs.jsonl, with those that pass the gate, follows now and then
     and at the end, whatever that end is.
     """
     if run.status == "success":
         return
     config = PairsConfig.from_record(run.record["config"])
+    if set(contacted(run)) - set(servers):
+        raise ValueError(f"{sends(run)}: name these servers again (retmask runs resume {run.reference} --server ...)")
     prompts = config.items()
     with run.working():
         known = {pair.id: pair for pair in read_items(run.path)}
@@ -186,6 +211,12 @@ def pairs(run: Run, trust_remote_code: bool = False) -> Iterator[PairsProgress]:
         finally:
             book.publish()
         run.update(done=len(known), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
+        if backend.missed:
+            n, tokens = len(backend.missed), max(backend.missed.values())
+            raise ValueError(
+                f"{n} prompt{'s' * (n != 1)} of up to {tokens:,} tokens with the answer found too little free memory: "
+                "the others are done; make room, and go on with the same run"
+            )
 
 
 @dataclass
@@ -250,8 +281,11 @@ class _Local:
             trust_remote_code=trust_remote_code,
         )
         self.mask = config.rule.build(self.model.grid)
-        self.chat = bool(getattr(self.model.tokenizer, "chat_template", None))
+        self.chat_of = Chat(self.model.tokenizer, _moment(run.record.get("clock")))
+        self.chat = self.chat_of.kind == "chat"
+        self.missed: dict[str, int] = {}
         run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
+        run.update(clock=self.chat_of.facts["clock"], thinking=self.chat_of.facts["thinking"])
         run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
         if config.rule.random:
             run.update(excluded=[*map(str, config.rule.excluded(self.model.grid))])
@@ -266,61 +300,105 @@ class _Local:
     ) -> Iterator[tuple[int, PreferencePair]]:
         """A pair for each prompt, with its number. Those that are known are answered again, so that none stands alone.
 
-        A prompt that is too long for the model or the memory gets two empty answers, which the gate keeps out.
+        A prompt that the template refuses or that is too long for the model is a pair without answers. One that there
+        is no memory for now is none: it goes into `missed`, for another time.
         """
-        tokenizer, limit = self.model.tokenizer, self.config.max_new_tokens
-        ids = {number: prompt_ids(tokenizer, prompt) for number, prompt, _ in asked}
-        left = []
+        limit, left, refused = self.config.max_new_tokens, [], []
         for number, prompt, sampling in asked:
-            if len(ids[number]) + limit > self.model.max_tokens or not self._fits(len(ids[number]) + limit, 1):
-                nothing = Said("", 0, "length")
-                yield (
-                    number,
-                    PreferencePair(
-                        prompt.id, prompt.messages, nothing, nothing, prompt.arm, prompt.answer, len(ids[number])
-                    ),
-                )
-            else:
-                left.append((number, prompt, sampling))
+            try:
+                ids = self.chat_of.prompt(prompt.messages, f"prompt {prompt.id}")
+            except ValueError as error:
+                refused.append((number, _without_answer(prompt, str(error))))
+                continue
+            if len(ids) + limit > self.model.max_tokens:
+                longer = f"the prompt has {len(ids):,} tokens, and with {limit:,} new ones the model reads "
+                yield number, _without_answer(prompt, f"{longer}{self.model.max_tokens:,} at most", len(ids))
+                continue
+            left.append(_Asked(number, prompt, sampling, ids))
+        if len(refused) == len(asked) and not known:  # it may be the template, not the prompts
+            raise ValueError(refused[0][1].unanswered)
+        yield from refused
         while left:
-            part = left[: self._together([len(ids[number]) + limit for number, _, _ in left])]
-            left = left[len(part) :]
-            prompts = [ids[number] for number, _, _ in part]
-            said = answer_both(self.model, prompts, self.mask, [one for _, _, one in part], limit)
-            for (number, prompt, _), tokens, two in zip(part, prompts, said, strict=True):
-                yield number, _pair(tokenizer, prompt, len(tokens), two, limit, self.chat)
+            many = self._together([len(one.ids) + limit for one in left])
+            said = self._said(left[:many]) if many else None
+            while said is None and many > 1:  # less was free than it seemed
+                many //= 2
+                said = self._said(left[:many])
+            if said is None:
+                one = left.pop(0)
+                self.missed[one.prompt.id] = len(one.ids) + limit
+                continue
+            part, left = left[:many], left[many:]
+            for one, two in zip(part, said, strict=True):
+                yield one.number, _pair(self.model.tokenizer, one.prompt, len(one.ids), two, limit, self.chat)
+
+    def _said(self, part: Sequence["_Asked"]) -> list[tuple[list[int], list[int]]] | None:
+        """Both answers to each prompt; None where the memory does not hold them now."""
+        try:
+            limit = self.config.max_new_tokens
+            return answer_both(self.model, [one.ids for one in part], self.mask, [one.sampling for one in part], limit)
+        except Exception as error:
+            if not isinstance(error, NoRoom) and not _is_out_of_memory(error):
+                raise
+        from retmask.loading import release
+
+        release()
+        return None
 
     def _together(self, lengths: Sequence[int]) -> int:
-        """How many of the next prompts to answer in one batch: two rows each, all as long as the longest."""
+        """How many of the next prompts to answer in one batch: two rows each, all as long as the longest; 0 for none.
+
+        0 where the first of them alone does not fit into the memory that is free now.
+        """
         many = len(lengths)
         if self.model.device.type != "cpu":
             many = min(many, max(1, self.model.rows_that_fit(max(lengths)) // 2))
-        while many > 1 and not self._fits(max(lengths[:many]), many):
+        while many and not _fits(self.model, max(lengths[:many]), many):
             many //= 2
         return many
 
-    def _fits(self, tokens: int, prompts: int) -> bool:
-        try:
-            self.model.check_rows(tokens, 2 * prompts)
-        except ValueError:
-            return False
-        return True
 
-
-def prompt_ids(tokenizer: Any, prompt: PairPrompt) -> list[int]:
-    """The tokens of a prompt, in the model's chat template where it has one. ValueError where the template fails."""
-    from retmask.pairs import plain_prompt
-
-    if not getattr(tokenizer, "chat_template", None):
-        return list(tokenizer(plain_prompt(prompt.messages))["input_ids"])
-    messages = [{"role": role, "content": content} for role, content in prompt.messages]
+def _moment(clock: object) -> datetime:
+    """The moment that the prompts of a run show where their template has a clock: the one recorded, else now."""
     try:
-        text = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-    except Exception as error:  # a template is a program of the model's author: anything can come out of it
-        raise ValueError(f"the chat template of this model fails on prompt {prompt.id}: {error}") from error
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return datetime.fromisoformat(str(clock))
+    except ValueError:
+        return datetime.now().replace(microsecond=0)
+
+
+class _Asked(NamedTuple):
+    """A prompt that is about to be answered: its number, itself, how its answers are drawn, its tokens."""
+
+    number: int
+    prompt: PairPrompt
+    sampling: Sampling
+    ids: list[int]
+
+
+class NoRoom(ValueError):
+    """There is too little free memory now."""
+
+
+def _fits(model: "LensModel", tokens: int, prompts: int) -> bool:
+    try:
+        model.check_rows(tokens, 2 * prompts)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: on a GPU, or on a CPU, where torch says so in a RuntimeError."""
+    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return names or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+
+
+def _without_answer(prompt: PairPrompt, why: str, tokens: int = 0) -> PreferencePair:
+    """What is written down for a prompt that cannot be asked."""
+    nothing = Said("", 0, "stop")
+    return PreferencePair(
+        prompt.id, prompt.messages, nothing, nothing, prompt.arm, prompt.answer, tokens, unanswered=why
+    )
 
 
 def answer_both(
@@ -332,13 +410,16 @@ def answer_both(
 ) -> list[tuple[list[int], list[int]]]:
     """The token ids of an unmasked and a masked answer to each prompt, all in one batch.
 
-    ValueError where a prompt is too long for the model or the batch for the memory.
+    ValueError where a prompt is too long for the model, `NoRoom` where the batch is for the memory that is free now.
     """
     from retmask.cache import stack, starts
 
     longest = max(map(len, prompts)) + max_new_tokens
     model.check_length(longest)
-    model.check_rows(longest, 2 * len(prompts))
+    try:
+        model.check_rows(longest, 2 * len(prompts))
+    except ValueError as error:
+        raise NoRoom(str(error)) from None
     masks = [HeadMask(), mask]
     caches = [model.fan_out(prompt[:-1], len(prompt), masks) for prompt in prompts]
     cache = stack(caches, longest)
@@ -377,7 +458,9 @@ class _Servers:
     def __init__(self, run: Run, config: PairsConfig) -> None:
         from retmask.servers import Server
 
-        self.config = config
+        self.run, self.config = run, config
+        self.missed: dict[str, int] = {}
+        self.answered = 0
         named = ((config.server, config.server_model), (config.masked_server, config.masked_server_model))
         self.servers: list[Server] = [Server.connect(url, name) for url, name in named]
         run.pin(model=config.model, servers=[server.model for server in self.servers], chat=True)
@@ -390,14 +473,34 @@ class _Servers:
     def answer(
         self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Collection[str]
     ) -> Iterator[tuple[int, PreferencePair]]:
-        """A pair for each prompt that is not known yet, with its number, as they come. ValueError for a lost server."""
+        """A pair for each prompt that is not known yet, with its number, as they come. ValueError for a lost server.
+
+        A prompt that a server refuses is a pair without answers; ValueError where it refuses all of the first ones.
+        """
         wanted = [one for one in asked if one[1].id not in known]
+        refused: list[tuple[int, PreferencePair]] = []
         with ThreadPool(AT_ONCE) as pool:
-            yield from pool.imap_unordered(self._ask, wanted)
+            for number, pair in pool.imap_unordered(self._ask, wanted):
+                if pair.unanswered and not self.answered:  # it may be the request that it does not take, not the prompt
+                    refused.append((number, pair))
+                    continue
+                self.answered += 1
+                yield from [*refused, (number, pair)]
+                refused = []
+        if refused and len(refused) == len(wanted) and not known:
+            raise ValueError(refused[0][1].unanswered)
+        yield from refused
+        self.run.update(thinking=LEFT if any(one.thinks for one in self.servers) else "off")
 
     def _ask(self, asked: tuple[int, PairPrompt, Sampling]) -> tuple[int, PreferencePair]:
+        from retmask.servers import Refused
+
         number, prompt, sampling = asked
-        said = [Said(*server.answer(prompt.messages, self.config.max_new_tokens, sampling)) for server in self.servers]
+        limit = self.config.max_new_tokens
+        try:
+            said = [Said(*server.answer(prompt.messages, limit, sampling)) for server in self.servers]
+        except Refused as error:
+            return number, _without_answer(prompt, str(error))
         return number, PreferencePair(prompt.id, prompt.messages, said[0], said[1], prompt.arm, prompt.answer)
 
 
@@ -412,9 +515,9 @@ def join(folders: Sequence[Path], out: Path) -> Run:
             raise ValueError(f"{run.path} is not a shard of the same pairs as {runs[0].path}: leave it out")
         if run.status != "success":
             raise ValueError(f"{run.path} is not finished ({run.status}): let it go on first")
-    same = ("model", "sha256", "adapter_sha256", "mask", "prompts_sha256", "chat", "batch")
+    same = ("model", "sha256", "adapter_sha256", "mask", "prompts_sha256", "chat", "batch", "thinking", "clock")
     for name in same:
-        if len({str(run.record.get(name)) for run in runs}) > 1:
+        if len({str(run.record.get(name))[: 10 if name == "clock" else None] for run in runs}) > 1:  # one day's
             raise ValueError(f"the shards differ in {name}: make them all with the same model and settings")
     there, wanted = sorted(run.record["config"]["shard"] for run in runs), list(range(settings[0]["shards"]))
     if there != wanted:

@@ -348,10 +348,11 @@ class Run:
         """The length of log.txt so far, in bytes."""
         return _length(self.path / "log.txt")
 
-    def spawn(self) -> None:
+    def spawn(self, servers: Sequence[str] = ()) -> None:
         """Start the worker in a session of its own: it outlives the page, the server and the terminal.
 
-        ValueError if one is there already.
+        `servers` are addresses that a person has named or confirmed just now: it contacts no other. ValueError if a
+        worker is there already.
         """
         with self._record_lock():  # of two who start it at once the second finds the first one's worker
             if self.alive or (self._recorded == "queued" and self._coming):
@@ -359,7 +360,7 @@ class Run:
             (self.path / ASKED).unlink(missing_ok=True)
             begin = {"status": "queued", "spawned": time.time(), "error": None, "log_start": self.log_size}
             self._write(begin | {"place": workers.here(), "pid": None})
-            self._write({"pid": workers.start(self.path)})
+            self._write({"pid": workers.start(self.path, servers)})
 
     @contextmanager
     def working(self) -> Iterator[tuple[int, ...]]:

@@ -6,7 +6,8 @@ Preference pairs can come from two servers, one with the model as it is and one 
 import json
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.pool import ThreadPool
@@ -15,12 +16,16 @@ from typing import Any, Literal, NamedTuple
 
 import httpx
 
+from retmask.chat import chat_template_kwargs
 from retmask.sampling import Sampling
 
 Messages = Sequence[tuple[str, str]]  # (role, content), roles as the server's template knows them: system, user, ...
 Request = tuple[Messages, int, Sampling]  # the messages, the longest answer in tokens, how tokens are chosen
 
-KEY_ENV = "OPENAI_API_KEY"
+KEY_ENV = "OPENAI_API_KEY"  # goes to the origin of BASE_ENV, by default OpenAI's, and to no other
+BASE_ENV = "OPENAI_BASE_URL"
+KEYS_ENV = "RETMASK_SERVER_KEYS"  # host:port=key, several with blanks between them: each key for its own host
+_OPENAI = "https://api.openai.com/v1"
 TIMEOUT = 600.0  # seconds for one answer: a long one from a busy server takes minutes
 DELAYS = (0.5, 2.0, 5.0)  # seconds before each retry
 LONGEST_WAIT = 30.0  # seconds, where the server names a time itself
@@ -41,6 +46,10 @@ class ServerLost(ValueError):
     """A server that was there no longer answers, or answers with errors of its own, after all retries."""
 
 
+class Refused(ValueError):
+    """A server takes requests, but not this one: its template knows no such role, or the prompt is too long for it."""
+
+
 class _Passing(NamedTuple):
     """A failure that may be over in a moment, and for how many seconds the server asks to be left alone."""
 
@@ -53,30 +62,37 @@ class Server:
     """A model on a server, asked over one pool of connections, from as many threads as you like.
 
     `url` is `http://host:8000/v1` or https, `/v1` added where it is missing; `model` the served name; `timeout` the
-    seconds that one answer may take. The key is read from the environment variable `key_env` each time and kept
-    nowhere. ValueError for an address with a user, a password or a query, or one that is none. `connect` also looks
-    whether the server is there.
+    seconds that one answer may take. The key is read from the environment each time and kept nowhere: from the variable
+    `key_env`, which says by being named here that its key is for this server; else the one that `key_for` finds.
+    ValueError for an address with a user, a password or a query, or one that is none. `connect` also looks whether the
+    server is there.
+
+    Thinking is switched off, as it is for a model that is loaded here. A server that refuses to hear of it is asked
+    without, and `thinks` is True from then on.
     """
 
     url: str
     model: str = ""
-    key_env: str = KEY_ENV
+    key_env: str = ""
     timeout: float = TIMEOUT
     _client: httpx.Client = field(init=False, repr=False, compare=False)
+    _takes: threading.Event = field(init=False, repr=False, compare=False, default_factory=threading.Event)
+    _refuses: threading.Event = field(init=False, repr=False, compare=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", address(self.url))
         object.__setattr__(self, "_client", _client(self.url))
 
     @classmethod
-    def connect(cls, url: str, model: str = "", key_env: str = KEY_ENV, timeout: float = TIMEOUT) -> "Server":
+    def connect(cls, url: str, model: str = "", key_env: str = "", timeout: float = TIMEOUT) -> "Server":
         """The server at that address, with the only model it lists, or the one named: that is asked for a token.
 
         ValueError where nothing answers, where several models are served and none is named, or the named one is not.
         """
         with cls(url, model, key_env, timeout) as asked:
             if model:  # not looked up in the list: `transformers serve FOLDER` lists other models than its own
-                asked._reply(asked._now("POST", "/chat/completions", asked._body([("user", "Hello")], 1, Sampling())))
+                body = asked._body([("user", "Hello")], 1, Sampling())
+                asked._reply(asked._unthinking(body, lambda body: asked._now("POST", "/chat/completions", body)))
             else:
                 model = _only(asked.url, asked.models())
         return cls(asked.url, model, key_env, timeout)
@@ -98,10 +114,35 @@ class Server:
         serve` draws at all only where the folder's generation_config.json says do_sample.
 
         A failure that may pass (no connection, no answer in time, 429, 5xx) is tried again after each of `DELAYS`, or
-        later if the server says so; then `ServerLost`. ValueError where it refuses the request (another 4xx) or
-        answers something else than a reply.
+        later if the server says so; then `ServerLost`. `Refused` where it does not take this request (400, 413, 422);
+        ValueError where it takes none (another 4xx) or answers something else than a reply.
         """
-        return self._reply(self._retried("/chat/completions", self._body(messages, max_new_tokens, sampling)))
+        body = self._body(messages, max_new_tokens, sampling)
+        return self._reply(self._unthinking(body, lambda body: self._retried("/chat/completions", body)))
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the server has refused to switch thinking off, so that its model may think before it answers."""
+        return self._refuses.is_set()
+
+    def _unthinking(self, body: Mapping[str, Any], ask: Callable[[Mapping[str, Any]], Any]) -> Any:
+        """What `ask` gets for a request that switches thinking off, or without that from a server that refuses it.
+
+        Once it has taken one such request, what it refuses is the prompt.
+        """
+        if self.thinks:
+            return ask(body)
+        try:
+            answer = ask({**body, **chat_template_kwargs()})
+        except Refused:
+            if self._takes.is_set():
+                raise
+            answer = ask(body)
+            if not self._takes.is_set():  # another thread may have found out that it does take them
+                self._refuses.set()
+            return answer
+        self._takes.set()
+        return answer
 
     def close(self) -> None:
         """Close the connections; the server cannot be asked afterwards."""
@@ -182,8 +223,9 @@ class Server:
             where = self._shown(response.headers["location"])
             raise ValueError(f"{self.url} points to {where} ({status}): give the address that answers itself")
         if not response.is_success:
-            remedy = f": set {self.key_env or 'a key'} to a key that it takes" if status in (401, 403) else ""
-            raise ValueError(f"{self.url} refused the request ({status}: {self._message(content)}){remedy}")
+            remedy = f": {self._key_remedy}" if status in (401, 403) else ""
+            kind = Refused if status in (400, 413, 422) else ValueError
+            raise kind(f"{self.url} refused the request ({status}: {self._message(content)}){remedy}")
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
@@ -206,10 +248,18 @@ class Server:
 
     def _key(self) -> str:
         """The key, empty for none. ValueError, that does not show it, where it cannot be sent."""
-        key = os.environ.get(self.key_env, "").strip()
+        name, key = (self.key_env, os.environ.get(self.key_env, "").strip()) if self.key_env else key_for(self.url)
         if not (key.isascii() and key.isprintable()):  # httpx would show it in its error
-            raise ValueError(f"{self.key_env} holds characters that a key cannot have: set it anew")
+            raise ValueError(f"{name} holds characters that a key cannot have: set it anew")
         return key
+
+    @property
+    def _key_remedy(self) -> str:
+        """What to set so that a server that wants a key gets one."""
+        if self.key_env:
+            return f"set {self.key_env} to a key that it takes"
+        where = httpx.URL(self.url).netloc.decode()
+        return f"set {KEYS_ENV}={where}=KEY to a key that it takes ({KEY_ENV} goes to {BASE_ENV} alone)"
 
     def _message(self, content: bytes) -> str:
         """What a server says about a failure."""
@@ -247,6 +297,30 @@ def answer_all(server: Server, requests: Sequence[Request], at_once: int = 8) ->
     with ThreadPool(min(at_once, len(requests))) as pool:
         replies = dict(pool.imap_unordered(ask, range(len(requests))))
     return [replies[place] for place in range(len(requests))]
+
+
+def key_for(url: str) -> tuple[str, str]:
+    """The variable and the key in it that were given for a server's host; empty texts for none.
+
+    RETMASK_SERVER_KEYS holds `host:port=key`, several with blanks between them, the port left out for the usual one.
+    OPENAI_API_KEY is for the origin (scheme, host and port) of OPENAI_BASE_URL, by default https://api.openai.com.
+    """
+    asked = httpx.URL(url)
+    for part in os.environ.get(KEYS_ENV, "").split():
+        host, _, key = part.partition("=")
+        if host.casefold() in (asked.netloc.decode().casefold(), f"{asked.host}:{_port(asked)}".casefold()):
+            return KEYS_ENV, key
+    try:
+        base = httpx.URL(address(os.environ.get(BASE_ENV) or _OPENAI))
+    except ValueError:
+        raise ValueError(f"{BASE_ENV} is not a server's address: write it like {_OPENAI}") from None
+    if (base.scheme, base.host, _port(base)) != (asked.scheme, asked.host, _port(asked)):
+        return "", ""
+    return KEY_ENV, os.environ.get(KEY_ENV, "").strip()
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def address(url: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+SERVERS = "RETMASK_SERVERS"  # in a worker's environment: the servers that it may contact, blanks between them
 LOCK = "lock"  # the file in a run's folder that its processes keep open
 BEAT = 15.0  # seconds between two signs of life
 _STALE = 120.0  # seconds without one after which a worker counts as dead where its lock cannot be seen
@@ -45,8 +46,16 @@ def beats(run: Path) -> bool:
         return False
 
 
-def start(run: Path) -> int:
-    """Start a worker for the run in that folder; its pid. What it says goes to log.txt there."""
+def confirmed() -> tuple[str, ...]:
+    """The servers that this worker may contact, by the one who started it: a run's folder may come from anybody."""
+    return tuple(os.environ.get(SERVERS, "").split())
+
+
+def start(run: Path, servers: Iterable[str] = ()) -> int:
+    """Start a worker for the run in that folder; its pid. What it says goes to log.txt there.
+
+    `servers` are addresses that a person has named or confirmed: it contacts no other.
+    """
     with (run / "log.txt").open("ab") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "retmask.cli", "worker", str(run)],
@@ -54,6 +63,7 @@ def start(run: Path) -> int:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, SERVERS: " ".join(servers)},
         )
     threading.Thread(target=worker.wait, daemon=True).start()  # else it stays a zombie when it has ended
     return worker.pid

@@ -2,19 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from openai_server import OpenAIServer
-from tiny import tiny_folder, tiny_model
+from openai_server import Canned, OpenAIServer
+from tiny import tiny_folder, tiny_model, tiny_tokenizer
+from typer.testing import CliRunner
 
-from retmask import pairing
+from retmask import jobs, memory, pairing, workers
 from retmask.cache import stack, starts
+from retmask.cli import app
 from retmask.heads import HeadId, HeadMask
 from retmask.masks import MaskRule
 from retmask.model import LensModel
+from retmask.pair_files import read_rows
 from retmask.pairing import PairsConfig, answer_both, join, new_pairs, pairs
-from retmask.pairs import PreferencePair, faults, read_items, read_rows
+from retmask.pairs import faults, read_items
 from retmask.runs import Cancelled
 from retmask.sampling import Sampling
 
@@ -167,30 +172,98 @@ def test_two_servers_one_of_which_is_lost(
     monkeypatch.setattr(pairing, "AT_ONCE", 1)
     normal, masked = servers
     settings = PairsConfig("some/model", prompts=prompts, server=normal.url, masked_server=masked.url)
+    both = (normal.url, masked.url)
     whole = new_pairs(settings, tmp_path / "whole")
-    list(pairs(whole))
+    list(pairs(whole, servers=both))
     assert len(read_items(whole.path)) == 12
     for pair in read_items(whole.path):
         assert (pair.chosen.text.split()[0], pair.rejected.text.split()[0]) == ("normal", "masked")
         assert pair.chosen.text.split()[-1] == pair.rejected.text.split()[-1], "both draw with one seed"
 
     run = new_pairs(settings, tmp_path / "out")
-    enter = pairing._Book.enter
+    answers, said = masked.answers, count(1)
 
-    def enter_some(book: pairing._Book, number: int, pair: PreferencePair) -> None:
-        enter(book, number, pair)
-        if book.run.path == run.path and number == 4:
+    def answer_some(prompt: str, seed: int) -> str:
+        if next(said) == 6:
             masked.fail(500, for_good=True)
+        assert answers
+        return answers(prompt, seed)
 
-    monkeypatch.setattr(pairing._Book, "enter", enter_some)
+    masked.answers = answer_some
     with pytest.raises(ValueError, match="same command goes on"):
-        list(pairs(run))
+        list(pairs(run, servers=both))
     assert run.status == "error"
-    assert 5 <= len(read_items(run.path)) < 12
+    assert len(read_items(run.path)) == 6
     masked.fail()
-    monkeypatch.setattr(pairing._Book, "enter", enter)
-    list(pairs(new_pairs(settings, tmp_path / "out")))
+    list(pairs(new_pairs(settings, tmp_path / "out"), servers=both))
     assert read_items(run.path) == read_items(whole.path)
+    assert run.record["thinking"] == "off"
+
+
+def test_a_server_that_nobody_has_named_is_not_contacted(
+    prompts: str, tmp_path: Path, fresh_home: Path, servers: list[OpenAIServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the run's folder says: in this process, as a worker, and on the command line."""
+    normal, masked = servers
+    run = new_pairs(PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out")
+    monkeypatch.setenv("RETMASK_SERVERS", normal.url)
+    for do in (lambda: list(pairs(run)), lambda: list(pairs(run, servers=[normal.url])), lambda: jobs.work(run)):
+        with pytest.raises(ValueError, match="name these servers again") as caught:
+            do()
+        assert prompts in str(caught.value)
+        assert masked.url in str(caught.value)
+    named = f"sends the prompts in {prompts} to {normal.url} and {masked.url}: if that is what you want, name them"
+    found = CliRunner().invoke(app, ["runs", "resume", str(run.path), "--server", normal.url])
+    assert named in str(found.exception)
+    assert not normal.requests + masked.requests
+    monkeypatch.setenv("RETMASK_SERVERS", f"{normal.url} {masked.url}")
+    jobs.work(run)
+    assert len(read_items(run.path)) == 12
+
+
+def test_a_resumed_worker_is_told_which_servers_are_meant(
+    prompts: str, tmp_path: Path, fresh_home: Path, servers: list[OpenAIServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normal, masked = servers
+    run = new_pairs(PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out")
+    started: list[object] = []
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *_, env, **__: started.append(env) or _Gone())
+    for names in ([normal.url, masked.url], [normal.url.removesuffix("/v1"), masked.url + "/"]):
+        run.update(status="cancelled", pid=None, spawned=0)
+        command = ["runs", "resume", str(run.path), *(part for name in names for part in ("--server", name))]
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert [env["RETMASK_SERVERS"] for env in started] == [f"{normal.url} {masked.url}"] * 2  # type: ignore[index]
+
+
+class _Gone:
+    pid = 2**30
+
+    def wait(self) -> None:
+        """It has ended."""
+
+
+def test_a_prompt_that_a_server_refuses_ends_only_itself(
+    prompts: str, tmp_path: Path, fresh_home: Path, servers: list[OpenAIServer]
+) -> None:
+    normal, masked = servers
+    refusal = Canned(400, b'{"error": {"message": "System role not supported"}}')
+    settings = PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
+    run = new_pairs(settings, tmp_path / "out")
+    work = pairs(run, servers=(normal.url, masked.url))
+    next(work)
+    masked.fail(refusal)
+    list(work)
+    found = [pair for pair in read_items(run.path) if pair.unanswered]
+    assert len(found) == 1
+    assert "refused the request (400: System role not supported)" in found[0].unanswered
+    assert faults(found[0], ("identical",)) == ["empty"]
+    assert len(read_rows(run.path / "pairs.jsonl")) == 11
+
+    masked.fail(refusal, for_good=True)
+    run = new_pairs(settings, tmp_path / "all")
+    with pytest.raises(ValueError, match="System role not supported"):
+        list(pairs(run, servers=(normal.url, masked.url)))
+    assert read_items(run.path) == [], "where it refuses all, it may be something else than the prompts"
 
 
 def test_a_password_in_an_address_is_written_nowhere(prompts: str, fresh_home: Path) -> None:
@@ -207,6 +280,99 @@ def test_a_prompt_that_is_too_long_stops_nothing(folder: Path, tmp_path: Path) -
     found = read_items(run.path)
     assert len(found) == 3
     assert "empty" in faults(found[1])
+    assert found[1].unanswered == "the prompt has 999 tokens, and with 6 new ones the model reads 512 at most"
     assert found[1].prompt_tokens == 999
     assert found[0].chosen.tokens > 0
     assert found[2].chosen.tokens > 0
+
+
+STRICT = (
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('Roles must alternate user/assistant') }}{% endif %}"
+    "{% for one in messages %}[{{ one.role }}]{{ one.content }}{% endfor %}[a]"
+)
+
+
+def test_a_prompt_whose_roles_the_template_refuses_ends_only_itself(folder: Path, tmp_path: Path) -> None:
+    tiny_tokenizer(STRICT).save_pretrained(folder)
+    ask, said = {"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}
+    path = tmp_path / "roles.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": turns}) for turns in ([ask], [said, ask], [ask, said, ask])))
+    run = new_pairs(config(folder, str(path)), tmp_path / "out")
+    list(pairs(run))
+    one, refused, other = read_items(run.path)
+    assert one.chosen.tokens > 0
+    assert other.chosen.tokens > 0
+    assert refused.unanswered == (
+        "the chat template of this model fails on prompt roles-2: Roles must alternate user/assistant"
+    )
+    path.write_text(json.dumps({"prompt": [said, ask]}))
+    with pytest.raises(ValueError, match="Roles must alternate"):
+        list(pairs(new_pairs(config(folder, str(path)), tmp_path / "all")))
+
+
+def test_prompts_are_those_of_the_chat(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One moment for all prompts of a run, also when it goes on another day."""
+    tiny_tokenizer("{{ strftime_now('%Y') }}" + STRICT).save_pretrained(folder)
+    path = tmp_path / "p.txt"
+    path.write_text("why")
+    run = new_pairs(config(folder, str(path)), tmp_path / "out")
+    run.update(clock="1999-05-04T10:00:00")
+    asked: list[list[int]] = []
+    both = pairing.answer_both
+    monkeypatch.setattr(pairing, "answer_both", lambda *given: asked.extend(given[1]) or both(*given))
+    list(pairs(run))
+    assert "".join(map(chr, asked[0])) == "1999[user]why[a]"
+    assert run.record["clock"] == "1999-05-04T10:00:00"
+    assert run.record["thinking"] == "none"
+
+
+def test_little_memory_at_one_moment_makes_no_empty_pair(
+    folder: Path, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer rows are tried, then the prompt is left for another time; the same pairs come out in the end."""
+    whole = new_pairs(config(folder, prompts), tmp_path / "whole")
+    list(pairs(whole))
+    real, free = memory.free_bytes, [0]
+    monkeypatch.setattr("retmask.model.free_bytes", lambda device: free[0] or real(device))
+    run = new_pairs(config(folder, prompts), tmp_path / "out")
+    work = pairs(run)
+    next(work)
+    free[0] = 1
+    next(work)
+    free[0] = 0
+    with pytest.raises(ValueError, match=r"^4 prompts of up to \d+ tokens with the answer found too little"):
+        list(work)
+    assert run.status == "error"
+    assert len(read_items(run.path)) == 8, "none is written down as done"
+    list(pairs(new_pairs(config(folder, prompts), tmp_path / "out")))
+    assert read_items(run.path) == read_items(whole.path)
+    assert run.status == "success"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_a_batch_that_does_not_fit_is_tried_with_fewer_rows(
+    error: Exception, folder: Path, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, sizes = pairing.answer_both, []
+
+    def narrow(model: LensModel, asked: list[list[int]], *given: Any) -> Any:
+        sizes.append(len(asked))
+        if len(asked) > 1:
+            raise error
+        return both(model, asked, *given)
+
+    monkeypatch.setattr(pairing, "answer_both", narrow)
+    run = new_pairs(config(folder, prompts), tmp_path / "out")
+    list(pairs(run))
+    assert sizes[:4] == [4, 2, 1, 3]
+    assert len(read_items(run.path)) == 12
+    assert not any(pair.unanswered for pair in read_items(run.path))
+
+
+def test_what_was_passed_over_is_recorded(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": " "}\n{"prompt": "b", "redacted": true}')
+    run = new_pairs(config(folder, str(path)), tmp_path / "out")
+    assert run.record["passed_over"] == "2 rows passed over: 1 without text, 1 redacted"

@@ -11,7 +11,7 @@ from openai_server import MALFORMED, Canned, Fault, OpenAIServer, made_up
 
 from retmask import servers
 from retmask.sampling import Sampling
-from retmask.servers import Reply, Server, ServerLost, address, answer_all
+from retmask.servers import Refused, Reply, Server, ServerLost, address, answer_all, key_for
 
 KEY = "sk-very-secret-1234"
 HELLO = (("system", "Be brief."), ("user", "Where is the needle?"))
@@ -22,7 +22,8 @@ DRAWN = Sampling(0.7, 0.9, 5)
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited before each retry, in seconds: nobody really waits."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RETMASK_SERVER_KEYS"):
+        monkeypatch.delenv(name, raising=False)
     waited: list[float] = []
     monkeypatch.setattr(servers, "sleep", waited.append)
     return waited
@@ -62,6 +63,7 @@ def test_two_servers_answer_each_with_its_model() -> None:
             "temperature": 0.7,
             "top_p": 0.9,
             "seed": 5,
+            "chat_template_kwargs": {"enable_thinking": False},
         }
         assert other.requests[1].body["model"] == "masked"
 
@@ -138,6 +140,7 @@ def test_a_server_that_died_is_lost_and_says_how_to_go_on(there: OpenAIServer, a
 
 def test_the_first_failure_of_many_ends_the_whole_at_once(there: OpenAIServer, asked: Server) -> None:
     """One request hangs for longer than this test may take; another is refused."""
+    asked.answer(HELLO, 64, DRAWN)
     there.fail("hang", 400)
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"refused the request \(400: told to fail\)"):
@@ -147,6 +150,8 @@ def test_the_first_failure_of_many_ends_the_whole_at_once(there: OpenAIServer, a
 
 
 def test_a_refusal_is_not_tried_again(there: OpenAIServer, asked: Server, waits: list[float]) -> None:
+    asked.answer(HELLO, 64, DRAWN)
+    there.requests.clear()
     there.fail(Canned(400, json.dumps({"error": {"message": "The maximum\n context \x1b[31m" + "is " * 500}}).encode()))
     with pytest.raises(ValueError, match=r"refused the request \(400: The maximum context \[31mis is") as refused:
         asked.answer(HELLO, 64, DRAWN)
@@ -166,6 +171,7 @@ def test_a_refusal_is_not_tried_again(there: OpenAIServer, asked: Server, waits:
     ],
 )
 def test_what_a_server_says_is_found(body: bytes, said: str, there: OpenAIServer, asked: Server) -> None:
+    asked.answer(HELLO, 64, DRAWN)
     there.fail(Canned(400, body))
     with pytest.raises(ValueError, match=said):
         asked.answer(HELLO, 64, DRAWN)
@@ -214,12 +220,14 @@ def test_texts_as_servers_give_them(content: str | None, text: str, there: OpenA
 
 def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
-    with OpenAIServer(key=KEY) as there, Server.connect(there.url) as asked:
+    with OpenAIServer(key=KEY) as there:
+        monkeypatch.setenv("OPENAI_BASE_URL", there.url)
+        asked = Server.connect(there.url)
         asked.answer(HELLO, 64, DRAWN)
         assert {request.headers["authorization"] for request in there.requests} == {f"Bearer {KEY}"}
         assert KEY not in repr(asked) + repr(vars(asked)) + json.dumps(there.requests[-1].body)
         there.key = "another"  # the refusal repeats what it got
-        with pytest.raises(ValueError, match=r"401: wrong key Bearer \*\*\*\): set OPENAI_API_KEY") as refused:
+        with pytest.raises(ValueError, match=r"401: wrong key Bearer \*\*\*\): set RETMASK_SERVER_KEYS=127") as refused:
             asked.answer(HELLO, 64, DRAWN)
         assert KEY not in str(refused.value)
         monkeypatch.delenv("OPENAI_API_KEY")
@@ -230,10 +238,55 @@ def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("key", ["sk-secret\nX-Header: 1", "sk-secret\u2019"])
 def test_a_key_that_cannot_be_sent_is_not_shown(key: str, asked: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("OPENAI_BASE_URL", asked.url)
     with pytest.raises(ValueError, match="OPENAI_API_KEY holds characters") as refused:
         asked.answer(HELLO, 64, DRAWN)
     assert "secret" not in str(refused.value)
     assert refused.value.__context__ is None
+
+
+def test_a_key_goes_only_to_the_host_that_it_was_given_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPENAI_API_KEY to OpenAI or OPENAI_BASE_URL, by scheme, host and port; those of RETMASK_SERVER_KEYS by host."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with OpenAIServer() as there, Server.connect(there.url) as asked:
+        asked.answer(HELLO, 64, DRAWN)
+        assert not any("authorization" in request.headers for request in there.requests)
+        monkeypatch.setenv("RETMASK_SERVER_KEYS", f"other=sk-b {there.url.split('/')[2]}=sk-own")
+        asked.answer(HELLO, 64, DRAWN)
+        assert there.requests[-1].headers["authorization"] == "Bearer sk-own"
+        there.fail(Canned(307, headers={"Location": "http://other/v1"}))
+        with pytest.raises(ValueError, match="points to"):
+            asked.answer(HELLO, 64, DRAWN)
+    assert key_for("https://api.openai.com/v1") == ("OPENAI_API_KEY", KEY)
+    for url in ("http://api.openai.com/v1", "https://api.openai.com.evil.org/v1", "https://api.openai.com:444/v1"):
+        assert key_for(url) == ("", "")
+    assert key_for("http://other/v1") == ("RETMASK_SERVER_KEYS", "sk-b")
+    assert key_for("http://other:8000/v1") == ("", "")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://mine.example:8443/v1/")
+    assert key_for("https://mine.example:8443/v1") == ("OPENAI_API_KEY", KEY)
+    assert key_for("https://api.openai.com/v1") == ("", "")
+
+
+def test_a_server_that_does_not_know_thinking_is_asked_without(there: OpenAIServer, asked: Server) -> None:
+    assert not asked.thinks
+    there.fail(Canned(400, b'{"error": {"message": "Unrecognized request argument: chat_template_kwargs"}}'))
+    assert asked.answer(HELLO, 64, DRAWN).text == made_up("tiny", PROMPT, 5)
+    assert asked.thinks
+    asked.answer(HELLO, 64, DRAWN)
+    assert ["chat_template_kwargs" in request.body for request in there.requests] == [True, False, False]
+
+
+def test_what_a_server_refuses_after_it_has_answered_is_the_prompt(there: OpenAIServer, asked: Server) -> None:
+    asked.answer(HELLO, 64, DRAWN)
+    there.fail(Canned(400, b'{"error": {"message": "System role not supported"}}'))
+    with pytest.raises(Refused, match="System role not supported"):
+        asked.answer(HELLO, 64, DRAWN)
+    assert len(there.requests) == 2
+    assert not asked.thinks
+    there.fail(404)
+    with pytest.raises(ValueError, match="404") as missing:
+        asked.answer(HELLO, 64, DRAWN)
+    assert not isinstance(missing.value, Refused)
 
 
 def test_another_variable_may_hold_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +321,7 @@ def test_a_named_model_that_is_not_listed(there: OpenAIServer) -> None:
 def test_a_named_model_among_several() -> None:
     with OpenAIServer("a", "b") as there, Server.connect(there.url, "b") as asked:
         assert asked.answer(HELLO, 64, DRAWN).text == made_up("b", PROMPT, 5)
-        assert repr(asked) == f"Server(url='{there.url}', model='b', key_env='OPENAI_API_KEY', timeout=600.0)"
+        assert repr(asked) == f"Server(url='{there.url}', model='b', key_env='', timeout=600.0)"
 
 
 @pytest.mark.parametrize(
