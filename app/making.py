@@ -122,7 +122,7 @@ def _prompts() -> dict[str, Any]:
         with st.container(horizontal=True):
             name = st.text_input(
                 "Dataset", placeholder="owner/name or owner/name:split", width=330, **state.kept("pairs_hub", ""),
-                help="with a column prompt, messages or conversation; rows in other languages than English are passed over",
+                help="with a column prompt, messages or conversation; rows in other languages are passed over",
             )  # fmt: skip
             return {"prompts": name.strip(), "count": _count(1)}
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -144,8 +144,8 @@ def _file() -> dict[str, Any]:
     with st.container(horizontal=True):
         path = st.text_input(
             "Path", placeholder="folder/prompts.jsonl", width=330, **state.kept("pairs_file", ""),
-            help=".jsonl or .json with a prompt (a text, or messages; OpenAI's, ShareGPT's and LMSYS's forms too) in each "
-            "row and, where it is known, its answer; or .txt with a prompt a line",
+            help=".jsonl or .json with a prompt (a text, or messages; the forms of OpenAI, ShareGPT and LMSYS too) in "
+            "each row and, where it is known, its answer; or .txt with a prompt a line",
         )  # fmt: skip
         count = _count(0)
     st.file_uploader(

@@ -530,7 +530,8 @@ def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Ru
         if there:
             return there
         run = make()
-        run.spawn([str(settings[name]) for name in ("server", "masked_server") if settings.get(name)])
+        servers = [str(settings[name]) for name in ("server", "masked_server") if settings.get(name)]
+        run.spawn(*[servers] if servers else [])
         begun[f"{kind} {text}"] = run.path
         return run
 

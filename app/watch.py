@@ -1,7 +1,7 @@
 """What runs now: looked at every two seconds, from the sidebar of every page."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import state
@@ -136,9 +136,10 @@ def again(run: Run, where: str = "") -> None:
         _go_on(run, where)
 
 
-def _go_on(run: Run, where: str) -> None:
+def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
+    """Let a run go on, which may ask these servers."""
     try:
-        run.spawn(contacted(run))
+        run.spawn(*[servers] if servers else [])
     except Exception as error:  # a callback has no page to stand on: it would be a traceback
         state.say(state.sentence(says(error)), where)
 
@@ -155,7 +156,7 @@ def _confirm(run: Run, where: str) -> None:
     with st.container(horizontal=True):
         if st.button("Send and go on", type="primary", key="servers_yes"):
             _leave()
-            _go_on(run, where)
+            _go_on(run, where, contacted(run))
             st.rerun()
         if st.button("Cancel", key="servers_no"):
             _leave()

@@ -222,7 +222,7 @@ def test_prompts_are_looked_at_before_they_are_used() -> None:
 
 
 def test_the_start_begins_a_run_and_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "start", lambda path: 0)
+    monkeypatch.setattr(workers, "start", lambda path, servers: 0)
     at = press(change(opened(heads=str(TOP)), "count", 8), "pairs_start")
     run = Run.all("pairs")[0]
     assert run.record["config"]["count"] == 8
@@ -461,7 +461,7 @@ def test_a_run_without_a_kept_pair_says_why() -> None:
 
 
 def test_a_run_that_has_failed_says_its_last_words_and_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "start", lambda path: 0)
+    monkeypatch.setattr(workers, "start", lambda path, servers: 0)
     run = made(10, status="error", error="ValueError: *no* room")
     at = opened()
     assert "This run failed" in words(at)
