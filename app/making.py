@@ -12,14 +12,17 @@ import selection
 import state
 import streamlit as st
 from maps import HeadMap
+from pace import pace
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
 from retmask.files import decode_text, expanded, home, inside, write_atomic
 from retmask.masks import MaskRule
+from retmask.overview import duration
 from retmask.pairing import PairsConfig, new_pairs
 from retmask.pairs import RULES
-from retmask.prompts import load_prompts
+from retmask.prompts import load_prompts, read_prompts
+from retmask.runs import number
 
 SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
 ARMS = {
@@ -28,6 +31,11 @@ ARMS = {
 }
 MOST_UPLOAD = 64  # megabytes
 PREVIEW = 3  # prompts
+NUMBERS = {  # what the page calls them
+    "count": "the number of prompts", "temperature": "the temperature", "top_p": "top p",
+    "max_new_tokens": "the longest answer", "seed": "the seed",
+}  # fmt: skip
+LARGE = 64 * 2**20  # bytes of a file that is read at once
 OPEN = "pairs_form"  # whether the form is open, in the session
 
 
@@ -52,9 +60,10 @@ def _form(heads_page: StreamlitPage) -> None:
         with right:
             drawn = _sampling()
     more = _more()
-    missing = _missing(whose, asked | more)
+    missing, n = _missing(whose, asked | more), 0
     try:
         config = None if missing else _config(whose, asked | drawn | more)
+        n = _read(config) if config and config.prompts else config.count if config else 0
     except ValueError as error:
         config = None
         st.error(state.sentence(error))
@@ -63,6 +72,7 @@ def _form(heads_page: StreamlitPage) -> None:
     if config is None:
         st.button("Make pairs", type="primary", disabled=True, key="pairs_start")
         return
+    st.caption(_how_long(config, n))
     _preview(config)
     st.caption("The command that does the same:")
     long = len(config.rule.heads) > 400
@@ -132,12 +142,14 @@ def _prompts() -> dict[str, Any]:
     return {"generate": arm or "grounded", "count": count}
 
 
-def _count(least: int) -> int:
-    says = "how many prompts are answered" + ("" if least else "; 0 takes all of the file")
+def _count(least: int) -> int | None:
+    """How many prompts. Limits are told and not enforced by the widget: `PairsConfig` says what is outside them."""
+    says = "how many prompts are answered" + (", 1 or more" if least else "; 0 takes all of the file")
     where = "pairs_count" if least else "pairs_file_count"
-    return int(
-        st.number_input("Prompts", least, 1_000_000, width=140, help=says, **state.kept(where, 300 if least else 0))
+    count: int | None = st.number_input(
+        "Prompts", step=1, width=140, help=says, **state.kept(where, 300 if least else 0)
     )
+    return count
 
 
 def _file() -> dict[str, Any]:
@@ -195,18 +207,18 @@ def _sampling() -> dict[str, Any]:
     with st.container(horizontal=True):
         out = {
             "temperature": st.number_input(
-                "Temperature", 0.0, 5.0, step=0.1, format="%g", width=120, **state.kept("pairs_temperature", 0.6),
+                "Temperature", step=0.1, format="%g", width=120, **state.kept("pairs_temperature", 0.6),
                 help="both answers are drawn with one seed, so they differ only where the models do; 0 takes the "
                 "likeliest token",
             ),
             "top_p": st.number_input(
-                "Top p", 0.01, 1.0, step=0.05, format="%g", width=110, **state.kept("pairs_top_p", 1.0)
+                "Top p", step=0.05, format="%g", width=110, **state.kept("pairs_top_p", 1.0)
             ),
             "max_new_tokens": st.number_input(
-                "Longest answer (tokens)", 1, 2**16, step=16, width=170, **state.kept("pairs_new_tokens", 64)
+                "Longest answer (tokens)", step=16, width=170, **state.kept("pairs_new_tokens", 64)
             ),
             "seed": st.number_input(
-                "Seed", 0, 10**9, width=110, help="of the prompts that are made here, and of the answers",
+                "Seed", step=1, width=110, help="of the prompts that are made here, and of the answers",
                 **state.kept("pairs_seed", 0),
             ),
         }  # fmt: skip
@@ -256,6 +268,9 @@ def _served(settings: dict[str, Any]) -> bool:
 
 def _config(whose: dict[str, Any], settings: dict[str, Any]) -> PairsConfig:
     """The settings. ValueError, one sentence, for what cannot be."""
+    for name, value in settings.items():
+        if value is None:
+            raise ValueError(f"{NUMBERS[name]} is empty: give a number")
     return PairsConfig(**(whose | settings | ({"rule": MaskRule()} if _served(settings) else {})))
 
 
@@ -273,6 +288,35 @@ def _preview(config: PairsConfig) -> None:
             st.error(state.sentence(error))
             return
         st.html("".join(pair_html.prompt(item.messages, item.answer) for item in items[:PREVIEW]))
+
+
+def _read(config: PairsConfig) -> int:
+    """How many prompts a file holds, said with what is passed over. ValueError, one sentence, for what is no such file.
+
+    What is large or lies elsewhere is read when the run begins, and not as one types.
+    """
+    path = expanded(config.prompts)
+    if (path.is_file() and path.stat().st_size > LARGE) or (not path.exists() and not path.suffix):
+        return config.count
+    with st.spinner("Reading the prompts..."):
+        found = state.remembered(
+            "pairs_read", (config.prompts, config.count, _changed(config.prompts)),
+            lambda: read_prompts(config.prompts, config.count),
+        )  # fmt: skip
+    n = len(found.prompts)
+    st.caption(f"{n:,} prompt{'s' * (n != 1)}" + (f"; {found.sentence}." if found.sentence else "."))
+    return n
+
+
+def _how_long(config: PairsConfig, n: int) -> str:
+    """About how long the answers to `n` prompts will take, by the last ones with this model."""
+    known = None if config.server else pace("pairs", config.model, server="")
+    if known is None or not n:
+        return "How long it takes is known after the first prompts: the sidebar shows what is left."
+    seconds, settings = known
+    longest = max(1.0, number(settings.get("max_new_tokens"), 64.0))
+    at_most = n * seconds * config.max_new_tokens / longest
+    return f"It will take about {duration(at_most)}, by the last pairs with this model ({seconds:.1f} s each)."
 
 
 def _changed(prompts: str) -> int:

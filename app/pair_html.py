@@ -116,6 +116,7 @@ def standing(pair: PreferencePair, verdict: str | None, kept: bool, faults: Sequ
     by = " by you" if verdict else "" if kept else " by the gate"
     parts = [badge(f"{'kept' if kept else 'dropped'}{by}", "good" if kept else "bad")]
     parts += [badge(RULES[name].says, "plain") for name in faults]
+    parts += [badge(pair.unanswered, "bad")] if pair.unanswered else []
     return (
         f'<div class="verdict">{" ".join(parts)} <span class="gap">{escape(pair.arm)} · {escape(pair.id)}</span></div>'
     )

@@ -9,6 +9,7 @@ import watch
 from streamlit.navigation.page import StreamlitPage
 
 from retmask.overview import progress
+from retmask.pairing import LEFT
 from retmask.runs import Run, number, run_path
 
 STATUS = {"queued": "waiting", "started": "running", "cancelled": "cancelled", "error": "failed"}
@@ -34,6 +35,7 @@ def page(heads_page: StreamlitPage, train_page: StreamlitPage | None = None) -> 
         st.info("There are no pairs yet. Choose prompts above and press «Make pairs»: a few hundred are a beginning.")
         return
     _condition(run)
+    _notes(run)
     if state.pairs_of(run.path):
         outcome.section(run, train_page)
     _origin(run)
@@ -125,6 +127,20 @@ def _condition(run: Run) -> None:
     said = state.said("pairs")
     if said:
         st.error(said)
+
+
+def _notes(run: Run) -> None:
+    """What is to be known of how the prompts were read and asked."""
+    known = run.record.get("passed_over")
+    if isinstance(known, str):
+        st.caption(state.sentence(known))
+    if run.record.get("thinking") == LEFT:
+        st.caption("A server does not take the field that switches thinking off: its model may have thought first.")
+    without = [one.pair for one in state.pairs_of(run.path) if one.pair.unanswered]
+    if without:
+        n = len(without)
+        words = f"{n:,} prompt{'s' * (n != 1)} could not be asked, such as {without[0].id}: {without[0].unanswered}"
+        st.warning(state.sentence(words))
 
 
 def _origin(run: Run) -> None:

@@ -71,6 +71,8 @@ class PairsConfig:
             raise ValueError("say how many prompts to make: --count 300")
         if self.count < 0:
             raise ValueError(f"{self.count} prompts are too few: give at least 1, or 0 for all of a file")
+        if self.seed < 0:
+            raise ValueError(f"the seed {self.seed} is below 0: choose 0 or more")
         if not 1 <= self.max_new_tokens <= 2**16:
             raise ValueError(f"{self.max_new_tokens} new tokens are not possible: choose 1 to 65,536")
         if not 1 <= self.shards <= 10_000 or not 0 <= self.shard < self.shards:

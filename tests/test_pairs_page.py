@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,11 @@ def test_the_command_says_what_the_form_says() -> None:
         ({"source": "file"}, "there are no prompts yet"),
         ({"source": "hub"}, "there are no prompts yet"),
         ({"server": "http://127.0.0.1:1/v1"}, "servers come in pairs"),
+        ({"temperature": 9.0}, "temperature 9 is outside 0 to 5"),
+        ({"top_p": 0.0}, "top_p 0 is outside 0 to 1"),
+        ({"new_tokens": 0}, "0 new tokens are not possible"),
+        ({"seed": -1}, "the seed -1 is below 0"),
+        ({"count": 0}, "say how many prompts"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(values: dict[str, Any], says: str) -> None:
@@ -198,10 +204,68 @@ def test_what_cannot_be_is_one_sentence(values: dict[str, Any], says: str) -> No
 
 def test_a_file_that_is_not_there_starts_nothing() -> None:
     at = change(change(opened(heads=str(TOP)), "source", "file"), "file", "/nowhere/*x*.jsonl")
-    at = press(at, "pairs_start")
     assert "cannot be read" in at.error[0].value
     assert "\\*x\\*" in at.error[0].value
-    assert Run.all("pairs") == []
+    assert at.button(key="pairs_start").disabled
+
+
+def test_a_file_says_how_many_prompts_it_holds_and_what_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "p.JSONL"
+    path.write_text(
+        '{"messages": [{"role": "user", "content": "a"}]}\n{"prompt": ""}\n{"prompt": "b", "redacted": true}'
+    )
+    at = change(change(opened(heads=str(TOP)), "source", "file"), "file", str(path))
+    assert "1 prompt; 2 rows passed over: 1 without text, 1 redacted." in words(at)
+    assert not at.button(key="pairs_start").disabled
+    path.write_text('{"prompt": "a"}\n{"prompt": 5}')
+    at = drawn(at.run())
+    assert "p.JSONL, line 2: prompt is not a text" in at.error[0].value.replace("\\", "")
+    assert at.button(key="pairs_start").disabled
+
+
+def test_how_long_it_will_take_is_told_by_the_last_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 s for 20 pairs of up to 64 tokens: 5 s each, so 10 s each with twice the tokens."""
+    monkeypatch.setattr("retmask.runs.time.time", iter([1000.0, 1100.0]).__next__)
+    run = Run.create("pairs", {"model": "smollm2-135m", "server": "", "max_new_tokens": 64}, name="last")
+    for done in (10, 30):
+        run.report(stage="pairs", done=done, total=30, eta=1.0)
+    monkeypatch.undo()
+    monkeypatch.setenv("RETMASK_HOME", str(run.path.parent.parent))
+    run.update(status="success")
+    monkeypatch.syspath_prepend(MAIN.parent)
+    at = opened(heads=str(TOP))
+    at.session_state["pairs_form"] = True
+    at = change(change(drawn(at.run()), "count", 60), "new_tokens", 128)
+    assert "It will take about 10 min, by the last pairs with this model (5.0 s each)" in words(at)
+
+
+def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder may come from anybody: the host and the file are named before anything is sent."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(workers, "start", lambda path, servers: started.append([*servers]) or 0)
+    run = made(10, status="cancelled")
+    servers = {"server": "http://a:8000/v1", "masked_server": "http://b:8000/v1", "prompts": "/home/me/diary.txt"}
+    run.update(config=run.config | servers)
+    at = press(opened(), "pairs_again")
+    assert started == []
+    assert "sends the prompts in /home/me/diary.txt to http://a:8000/v1 and http://b:8000/v1" in words(at)
+    at = press(at, "servers_no")
+    assert not [button for button in at.button if button.key == "servers_yes"]
+    at = press(press(at, "pairs_again"), "servers_yes")
+    assert started == [["http://a:8000/v1", "http://b:8000/v1"]]
+    assert not [button for button in at.button if button.key == "servers_yes"]
+
+
+def test_what_could_not_be_asked_is_said() -> None:
+    pairs = list(made_up(3))
+    nothing = Said("", 0, "stop")
+    pairs[1] = replace(pairs[1], chosen=nothing, rejected=nothing, unanswered="the template refuses a <b>poet</b>")
+    made(3, pairs=pairs, passed_over="2 rows passed over: 2 redacted", thinking="left to the server")
+    at = opened()
+    assert "1 prompt could not be asked, such as grounded-0-00001: the template refuses a" in words(at)
+    assert "2 rows passed over: 2 redacted" in words(at)
+    assert "switches thinking off" in words(at)
+    assert "the template refuses a &lt;b&gt;poet&lt;/b&gt;" in card(press(at, "review_next"))
 
 
 def test_two_servers_need_no_heads() -> None:
