@@ -243,7 +243,7 @@ def _more() -> dict[str, Any]:
             its = st.text_input("Its model ", placeholder=name, **state.kept("pairs_masked_model", ""))
         allowed = st.multiselect(
             "Rules of the gate that are switched off", list(RULES), format_func=lambda name: RULES[name].says,
-            placeholder="none: whatever a rule finds is kept out", **state.kept("pairs_allow", []),
+            placeholder="none: whatever a rule finds is left out", **state.kept("pairs_allow", []),
         )  # fmt: skip
     texts = {"server": server, "server_model": own, "masked_server": masked, "masked_server_model": its}
     return {name: text.strip() for name, text in texts.items()} | {"allow": tuple(allowed)}

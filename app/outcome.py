@@ -98,10 +98,10 @@ def _recorded(run: Run) -> list[str]:
 def _gate(run: Run, reviewed: Reviewed) -> None:
     """The rules of the gate, how many pairs each finds, and its switch."""
     out = sum(bool(reviewed.active(i)) for i in range(len(reviewed.judged)))
-    label = f"**Quality gate:** keeps {out:,} of {len(reviewed.judged):,} pairs out"
+    label = f"**Quality gate:** leaves out {out:,} of {len(reviewed.judged):,} pairs"
     with st.expander(label, expanded=True, key="pairs_gate"), st.container(gap=None, width=560):
         st.caption(
-            "A pair that a rule finds is kept out, unless you keep it in the review; with the switch off it is let in. "
+            "A pair that a rule finds is left out, unless you keep it in the review; with the switch off it is let in. "
             "Beside each rule: how many pairs it finds."
         )
         for name, rule in RULES.items():

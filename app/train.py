@@ -13,7 +13,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from retmask import curves, style
 from retmask.dpo import CHECKPOINTS, STOP, newest
-from retmask.overview import duration, when
+from retmask.overview import duration, summary, when
 from retmask.runs import Run, number
 from retmask.train import curves_csv, discard, last_step, steps, stop_and_keep
 
@@ -95,6 +95,8 @@ def _about(run: Run) -> None:
     method = f"LoRA of rank {config.get('rank')}" if config.get("method") == "lora" else "all weights"
     parts = [method, f"learning rate {config.get('learning_rate')}", f"{config.get('batch')} pairs a step"]
     parts += [f"{sizes.get('pairs')} pairs, {sizes.get('held_out')} held out"] if sizes else []
+    left = sizes.get("left_out")
+    parts += [f"{len(left):,} left out, too long to teach anything"] if isinstance(left, list) and left else []
     parts += [f"from {', '.join(run.parents)}"] if run.parents else []
     st.caption(state.sentence(" · ".join(parts))[:-1])
     said = state.said("train")
@@ -171,9 +173,12 @@ def _going(run: Run) -> None:
     st.progress(share, words)
     last = done[-1] if done else {}
     speed, memory = number(last.get("tokens_per_s")), number(last.get("memory"))
-    facts = [f"{speed:,.0f} tokens a second"] if speed else []
+    seconds = summary(run).seconds if run.status == "started" else None
+    facts = [f"{duration(seconds)} so far"] if seconds else []
+    facts += [f"{speed:,.0f} tokens a second"] if speed else []
     facts += [f"{memory / 2**30:.1f} GiB of memory"] if memory else []
-    st.caption(" · ".join(facts) or "The first step comes after the model is loaded, which takes some seconds.")
+    facts += [] if done else ["the first step comes after the model is loaded, which takes some seconds"]
+    st.caption(" · ".join(facts))
     if watch.ours(run):
         _stops(run)
     _curves(run)
@@ -191,9 +196,9 @@ def _stops(run: Run) -> None:
             key="train_stop", disabled=not began or asked or stopping, on_click=stop_and_keep, args=(run,),
             help="after the present step: the adapter as it is then is kept, and the training can be resumed",
         )  # fmt: skip
-        with st.popover("Stop and discard", icon=":material/delete:", key="train_sure", disabled=stopping):
+        with st.popover(":red[Stop and discard]", icon=":material/delete:", key="train_sure", disabled=stopping):
             st.markdown("Stop now, and delete its checkpoints and its adapter?")
-            st.button("Discard it", type="primary", key="train_discard", on_click=_discard, args=(run,))
+            st.button(":red[Discard it]", key="train_discard", on_click=_discard, args=(run,))
 
 
 def _discard(run: Run) -> None:

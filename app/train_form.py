@@ -10,7 +10,7 @@ import streamlit as st
 import train_settings
 
 from retmask.dpo import DpoConfig
-from retmask.overview import when
+from retmask.overview import duration, when
 from retmask.pair_files import pairs_file
 from retmask.pairs import PAIRS
 from retmask.runs import Run, number, run_path
@@ -42,7 +42,11 @@ class Wanted(NamedTuple):
 
 
 def open_or_close() -> None:
-    """Open the form for pairs that another page has chosen, fold it away when a training has begun."""
+    """Open the form for pairs that the address or another page has chosen, fold it away when a training has begun."""
+    if not state.value("train_visited"):
+        state.put("train_visited", True)
+        if state.place("pairs") and not state.place("train"):
+            state.put(OPEN, True)
     if state.value("train_pairs") != state.value("train_pairs_seen"):
         state.put("train_pairs_seen", state.value("train_pairs"))
         state.put(OPEN, True)
@@ -125,8 +129,9 @@ def _label(run: Run, count: int) -> str:
 
 
 def _pairs() -> str:
-    """The run or the file with the pairs."""
+    """The run or the file with the pairs. The address names the run that is shown, and none for a file."""
     offered = _offered()
+    _take_address(offered)
     first = next(iter(offered), ELSEWHERE)
     chosen = str(state.value("train_pairs", first))
     if chosen not in (*offered, ELSEWHERE):  # a folder, or deleted since, or it goes on again
@@ -137,6 +142,7 @@ def _pairs() -> str:
             **state.kept("train_pairs", first),
         )  # fmt: skip
         state.put("train_pairs_seen", picked)
+        _into_address(str(picked))
         if picked != ELSEWHERE:
             return str(picked)
         path = st.text_input(
@@ -144,6 +150,28 @@ def _pairs() -> str:
             help="a .jsonl file in TRL's preference format (prompt, chosen, rejected), or a folder of `retmask pairs`",
         )  # fmt: skip
     return path.strip()
+
+
+def _take_address(offered: Mapping[str, str]) -> None:
+    """Choose the pairs that the address names, where it names others than when this was drawn last."""
+    name = state.place("pairs")
+    if not name or name == state.value("train_pairs_in_address"):
+        return
+    state.put("train_pairs_in_address", name)
+    if name in offered:
+        state.fill(train_pairs=name)
+    else:
+        state.fill(train_pairs=ELSEWHERE, train_file=_path(name))
+
+
+def _into_address(picked: str) -> None:
+    """Let the address name the run with the pairs; for a file it stays as it is, if it means that file."""
+    name = state.place("pairs")
+    kept = name if state.value("train_file") == _path(name) else ""
+    wanted = kept if picked == ELSEWHERE else picked
+    state.put("train_pairs_in_address", wanted)
+    if wanted != name:
+        state.go_to(pairs=wanted or None, gate=None)
 
 
 def _path(name: str) -> str:
@@ -245,8 +273,11 @@ def _takes(found: Preflight) -> None:
         "Steps": f"{found.steps:,}",
         "Pairs to train on": f"{found.pairs:,}",
         "Held out": f"{found.held_out:,}",
+        **({"Left out": f"{len(found.left_out):,}"} if found.left_out else {}),
+        "Numbers trained": f"{found.trained:,}",
         "Longest, tokens": f"{found.longest:,}",
         "Cut by max length": f"{found.cut:.0%}".replace("%", " %"),
+        **({"Time, about": duration(found.seconds)} if found.seconds else {}),
         "Memory, of free": f"{found.needed / GIB:.1f} of {found.free / GIB:.1f} GiB",
         "Disk, of free": f"{found.disk_needed / GIB:.2f} of {found.disk_free / GIB:.0f} GiB",
     }

@@ -12,12 +12,12 @@ from textwrap import shorten
 from typing import Any
 
 import torch
-from transformers.utils.import_utils import is_flash_attn_2_available
 
 from retmask.cache import new_cache
 from retmask.heads import HeadId, HeadMask
 from retmask.hooks import forking, reading, watch
 from retmask.linear import speed_up
+from retmask.memory import attention_kinds
 from retmask.model import LensModel, fork_plan
 from retmask.weights import Source
 
@@ -126,13 +126,8 @@ def _stop_ids(native: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _set_attention(model: LensModel) -> None:
-    """FlashAttention-2 where it is installed, the weights are of half precision and the GPU can (Ampere or later).
-
-    Else SDPA; and eager attention for models that have no other, such as those with soft-capped scores.
-    """
-    half = model.native.dtype in (torch.float16, torch.bfloat16)
-    able = model.device.type == "cuda" and half and torch.cuda.get_device_capability(model.device) >= (8, 0)
-    for kind in (*(["flash_attention_2"] if able and is_flash_attn_2_available() else []), "sdpa", "eager"):
+    """The fastest attention that the model's class has."""
+    for kind in attention_kinds(model.device, model.native.dtype):
         try:
             return model.native.set_attn_implementation(kind)  # type: ignore[no-any-return]
         except ValueError:

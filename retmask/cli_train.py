@@ -43,7 +43,7 @@ from retmask.pairing import LEFT, PairsConfig, join, new_pairs
 from retmask.pairing import pairs as do_pairs
 from retmask.pairs import PAIRS, RULES, gate_counts, read_items, statistics
 from retmask.runs import Run
-from retmask.train import new_train, preflight, result, train_command
+from retmask.train import checked, new_train, result, train_command
 from retmask.train import train as do_train
 
 
@@ -115,7 +115,7 @@ _THINKS = "a server does not take the field that switches thinking off: its mode
 
 
 def _report_pairs(run: Run) -> None:
-    """What came out, what the gate kept out, and what was not answered."""
+    """What came out, what the gate left out, and what was not answered."""
     items = read_items(run.path)
     for words in (run.record.get("passed_over"), _THINKS if run.record.get("thinking") == LEFT else ""):
         if words:
@@ -157,7 +157,9 @@ def _train(
         changes = {"max_steps": 0} | changes
     config = DpoConfig.preset(preset, **changes)
     if check:
-        found = preflight(model, pairs, config, out_dir, revision, trust_remote_code)
+        found = checked(
+            model, pairs, config, out_dir, revision=revision, any_pairs=any_pairs, trust_remote_code=trust_remote_code
+        )
         out.print(found.sentence)
         for words in (*found.problems, *found.warnings):
             out.print(f"- {words}")

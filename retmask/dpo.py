@@ -15,15 +15,23 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 from retmask.files import write_json
 from retmask.runs import Run
 
+if TYPE_CHECKING:
+    import torch
+
+    from retmask.tokens import TokenPair
+
 CHECKPOINTS, ADAPTER, FULL, STOP, WHOLE = "checkpoints", "adapter", "model", "stop", "complete.json"
+ENDED = "ended.json"  # how a trainer that did not come to its end has ended, and why
 STOPPED = 143  # the exit code of a process that SIGTERM has ended
 
 
@@ -198,73 +206,92 @@ def _mark_whole(path: Path) -> None:
 def fit(run: Run) -> int:
     """Train what the run says, from its newest whole checkpoint on; the exit code of the process.
 
-    0: done, or stopped on request with the adapter kept; 143: SIGTERM came, and the step was finished and saved.
+    0: done, or stopped on request with the adapter kept; 143: it was asked to end, and the step was finished and saved.
     ValueError where the settings do not go together on this machine, or the loss is no number any more.
     """
     import torch
     from accelerate import PartialState
-    from trl.trainer.dpo_trainer import DPOTrainer
 
-    from retmask.loading import load_plain
+    from retmask.loading import load_plain, plan
+    from retmask.lora import lora
     from retmask.memory import choose_device, choose_dtype
     from retmask.pair_files import read_rows
+    from retmask.tokens import moment, prepared
 
     record = run.record
     config, where = DpoConfig.from_record(record["config"]), record["config"]
     device = choose_device(config.device or None)
     dtype = choose_dtype(config.dtype or None, device)
-    # AdamW on bfloat16 weights loses steps smaller than a 256th of a weight; DeepSpeed and FSDP keep float32 copies
-    stored = torch.float32 if config.method == "full" and not config.accelerate_config else dtype
-    place = "cpu" if device.type == "cpu" else None
-    model, tokenizer, source = load_plain(
-        where["model"], revision=where["revision"] or None, device=place, dtype=stored,
-        attention=config.attention or None, trust_remote_code=os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1",
+    trusted = os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1"
+    stored = _stored(config, dtype)
+    planned = plan(
+        where["model"], revision=where["revision"] or None, device=device, dtype=stored,
+        attention=config.attention or None, trust_remote_code=trusted,
     )  # fmt: skip
+    place = "cpu" if device.type == "cpu" else None
+    model, tokenizer = load_plain(planned, device=place, dtype=stored, trust_remote_code=trusted)
     if PartialState().is_main_process:
-        run.update(revision=source.revision, sha256=source.sha256)
-    rows = [_columns(row, tokenizer) for row in read_rows(run.path / "pairs.jsonl")]
-    train, held_out = split(rows, config.eval_share, config.seed)
-    arguments = _arguments(run, config, device.type == "cpu", dtype is torch.bfloat16)
+        source = planned.source
+        run.update(revision=source.revision, sha256=source.sha256, attention=planned.attention)
+    made = prepared(read_rows(run.path / "pairs.jsonl"), tokenizer, planned.vocabulary, config, moment(record))
     watch = _Watch(run, PartialState().is_main_process)
-    trainer: Any = DPOTrainer(
+    trainer = _trainer(
         model=model,
-        args=arguments,
-        train_dataset=_dataset(run, train, "train"),
-        eval_dataset=_dataset(run, held_out, "held_out") if held_out else None,
+        args=_arguments(run, config, device.type == "cpu", dtype is torch.bfloat16),
+        train_dataset=_dataset(run, made.train, "train"),
+        eval_dataset=_dataset(run, made.held_out, "held_out") if made.held_out else None,
         processing_class=tokenizer,
-        peft_config=_lora(config) if config.method == "lora" else None,
+        peft_config=lora(config, model) if config.method == "lora" else None,
         callbacks=[watch.callback()],
     )
     start = newest(run.path / CHECKPOINTS)
     watch.say(stage="starting", step=_step(start) if start else 0)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
+    watch.steps = False  # all are in a checkpoint: what comes now may be broken off
     if watch.terminated:
         return STOPPED
-    measures = bool(held_out) and not watch.asked
+    measures = bool(made.held_out) and not watch.asked
     if measures:
         watch.say(stage="evaluating")
     measured = trainer.evaluate() if measures else {}
     if watch.is_main:
         found = {name.removeprefix("eval_"): value for name, value in _numbers(measured).items()}
-        run.update(held_out=found | ({"pairs": len(trainer.eval_dataset)} if measures else {}))
+        run.update(held_out=found | ({"pairs": len(made.held_out)} if measures else {}))
     _save(trainer, run, config)
     return 0
 
 
-def _columns(row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """What TRL reads of a row. Thinking is off, as it was when the answers were made."""
-    columns = {name: row[name] for name in ("prompt", "chosen", "rejected")}
-    if "enable_thinking" in str(getattr(tokenizer, "chat_template", None) or ""):
-        columns["chat_template_kwargs"] = {"enable_thinking": False}
-    return columns
+def _stored(config: DpoConfig, dtype: "torch.dtype") -> "torch.dtype":
+    """In what type the weights lie in memory: where all are trained in float32, unless it is a copy that is trained.
+
+    AdamW on bfloat16 weights loses steps smaller than a 256th of a weight.
+    """
+    import torch
+
+    from retmask.launch import placing
+
+    return torch.float32 if config.method == "full" and not placing(config).shards else dtype
 
 
-def _dataset(run: Run, rows: Sequence[Mapping[str, Any]], name: str) -> Any:
-    """The rows as a dataset; for several processes from one file, so that they share what one of them prepares."""
+def _trainer(**given: Any) -> Any:
+    """TRL's trainer on pairs that are tokens already."""
+    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+
+    class Trainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *how: Any) -> Any:
+            return dataset  # TRL's own tokens are not always those that were sampled, and it drops pairs silently
+
+    pad = given["processing_class"].pad_token_id or 0  # the attention mask covers it, whatever it is
+    collator = DataCollatorForPreference(pad_token_id=pad, max_length=given["args"].max_length)
+    return Trainer(**given, data_collator=collator)
+
+
+def _dataset(run: Run, pairs: "Sequence[TokenPair]", name: str) -> Any:
+    """The pairs as a dataset; for several processes from one file, so that they share what one of them prepares."""
     from accelerate import PartialState
     from datasets import Dataset, load_from_disk
 
-    made = Dataset.from_list(list(rows))
+    made = Dataset.from_list([pair.columns for pair in pairs])
     state = PartialState()
     if state.num_processes == 1:
         return made
@@ -324,19 +351,6 @@ def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool) -> Any:
     )
 
 
-def _lora(config: DpoConfig) -> Any:
-    from peft import LoraConfig
-
-    attention = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    return LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # only ever divided by the rank
-        lora_dropout=config.dropout,
-        target_modules="all-linear" if config.target == "all" else attention,
-        task_type="CAUSAL_LM",
-    )
-
-
 def _save(trainer: Any, run: Run, config: DpoConfig) -> None:
     """Put the adapter (or the model) into its folder: the whole of it or nothing."""
     name = ADAPTER if config.method == "lora" else FULL
@@ -384,10 +398,13 @@ class _Watch:
         self.terminated = False
         self.asked = False
         self.began = (0.0, 0, 0.0)  # time, step and tokens when training took up
+        self.steps = False  # whether a step is under way that is worth its end
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, number: int, frame: object) -> None:
         self.terminated = True
+        if not self.steps:
+            raise SystemExit(STOPPED)
 
     def say(self, **fields: Any) -> None:
         """A line of progress.jsonl, from the main process alone."""
@@ -414,7 +431,7 @@ class _Watch:
 
         class Callback(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-                watch.began = (time.monotonic(), state.global_step, 0.0)
+                watch.began, watch.steps = (time.monotonic(), state.global_step, 0.0), True
 
             def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
                 if watch.look(args.device):
@@ -478,6 +495,21 @@ def _end_with(lock: Path) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _say_ended(run: Run, **how: Any) -> None:
+    """Write down how the trainer ended; of several processes the first one's word counts."""
+    if not (run.path / ENDED).exists():
+        write_json(run.path / ENDED, how)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a sentence."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "memory ran out: lower micro batch or max length, or switch gradient checkpointing on"
+    return shorten(f"the trainer failed with {type(error).__name__}: {error}", 300) + " (the whole of it is in log.txt)"
+
+
 def main() -> None:
     """The process that `accelerate launch` starts: its one argument is the run's folder."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -485,9 +517,18 @@ def main() -> None:
     _end_with(run.path / "lock")
     try:
         code = fit(run)
+    except SystemExit as asked:
+        code = int(asked.code or 0)
     except ValueError as error:
-        print(f"retmask: {error}", file=sys.stderr)
+        traceback.print_exc()
+        _say_ended(run, how="refused", says=shorten(str(error), 500))
         code = 2
+    except Exception as error:
+        traceback.print_exc()
+        _say_ended(run, how="failed", says=_reason(error))
+        code = 1
+    if code == STOPPED:
+        _say_ended(run, how="stopped", says="")
     sys.stdout.flush()
     sys.exit(code)
 

@@ -4,6 +4,7 @@ import gc
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +14,19 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from retmask.bridge import wrap
 from retmask.files import expanded, read_object
-from retmask.memory import check_fit, choose_device, choose_dtype, estimate_for, no_model
+from retmask.memory import (
+    attention_kinds,
+    check_fit,
+    choose_device,
+    choose_dtype,
+    empty_model,
+    estimate_for,
+    no_model,
+)
 from retmask.model import LensModel
 from retmask.weights import Source, brief, check_base, digest, read_config, resolve
 
@@ -72,26 +80,48 @@ def load_tuned(name_or_path: str, folder: str, *, revision: str | None = None, *
     return load(str(path), **how)
 
 
-def load_plain(
-    name_or_path: str,
-    *,
-    revision: str | None = None,
-    device: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    attention: str | None = None,
-    trust_remote_code: bool = False,
-) -> tuple[Any, Any, Source]:
-    """A plain transformers model to train, its tokenizer and where it comes from; without `device` left to the trainer.
+class Plan(NamedTuple):
+    """A model to train as it will be, known before anything of it is loaded: from where, of what layers, how.
 
-    `attention`: FlashAttention-2 where not given and installed. ValueError as `load`.
+    `empty` is the model on the meta device; `attention` how it computes attention.
     """
-    disable_progress_bar()
+
+    source: Source
+    config: Any
+    empty: Any
+    attention: str
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.empty.get_input_embeddings().weight.shape[0])
+
+
+def plan(name_or_path: str, *, revision: str | None, device: torch.device, dtype: torch.dtype,
+         attention: str | None = None, trust_remote_code: bool = False) -> Plan:  # fmt: skip
+    """What `load_plain` would load. Attention as asked for, else the fastest that the model's class has there.
+
+    ValueError, one sentence, where there is no such model, or its class cannot compute attention as asked for.
+    """
     source = resolve(name_or_path, revision)
     config = read_config(source, trust_remote_code)
-    on_gpu = device is None and dtype != torch.float32
-    chosen = attention or ("flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa")
-    model = _load_weights(source, config, device, dtype, trust_remote_code, chosen)
-    return model, load_tokenizer(source, trust_remote_code), source
+    for kind in (attention,) if attention else attention_kinds(device, dtype):
+        with suppress(ValueError):
+            return Plan(source, config, empty_model(source.name, config, trust_remote_code, kind), kind)
+    empty_model(source.name, config, trust_remote_code)  # what is wrong may be another thing
+    raise ValueError(f"{source.name} cannot compute attention by {attention} here: leave that setting out")
+
+
+def load_plain(planned: Plan, *, device: str | None, dtype: torch.dtype,
+               trust_remote_code: bool = False) -> tuple[Any, Any]:  # fmt: skip
+    """A plain transformers model to train, and its tokenizer; without `device` left to the trainer.
+
+    ValueError as `load`.
+    """
+    disable_progress_bar()
+    source = planned.source
+    model = _load_weights(source, planned.config, device, dtype, trust_remote_code, planned.attention)
+    return model, load_tokenizer(source, trust_remote_code)
 
 
 def read_back(folder: Path, dtype: torch.dtype, trusted: bool) -> Any:

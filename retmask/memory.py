@@ -1,5 +1,6 @@
 """Whether a model fits, known from its config before anything of it is loaded; where it goes and in what type."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from retmask.cache import cache_bytes
 from retmask.weights import brief, read_config, resolve
@@ -99,7 +101,7 @@ def empty_model(name: str, config: Any, trust_remote_code: bool = False, attenti
     how = {"attn_implementation": attention} if attention else {}
     with torch.device("meta"):
         try:
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **how)
+            return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **how)
         except Exception as error:
             if "trust_remote_code" in str(error):
                 raise ValueError(
@@ -125,6 +127,17 @@ def scores_bytes(config: Any, queries: int, keys: int, dtype: torch.dtype) -> in
     Scores of every head in the weights' type before and after the softmax, and the softmax in float32.
     """
     return int(config.get_text_config().num_attention_heads * queries * keys * (2 * dtype.itemsize + 4))
+
+
+def attention_kinds(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """How attention can be computed there, the fastest first; a model's class need not know all of them.
+
+    FlashAttention-2 where it is installed, the weights are of half precision and the GPU can (Ampere or later); then
+    SDPA; and eager attention for models that have no other, such as those with soft-capped scores.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    able = device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0)
+    return (*(["flash_attention_2"] if able and is_flash_attn_2_available() else []), "sdpa", "eager")
 
 
 def check_fit(wanted: Estimate) -> None:

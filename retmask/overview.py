@@ -17,6 +17,7 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
     "exporting": "Writing the checkpoint…",
     "starting": "Starting the trainer…",
     "evaluating": "Measuring on the pairs held out…",
+    "stopping": "Finishing the step and saving it…",
     "waiting": "Starting…",
 }
 FOUND = {

@@ -147,18 +147,29 @@ class Run:
     ) -> "Run":
         """A new queued run, or in `path` the one with the same settings that began there, to be taken up again.
 
-        ValueError where `path` holds something else. `command` is the command line that does the same; `parents` as
-        for `create`; `before` says what runs did that began before a setting was there.
+        ValueError as `unfinished`. `command` is the command line that does the same; `parents` as for `create`.
         """
-        if path is not None and path.exists():
-            if not path.is_dir() or (not (path / "run.json").is_file() and any(map(_is_content, path.iterdir()))):
-                raise ValueError(f"{path} is not empty and holds no run: choose another --out")
-            if (path / "run.json").is_file():
-                run = cls.open(path)
-                if run.record.get("kind") != kind or {**(before or {}), **run.config} != json.loads(json.dumps(config)):
-                    raise ValueError(f"{path} holds a run with other settings: choose another --out")
-                return run
-        return cls.create(kind, config, path, name, parents, command)
+        there = cls.unfinished(kind, config, path, before)
+        return there or cls.create(kind, config, path, name, parents, command)
+
+    @classmethod
+    def unfinished(
+        cls, kind: str, config: Mapping[str, Any], path: Path | None, before: Mapping[str, Any] | None = None
+    ) -> "Run | None":
+        """The run with the same settings that began in `path`; None where a new one can begin there.
+
+        ValueError where `path` holds something else. `before` says what runs did that began before a setting was there.
+        """
+        if path is None or not path.exists():
+            return None
+        if not path.is_dir() or (not (path / "run.json").is_file() and any(map(_is_content, path.iterdir()))):
+            raise ValueError(f"{path} is not empty and holds no run: choose another --out")
+        if not (path / "run.json").is_file():
+            return None
+        run = cls.open(path)
+        if run.record.get("kind") != kind or {**(before or {}), **run.config} != json.loads(json.dumps(config)):
+            raise ValueError(f"{path} holds a run with other settings: choose another --out")
+        return run
 
     def pin(self, **facts: Any) -> None:
         """Record what is worked with. ValueError if the run began with something else: its results would be mixed.
@@ -284,7 +295,9 @@ class Run:
         """Seconds that its processes get to stop by themselves, when asked; a trainer finishes its step and saves."""
         if self.record.get("kind") != "train":
             return _PATIENCE
-        times = [number(line.get("time")) for line in self.latest if line.get("stage") == "steps"]
+        lines = self.latest  # of the last worker alone: between two of them may lie a night
+        begin = max((i for i, line in enumerate(lines) if line.get("stage") == "loading"), default=0)
+        times = [number(line.get("time")) for line in lines[begin:] if line.get("stage") in ("starting", "steps")]
         return max(_TRAINING_PATIENCE, 4 * max((later - one for one, later in pairwise(times)), default=0.0))
 
     @property
@@ -382,9 +395,7 @@ class Run:
             try:
                 attending.start()
                 with ExitStack() as turns:
-                    devices = [
-                        turns.enter_context(turn(device, self.reference, self._wait)) for device in self._devices
-                    ]
+                    devices = [turns.enter_context(turn(device, self.reference, self._wait)) for device in self.devices]
                     self.update(status="started", started=now())
                     yield *held, *devices
             except (Cancelled, KeyboardInterrupt, GeneratorExit):
@@ -440,7 +451,7 @@ class Run:
         os._exit(143)
 
     @property
-    def _devices(self) -> list[str]:
+    def devices(self) -> list[str]:
         """The devices that the run works on, in one order for all. An export loads on the CPU; servers need none."""
         record = self.record
         config = record.get("config", {})

@@ -13,17 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from tiny import tiny_folder
+from safetensors.torch import load_file
+from tiny import tiny_folder, tiny_hf
 
-from retmask.dpo import PRESETS, DpoConfig, _arguments, _lora, newest, split
+from retmask.dpo import ENDED, PRESETS, DpoConfig, _arguments, newest, split
+from retmask.files import write_json
+from retmask.launch import launch_command
 from retmask.loading import load
+from retmask.lora import lora
 from retmask.pairs import PreferencePair, Said, write_pairs
 from retmask.runs import Cancelled, Run
 from retmask.train import (
     _judge,
     discard,
     last_step,
-    launch_command,
     new_train,
     preflight,
     result,
@@ -83,27 +86,44 @@ def test_every_setting_reaches_trl(folder: Path, pairs: Path, tmp_path: Path, mo
     assert (made.save_steps, made.seed, made.max_steps) == (7, 5, 4)
     assert made.precompute_ref_log_probs
     assert not made.disable_dropout, "or TRL would switch LoRA's off too"
-    lora = _lora(config)
-    assert (lora.r, lora.lora_alpha, lora.lora_dropout, len(lora.target_modules)) == (2, 3.0, 0.1, 4)
+    made_lora = lora(config, tiny_hf("llama"))
+    assert (made_lora.r, made_lora.lora_alpha, made_lora.lora_dropout) == (2, 3.0, 0.1)
+    assert set(made_lora.target_modules) == {"q_proj", "k_proj", "v_proj", "o_proj"}
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="cannot be shared out over 4 devices of 2: choose a multiple of 8"):
         _arguments(run, config, True, False)
 
 
-def test_why_a_trainer_failed_is_read_from_the_last_attempt(fresh_home: Path) -> None:
+@pytest.mark.parametrize(
+    ("ended", "code", "error", "says"),
+    [
+        ({"how": "stopped", "says": ""}, 1, Cancelled, None),
+        ({"how": "refused", "says": "the loss is no number"}, 1, ValueError, "^the loss is no number$"),
+        ({"how": "failed", "says": "the trainer failed"}, 1, RuntimeError, "^the trainer failed$"),
+        (None, -signal.SIGTERM, Cancelled, None),
+        (None, 1, RuntimeError, "ended without a word: it may have been killed as memory ran out"),
+    ],
+)
+def test_why_a_trainer_ended_is_what_it_wrote_down(
+    fresh_home: Path, ended: dict[str, str] | None, code: int, error: type[BaseException], says: str | None
+) -> None:
     run = Run.create("train", {"model": "m"})
-    log = run.path / "log.txt"
-    log.write_text("retmask: an old reason\n")
-    run.update(log_start=log.stat().st_size)
-    for words, code, error, says in (
-        ("CalledProcessError: … died with <Signals.SIGKILL: 9>.", 1, RuntimeError, "memory may have run out"),
-        ("CalledProcessError: … returned non-zero exit status 143.", 1, Cancelled, None),
-        ("ValueError: odd\nsubprocess.CalledProcessError: …", 1, RuntimeError, "ValueError: odd"),
-        ("", 3, RuntimeError, "code 3 and without a word"),
-    ):
-        log.write_text("retmask: an old reason\n" + words)
-        with pytest.raises(error, match=says):
-            _judge(run, code)
+    (run.path / "log.txt").write_text("retmask: what a log says\nexit status 143 SIGTERM")
+    if ended:
+        write_json(run.path / ENDED, ended)
+    with pytest.raises(error, match=says):
+        _judge(run, code)
+
+
+def test_how_long_a_trainer_has_to_end_is_told_from_its_longest_step(fresh_home: Path) -> None:
+    run = Run.create("train", {"model": "m"})
+    usual = run.patience
+    times = [("loading", 0), ("starting", 9), ("steps", 900), ("loading", 9000), ("starting", 9010), ("steps", 9020)]
+    lines = [json.dumps({"time": at, "stage": stage, "done": 1}) for stage, at in times]
+    (run.path / "progress.jsonl").write_text("\n".join(lines))
+    assert run.patience == usual, "the other attempt's steps, and the time between the two, do not count"
+    run.report(stage="steps", done=2)
+    assert run.patience > usual
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -115,9 +135,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """DPO begins at loss ln 2 and rewards 0; an adapter with its card comes out; SIGKILL and resume change nothing."""
-    whole = new_train(str(folder), pairs, SETTINGS, tmp_path / "whole")
+    settings = replace(SETTINGS, max_steps=24, save_steps=10)  # some steps lie between a checkpoint and the next
+    whole = new_train(str(folder), pairs, settings, tmp_path / "whole")
     seen = [step.done for step in train(whole)]
-    assert seen == [1, 2, 3, 4, 5, 6]
+    assert seen == list(range(1, 25))
     first = steps(whole)[0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert (first["chosen"], first["rejected"], first["margin"]) == (0, 0, 0)
@@ -129,31 +150,36 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
     assert not list(whole.path.rglob("*.bin")), "no pickle is left"
     card = (made / "README.md").read_text()
     assert "base_model: model" in card
+    assert "- pairs: 9 to train on, 3 held out\n" in card
+    trained = sum(x.numel() for x in load_file(made / "adapter_model.safetensors").values())
+    assert f"- numbers that were trained: {trained:,}\n" in card
     about = json.loads((made / "retmask.json").read_text())
     assert about["base_sha256"] == whole.record["sha256"]
-    settings = json.loads((made / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == str(folder), "where there is no name that others know"
+    about = json.loads((made / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == str(folder), "where there is no name that others know"
     prompt = [[ord(c) for c in "question 3?"]]
     base, tuned = load(str(folder)), load(str(folder), adapter=str(made))
     with torch.no_grad():
         plain, moved = (one.native(torch.tensor(prompt)).logits for one in (base, tuned))
     assert (plain - moved).abs().max() > 1e-3
 
-    broken = new_train(str(folder), pairs, SETTINGS, tmp_path / "broken")
+    broken = new_train(str(folder), pairs, settings, tmp_path / "broken")
     broken.spawn()
-    wait_for(lambda: last_step(broken) >= 3)
+    wait_for(lambda: last_step(broken) >= 11)
     group = os.getpgid(broken.record["pid"])
     os.killpg(group, signal.SIGKILL)  # in the middle of a step
     wait_for(lambda: broken.status == "error", 5)
-    assert newest(broken.path / "checkpoints") == broken.path / "checkpoints" / "checkpoint-2"
+    assert newest(broken.path / "checkpoints") == broken.path / "checkpoints" / "checkpoint-10"
     wait_for(
         lambda: not [p for p in psutil.process_iter() if "retmask.dpo" in _words(p) and str(broken.path) in _words(p)]
     )
     broken.spawn()
     wait_for(lambda: broken.status == "success")
-    assert [line["done"] for line in steps(broken)] == [1, 2, 3, 4, 5, 6]
+    assert [line["done"] for line in steps(broken)] == list(range(1, 25))
     assert [line["loss"] for line in steps(broken)] == [line["loss"] for line in steps(whole)]
-    assert [line["done"] for line in broken.progress if line["stage"] == "steps"].count(3) == 2, "step 3 was done again"
+    assert [line["done"] for line in broken.progress if line["stage"] == "steps"].count(11) == 2, (
+        "step 11 was done again"
+    )
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -183,13 +209,30 @@ def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) ->
 
 
 def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
-    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
     run.spawn()
     wait_for(lambda: last_step(run) >= 1)
     run.cancel()
     assert run.status == "cancelled"
+    saved = newest(run.path / "checkpoints")
+    assert saved is not None
+    assert saved.name == f"checkpoint-{last_step(run)}", "the step that was under way is done and saved"
     assert not [p for p in psutil.process_iter() if str(run.path) in _words(p)]
     assert result(run) is None
+
+
+def test_a_trainer_that_crashes_says_so_in_a_sentence(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """A checkpoint that is whole by its marker and holds nothing: the traceback is in the log alone."""
+    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    checkpoint = run.path / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "complete.json").write_text('{"step": 2, "sizes": {}}')
+    with pytest.raises((RuntimeError, ValueError)) as error:
+        list(train(run))
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)
+    assert str(error.value) in run.last_words
+    assert "Traceback" in (run.path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -380,11 +380,11 @@ def test_the_command_gives_the_settings_that_the_form_shows(
     pairs = some_pairs()
     seen: list[tuple[Any, ...]] = []
 
-    def look(*given: Any) -> Preflight:
+    def look(*given: Any, **how: Any) -> Preflight:
         seen.append(given)
         return FOUND
 
-    monkeypatch.setattr(cli_train, "preflight", look)
+    monkeypatch.setattr(cli_train, "checked", look)
     at = change(preset(opened(), name), **changes)
     done = CliRunner().invoke(cli.app, [*command(at)[1:], "--check"])
     assert done.exit_code == 0, done.output
@@ -700,3 +700,56 @@ def test_the_form_can_be_folded_away_at_once() -> None:
     assert "train_start" in keys(drawn(at.run()))
     at.session_state["train_form"] = False
     assert "train_start" not in keys(drawn(at.run()))
+
+
+def test_the_form_holds_the_pairs_of_the_address_and_the_address_those_of_the_form() -> None:
+    older, newest = some_pairs("gemma-3-270m"), some_pairs()
+    at = opened(pairs=older.id)
+    assert command(at)[2:5] == ["gemma-3-270m", "--pairs", older.id], "also after a reload"
+    drawn(at.selectbox(key="shown_train_pairs").set_value(newest.id).run())
+    assert query(at, "pairs") == newest.id
+    assert command(opened(pairs=query(at, "pairs"))) == command(at)
+    drawn(at.selectbox(key="shown_train_pairs").set_value("another file").run())
+    assert "pairs" not in at.query_params, "no run is shown now"
+
+
+def test_pairs_that_are_not_there_are_told(tmp_path: Path) -> None:
+    a_training()
+    at = opened(pairs="nope")
+    assert "there are no pairs at" in lines(at)
+    assert at.button(key="train_start").disabled
+    assert query(at, "pairs") == "nope"
+    drawn(at.run())
+    assert "there are no pairs at" in lines(at), "as long as the address says so"
+
+
+def test_a_training_in_the_address_is_looked_at_without_the_form() -> None:
+    run = a_training()
+    assert "train_start" not in keys(opened(pairs=run.parents[0], train=run.id))
+    assert "train_start" in keys(opened(pairs=run.parents[0]))
+
+
+def test_what_is_left_out_and_how_long_it_takes_is_shown(
+    looked: list[DpoConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_pairs()
+    found = FOUND._replace(left_out=("a", "b"), trained=1234, seconds=600.0)
+    monkeypatch.setattr("retmask.train.preflight", lambda *a, **k: found)
+    figures = {metric.label: metric.value for metric in press(opened(), "train_check").metric}
+    assert (figures["Left out"], figures["Numbers trained"], figures["Time, about"]) == ("2", "1,234", "10 min")
+
+
+def test_the_time_that_has_gone_is_shown_while_the_model_loads() -> None:
+    run = a_training("queued", done=0)
+    with run.working():
+        run.update(started="2026-01-01T00:00:00+00:00")
+        said = lines(opened())
+        assert " h " in said
+        assert "so far · the first step comes after the model is loaded" in said
+
+
+def test_how_long_a_measurement_takes_is_told_from_the_speed_of_the_training() -> None:
+    """321.5 trained tokens a second read four times as many; 120 prompts of 512 tokens, asked of two models."""
+    with_adapter(a_training())
+    assert "nor pairs have used: about 2 min." in lines(opened())
+    assert pytest.approx(143, abs=1) == 1.5 * 2 * 120 * 512 / (4 * 321.5)
