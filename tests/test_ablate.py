@@ -1,12 +1,14 @@
 """A checkpoint with the mask in its weights."""
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import CONFIGS, tiny_folder, tiny_hf, tiny_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import retmask
 from retmask.ablate import ablate, export, new_ablate
@@ -40,6 +42,60 @@ def test_the_stored_type_stays(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path / "half")
     assert export(str(tmp_path / "half"), RULE, tmp_path / "out")["dtype"] == "bfloat16"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+
+
+SHARING = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class Config(LlamaConfig):
+    model_type = "sharing"
+class Model(LlamaForCausalLM):
+    config_class = Config
+    def post_init(self):
+        self._tied_weights_keys = {
+            f"model.layers.{n}.self_attn.o_proj.weight": "model.layers.0.self_attn.o_proj.weight" for n in (1, 2)
+        }
+        super().post_init()
+"""
+
+
+def test_a_head_without_weights_of_its_own_cannot_be_written(tmp_path: Path) -> None:
+    """Where layers share o_proj a head's columns are those of other layers' heads too: nothing is written."""
+    source, out = tiny_folder(tmp_path), tmp_path / "out"
+    file = source / "config.json"
+    kind = {"model_type": "sharing", "auto_map": {"AutoConfig": "kind.Config", "AutoModelForCausalLM": "kind.Model"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | kind | {"tie_word_embeddings": True}))
+    (source / "kind.py").write_text(SHARING)
+    tensors = load_file(source / "model.safetensors")
+    own = {name: x for name, x in tensors.items() if "o_proj.weight" not in name or "layers.0" in name}
+    save_file(own, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"nothing was written: .* its heads have no weights of their own"):
+        export(str(source), RULE, out, trust_remote_code=True)
+    assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tokenizer_gains_no_token_and_shared_weights_stay_shared(tmp_path: Path, tied: bool) -> None:
+    """A tokenizer without end and padding has none afterwards."""
+    source, out = tmp_path / "model", tmp_path / "out"
+    config = copy.deepcopy(CONFIGS["llama"])
+    config.tie_word_embeddings, config.eos_token_id, config.pad_token_id = tied, None, None
+    AutoModelForCausalLM.from_config(config).save_pretrained(source)
+    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer().backend_tokenizer, unk_token="?")
+    bare.save_pretrained(source)
+    export(str(source), RULE, out)
+    made = AutoTokenizer.from_pretrained(out)
+    assert made.get_vocab() == bare.get_vocab()
+    assert made.special_tokens_map == {"unk_token": "?"}
+    assert (made.eos_token, made.pad_token) == (None, None)
+    assert ("lm_head.weight" in load_file(out / "model.safetensors")) is not tied
+
+
+def test_scales_that_half_precision_rounds_are_no_other_model(tmp_path: Path) -> None:
+    tiny_hf("qwen3").to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    tiny_tokenizer().save_pretrained(tmp_path / "half")
+    rule = MaskRule(heads="L0H1:0.3,L1H0:0.7,L2H3:1.1")
+    assert export(str(tmp_path / "half"), rule, tmp_path / "out")["dtype"] == "bfloat16"
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
