@@ -25,6 +25,7 @@ DEPTHS = 10  # parts of the depth
 FEW = 4  # sets with warnings that are shown unasked
 COPIES = "trials differ in their scores"  # in the warning of a set whose trials are mostly copies
 WIDE = 3  # digits of a number
+LONG = 30  # characters of a name that fit into its column in one line
 STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "double"}  # in CSS
 
 
@@ -73,6 +74,7 @@ def _table(shown: Sequence[Shown]) -> None:
         {name: [say(row) for row in rows] for name, (say, _) in columns.items()},
         column_config={name: config for name, (_, config) in columns.items()},
         hide_index=True, height="content", key="table-sets",
+        row_height=54 if any(len(str(row["label"])) > LONG for row in rows) else None,  # two lines of a name
     )  # fmt: skip
     st.caption(
         "In brackets: the trials whose scores differ from each other's, and 95 % bootstrap intervals, drawn over "
@@ -115,9 +117,9 @@ def _columns(threshold: float) -> dict[str, tuple[Callable[[tables.Row], Any], A
     return {
         "set": (lambda row: row["label"], text(width=205, pinned=True, help="model, detector, start of the run (UTC)")),
         "family": (lambda row: row["family"], text(width=58)),
-        "grid": (_grid, text(width=64, help="layers x query heads, or key/value heads (KV)")),
+        "grid": (_grid, text(width=74, help="layers x query heads, or key/value heads (KV)")),
         "trials": (_trials, text(width=74, help="successful trials, in brackets those whose scores differ")),
-        "over": (lambda row: row["over"] or "–", text(width=84, help="what the intervals are over, 3 at least")),
+        "over": (lambda row: row["over"] or "–", text(width=122, help="what the intervals are over, 3 at least")),
         f"≥ {threshold:g}": (_figure("above"), text(width=76, help="heads with at least this mean score")),
         "Gini": (_figure("gini", 2), text(width=98, help=HINTS["gini"])),
         "Hoyer": (_figure("hoyer", 2), text(width=98, help=HINTS["hoyer"])),
@@ -248,9 +250,11 @@ def _maps(shown: Sequence[Shown]) -> None:
     shown = _with_scores(shown)
     if not shown:
         return
-    common = st.toggle("One colour scale for all", **state.kept("maps_common", True))
-    if common and len({one.set.counting for one in shown}) > 1:
-        st.caption("These sets count in different ways, so colours compare within a map only.")
+    common = len({one.set.counting for one in shown}) == 1
+    if common:
+        common = st.toggle("One colour scale for all", **state.kept("maps_common", True))
+    else:
+        st.caption("These sets count in different ways, so each map has a colour scale of its own.")
     named = {one.label: one.set.scores for one in shown}
     figure = _kept(shown, "maps", lambda: families.small_multiples(named, common), common)
     with st.container(key="wide_maps"):

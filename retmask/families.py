@@ -30,7 +30,7 @@ _WIDTH = 640  # pixels: the narrowest page a legend is laid out for
 _CHARACTER = 6.4  # pixels, of the legend's type
 _NAME = 40  # characters of a name in a legend
 _NAMED = 5  # points of a scatter up to which names stand beside them; of more they would lie on each other
-_GAP = 58  # pixels between the rows of small maps
+_GAP = 74  # pixels between the rows of small maps: the title of an axis, and two lines of a name
 
 
 class Measure(NamedTuple):
@@ -151,7 +151,7 @@ def small_multiples(named: Mapping[str, HeadScores], common: bool = True) -> go.
     inner = rows * tall + (rows - 1) * _GAP
     figure = make_subplots(rows, columns, horizontal_spacing=(0.08, 0.08, 0.06, 0.05)[columns - 1],
                            vertical_spacing=_GAP / inner)  # fmt: skip
-    dress(figure, height=inner + 84, top=40, bottom=44)
+    dress(figure, height=inner + 100, top=56, bottom=44)
     peak = max((_peak(scores) for scores in named.values()), default=1.0)
     figure.update_layout(
         coloraxis={"colorscale": HUE, "cmin": 0, "cmax": peak, "colorbar": _colorbar("mean score", min(inner, 320))},
@@ -167,8 +167,8 @@ def small_multiples(named: Mapping[str, HeadScores], common: bool = True) -> go.
             figure.update_xaxes(title="head", **at)
         if column == 1:
             figure.update_yaxes(title="layer", **at)
-        title = shortened(name, (90, 50, 32, 24)[columns - 1] - (0 if common else 10))
-        _title(figure, place, title if common else f"{title}, 0 to {_peak(scores):.3g}")
+        title = name if common else f"{name}, 0 to {_peak(scores):.3g}"
+        _title(figure, place, wrapped(title, (90, 50, 32, 24)[columns - 1]))
     return figure
 
 
@@ -184,7 +184,7 @@ def agreement_map(
     """
     n = len(names)
     negative = any(value is not None and value < 0 for line in matrix for value in line)
-    short = [shortened(name, 34) for name in names]
+    short = [wrapped(name, 34) for name in names]
     numbered = any(len(name) > 9 for name in names)
     figure = go.Figure(
         go.Heatmap(
@@ -232,10 +232,10 @@ def figure_dots(rows: Sequence[Row], name: str) -> go.Figure:
             text=[f"<b>{shortened(str(row['label']), 80)}</b><br>{times * value:.4g}{between}"],
             hovertemplate="%{text}<extra></extra>", cliponaxis=False,
         )  # fmt: skip
-    dress(figure, height=26 * max(len(rows), 1) + 64, bottom=44)
+    dress(figure, height=34 * max(len(rows), 1) + 64, bottom=44)
     figure.update_xaxes(title=what.title, showgrid=True, gridcolor=EMPTY, ticks="", nticks=8)
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5], tickvals=list(range(len(rows))), ticks="", showgrid=True,
-                        gridcolor=EMPTY, ticktext=[shortened(str(row["label"]), 40) for row in rows])  # fmt: skip
+                        gridcolor=EMPTY, ticktext=[wrapped(str(row["label"]), 40) for row in rows])  # fmt: skip
     return figure
 
 
@@ -351,6 +351,17 @@ def overlap_map(a: HeadScores, b: HeadScores, name_a: str, name_b: str, k: int |
 def shortened(name: str, most: int) -> str:
     """A name for a figure: its middle left out where it has more than `most` characters, escaped."""
     return html.escape(cut(name, most), quote=False)
+
+
+def wrapped(name: str, width: int) -> str:
+    """A name for a figure in at most two lines of so many characters, its middle left out where there are more."""
+    lines = textwrap.wrap(" ".join(name.split()), width)
+    if len(lines) > 2:
+        lines = textwrap.wrap(cut(name, 2 * width - 2), width)
+    if len(lines) > 2:  # a break between words has cost more than is there
+        short = cut(name, 2 * width)
+        lines = [short[:width], short[width:]]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
 
 
 def cut(name: str, most: int) -> str:

@@ -1,6 +1,7 @@
 """Figures of several maps: what they show of values worked by hand, and that foreign names stay text."""
 
 import time
+from html import unescape
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_a_head_without_a_score_is_among_no_best() -> None:
     figure = families.overlap_map(one, other, "a", "b", k=3)
     assert [trace.name for trace in figure.data if trace.name] == ["only a (1)", "in both (0)", "only b (1)"]
     assert agreement(one, other, 3).overlap == 0
+
+
+def test_long_names_wrap() -> None:
+    name = "Llama-3.1-8B-Instruct · QRHead list · qr_head_NQ"
+    assert families.wrapped(name, 60) == name
+    assert families.wrapped(name, 34) == "Llama-3.1-8B-Instruct · QRHead<br>list · qr_head_NQ"
+    for long in ("a" * 90, "word " * 30, "<b>" + "x y" * 60):
+        lines = unescape(families.wrapped(long, 20)).split("<br>")
+        assert len(lines) == 2
+        assert all(len(line) <= 20 for line in lines)
+        assert "…" in "".join(lines)
+    assert "<b>" not in families.wrapped("<b>" + "x y" * 60, 20)
 
 
 def test_maps_below_zero_keep_a_scale_that_goes_up() -> None:

@@ -192,9 +192,11 @@ def test_gates_of_key_value_heads_are_shown_and_their_colours_are_not_compared(t
     first, second = table(at)["grid"]
     assert (first.endswith("KV"), second.endswith("KV")) == (False, True)
     assert table(at)["trials"][1] == "–"
-    assert "count in different ways, so colours compare within a map only" in words(at)
-    drawn(at.toggle(key="shown_maps_common").set_value(False).run())
-    assert "colours compare within a map only" not in words(at)
+    assert "count in different ways, so each map has a colour scale of its own" in words(at)
+    assert not any(toggle.key == "shown_maps_common" for toggle in at.toggle), "there is no scale to share"
+    alike = opened(SMOL, GEMMA, view="Maps")
+    assert "count in different ways" not in words(alike)
+    drawn(alike.toggle(key="shown_maps_common").set_value(False).run())
     at = opened(SMOL, str(file), view="Agreement")
     assert at.get("plotly_chart")
 
