@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -174,7 +174,7 @@ class HeadScores:
             printable(str(about.get("model", scores.model))),
             scores.values,
             printable(str(about.get("counting", "unknown"))),
-            grid.get("n_kv_heads"),
+            _kv_heads(grid, scores.grid),
             _labels(file.parent, scores.values),
         )
 
@@ -217,6 +217,12 @@ def scores_path(name: str) -> Path:
     path = expanded(name)
     known = shipped("maps", path.name)
     return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
+
+
+def _kv_heads(told: Mapping[str, Any], grid: Grid) -> int | None:
+    """The number of key/value heads that a record tells, None where it can be none."""
+    n = told.get("n_kv_heads")
+    return n if type(n) is int and 0 < n <= grid.n_heads else None
 
 
 def _labels(folder: Path, values: Float[np.ndarray, "trial layer head"]) -> tuple[TrialLabel, ...]:

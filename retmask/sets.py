@@ -1,6 +1,5 @@
 """Score sets: head scores from anywhere with what is known of them, to lay beside each other. No model."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from retmask.files import expanded, home, sha256_text, shipped, write_atomic
+from retmask.files import expanded, home, read_object, sha256_text, shipped, write_atomic
 from retmask.formats import Level, family, kind, model_of, read_content, short
 from retmask.grids import known_grid
 from retmask.heads import Grid
@@ -297,20 +296,13 @@ def _read_path(source: str, path: Path | None = None) -> ScoreSet:
             )
         record = Run(path.parent).record if path.name == "scores.json" else {}
         if isinstance(record.get("head_grid"), dict):  # else the record is of something else
-            found = ScoreSet(source, _sound(HeadScores.load(path)), record=record)
+            found = ScoreSet(source, HeadScores.load(path), record=record)
         else:
             with path.open("rb") as file:
                 found = read_text(file.read(MAX_FILE_BYTES + 1), str(path))
     except OSError as error:
         raise ValueError(f"{source[-80:]!r} cannot be read: {error.strerror}") from None
     return replace(found, source=source, path=path, family=family(found.model) or found.family)
-
-
-def _sound(scores: HeadScores) -> HeadScores:
-    """The same without key/value heads that a damaged record gives."""
-    n = scores.n_kv_heads
-    fine = n is None or (isinstance(n, int) and 0 < n <= scores.grid.n_heads)
-    return scores if fine else replace(scores, n_kv_heads=None)
 
 
 def _base(record: Mapping[str, Any]) -> str:
@@ -321,7 +313,7 @@ def _base(record: Mapping[str, Any]) -> str:
     if config.get("adapter") or not model:
         return model
     try:
-        card = json.loads((expanded(model) / "retmask.json").read_text(encoding="utf-8"))  # by our trainer
-    except (OSError, ValueError):
+        card = read_object(expanded(model) / "retmask.json")  # by our trainer
+    except ValueError:  # of a home folder that nobody has
         return ""
-    return str(card.get("base") or "") if isinstance(card, dict) else ""
+    return str(card.get("base") or "")

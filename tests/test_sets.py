@@ -223,7 +223,9 @@ def test_a_detection_that_is_not_over_says_so(fresh_home: Path) -> None:
 @pytest.mark.parametrize(
     "record",
     [{"head_grid": {"n_kv_heads": "x"}}, {"head_grid": {"n_kv_heads": -3}}, {"config": 7}, {"config": {"model": 3}},
-     {"created": None}, {"created": [1]}, {"status": {}}, {"counting": ["x"], "head_grid": {}}, {"head_grid": 5}],
+     {"created": None}, {"created": [1]}, {"status": {}}, {"counting": ["x"], "head_grid": {}}, {"head_grid": 5},
+     {"config": {"model": "~nobody-of-that-name/x"}}, {"head_grid": {"n_kv_heads": True}},
+     {"head_grid": {"n_kv_heads": 1.5}}],
 )  # fmt: skip
 def test_a_damaged_record_does_no_harm(fresh_home: Path, record: dict[str, object]) -> None:
     run = detection(trials(12))
@@ -231,7 +233,13 @@ def test_a_damaged_record_does_no_harm(fresh_home: Path, record: dict[str, objec
     found = read_set(run.id)
     assert found.label
     assert isinstance(found.warnings, list)
-    assert found.scores.grid.kv_group(HeadId(0, 1)) in (None, 0)
+    for scores in (found.scores, HeadScores.load(run.path)):
+        assert scores.grid.kv_group(HeadId(0, 1)) in (None, 0)
+
+
+def test_a_deeply_nested_card_says_nothing_of_a_base(fresh_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "retmask.json").write_text("[" * 100_000)
+    assert not read_set(detection(trials(12), model=str(tmp_path)).id).tuned
 
 
 def test_labels_are_all_different() -> None:
