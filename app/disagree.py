@@ -19,7 +19,8 @@ from retmask.evaluate import DEPTHS, UNMASKED, EvaluateConfig, new_evaluate, rea
 from retmask.files import shipped
 from retmask.heads import HeadId
 from retmask.needle import load_needles
-from retmask.overview import progress
+from retmask.overview import duration, progress
+from retmask.pace import seconds_for
 from retmask.retrieval import GATE
 from retmask.runs import Run, number
 
@@ -52,7 +53,7 @@ def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[
         st.caption(
             f"Masks the best {n} head{'s' * (n != 1)} of A, then those of B, in {state.sentence(str(ref))[:-1]}, on "
             "prompts that detection has not used, and shows on which prompts only one of the two masks loses the "
-            "needle."
+            f"needle.{_time(ref)}"
         )
     else:
         _status(last)
@@ -140,6 +141,13 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
     said = state.said("disagree")
     if said:
         st.error(said)
+
+
+def _time(ref: ModelRef) -> str:
+    """How long the measurement of all three conditions may take, by the last run of the model here."""
+    trials = int(state.value("disagree_trials", TRIALS))
+    seconds = seconds_for(3 * trials * EvaluateConfig(ref.name).context_tokens, ref.name)
+    return f" {trials} prompts take about {duration(seconds)} here." if seconds else ""
 
 
 def _most() -> int:

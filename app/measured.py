@@ -14,6 +14,7 @@ from retmask.files import expanded
 from retmask.intervals import over, span
 from retmask.masks import MaskRule
 from retmask.overview import duration
+from retmask.pace import seconds_for
 from retmask.runs import Run, number
 from retmask.train import result
 
@@ -48,16 +49,18 @@ def section(run: Run) -> None:
 
 
 def _takes(run: Run) -> str:
-    """About how long the measurement takes, told from the speed of the training, if that is known.
+    """About how long the measurement takes, by the last answers of the model here, else by the speed of the training.
 
     A trained token takes about four times a read one; answering takes half as long as reading the prompts.
     """
-    last = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
-    speed = 4 * number(last.get("tokens_per_s"))
     made = run.record.get("made_with")
     conditions = 3 if isinstance(made, dict) and made.get("mask") else 2
-    tokens = 1.5 * conditions * TRIALS * EvaluateConfig.context_tokens
-    return f"about {duration(tokens / speed)}" if speed > 0 else "some minutes on two CPU cores with the default model"
+    tokens = conditions * TRIALS * EvaluateConfig.context_tokens
+    last = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
+    speed = 4 * number(last.get("tokens_per_s"))
+    known = seconds_for(tokens, str(run.config.get("model")))
+    seconds = known or (1.5 * tokens / speed if speed > 0 else None)
+    return f"about {duration(seconds)}" if seconds else "some minutes on two CPU cores with the default model"
 
 
 def _last(run: Run) -> Run | None:

@@ -210,6 +210,8 @@ def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress
                 break
         _save_scores(run, trials, model.grid, config)
         run.update(found=sum(trial.success for trial in trials), done=len(trials))
+        if spent and config.detector == "copy":  # others read a prompt twice or oftener
+            run.update(pace=(time.monotonic() - began) / spent)
 
 
 def _load(config: DetectConfig, trust_remote_code: bool) -> "LensModel":

@@ -88,6 +88,11 @@ class EvaluateConfig:
             found[name] = Condition(folder)
         return found
 
+    @property
+    def context_tokens_in_all(self) -> int:
+        """How many tokens of context are read for all conditions: what the time goes by."""
+        return self.trials * self.context_tokens * len(self.conditions())
+
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
         needles = load_needles(expanded(self.needles) if self.needles else shipped("needles_held_out.json"))
@@ -229,6 +234,8 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         write_json(run.path / "results.json", found)
         write_atomic(run.path / "results.csv", to_csv(found["conditions"]))
         run.update(results={row["condition"]: row["recall"] for row in found["conditions"]})
+        if spent:
+            run.update(pace=spent / (len(answers) - first) / config.context_tokens)
 
 
 def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":

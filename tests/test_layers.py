@@ -13,7 +13,7 @@ BELOW_JOBS = (
     "dpo detectors probes grids formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
-SKINS = " bench overview options"
+SKINS = " bench overview options pace"
 TORCH = "weights cache memory hooks linear sampling model probes bridge loading dpo train dose ablate bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
@@ -37,6 +37,7 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "workers": "",
     "runs": "files turns workers",
     "overview": "files runs",
+    "pace": "runs",
     "tables": "heads intervals moved scores",
     "style": "",
     "charts": "heads intervals moved scores style tables",
