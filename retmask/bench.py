@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 from transformers import DynamicCache
 
 from retmask.bridge import second_view
+from retmask.chat import Chat
 from retmask.detect import DetectConfig
 from retmask.heads import HeadMask
 from retmask.masks import control
 from retmask.model import Answer, LensModel
 from retmask.needle import ANSWER_TOKENS, NeedlePrompt, load_haystack
-from retmask.retrieval import Trial, run_trials
+from retmask.retrieval import Trial, different_prompts, run_trials
 
 
 class DetectTimes(NamedTuple):
@@ -135,12 +136,14 @@ def bench_detect(model: LensModel, config: DetectConfig) -> DetectTimes:
     """Run a detection's trials both ways, batch by batch in turn, so that a noisy machine disturbs both alike."""
     tasks, haystack = config.tasks(), load_haystack(config.haystack)
     hf = plain_view(model)
-    prompts = {task.key: task.render(model.tokenizer, haystack) for task in tasks}
+    chat = Chat(model.tokenizer)
+    asked = different_prompts(chat, tasks, haystack)
+    prompts = {task.key: prompt for task, prompt in asked.items()}
     warm = prompts[tasks[0].key].token_ids[:200]
     model.answer([warm], 4)
     plain_answer(hf, warm, 4, model.stop_ids)
-    times = DetectTimes(len(tasks), 0.0, 0.0, 0, 0.0, 0)
-    runs = run_trials(model, tasks, haystack)
+    times = DetectTimes(len(asked), 0.0, 0.0, 0, 0.0, 0)
+    runs = run_trials(model, tasks, haystack, chat=chat)
     while True:
         began = time.perf_counter()
         batch = next(runs, None)
