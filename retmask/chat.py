@@ -35,6 +35,7 @@ from retmask.files import check_text
 Template = Literal["chat", "plain"]
 Message = tuple[str, str] | Mapping[str, Any]
 Span = tuple[int, int]
+Turns = list[dict[str, Any]]  # messages as templates read them
 
 _SLOT = "\ue000{}\ue001"  # stands for a content where the template is tried: no template asks for such a text
 _OPEN = re.compile(r"(?:<(?P<name>[\w:]*think\w*)>|\[(?P<upper>THINK)\])(?P<space>\s*)\Z")
@@ -135,16 +136,17 @@ class Chat:
 
         In a chat template the turn's end as the template writes it; in plain text the tokenizer's end token, if any.
         """
-        asked = self.text(messages, where)
         check_text(answer, where or "the answer")
-        at, tail = len(asked.text), self._after(messages, where)
-        whole = asked._replace(text=asked.text + answer + tail, answer=(at, at + len(answer)))
+        turns, asked = self._asked(messages, where)
+        lead, tail = self._round(turns, asked, where)
+        at = len(asked.text) + len(lead)
+        whole = asked._replace(text=asked.text + lead + answer + tail, answer=(at, at + len(answer)))
         prompt, ids = list(self.encode(asked).ids), list(self.encode(whole).ids)
         if self.kind == "plain":
             prompt, ids = _unended(prompt, self.tokenizer), _unended(ids, self.tokenizer)
         said = ids[len(prompt) :]
         if ids[: len(prompt)] != prompt:  # where a token would hold the end of the one and the beginning of the other
-            rest = ChatText(answer + tail, (), "chat", (0, len(answer)))
+            rest = ChatText(lead + answer + tail, (), "chat", (len(lead), len(lead) + len(answer)))
             said = list(self.encode(rest).ids)
         end = self.tokenizer.eos_token_id
         return prompt, said + ([end] if self.kind == "plain" and end is not None and said[-1:] != [end] else [])
@@ -155,12 +157,7 @@ class Chat:
         In plain text the contents, an empty line between them. ValueError where the template fails, refuses the roles
         or changes a content.
         """
-        turns = [_turn(message) for message in messages]
-        for text in (text for turn in turns for text in _texts(turn)):
-            check_text(text, where or "the prompt")
-        if self.kind == "plain":
-            return _joined([text for turn in turns for text in _texts(turn)])
-        return self._first_that_works(turns, where)[1]
+        return self._asked(messages, where)[1]
 
     def encode(self, text: ChatText) -> Tokens:
         """The tokens of a text; control tokens within what people wrote are characters there.
@@ -183,21 +180,27 @@ class Chat:
 
     # -- the template
 
-    def _first_that_works(self, turns: list[dict[str, Any]], where: str) -> tuple[list[dict[str, Any]], ChatText]:
-        """The turns as they are, or else with the system turn in the user's, and their text. ValueError as `text`."""
-        try:
-            return turns, self._in_template(turns, where)
-        except ValueError:
-            merged = _merged(turns)
-            if merged is None:
-                raise
-            try:
-                return merged, self._in_template(merged, where)
-            except ValueError:
-                pass
-            raise
+    def _asked(self, messages: Sequence[Message], where: str) -> tuple[Turns, ChatText]:
+        """The turns as the template takes them, and their text. ValueError as `text`.
 
-    def _in_template(self, turns: list[dict[str, Any]], where: str) -> ChatText:
+        As they are; else the system turn in the user's; else contents in parts, as vision models' templates want them.
+        """
+        turns = [_turn(message) for message in messages]
+        contents = [text for turn in turns for text in _texts(turn)]
+        for content in contents:
+            check_text(content, where or "the prompt")
+        if self.kind == "plain":
+            return turns, _joined(contents)
+        first: ValueError | None = None
+        for tried in (turns, _merged(turns), _in_parts(turns), _in_parts(_merged(turns))):
+            try:
+                if tried:
+                    return tried, self._in_template(tried, where)
+            except ValueError as error:
+                first = first or error
+        raise first or ValueError(f"{where or 'the prompt'} has no message: write one")
+
+    def _in_template(self, turns: Turns, where: str) -> ChatText:
         """The turns in the chat template, thinking closed."""
         text = self._apply(turns, generate=True, where=where)
         spans = self._spans(turns, text, where)
@@ -208,7 +211,7 @@ class Chat:
             text = text[: opened.start("space")] + f"\n\n{name}\n\n"
         return ChatText(text, spans, "chat")
 
-    def _apply(self, turns: Sequence[Mapping[str, Any]], generate: bool, where: str = "") -> str:
+    def _apply(self, turns: Turns, generate: bool, where: str = "") -> str:
         """What the template makes of the turns. ValueError for anything that it raises."""
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -232,7 +235,7 @@ class Chat:
             raise ValueError(f"the chat template of this model fails{on}: {reason}{remedy}") from error
         return rendered
 
-    def _spans(self, turns: Sequence[Mapping[str, Any]], text: str, where: str) -> tuple[Span, ...]:
+    def _spans(self, turns: Turns, text: str, where: str) -> tuple[Span, ...]:
         """Where the contents stand in a text of the template. ValueError where it has changed one.
 
         White space at either end of a content may be missing, and of an earlier answer the thoughts.
@@ -256,7 +259,7 @@ class Chat:
             spans.append((start, at))
         return tuple(spans)
 
-    def _pieces(self, turns: Sequence[Mapping[str, Any]], generate: bool = True) -> list[str]:
+    def _pieces(self, turns: Turns, generate: bool = True) -> list[str]:
         """What the template writes before, between and after the contents; empty where that cannot be told."""
         n = sum(len(_texts(turn)) for turn in turns)
         key = (generate, json.dumps([_with(turn, ["" for _ in _texts(turn)]) for turn in turns], default=str))
@@ -275,15 +278,17 @@ class Chat:
     def _frames(self) -> dict[Any, list[str]]:
         return {}
 
-    def _after(self, messages: Sequence[Message], where: str) -> str:
-        """What the template writes after an answer."""
+    def _round(self, turns: Turns, asked: ChatText, where: str) -> tuple[str, str]:
+        """What the template writes between the prompt and an answer to it (mostly nothing), and after the answer."""
         if self.kind == "plain":
-            return ""
-        turns, _ = self._first_that_works([_turn(message) for message in messages], where)
-        pieces = self._pieces([*turns, {"role": "assistant", "content": ""}], generate=False)
+            return "", ""
+        in_parts = bool(turns) and isinstance(turns[-1].get("content"), list)
+        answer = {"role": "assistant", "content": [{"type": "text", "text": ""}] if in_parts else ""}
+        pieces = self._pieces([*turns, answer], generate=False)
         if not pieces:
-            raise ValueError(f"the chat template of this model writes no answer{f' to {where}' if where else ''}")
-        return pieces[-1]
+            raise ValueError(f"the chat template of this model takes no answer{f' to {where}' if where else ''}")
+        before = _filled(pieces[:-1], [asked.text[a:b] for a, b in asked.spans])
+        return before[len(asked.text) :] if before.startswith(asked.text) else "", pieces[-1]
 
     # -- control tokens
 
@@ -306,15 +311,13 @@ class Chat:
 
     def _hits(self, text: ChatText, tokens: Tokens) -> list[int]:
         """Which tokens are control tokens that stand in the text as such."""
-        if self._controls.keys().isdisjoint(tokens.ids):
-            return []
-        return [
-            i
-            for i, (number, (start, end)) in enumerate(zip(*tokens, strict=True))
-            if number in self._controls
-            and start < end
-            and text.text[start:end].strip().casefold() == self._controls[number][0].strip().casefold()
-        ]
+        found = []
+        for i in (i for i, number in enumerate(tokens.ids) if number in self._controls):
+            start, end = tokens.places[i]
+            written = text.text[start:end].strip().casefold()
+            if start < end and written == self._controls[tokens.ids[i]][0].strip().casefold():
+                found.append(i)
+        return found
 
     def _is_theirs(self, text: ChatText, tokens: Tokens, i: int) -> bool:
         """Whether a control token stands in what people wrote; in an answer only special ones are out of place."""
@@ -417,7 +420,7 @@ def _with(turn: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
     return {**turn, "content": parts}
 
 
-def _merged(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+def _merged(turns: Turns) -> Turns | None:
     """The turns with the system's before the user's first in one; None where there is no such turn."""
     if len(turns) < 2 or [turn.get("role") for turn in turns[:2]] != ["system", "user"]:
         return None
@@ -425,6 +428,13 @@ def _merged(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
     if not all(isinstance(turn.get("content"), str) for turn in (system, user)):
         return None
     return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *map(dict, rest)]
+
+
+def _in_parts(turns: Turns | None) -> Turns | None:
+    """The turns with every content as a list of one text."""
+    if turns is None or not all(isinstance(turn.get("content"), str) for turn in turns):
+        return None
+    return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
 
 
 def _joined(contents: Sequence[str]) -> ChatText:

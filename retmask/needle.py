@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import regex
 
-from retmask.chat import Chat, Template
+from retmask.chat import Chat, ChatText, Template, Tokens
 from retmask.files import check_text, expanded, read_text, sha256_text, shipped
 from retmask.recall import locate, words
 
@@ -134,7 +134,7 @@ class NeedleTask:
         """
         chat = Chat.of(tokenizer, self.template)
         want = self.context_tokens - self.answer_tokens
-        least = len(self._encode(chat, haystack, 0, 0).token_ids)
+        least = len(self._tokens(chat, haystack, 0, 0)[1].ids)
         if want < least + _SLACK:
             raise ValueError(
                 f"{self.context_tokens} tokens are too few for needle, question, some text and an answer of "
@@ -144,9 +144,11 @@ class NeedleTask:
         cut, per_token = 4 * (want - least), 4.0
         for _ in range(4):  # first the rough place, with the needle moving along
             at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
-            count = len(self._encode(chat, haystack, at, cut).token_ids)
+            count = len(self._tokens(chat, haystack, at, cut)[1].ids)
             per_token = cut / max(1, count - least)
-            cut = min(cut + round((want - count) * per_token), len(haystack.text))
+            before, cut = cut, min(cut + round((want - count) * per_token), len(haystack.text))
+            if cut == before:
+                break
         at = haystack.boundary_near(round(self.depth * cut), cut - _SLACK)
         if abs(at - self.depth * cut) > max(_FAR, 0.1 * cut):
             raise ValueError(
@@ -155,44 +157,42 @@ class NeedleTask:
         # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length. Where
         # a character more makes two tokens more there is none, and a line end or a full stop fills the place.
         for end, shift in product(_ENDS, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
-            prompt = self._encode(chat, haystack, at, cut + shift, end)
-            if len(prompt.token_ids) == want:
-                return prompt
+            text, tokens = self._tokens(chat, haystack, at, cut + shift, end)
+            if len(tokens.ids) == want:
+                return self._prompt(text, tokens, (at, cut + shift, end))
         raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
 
     def asking(self, question: str, prompt: NeedlePrompt, tokenizer: Any, haystack: Haystack) -> tuple[int, ...]:
         """The tokens of the same prompt with another question."""
         other = replace(self, needle=replace(self.needle, question=question))
         haystack = haystack.take(8 * (self.context_tokens - self.answer_tokens))
-        return other._encode(Chat.of(tokenizer, self.template), haystack, *prompt.cut).token_ids
+        return other._tokens(Chat.of(tokenizer, self.template), haystack, *prompt.cut)[1].ids
 
-    def _encode(self, chat: Chat, haystack: Haystack, at: int, cut: int, end: str = "") -> NeedlePrompt:
+    def _tokens(self, chat: Chat, haystack: Haystack, at: int, cut: int, end: str = "") -> tuple[ChatText, Tokens]:
         """The prompt with the first `cut` characters of the haystack and `end`, the needle at character `at`."""
-        content = (
-            _BEFORE
-            + haystack.text[:at]
-            + f"{self.needle.needle} "
-            + haystack.text[at:cut]
-            + end
-            + _AFTER.format(question=self.needle.question)
-        )
-        text = chat.text([("user", content)])
-        offset, end_of_content = text.spans[0]
-        first, last, scored = self.needle.scored_chars(self.whole_needle)
-        start = offset + len(_BEFORE) + at
-        after = end_of_content - len(_AFTER.format(question=self.needle.question))
-        ids, places = chat.encode(text)
+        before, after = haystack.text[:at], haystack.text[at:cut] + end
+        asked = _AFTER.format(question=self.needle.question)
+        text = chat.text([("user", f"{_BEFORE}{before}{self.needle.needle} {after}{asked}")])
+        return text, chat.encode(text)
+
+    def _prompt(self, text: ChatText, tokens: Tokens, cut: tuple[int, int, str]) -> NeedlePrompt:
+        """What `_tokens` made, and where the needle and the question stand in it."""
+        ids, places = tokens
         if not places:
             raise ValueError("this model's tokenizer gives no character offsets: a fast tokenizer is needed")
+        begin, end = text.spans[0]
+        first, last, scored = self.needle.scored_chars(self.whole_needle)
+        start = begin + len(_BEFORE) + cut[0]
+        after = end - len(_AFTER.format(question=self.needle.question))
         return NeedlePrompt(
             ids,
             _span(places, start + first, start + last),
             scored,
             text.template,
-            at / cut if cut else self.depth,
+            cut[0] / cut[1] if cut[1] else self.depth,
             _span(places, start, start + len(self.needle.needle)),
             next(i for i, (a, b) in enumerate(places) if a >= after and b > a),
-            (at, cut, end),
+            cut,
         )
 
 

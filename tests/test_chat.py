@@ -188,3 +188,32 @@ def test_special_tokens_in_an_answer_are_text_and_thoughts_are_not() -> None:
     _, said = chat.pair([("user", "hi")], "<think>the</think></s>")
     names = chat.tokenizer.convert_ids_to_tokens(said)
     assert names == ["<think>", "the", "</think>", "<", "/", "s", ">", "<|im_end|>", "Ċ"]
+
+
+def test_templates_of_vision_models_take_contents_in_parts() -> None:
+    parts = "{% for m in messages %}[{{ m.role }}]{% for part in m.content %}{{ part.text }}{% endfor %}~{% endfor %}"
+    chat = Chat(byte_level(parts + "{% if add_generation_prompt %}[assistant]{% endif %}"))
+    text = chat.text([("system", "Be brief."), ("user", "Hi.")])
+    assert text.text == "[system]Be brief.~[user]Hi.~[assistant]"
+    assert [text.text[a:b] for a, b in text.spans] == ["Be brief.", "Hi."]
+    assert chat.tokenizer.decode(chat.pair([("user", "Hi.")], "the")[1]) == "the~"
+
+
+def test_what_a_template_writes_before_an_answer_is_trained_with_it() -> None:
+    """As TRL has it: the prompt is what the generation prompt says, the rest is the answer's."""
+    channel = CHATML.replace("{{ m.content }}", "{{ '<final>' if m.role == 'assistant' }}{{ m.content }}")
+    chat = Chat(byte_level(channel))
+    prompt, said = chat.pair([("user", "hi")], "the")
+    assert chat.tokenizer.decode(prompt).endswith("assistant\n")
+    assert chat.tokenizer.decode(said) == "<final>the<|im_end|>\n"
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("the end.\n"), min_size=1, max_size=12).map(str.strip).filter(bool))
+def test_a_pair_is_what_trl_makes_of_it(answer: str) -> None:
+    tokenizer = byte_level(CHATML)
+    messages = [{"role": "user", "content": "hi"}]
+    whole = [*messages, {"role": "assistant", "content": answer}]
+    usual_ids = tokenizer.apply_chat_template(whole, tokenize=True, return_dict=True)["input_ids"]
+    prompt, said = Chat(tokenizer).pair(messages, answer)
+    assert prompt + said == usual_ids
