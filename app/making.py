@@ -1,7 +1,5 @@
 """The form that makes preference pairs: whose answers, to which prompts, how they are drawn."""
 
-import hashlib
-import re
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,12 +9,13 @@ import pair_html
 import selection
 import state
 import streamlit as st
+import uploads
 from maps import HeadMap
 from pace import pace
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.files import decode_text, expanded, home, inside, write_atomic
+from retmask.files import expanded
 from retmask.masks import MaskRule
 from retmask.overview import duration
 from retmask.pairing import PairsConfig, new_pairs
@@ -29,7 +28,6 @@ ARMS = {
     "grounded": "Questions about a fact in a page of Python's manual; the answer is known, so pairs can be checked.",
     "chat": "Short instructions as people give them to an assistant; nobody knows the one right answer.",
 }
-MOST_UPLOAD = 64  # megabytes
 PREVIEW = 3  # prompts
 NUMBERS = {  # what the page calls them
     "count": "the number of prompts", "temperature": "the temperature", "top_p": "top p",
@@ -164,7 +162,7 @@ def _file() -> dict[str, Any]:
         "or drop one here",
         type=["jsonl", "json", "txt"],
         key="pairs_upload",
-        max_upload_size=MOST_UPLOAD,
+        max_upload_size=uploads.MOST_UPLOAD,
         on_change=_uploaded,
     )
     said = state.said("pairs_upload")
@@ -189,18 +187,7 @@ def _uploaded() -> None:
 
 def keep_prompts(name: str, content: bytes) -> Path:
     """The path of a lasting copy of a file of prompts. ValueError, and no copy, if it is none."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.").replace("..", ".")[:40] or "prompts"
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    path = inside(home() / "prompts", f"{stem}-{digest}", "file name", Path(name).suffix.lower())
-    if path.is_file():
-        return path
-    write_atomic(path, decode_text(content, name))
-    try:
-        load_prompts(str(path))
-    except ValueError:
-        path.unlink()
-        raise
-    return path
+    return uploads.keep(name, content, "prompts", lambda path: load_prompts(str(path)))
 
 
 def _sampling() -> dict[str, Any]:

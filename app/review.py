@@ -134,7 +134,7 @@ def _write(run: Run, i: int, **decision: Any) -> bool:
 def _written(run: Run, pair_id: str, decision: Mapping[str, Any]) -> bool:
     try:
         decide(run.path, pair_id, **decision)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         state.say(state.sentence(f"the decision could not be written: {error}"), "review")
         return False
     return True

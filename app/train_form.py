@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import state
 import streamlit as st
 import train_settings
+import uploads
 
 from retmask.dpo import DpoConfig
 from retmask.overview import duration, when
-from retmask.pair_files import pairs_file
+from retmask.pair_files import pairs_file, read_rows
 from retmask.pairs import PAIRS
 from retmask.runs import Run, number, run_path
 from retmask.train import Preflight, new_train, train_command
@@ -147,9 +148,28 @@ def _pairs() -> str:
             return str(picked)
         path = st.text_input(
             "File", placeholder="folder/pairs.jsonl", width=380, **state.kept("train_file", ""),
-            help="a .jsonl file in TRL's preference format (prompt, chosen, rejected), or a folder of `retmask pairs`",
+            help="a .jsonl or .json file in TRL's preference format (prompt, chosen, rejected) or LLaMA-Factory's, or "
+            "a folder of `retmask pairs`",
         )  # fmt: skip
+    st.file_uploader(
+        "or drop one here", type=["jsonl", "json"], key="train_upload", max_upload_size=uploads.MOST_UPLOAD,
+        on_change=_uploaded,
+    )  # fmt: skip
+    said = state.said("train_upload")
+    if said:
+        st.error(said)
     return path.strip()
+
+
+def _uploaded() -> None:
+    """Keep a file of pairs that was dropped and put its path into the field."""
+    file = state.value("train_upload")
+    if file is None:
+        return
+    try:
+        state.fill(train_file=str(uploads.keep(file.name, file.getvalue(), "pairs", read_rows)))
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "train_upload")
 
 
 def _take_address(offered: Mapping[str, str]) -> None:

@@ -15,7 +15,18 @@ from retmask.recall import contains
 from retmask.runs import Run, now
 
 ITEMS, PAIRS, REVIEW = "items.jsonl", "pairs.jsonl", "review.jsonl"
-CARRIED = ("model", "revision", "sha256", "adapter_sha256", "chat", "mask", "head_grid", "prompts_sha256")
+CARRIED = (
+    "model",
+    "revision",
+    "sha256",
+    "adapter_sha256",
+    "chat",
+    "mask",
+    "head_grid",
+    "prompts_sha256",
+    "clock",
+    "thinking",
+)
 LONGER = 5.0  # an answer that many times as long as the other teaches length
 _LOOPS = 4  # a phrase said so often in a row is a loop
 Message = tuple[str, str]
@@ -65,7 +76,8 @@ class PreferencePair:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "PreferencePair":
-        """A pair from its record. KeyError, TypeError or ValueError for what is none."""
+        """A pair from its record. KeyError, TypeError or ValueError for what is none, or what no file can hold."""
+        check_text(json.dumps(record, ensure_ascii=False), "the pair")
         return cls(
             str(record["id"]),
             tuple((str(role), str(content)) for role, content in record["messages"]),

@@ -54,6 +54,11 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
     drawn = json.loads(retmask("heads", score_file, "--random", "2", "--seed", "1", "--json").stdout)
     assert {row["head"] for row in drawn["heads"]} == {"L0H0", "L1H1"}  # the two others are above 0.1 or at it
     assert "3 random heads asked for, 2 are left" in retmask("heads", score_file, "--random", "3").stderr
+    assert len(drawn["excluded"]) == 2
+    half = json.loads(retmask("heads", score_file, "--random", "2", "--exclude", "25%", "--json").stdout)
+    assert len(half["excluded"]) == 1
+    assert "excludes no heads" in retmask("heads", score_file, "--random", "2", "--exclude", "x").stderr
+    assert "says what --random leaves out" in retmask("heads", score_file, "--exclude", "5%").stderr
     assert "L5H0 is outside" in retmask("heads", score_file, "--heads", "L5H0").stderr
     assert "give one of them" in retmask("heads", score_file, "--heads", "L0H0", "--top", "3").stderr
 

@@ -91,6 +91,16 @@ def test_the_command_says_what_differs(score_file: str) -> None:
     ]  # fmt: skip
 
 
+def test_a_curve_leaves_out_what_one_says(score_file: str) -> None:
+    config = DoseConfig("m", score_file, ks=(1,), random_seeds=100, exclude="25%")
+    points = [point for point in config.points(config.map.scores.grid) if point.seed is not None]
+    drawn = {config.mask(point, config.map.scores.grid).heads for point in points}
+    best = set(config.map.scores.top_share(0.25))
+    assert drawn
+    assert not {head for heads in drawn for head in heads} & best
+    assert config.command[-2:] == ["--exclude", "25%"]
+
+
 def test_a_curve_goes_on_where_it_was_and_measures_each_point_once(tmp_path: Path, score_file: str) -> None:
     config = DoseConfig(
         str(tiny_folder(tmp_path)), score_file, ks=(2,), random_seeds=1, trials=2, context_tokens=500, prose_tokens=80

@@ -235,6 +235,14 @@ def test_identical_and_repeated_pairs_are_said() -> None:
     ]
 
 
+def test_half_a_character_in_a_folder_from_elsewhere_is_no_pair(made: Run) -> None:
+    half = json.dumps({"number": 3, **replace(GOOD, id="d", chosen=said("half \ud83d")).to_json()})
+    with (made.path / ITEMS).open("a") as file:
+        file.write(half + "\n")
+    assert [pair.id for pair in read_items(made.path)] == ["a", "b", "c"]
+    assert new_version(made, []).record["kept"] == 2
+
+
 def test_an_edit_that_no_file_can_hold_is_refused(made: Run) -> None:
     with pytest.raises(ValueError, match="the edited text holds half a character"):
         decide(made.path, "a", edit=["fine", "half \ud83d"])
