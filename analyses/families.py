@@ -3,8 +3,8 @@
 `python analyses/families.py` reads the maps that come with the project; `python analyses/families.py FILE ...` sets
 these beside them: score files, folders of detections, names of runs, https addresses; `--only` leaves the shipped maps
 out. Scores of other kinds (per-step counting, gates) are shown, and `counting` tells them apart; their sizes do not
-compare. A list of heads has no figures and no curve. Intervals are 95 % bootstrap over trials; copies of a trial are
-drawn together.
+compare. A list of heads has no figures and no curve. Intervals are 95 % bootstrap over needles with all their trials;
+of a file that does not say its needles, over the trials that differ.
 """
 
 import argparse

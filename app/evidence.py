@@ -13,7 +13,7 @@ import streamlit as st
 from retmask import charts, style, tables
 from retmask.detect import same_prompts_sentence
 from retmask.heads import HeadId, HeadMask
-from retmask.intervals import span
+from retmask.intervals import none_over, span
 from retmask.retrieval import Trial
 from retmask.scores import HeadScores
 
@@ -82,6 +82,11 @@ def ranks(scores: HeadScores, selected: HeadMask) -> None:
     heads = set(selected.heads)
     figure = charts.rank_curve(scores, heads)
     shown(figure, f"{scores.model}-ranks", lambda: tables.head_rows(scores, heads), key="chart-ranks")
+    by = scores.clusters
+    if scores.n_trials > 1:
+        st.caption(
+            f"Band: 95 % interval over {by.words}." if scores.interval else state.sentence(none_over(by.n, by.unit))
+        )
 
 
 def recall(model: str, trials: Sequence[Trial]) -> None:

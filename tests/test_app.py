@@ -84,6 +84,7 @@ def test_opens_with_the_shipped_map() -> None:
     assert any("0 of 270 heads selected" in line.value for line in at.markdown)
     assert chips(at) == []
     assert at.metric[0].value == str(BEST.concentration().above)
+    assert "Band: 95 % interval over 3 needles." in [caption.value for caption in at.caption]
     assert not at.error
 
 
