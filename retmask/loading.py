@@ -134,7 +134,9 @@ def read_back(folder: Path, dtype: torch.dtype, trusted: bool) -> Any:
 def load_tokenizer(source: Source, trusted: bool) -> Any:
     """The tokenizer of a source. ValueError where it cannot be read."""
     try:
-        return AutoTokenizer.from_pretrained(source.folder, revision=source.revision, trust_remote_code=trusted)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, revision=source.revision, trust_remote_code=trusted)
+        tokenizer("a")  # some damage shows here only
+        return tokenizer
     except Exception as error:
         raise ValueError(f"{source.name} has no tokenizer that can be read: {brief(error, 150)}") from error
 

@@ -212,6 +212,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "tokenizer cut": (written("tokenizer.json", '{"version": '), "model has no tokenizer that can be read"),
     "tokenizer empty": (written("tokenizer.json", "{}"), "model has no tokenizer that can be read"),
     "tokenizer config": (written("tokenizer_config.json", "[1]"), "model has no tokenizer that can be read"),
+    "tokenizer length": (
+        written("tokenizer_config.json", '{"model_max_length": "x", "unk_token": "?"}'),
+        "model has no tokenizer that can be read",
+    ),
+    "index nest": (written("model.safetensors.index.json", "[" * 100_000), "does not say which file holds which"),
     "tokenizer class": (
         written("tokenizer_config.json", '{"tokenizer_class": "NoSuchTokenizer"}'),
         "",
