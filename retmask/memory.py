@@ -15,7 +15,7 @@ from retmask.cache import cache_bytes
 from retmask.weights import brief, read_config, resolve
 
 _WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
-_CHUNK = 1024  # tokens that are read at once at least
+_CHUNK = 64  # tokens that are read at once at least
 _UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is more than this
 
 

@@ -101,7 +101,7 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
 
 
 def read_config(source: Source, trust_remote_code: bool) -> Any:
-    """The model's transformers config. ValueError if it cannot be had, or needs code of its own and is not trusted.
+    """The model's transformers config. ValueError if it cannot be had, needs code that is not trusted, or has no heads.
 
     What it says of this machine's business (how to compute attention) is left out, and so is a padding token that the
     vocabulary does not have.
@@ -125,6 +125,9 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
         raise ValueError(
             f"there is no model {source.name} that can be read, here or on the Hub: {brief(error)}"
         ) from error
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    if not isinstance(heads, int) or heads < 1:
+        raise ValueError(f"{source.name} ({config.model_type}) has no attention heads, or not as many in every layer")
     return config
 
 

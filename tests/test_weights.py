@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub.constants as hub
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 
@@ -240,6 +241,19 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path: Path, damage: s
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("kind", ["MambaConfig", "RwkvConfig"])
+def test_a_model_without_heads_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = tiny_folder(tmp_path)
+    getattr(transformers, kind)(vocab_size=128, hidden_size=32, num_hidden_layers=2).save_pretrained(folder)
+    for ask in (
+        lambda: retmask.load(str(folder), **HOW),
+        lambda: estimate(str(folder), 100),
+        lambda: export(str(folder), MaskRule(heads="L0H1"), tmp_path / "out"),
+    ):
+        with pytest.raises(ValueError, match="has no attention heads"):
+            ask()
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -325,8 +339,9 @@ def test_attention_that_stores_its_scores_is_counted(tmp_path: Path) -> None:
         num_key_value_heads=2, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=16,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, pad_token_id=125,
     ).save_pretrained(folder)  # fmt: skip
-    assert estimate(str(folder), 100, "float32", "cpu").scores_bytes == 4 * 100 * 100 * 12
-    assert estimate(str(folder), 5000, "float32", "cpu").scores_bytes == 4 * 1024 * 5000 * 12
+    assert estimate(str(folder), 100, "float32", "cpu").scores_bytes == 4 * 64 * 100 * 12
+    assert estimate(str(folder), 50, "float32", "cpu").scores_bytes == 4 * 50 * 50 * 12
+    assert estimate(str(folder), 5000, "float32", "cpu").scores_bytes == 4 * 64 * 5000 * 12
 
 
 def test_a_masked_copy_of_other_weights_is_not_taken_for_them(tmp_path: Path) -> None:
