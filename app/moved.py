@@ -35,11 +35,11 @@ def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: 
 
 def trials(found: Moved) -> str:
     """Which trials a difference is of, over what its intervals are, and what is outlined."""
+    if "gates" in (found.before.counting, found.after.counting):
+        return "Gates are of no trials: there is no interval, and nothing is outlined."
     if not found.pairs:
-        return (
-            f":orange[No trial is known to be in both, so the mean of {found.after.n_trials} trials less that of "
-            f"{found.before.n_trials} is shown, without an interval and without outlines.]"
-        )
+        means = f"the mean of {over(found.after.n_trials, 'trial')} less that of {found.before.n_trials}"
+        return f":orange[No trial is known to be in both, so {means} is shown, without an interval or outlines.]"
     by = found.before.clusters
     of = f"Of the {over(found.pairs, 'trial')} (needle, length, depth) that both have"
     if found.interval is None:

@@ -210,8 +210,8 @@ def agreement_map(
 def figure_dots(rows: Sequence[Row], name: str) -> go.Figure:
     """One dot a set with its 95 % interval, for a figure of concentration by its name in FIGURES.
 
-    Rows have `label`, the figure, and it with `_low` and `_high`, as `set_tables.set_rows` makes them; None where a
-    set has no figure or no interval.
+    Rows have `label`, `over`, the figure, and it with `_low` and `_high`, as `set_tables.set_rows` makes them; None
+    where a set has no figure or no interval.
     """
     what = FIGURES[name]
     times = 100 if what.share else 1
@@ -224,7 +224,7 @@ def figure_dots(rows: Sequence[Row], name: str) -> go.Figure:
                                                          "arrayminus": [times * (value - low)]}  # fmt: skip
         color = SERIES[place % len(SERIES)]
         between = (
-            f"<br>95 % from {times * low:.4g} to {times * high:.4g}" if spread else "<br>too few trials for an interval"
+            f"<br>95 % from {times * low:.4g} to {times * high:.4g} over {row['over']}" if spread else "<br>no interval"
         )
         figure.add_scatter(
             x=[times * value], y=[place], mode="markers", marker={"color": color, "size": 9},

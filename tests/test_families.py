@@ -89,12 +89,13 @@ def test_what_is_not_comparable_stays_empty() -> None:
 
 
 def test_dots_leave_out_what_has_no_figure() -> None:
-    rows = [{"label": "a", "gini": 0.5, "gini_low": 0.4, "gini_high": 0.7},
-            {"label": "b", "gini": None, "gini_low": None, "gini_high": None}]  # fmt: skip
+    rows = [{"label": "a", "gini": 0.5, "gini_low": 0.4, "gini_high": 0.7, "over": "3 needles"},
+            {"label": "b", "over": "", "gini": None, "gini_low": None, "gini_high": None}]  # fmt: skip
     figure = families.figure_dots(rows, "gini")
     (dot,) = figure.data
     assert dot.error_x.array == pytest.approx((0.2,))
     assert dot.error_x.arrayminus == pytest.approx((0.1,))
+    assert dot.text[0] == "<b>a</b><br>0.5<br>95 % from 0.4 to 0.7 over 3 needles"
     assert list(figure.layout.yaxis.ticktext) == ["a", "b"]
 
 
