@@ -80,8 +80,9 @@ def interval(
         return None
     make = figures or (lambda means: means)
     point = make(values.mean(axis=0)[None])[0]
-    weights = _weights(drawn_by, draws)
-    parts = [make(_means(part, values, drawn_by)) for part in np.array_split(weights, max(1, draws // _CHUNK))]
+    totals = _totals(values, drawn_by)
+    weights = np.array_split(_weights(drawn_by, draws), max(1, draws // _CHUNK))
+    parts = [make(_means(part, totals, values.shape[1:])) for part in weights]
     found = np.where(np.isnan(point), 0.0, np.concatenate(parts))
     quantile = np.nanquantile if np.isnan(found).any() else np.quantile
     low, high = quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
@@ -92,7 +93,7 @@ def resampled(
     values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, draws: int = DRAWS
 ) -> Float[np.ndarray, "draw *shape"]:
     """The mean over values in each bootstrap draw of the clusters, always the same draws."""
-    return _means(_weights(drawn_by, draws), values, drawn_by)
+    return _means(_weights(drawn_by, draws), _totals(values, drawn_by), values.shape[1:])
 
 
 def over(n: int, unit: str) -> str:
@@ -116,10 +117,20 @@ def _weights(drawn_by: Clusters, draws: int) -> Int[np.ndarray, "draw cluster"]:
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
 
 
-def _means(
-    weights: Int[np.ndarray, "draw cluster"], values: Float[np.ndarray, "value *shape"], drawn_by: Clusters
-) -> Float[np.ndarray, "draw *shape"]:
+class _Totals(NamedTuple):
+    """Of each cluster the sum of its values, laid flat, and how many they are."""
+
+    sums: Float[np.ndarray, "cluster flat"]
+    sizes: Int[np.ndarray, " cluster"]
+
+
+def _totals(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters) -> _Totals:
     member = drawn_by.of == np.arange(drawn_by.n)[:, None]
-    sums, sizes = member @ values.reshape(len(values), -1), member.sum(axis=1)
-    means = weights @ sums / (weights @ sizes)[:, None]
-    return np.asarray(means).reshape(len(weights), *values.shape[1:])
+    return _Totals(member.astype(float) @ values.reshape(len(values), -1), member.sum(axis=1))
+
+
+def _means(
+    weights: Int[np.ndarray, "draw cluster"], totals: _Totals, shape: tuple[int, ...]
+) -> Float[np.ndarray, "draw *shape"]:
+    means = weights.astype(float) @ totals.sums / (weights @ totals.sizes)[:, None]
+    return np.asarray(means).reshape(len(weights), *shape)
