@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny import CONFIGS, tiny_folder, tiny_hf, tiny_tokenizer
+from safetensors.torch import load_file
+from tiny import CONFIGS, sharing_folder, tiny_folder, tiny_hf, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import retmask
@@ -44,30 +44,9 @@ def test_the_stored_type_stays(tmp_path: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
 
 
-SHARING = """
-from transformers import LlamaConfig, LlamaForCausalLM
-class Config(LlamaConfig):
-    model_type = "sharing"
-class Model(LlamaForCausalLM):
-    config_class = Config
-    def post_init(self):
-        self._tied_weights_keys = {
-            f"model.layers.{n}.self_attn.o_proj.weight": "model.layers.0.self_attn.o_proj.weight" for n in (1, 2)
-        }
-        super().post_init()
-"""
-
-
 def test_a_head_without_weights_of_its_own_cannot_be_written(tmp_path: Path) -> None:
     """Where layers share o_proj a head's columns are those of other layers' heads too: nothing is written."""
-    source, out = tiny_folder(tmp_path), tmp_path / "out"
-    file = source / "config.json"
-    kind = {"model_type": "sharing", "auto_map": {"AutoConfig": "kind.Config", "AutoModelForCausalLM": "kind.Model"}}
-    file.write_text(json.dumps(json.loads(file.read_text()) | kind | {"tie_word_embeddings": True}))
-    (source / "kind.py").write_text(SHARING)
-    tensors = load_file(source / "model.safetensors")
-    own = {name: x for name, x in tensors.items() if "o_proj.weight" not in name or "layers.0" in name}
-    save_file(own, source / "model.safetensors", {"format": "pt"})
+    source, out = sharing_folder(tmp_path), tmp_path / "out"
     with pytest.raises(ValueError, match=r"nothing was written: .* its heads have no weights of their own"):
         export(str(source), RULE, out, trust_remote_code=True)
     assert not out.exists()

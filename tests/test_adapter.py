@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import IA3Config, LoHaConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import CONFIGS, tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
+from tiny import CONFIGS, sharing_folder, tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import retmask
@@ -196,7 +196,16 @@ def test_adapters_of_other_kinds(tmp_path: Path, settings: Any, says: str) -> No
 
 
 def test_a_merge_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
+    """Where layers share o_proj the changes of all of them would add up in it."""
+    folder, adapter = sharing_folder(tmp_path), tiny_adapter(tmp_path / "adapter", target_modules=["o_proj"])
+    with pytest.raises(ValueError, match="answers otherwise once it is merged into model"):
+        retmask.load(str(folder), adapter=str(adapter), device="cpu", context_tokens=128, trust_remote_code=True)
+    (tmp_path / "own").mkdir()
+    retmask.load(str(tiny_folder(tmp_path / "own")), adapter=str(adapter), device="cpu", context_tokens=128)
+
+
+def test_an_adapter_that_acts_on_some_tokens_only_is_refused(tmp_path: Path) -> None:
     """An activated LoRA acts from its invocation tokens on; in the weights it would act everywhere."""
     folder = tiny_folder(tmp_path)
     adapter = tiny_adapter(tmp_path / "adapter", alora_invocation_tokens=[1, 2], task_type="CAUSAL_LM")
-    assert "cannot be merged" in (said := refusal(folder, adapter)) or "answers otherwise" in said
+    assert "cannot be merged into model" in refusal(folder, adapter)

@@ -1,9 +1,11 @@
 """Models of a few thousand weights, built from config, in the shapes of the families that differ for us."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -70,6 +72,33 @@ def tiny_folder(path: Path, family: str = "llama") -> Path:
     tiny_hf(family).save_pretrained(path / "model")
     tiny_tokenizer().save_pretrained(path / "model")
     return path / "model"
+
+
+_SHARING = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class Config(LlamaConfig):
+    model_type = "sharing"
+class Model(LlamaForCausalLM):
+    config_class = Config
+    def post_init(self):
+        self._tied_weights_keys = {
+            f"model.layers.{n}.self_attn.o_proj.weight": "model.layers.0.self_attn.o_proj.weight" for n in (1, 2)
+        }
+        super().post_init()
+"""
+
+
+def sharing_folder(path: Path) -> Path:
+    """A folder with such a model of its own code, whose layers share their o_proj."""
+    folder = tiny_folder(path)
+    kind = {"model_type": "sharing", "auto_map": {"AutoConfig": "kind.Config", "AutoModelForCausalLM": "kind.Model"}}
+    config = json.loads((folder / "config.json").read_text()) | kind | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "kind.py").write_text(_SHARING)
+    tensors = load_file(folder / "model.safetensors")
+    own = {name: x for name, x in tensors.items() if "o_proj.weight" not in name or "layers.0" in name}
+    save_file(own, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 def tiny_adapter(path: Path, family: str = "llama", **settings: Any) -> Path:
