@@ -34,9 +34,9 @@ CHOICES = {"kind": ("needle", "text"), "template": ("chat", "plain")}
 class Setup:
     """The settings of a comparison, without the mask and without the map's model.
 
-    `tokens` is the whole window of a needle task, `depth` 0-1; `template` «chat» means plain for a model that has no
-    chat template; `tuned` is the training whose model answers too, empty for none; `model` is a folder or Hub id, for
-    maps that do not say whose they are.
+    `tokens` is the whole window of a needle task, `depth` 0-1; `answer` is the right one to one's own `text`;
+    `template` «chat» means plain for a model that has no chat template; `tuned` is the training
+    whose model answers too, empty for none; `model` is a folder or Hub id, for maps that do not say whose they are.
     """
 
     kind: str = "needle"
@@ -45,6 +45,7 @@ class Setup:
     depth: float = 0.5
     haystack: str = "pydoc-end"
     text: str = ""
+    answer: str = ""
     template: str = "chat"
     new_tokens: int = 64
     temperature: float = 0.0
@@ -102,7 +103,7 @@ class Setup:
         """The prompt in the tokens of a model. ValueError, one sentence, where there can be none."""
         template = "plain" if self.template == "plain" else None
         if self.kind == "text":
-            return Prompt.of_text(tokenizer, self.text, template)
+            return Prompt.of_text(tokenizer, self.text, template, self.answer.strip())
         task = NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)
         return Prompt.of_needle(tokenizer, task, load_haystack(self.haystack))
 
@@ -114,6 +115,7 @@ class Setup:
         parts = ["retmask", "ask", model.name, *model.options]
         if self.kind == "text":
             parts += ["--prompt-file", str(file)]
+            parts += ["--answer", self.answer.strip()] if self.answer.strip() else []
         else:
             parts += ["--needle", self.needle, "--tokens", f"{self.tokens}", "--depth", f"{self.depth:g}"]
             parts += ["--haystack", self.haystack]

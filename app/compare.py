@@ -96,13 +96,15 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
 def _buttons() -> None:
     going = state.going()
     running = state.wanted() or bool(going and not going.over)
+    wrong = settings.wrong()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", on_click=state.want, key="run"
-        )
+            "Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", on_click=state.want, key="run",
+            disabled=bool(wrong),
+        )  # fmt: skip
         st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not running, key="stop")
-    if state.failed():
-        st.error(state.failed())
+    for said in filter(None, (state.sentence(wrong) if wrong else "", state.failed())):
+        st.error(said)
 
 
 def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
@@ -119,7 +121,7 @@ def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
 def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     """The columns: what was said last, or what is being said now, token by token."""
     if state.wanted():
-        with st.spinner("Loading the model and making the prompt…"):
+        with st.spinner("Loading the model and making the prompt…", show_time=True):
             _begin(ref, scores)
         st.rerun()
     going = state.going()
@@ -190,8 +192,8 @@ def _asked(going: Going, ref: ModelRef | None, scores: HeadScores) -> None:
         st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
     if going.left_out:
         st.warning(state.sentence(going.left_out))
-    if going.now.prompt.needle:
-        st.html(markup.fact("Right answer", going.now.prompt.needle.answer))
+    if going.now.prompt.answer:
+        st.html(markup.fact("Right answer", going.now.prompt.answer))
 
 
 def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:

@@ -9,6 +9,7 @@ import maps
 import state
 import streamlit as st
 import watch
+from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
 from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence
@@ -24,29 +25,24 @@ CUSTOM = "custom"
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
 
-def form() -> None:
-    """What to detect, the command that does the same, and the button that starts it."""
-    with st.container(border=True, key="detect_form"):
-        st.subheader("Detect retrieval heads", anchor=False)
-        model, preset = _model_and_preset()
-        grid = _custom() if preset == CUSTOM else {}
-        more = _more()
-        try:
-            config = _config(model, preset, grid, more)
-        except ValueError as error:
-            st.error(state.sentence(error))
-            st.button("Start", type="primary", disabled=True, key="detect_start")
-            return
-        n = len(config.lengths) * len(config.depths) * config.n_needles
-        st.caption(f"{n} trials of up to {max(config.lengths):,} tokens. The command that does the same:")
-        st.code(shlex.join(config.command), language="bash", wrap_lines=True)
-        _memory(config)
-        with st.container(horizontal=True):
-            st.button("Start", type="primary", key="detect_start", on_click=_start, args=(config,))
-            st.button("Close", on_click=state.toggle_form, key="detect_close")
-        said = state.said()
-        if said:
-            st.error(said)
+@st.dialog("Detect retrieval heads", width="large", on_dismiss=state.close_form)
+def form(on_heads: StreamlitPage) -> None:
+    """What to detect, the command that does the same, and the button that starts it and leads to its map."""
+    model, preset = _model_and_preset()
+    grid = _custom() if preset == CUSTOM else {}
+    more = _more()
+    try:
+        config = _config(model, preset, grid, more)
+    except ValueError as error:
+        st.error(state.sentence(error))
+        st.button("Start", type="primary", disabled=True, key="detect_start")
+        return
+    n = len(config.lengths) * len(config.depths) * config.n_needles
+    st.caption(f"{n} trials of up to {max(config.lengths):,} tokens. The command that does the same:")
+    st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+    _memory(config)
+    if st.button("Start", type="primary", key="detect_start") and _start(config):
+        st.switch_page(on_heads)
 
 
 def _model_and_preset() -> tuple[str, str]:
@@ -71,7 +67,7 @@ def _custom() -> dict[str, str | int]:
     return {
         "lengths": lengths.text_input("Lengths (tokens)", "256, 512, 1024", key="detect_lengths"),
         "depths": depths.text_input("Depths (0 to 1)", "0, 0.25, 0.5, 0.75, 1", key="detect_depths"),
-        "n_needles": needles.number_input("Needles", 1, 1000, 3, key="detect_needles"),
+        "n_needles": needles.number_input("Needles", value=3, step=1, key="detect_needles"),
     }
 
 
@@ -109,6 +105,9 @@ def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str,
     if preset != CUSTOM:
         config = DetectConfig.preset(preset, model=model, **more)
     else:
+        wrong = state.out_of_range(("detect_needles", "the number of needles", 1, 1000))
+        if wrong:
+            raise ValueError(wrong)
         lengths = [int(x) for x in _numbers(str(grid["lengths"]), r"\d{1,7}", "a length in whole tokens")]
         depths = [float(x) for x in _numbers(str(grid["depths"]), r"\d*\.?\d+", "a depth from 0 to 1")]
         config = DetectConfig(
@@ -140,14 +139,17 @@ def _memory(config: DetectConfig) -> None:
     (st.success if fits else st.warning)(state.sentence(says))
 
 
-def _start(config: DetectConfig) -> None:
+def _start(config: DetectConfig) -> bool:
+    """Begin the detection and look at its map; whether it could be begun."""
     try:
-        run = state.start("detect", asdict(config), lambda: new_detect(config))
+        with st.spinner("Starting…"):
+            run = state.start("detect", asdict(config), lambda: new_detect(config))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error))
-        return
+        st.error(state.sentence(error))
+        return False
+    state.close_form()
     state.choose(run.id)
-    state.toggle_form()
+    return True
 
 
 def condition(shown: maps.HeadMap) -> None:

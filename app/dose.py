@@ -16,6 +16,12 @@ from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.heads import Grid
 from retmask.runs import Run
 
+RANGES = (
+    ("dose_seeds", "the number of random draws", 0, 100),
+    ("dose_trials", "the number of trials", 1, 10_000),
+    ("dose_tokens", "the length in tokens", 256, 2**20),
+)
+
 
 def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
     """The curves that have been measured for the map's model, and the form for another."""
@@ -34,14 +40,17 @@ def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
 def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks")
-        seeds = st.number_input("Random draws of each", 0, 100, 5, key="dose_seeds", width=170)
-        trials = st.number_input("Trials a point", 1, 10_000, 24, key="dose_trials", width=140)
-        tokens = st.number_input("Length in tokens", 256, 2**20, 512, 128, key="dose_tokens", width=150)
+        seeds = st.number_input("Random draws of each", value=5, step=1, key="dose_seeds", width=170)
+        trials = st.number_input("Trials a point", value=24, step=1, key="dose_trials", width=140)
+        tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150)
         matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
         exclude = st.text_input(
             "Never drawn", placeholder="retrieval heads", key="dose_exclude", width=150, help=selection.EXCLUDE
         )
     try:
+        wrong = state.out_of_range(*RANGES)
+        if wrong:
+            raise ValueError(wrong)
         config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens), exclude.strip())
     except ValueError as error:
         st.error(state.sentence(error))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,12 +42,10 @@ def file_name(name: str) -> str:
 
 
 def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[tables.Row]]) -> None:
-    """A small menu: the figure as PNG, its data as CSV and as JSON. Files are made when they are asked for."""
+    """A small menu: the figure as PNG and SVG, its data as CSV and JSON. Files are made when they are asked for."""
     with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
-        if figure is not None and style.browser():
-            button("PNG", lambda: style.png(figure), f"{name}.png", "image/png")
-        elif figure is not None:
-            st.caption("A PNG file needs Chrome or Chromium on this machine. The camera on the figure needs nothing.")
+        if figure is not None:
+            images(figure, name)
         button("CSV", lambda: tables.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
         button(
             "JSON",
@@ -56,6 +53,15 @@ def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[table
             f"{name}.json",
             "application/json",
         )
+
+
+def images(figure: go.Figure, name: str) -> None:
+    """The buttons that download a figure as PNG and as SVG, or what they need."""
+    if not style.browser():
+        st.caption("A PNG or SVG file needs Chrome or Chromium on this machine. The camera on the figure does not.")
+        return
+    button("PNG", lambda: style.image(figure, "png"), f"{name}.png", "image/png")
+    button("SVG", lambda: style.image(figure, "svg"), f"{name}.svg", "image/svg+xml")
 
 
 def button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
@@ -216,12 +222,13 @@ def _trial_name(trial: Trial, head: HeadId) -> str:
     return f"{score:.2f} · {trial.context_tokens:,} tokens · depth {style.percent(trial.depth)} · {trial.answer}"
 
 
-def origin(record: Mapping[str, Any]) -> None:
+def origin(record: Mapping[str, Any], command: str) -> None:
     """How a map that was detected here was made: the command line that does the same, settings and versions."""
     if not record:
         return
     with st.expander("How this map was made"):
-        st.code(shlex.join(record.get("command", [])), language="bash", wrap_lines=True)
+        if command:
+            st.code(command, language="bash", wrap_lines=True)
         if same := same_prompts_sentence(record):
             st.caption(same)
         facts = {name: record[name] for name in FACTS if record.get(name) is not None}

@@ -11,7 +11,7 @@ import streamlit as st
 import watch
 from models import ModelRef
 
-from retmask.ablate import new_ablate
+from retmask.ablate import MANIFEST, new_ablate
 from retmask.files import expanded, home
 from retmask.heads import Grid, HeadMask
 from retmask.masks import mask_record
@@ -33,7 +33,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     )
     folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
     out = _target(folder)
-    run = _last(out) if out else None
+    run = _last(out, ref, mask) if out else None
     if out:
         command = ["retmask", "ablate", ref.name, "--heads", str(mask), "--out", str(out), *ref.options]
         st.code(shlex.join(command), language="bash", wrap_lines=True)
@@ -78,9 +78,12 @@ def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
         state.say(state.sentence(error), "export")
 
 
-def _last(out: Path) -> Run | None:
-    """The last export into a folder."""
-    return next((run for run in Run.all("ablate") if run.config.get("out") == str(out)), None)
+def _last(out: Path, ref: ModelRef, mask: HeadMask) -> Run | None:
+    """The last export of that model with that mask into a folder; None also where what it wrote is gone."""
+    wanted = {"out": str(out), "heads": str(mask), **ref.settings}.items()
+    run = next((run for run in Run.all("ablate") if wanted <= run.config.items()), None)
+    is_gone = run is not None and run.status == "success" and not (out / MANIFEST).is_file()
+    return None if is_gone else run
 
 
 def busy(run: Run | None) -> bool:

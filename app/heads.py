@@ -19,13 +19,15 @@ from retmask.scores import HeadScores
 
 MODES = {"Click": "pan", "Box": "select", "Lasso": "lasso"}
 LONG_COMMAND = 20
+WHAT = (
+    "A retrieval head is an attention head that copies tokens of the context into the answer. Select heads, by the "
+    "rule on the right or on the map, then see on Compare what the model answers without them."
+)
 VIEWS = ["Map", "What moved"]
 
 
 def page() -> None:
     """Draw the page for the map that is chosen."""
-    if state.form_open():
-        detect.form()
     try:
         shown = state.current()
     except ValueError as error:
@@ -36,10 +38,19 @@ def page() -> None:
     st.header(f"Retrieval heads of {state.sentence(shown.model)[:-1]}", anchor=False)
     if shown.scores:
         st.caption(about(shown.scores, shown.trials))
+        st.caption(WHAT)
+        _warnings(shown)
     detect.condition(shown)
     tuned.detection(shown)
     if shown.scores:
         _explore(shown, shown.scores)
+
+
+def _warnings(shown: maps.HeadMap) -> None:
+    """What to know of a file from elsewhere before its numbers are read."""
+    if shown.run is None:
+        for warning in state.score_set(shown.source)[0].warnings:
+            st.caption(f":orange[{state.sentence(warning)}]")
 
 
 @st.fragment
@@ -66,7 +77,7 @@ def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
         with right:
             evidence.recall(shown.model, shown.trials)
     evidence.one_head(scores, shown.trials)
-    evidence.origin(shown.record)
+    evidence.origin(shown.record, shown.run.command if shown.run else "")
 
 
 def _view() -> str:

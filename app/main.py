@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import compare
+import detect
 import families
 import guard
 import heads
@@ -11,6 +12,7 @@ import maps
 import markup
 import pairs
 import runs
+import set_list
 import state
 import streamlit as st
 import train
@@ -18,6 +20,7 @@ import tuned
 import watch
 
 from retmask.files import home
+from retmask.sets import keep_set
 
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>
@@ -27,6 +30,11 @@ _STYLE = """<style>
   .st-key-settings [data-testid="stColumn"], .st-key-answers [data-testid="stColumn"] {min-width: 100%;}
   .st-key-beside [data-testid="stColumn"] [data-testid="stColumn"] {min-width: 5rem;}
 }
+@media (max-width: 900px) {
+  [data-testid="stSidebar"][aria-expanded="true"] {min-width: 200px !important; max-width: 200px !important;}
+  .stMainBlockContainer {padding: 2.5rem 1rem 4rem !important;}
+}
+[data-testid="stStatusWidget"] button {display: none;}
 [class*="st-key-wide_"] {overflow-x: auto;}
 [class*="st-key-wide_"] > div:has([data-testid="stPlotlyChart"]) {min-width: 720px;}
 .stMainBlockContainer {padding: 2.5rem 3rem 4rem;}
@@ -44,7 +52,7 @@ def picker() -> None:
     st.selectbox("Map", names, names.index(state.source()), key=key, format_func=maps.label, on_change=answer)
     with st.expander("Open a score file", expanded=False):
         opener()
-    st.button("Detect again", icon=":material/radar:", on_click=state.toggle_form, width="stretch", key="detect_again")
+    st.button("Detect again", icon=":material/radar:", on_click=state.open_form, width="stretch", key="detect_again")
     tuned.line()
     watch.watch()
     if os.environ.get("RETMASK_HOME"):
@@ -56,8 +64,11 @@ def picker() -> None:
 
 def opener() -> None:
     """Open a score file by path or upload, in the sidebar. What is malformed is told in a sentence and not opened."""
-    path = st.text_input("Path of a score file or run folder", key="open_path", placeholder="folder/scores.json")
-    upload = st.file_uploader("or drop one here", type=["json"], key="open_upload", max_upload_size=64)
+    path = st.text_input(
+        "Path of a score file or run folder", key="open_path", placeholder="folder/scores.json",
+        help="also a list of QRHead or gates of DuoAttention, of a model that they name",
+    )  # fmt: skip
+    upload = st.file_uploader("or drop one here", type=set_list.ENDINGS, key="open_upload", max_upload_size=64)
     model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
     kv = st.number_input(
         "Key/value heads", 1, 512, None, key="open_kv", placeholder="not known",
@@ -65,7 +76,7 @@ def opener() -> None:
     )  # fmt: skip
     if st.button("Open", key="open_go", disabled=not (path.strip() or upload), width="stretch"):
         try:
-            name = maps.keep_upload(upload.name, upload.getvalue()) if upload else path.strip()
+            name = keep_set(upload.name, upload.getvalue()) if upload else path.strip()
             _check(state.open_map(name, kv), model)
         except ValueError as error:
             st.error(f"{state.sentence(error)} The map you see is unchanged.")
@@ -111,6 +122,8 @@ def main() -> None:
     state.keep_address()
     with st.sidebar:
         guard.guarded(picker)()
+    if state.form_open():
+        guard.guarded(detect.form)(on_map)
     guard.guarded(page.run)()
 
 

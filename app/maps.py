@@ -1,7 +1,5 @@
 """Maps of heads: what one holds, where it lies, and what it is called."""
 
-import hashlib
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,10 +99,25 @@ def label(name: str) -> str:
         return name
     record = Run(path).record
     if not record:
-        return path.name
+        is_opened = path.parent.parent == home() / "opened"
+        return f"{path.stem} · opened · {path.parent.name[:6]}" if is_opened else "/".join(path.parts[-2:])
     when = overview.when(str(record.get("created", "")), seconds=True)[5:]
     ref = ModelRef.of_config(record.get("config") or {})
     return f"{(ref.base or ref).name or name}{' tuned' if ref.base else ''} · {when}"
+
+
+def opened_files() -> list[str]:
+    """Lasting copies of what was uploaded or fetched, newest first."""
+    files = [file for file in (home() / "opened").glob("*/*") if not file.name.startswith(".")]
+    return [str(file) for file in sorted(files, key=_written, reverse=True)]
+
+
+def _written(file: Path) -> float:
+    """When a file was written last, 0 for one that has gone since it was listed."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def locate(name: str) -> Path:
@@ -116,16 +129,6 @@ def locate(name: str) -> Path:
     except ValueError:
         return expanded(name)
     return path if path.is_dir() else expanded(name)
-
-
-def keep_upload(name: str, content: bytes) -> str:
-    """The path of a lasting copy of an uploaded score file. ValueError, and no copy, if it is none."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.")[:60] or "scores"
-    HeadScores.from_json(content, stem)
-    path = home() / "opened" / hashlib.sha256(content).hexdigest()[:12] / f"{stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return str(path)
 
 
 _MEASURED = ("grid", "counting", "scored", "template", "needles_sha256", "haystack")  # what scores depend on

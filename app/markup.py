@@ -60,7 +60,8 @@ def _badges(now: Comparison, column: int, stopped: bool, good: float) -> str:
     standing = ENDINGS.get(ended) or (_reading(now) if now.stage == "reading" else WRITING)
     if now.stage == "judging":
         standing = STOPPED_LATE if stopped else JUDGING
-    recall = now.recall(column) if ended else None
+    began = bool(now.token_ids[column]) or ended != "stopped"  # one that never began has not missed anything
+    recall = now.recall(column) if ended and began else None
     kind = "good" if recall and recall > good else "bad"
     return (_badge(f"recall {recall:.2f}", kind) if recall is not None else "") + _badge(standing, "plain")
 

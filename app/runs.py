@@ -80,8 +80,7 @@ def _empty(pages: Mapping[str, StreamlitPage]) -> None:
         "minute or so with the preset «quick»."
     )
     if st.button("Detect the heads of a model", type="primary", icon=":material/radar:", key="runs_first"):
-        if not state.form_open():
-            state.toggle_form()
+        state.open_form()
         st.switch_page(pages["detect"])
 
 

@@ -55,13 +55,11 @@ def scale(grid: Grid) -> None:
     selected = state.mask(grid)
     scales = set(selected.scales.values())
     shown = None if len(scales) > 1 else next(iter(scales), 0.0)
-    key, answer = state.answering("scale", shown, lambda _, now: state.rescale(now, grid))
+    key, answer = state.answering("scale", shown, lambda _, now: _rescale(now, grid))
     st.number_input(
         "Scale",
-        0.0,
-        2.0,
-        shown,
-        0.1,
+        value=shown,
+        step=0.1,
         key=key,
         format="%g",
         placeholder="mixed",
@@ -70,6 +68,15 @@ def scale(grid: Grid) -> None:
         on_change=answer,
         width=150,
     )
+
+
+def _rescale(scale: float | None, grid: Grid) -> None:
+    """Put the selected heads at a scale, or say why they cannot be."""
+    try:
+        state.rescale(scale, grid)
+    except ValueError:
+        state.say(f"{state.sentence('the scale must be a number from 0 to 2')} Nothing was changed.")
+        state.draw_anew()
 
 
 def kept(grid: Grid, model: str) -> None:
@@ -138,24 +145,42 @@ def _rules(scores: HeadScores) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control("Select by", RULES, default="Top %", key="rule_kind", required=True)
         _rule_inputs(kind or "Top %", grid)
-        st.button("Select", type="primary", on_click=_apply, args=(scores, False), key="rule_select")
-        st.button("Add", on_click=_apply, args=(scores, True), key="rule_add", help="add to the selection")
+        wrong = _wrong(kind or "Top %", grid)
+        apply = {"on_click": _apply, "disabled": bool(wrong)}
+        st.button("Select", type="primary", args=(scores, False), key="rule_select", **apply)
+        st.button("Add", args=(scores, True), key="rule_add", help="add to the selection", **apply)
+    if wrong:
+        st.error(state.sentence(wrong))
 
 
 def _rule_inputs(kind: str, grid: Grid) -> None:
     if kind == "Score":
-        st.number_input("at least", 0.0, 10.0, THRESHOLD, 0.01, key="rule_above", width=110)
+        st.number_input("at least", value=THRESHOLD, step=0.01, key="rule_above", width=110, help="mean score")
     elif kind == "Top k":
-        st.number_input("heads", 1, grid.size, share_count(grid.size, TOP_SHARE), key="rule_top", width=110)
+        st.number_input("heads", value=share_count(grid.size, TOP_SHARE), step=1, key="rule_top", width=110)
     elif kind == "Top %":
-        st.number_input("per cent", 0.1, 100.0, 100 * TOP_SHARE, 1.0, key="rule_share", width=110, format="%g")
+        share = 100 * TOP_SHARE
+        st.number_input(
+            "per cent", value=share, step=1.0, key="rule_share", width=110, format="%g", help="of all heads"
+        )
     elif kind == "List":
         st.text_input("heads", placeholder="L17H3, 18-6", key="rule_list", width=200)
     else:
         size = len(state.mask(grid)) or share_count(grid.size, TOP_SHARE)
-        st.number_input("heads", 1, grid.size, size, key="rule_random", width=90)
-        st.number_input("seed", 0, 10**6, 0, key="rule_seed", width=90, help="of the draw")
+        st.number_input("heads", value=size, step=1, key="rule_random", width=90)
+        st.number_input("seed", value=0, step=1, key="rule_seed", width=90, help="of the draw")
         st.text_input("but", placeholder="retrieval heads", key="rule_exclude", width=140, help=EXCLUDE)
+
+
+def _wrong(kind: str, grid: Grid) -> str:
+    """What is wrong with a rule's numbers, empty for nothing."""
+    ranges = {
+        "Score": [("rule_above", "the score", 0, 10)],
+        "Top k": [("rule_top", "the number of heads", 1, grid.size)],
+        "Top %": [("rule_share", "the share in per cent", 0.1, 100)],
+        "Random": [("rule_random", "the number of heads", 1, grid.size), ("rule_seed", "the seed", 0, 10**6)],
+    }
+    return state.out_of_range(*ranges.get(kind, []))
 
 
 def _apply(scores: HeadScores, add: bool) -> None:
@@ -176,6 +201,9 @@ def _apply(scores: HeadScores, add: bool) -> None:
 def _options(grid: Grid) -> tuple[str, ...]:
     """The options of `retmask heads` that say what the rule says."""
     kind = state.value("rule_kind")
+    wrong = _wrong(kind, grid)
+    if wrong:
+        raise ValueError(wrong)
     if kind == "Score":
         return "--threshold", f"{state.value('rule_above'):.12g}"
     if kind in ("Top k", "Top %"):

@@ -58,17 +58,7 @@ def command(shown: Sequence[Shown], k: int | None = None) -> str:
 def known() -> list[str]:
     """What can be chosen: shipped maps, detections with scores, what was opened (each newest first), what is chosen."""
     runs = [run.id for run in Run.all("detect") if (run.path / "scores.json").is_file()]
-    opened = [file for file in (home() / "opened").glob("*/*") if file.suffix[1:] in ENDINGS]
-    newest = sorted(opened, key=_written, reverse=True)
-    return list(dict.fromkeys([*maps.shipped_maps(), *runs, *map(str, newest), *state.set_names()]))
-
-
-def _written(file: Path) -> float:
-    """When a file was written last, 0 for one that has gone since it was listed."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
+    return list(dict.fromkeys([*maps.shipped_maps(), *runs, *maps.opened_files(), *state.set_names()]))
 
 
 def label(name: str) -> str:
@@ -78,7 +68,7 @@ def label(name: str) -> str:
     except ValueError:
         return name
     if path.parent.parent == home() / "opened":
-        return f"{path.stem} · opened · {path.parent.name[:6]}"
+        return maps.label(name)
     record = Run(path).record if path.parent == home() / "runs" else {}
     if not record:
         return maps.label(name) if name in maps.shipped_maps() else name

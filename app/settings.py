@@ -36,6 +36,20 @@ def section(shown: maps.HeadMap) -> ModelRef | None:
     return ref
 
 
+NAMES = {
+    "tokens": "the length in tokens", "new_tokens": "the number of new tokens", "temperature": "the temperature",
+    "top_p": "top p", "seed": "the seed", "control_seed": "the seed of the control",
+}  # fmt: skip
+
+
+def wrong() -> str:
+    """What is wrong with the numbers that are asked for now, empty for nothing."""
+    setup = state.setup()
+    asked = ["new_tokens", "temperature"] + ["tokens"] * (setup.kind == "needle")
+    asked += ["top_p", "seed"] * bool(setup.temperature) + ["control_seed"] * setup.control
+    return state.out_of_range(*((f"ask_{name}", NAMES[name], *ask.LIMITS[name]) for name in asked))
+
+
 def _model_name() -> ModelRef | None:
     """The folder or Hub id that is named by hand."""
     text: str = st.text_input(
@@ -52,7 +66,7 @@ def _needle(_: ModelRef | None) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         needle = st.selectbox("Needle", list(names), format_func=names.get, width=290, **state.widget("needle"))
         st.number_input(
-            "Length in tokens", *map(int, ask.LIMITS["tokens"]), step=128, width=150,
+            "Length in tokens", step=128, width=150,
             help="of prompt and answer together, as in the needle test", **state.widget("tokens"),
         )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -74,6 +88,10 @@ def _own_text(ref: ModelRef | None) -> None:
         "or a text file", type=["txt"], key=key, max_upload_size=MOST_UPLOAD, on_change=_uploaded, args=(key,)
     )
     st.caption(_length(ref))
+    st.text_input(
+        "Right answer", placeholder="none", **state.widget("answer"),
+        help="recall is the share of its words that stand in an answer, 0 to 1",
+    )  # fmt: skip
 
 
 def _uploaded(key: str) -> None:
@@ -105,16 +123,14 @@ def _length(ref: ModelRef | None) -> str:
 def _decoding(ref: ModelRef | None) -> None:
     setup = state.setup()
     with st.container(horizontal=True):
+        st.number_input("New tokens", step=16, width=120, help="of each answer", **state.widget("new_tokens"))
         st.number_input(
-            "New tokens", *map(int, ask.LIMITS["new_tokens"]), step=16, width=120, **state.widget("new_tokens")
-        )
-        st.number_input(
-            "Temperature", 0.0, 5.0, step=0.1, format="%g", width=120, help="0 takes the likeliest token",
+            "Temperature", step=0.1, format="%g", width=120, help="0 takes the likeliest token",
             **state.widget("temperature"),
         )  # fmt: skip
         if setup.temperature:
-            st.number_input("Top p", 0.01, 1.0, step=0.05, format="%g", width=110, **state.widget("top_p"))
-            st.number_input("Seed", 0, 10**9, width=110, **state.widget("seed"))
+            st.number_input("Top p", step=0.05, format="%g", width=110, **state.widget("top_p"))
+            st.number_input("Seed", step=1, width=110, **state.widget("seed"))
         known = state.loaded(ref)
         if known is not None and not known.has_template:
             st.caption("This model has no chat template: the prompt is plain text.", width="content")
@@ -137,7 +153,7 @@ def _columns(ref: ModelRef | None) -> None:
         st.toggle("Random control", help="as many random heads, none of them selected", **state.widget("control"))
     if state.setup().control:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.number_input("Seed of the control", 0, 10**9, width=150, **state.widget("control_seed"))
+            st.number_input("Seed of the control", step=1, width=150, **state.widget("control_seed"))
             st.toggle(
                 "Same layers", help="as many heads of each layer as are selected there", **state.widget("matched")
             )

@@ -17,7 +17,7 @@ import streamlit as st
 from address import from_url, to_url
 from ask import Setup
 from going import Going
-from maps import HeadMap, locate, shipped_maps
+from maps import HeadMap, locate, opened_files, shipped_maps
 from models import Holding, ModelRef, Tuned
 from models import tuned as find_tuned
 from reviewed import Judged, judged
@@ -30,7 +30,7 @@ from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
 from retmask.set_tables import set_rows
-from retmask.sets import ScoreSet, read_set
+from retmask.sets import ScoreSet, open_scores, read_set
 from retmask.tables import Row
 from retmask.train import Preflight
 
@@ -53,9 +53,10 @@ class Known:
 
 
 def sources() -> list[str]:
-    """What the picker offers: shipped maps, runs (newest first), and what is open now if it is neither."""
-    names = [*shipped_maps(), *(run.id for run in Run.all("detect"))]
-    return names if source() in names else [*names, source()]
+    """What the picker offers: shipped maps, runs and opened files (newest first), and what was open in this session."""
+    looked_at = st.session_state.setdefault("looked_at", {})
+    looked_at[source()] = None
+    return list(dict.fromkeys([*shipped_maps(), *(run.id for run in Run.all("detect")), *opened_files(), *looked_at]))
 
 
 def source() -> str:
@@ -227,7 +228,7 @@ def focus(grid: Grid) -> HeadId | None:
 def look_at(head: HeadId) -> None:
     """Look closely at a head."""
     st.session_state["focus"] = str(head)
-    _draw_anew()
+    draw_anew()
     _into_url("head", str(head))
 
 
@@ -235,7 +236,7 @@ def look_at_copy(step: int | None = None, head: HeadId | None = None) -> None:
     """Look closely at a token of an answer, or at a head in its trace, or both."""
     known = {"trace_step": step, "trace_head": head}
     st.session_state.update({name: what for name, what in known.items() if what is not None})
-    _draw_anew()
+    draw_anew()
 
 
 def run_ids() -> list[str]:
@@ -302,6 +303,19 @@ def put(key: str, value: Any) -> None:
     st.session_state[key] = value
 
 
+def out_of_range(*numbers: tuple[str, str, float, float]) -> str:
+    """What is wrong with the first number that a widget holds outside its range, empty for none.
+
+    Each is a widget's key, what it is called, and its range. The widgets themselves must have none: a browser leaves a
+    number beyond it in the field and goes on with the one before.
+    """
+    for key, name, low, high in numbers:
+        number = value(key, low)
+        if number is None or not low <= number <= high:
+            return f"{name} must be a number from {low:,} to {high:,}"
+    return ""
+
+
 def sentence(error: Exception | str) -> str:
     """What an error says, as a sentence that Markdown shows as it is, whatever a file or a person put into it."""
     text = str(error).rstrip(".") + "."
@@ -344,9 +358,14 @@ def form_open() -> bool:
     return bool(st.session_state.get("form_open", False))
 
 
-def toggle_form() -> None:
-    """Show the detection form, or put it away."""
-    st.session_state["form_open"] = not form_open()
+def open_form() -> None:
+    """Show the detection form."""
+    st.session_state["form_open"] = True
+
+
+def close_form() -> None:
+    """Put the detection form away."""
+    st.session_state["form_open"] = False
 
 
 def setup() -> Setup:
@@ -467,7 +486,7 @@ def tune(name: str) -> None:
     """
     found = find_tuned(name)
     st.session_state["tuned"] = found.id if found else ""
-    _draw_anew()
+    draw_anew()
     _into_url("tuned", found.id if found else None)
     change(tuned=tuned())
 
@@ -599,7 +618,7 @@ def _holding() -> Holding:
 
 @st.cache_resource(show_spinner=False, max_entries=12)
 def _load_scores(path: str, stamp: Stamp, kv_heads: int | None) -> HeadScores:
-    scores = HeadScores.load(path)
+    scores = open_scores(path)
     if not kv_heads or scores.n_kv_heads:
         return scores
     if scores.grid.n_heads % kv_heads:
@@ -666,7 +685,7 @@ def _named(grid: Grid) -> HeadMask:
 
 def _selected() -> None:
     """Draw a new selection, and show it in the address."""
-    _draw_anew()
+    draw_anew()
     _into_url("heads", _selection_text())
 
 
@@ -685,7 +704,8 @@ def _take(name: str, key: str) -> None:
         change(**{name: value(key)})
 
 
-def _draw_anew() -> None:
+def draw_anew() -> None:
+    """Draw widgets that show what also changes elsewhere as new ones, with what is so now."""
     st.session_state["drawing"] = drawing() + 1
 
 

@@ -11,7 +11,7 @@ import watch
 from guard import guarded
 from streamlit.navigation.page import StreamlitPage
 
-from retmask import curves, style
+from retmask import curves
 from retmask.dpo import CHECKPOINTS, STOP, newest
 from retmask.overview import duration, summary, when
 from retmask.runs import Run, number
@@ -236,8 +236,5 @@ def _downloads(run: Run, done: list[dict[str, Any]]) -> None:
     """All curves as files, made when they are asked for."""
     name = evidence.file_name(run.id)
     with st.popover("Download the curves", icon=":material/download:", type="tertiary", key="train_downloads"):
-        if style.browser():
-            evidence.button("PNG", lambda: style.png(curves.training_curves(done)), f"{name}-curves.png", "image/png")
-        else:
-            st.caption("A PNG file needs Chrome or Chromium on this machine. The camera on the figures needs nothing.")
+        evidence.images(curves.training_curves(done), f"{name}-curves")
         evidence.button("CSV", lambda: curves_csv(run).encode(), f"{name}-curves.csv", "text/csv")

@@ -31,13 +31,13 @@ def head_heatmap(
 ) -> go.Figure:
     """The layer x head map: mean scores from 0 to the most, selected heads outlined, key/value groups ruled off.
 
-    Where a detector's scores may be below 0 the scale goes as far down as up, white at 0.
+    Where scores are or may be below 0 the scale goes as far down as up, white at 0.
     The last trace holds an invisible point a head, with customdata [layer, head, stamp], for clicks, boxes and lassos
     (a heatmap itself cannot be clicked in Streamlit); `selectedpoints` is empty, so that every redraw lets go.
     """
     grid, heads = scores.grid, scores.grid.heads()
     peak = float(np.abs(scores.mean).max()) or 1.0
-    cells = (-peak, peak, BOTH_WAYS) if scores.detector.signed else (0.0, peak, HUE)
+    cells = (0.0, peak, HUE) if scores.mean.min() >= 0 and not scores.detector.signed else (-peak, peak, BOTH_WAYS)
     points = _points(grid, _head_texts(scores, selected))
     points.update(
         customdata=[[head.layer, head.head, stamp] for head in heads],

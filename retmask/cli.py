@@ -251,6 +251,7 @@ def ask(
     model: Model = DEFAULT_MODEL,
     prompt: Annotated[str, typer.Option(help="your own text")] = "",
     prompt_file: Annotated[Path | None, typer.Option(help="a .txt file with your own text")] = None,
+    answer: Annotated[str, typer.Option(help="the right answer to your own text: recall is shown")] = "",
     needle: Annotated[
         str, typer.Option(help="a needle that comes with the project, by name, hidden in a haystack")
     ] = "",
@@ -289,6 +290,8 @@ def ask(
     """Answer a prompt unmasked, masked, tuned, and with as many random heads masked, and say what differs."""
     if bool(prompt) + bool(prompt_file) + bool(needle) != 1:
         raise ValueError("say what to ask in one way: --prompt TEXT, --prompt-file FILE, or --needle NAME")
+    if answer and needle:
+        raise ValueError("a needle has its answer: leave --answer out")
     if template not in ("", "chat", "plain"):
         raise ValueError(f"template {template!r} is unknown: choose chat or plain")
     chosen: Any = template or None
@@ -326,7 +329,7 @@ def ask(
     asked = (
         Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
         if task
-        else Prompt.of_text(loaded.tokenizer, text, chosen)
+        else Prompt.of_text(loaded.tokenizer, text, chosen, check_text(answer, "the answer"))
     )
     *_, last = compare(loaded, asked, columns, max_new_tokens, Sampling(temperature, top_p, seed))
     if as_json:
@@ -341,8 +344,8 @@ def _side_by_side(comparison: Any) -> str:
     from retmask.compare import first_divergence
 
     lines = []
-    if comparison.prompt.needle:
-        lines += [f"right answer: {comparison.prompt.needle.answer}", ""]
+    if comparison.prompt.answer:
+        lines += [f"right answer: {comparison.prompt.answer}", ""]
     for i, column in enumerate(comparison.columns):
         recall = comparison.recall(i)
         done = "masked" if not any(column.mask.scales.values()) else "scaled"

@@ -45,27 +45,31 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in the tokens of one model; of a needle task also the needle and where its scored tokens stand."""
+    """A prompt in the tokens of one model; of a needle task also the needle and where its scored tokens stand.
+
+    `answer` is the right answer where one is known, empty for none.
+    """
 
     token_ids: tuple[int, ...]
     template: Template
     needle: Needle | None = None
     needle_span: tuple[int, int] | None = None
+    answer: str = ""
 
     @classmethod
-    def of_text(cls, tokenizer: Any, text: str, template: Template | None = None) -> "Prompt":
+    def of_text(cls, tokenizer: Any, text: str, template: Template | None = None, answer: str = "") -> "Prompt":
         """A text of one's own, in the chat template or plain. ValueError if it is empty or the template fails."""
         if not text.strip():
             raise ValueError("the prompt is empty: write or upload a text, or choose a needle")
         lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
         chat = Chat.of(tokenizer, template)
-        return cls(tuple(chat.prompt([("user", lines)])), chat.kind)
+        return cls(tuple(chat.prompt([("user", lines)])), chat.kind, answer=answer)
 
     @classmethod
     def of_needle(cls, tokenizer: Any, task: NeedleTask, haystack: Haystack) -> "Prompt":
         """A needle task's prompt. ValueError where it cannot be rendered for this model."""
         rendered = task.render(tokenizer, haystack)
-        return cls(rendered.token_ids, rendered.template, task.needle, rendered.needle_span)
+        return cls(rendered.token_ids, rendered.template, task.needle, rendered.needle_span, task.needle.answer)
 
 
 class Forced(NamedTuple):
@@ -105,8 +109,8 @@ class Comparison:
         return "".join(self.tokens[column]).strip()
 
     def recall(self, column: int) -> float | None:
-        """ROUGE-1 recall (0-1) of the needle's answer in a column's text; None for a prompt without a needle."""
-        return recall(self.prompt.needle.answer, self.text(column)) if self.prompt.needle else None
+        """ROUGE-1 recall (0-1) of the right answer in a column's text; None where none is known."""
+        return recall(self.prompt.answer, self.text(column)) if self.prompt.answer else None
 
     def rate(self, column: int) -> float:
         """Tokens a second while the column was being written; 0 before its first token."""
@@ -120,7 +124,7 @@ class Comparison:
             "prompt_tokens": len(self.prompt.token_ids),
             "template": self.prompt.template,
             "needle": self.prompt.needle.needle if self.prompt.needle else None,
-            "answer": self.prompt.needle.answer if self.prompt.needle else None,
+            "answer": self.prompt.answer or None,
             "sampling": self.sampling._asdict(),
             "columns": [self._column(i) for i in range(len(self.columns))],
         }

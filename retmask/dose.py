@@ -249,7 +249,7 @@ def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
     figure = effects.dose_curve(points)
     try:
         path = folder / "dose.png"
-        path.write_bytes(style.png(figure))
+        path.write_bytes(style.image(figure, "png"))
     except (ValueError, RuntimeError, OSError):  # no browser, or one that does not start
         path = folder / "dose.html"
         write_atomic(path, figure.to_html())

@@ -6,6 +6,7 @@ files are escaped: Plotly reads HTML.
 
 import html
 import shutil
+from typing import Literal
 
 import plotly.graph_objects as go
 
@@ -31,11 +32,11 @@ def browser() -> str | None:
     return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
-def png(figure: go.Figure, width: int = 900) -> bytes:
-    """The figure as PNG, two pixels a point. ValueError, one sentence, where no Chrome or Chromium is installed."""
+def image(figure: go.Figure, kind: Literal["png", "svg"], width: int = 900) -> bytes:
+    """The figure as PNG, two pixels a point, or as SVG. ValueError where no Chrome or Chromium is."""
     if browser() is None:
-        raise ValueError("a PNG needs Chrome or Chromium: install one, or use the camera on the figure itself")
-    return bytes(figure.to_image("png", width=width, height=figure.layout.height, scale=2))
+        raise ValueError(f"a {kind.upper()} needs Chrome or Chromium: install one, or use the camera on the figure")
+    return bytes(figure.to_image(kind, width=width, height=figure.layout.height, scale=2))
 
 
 def dress(figure: go.Figure, height: int, top: int = 12, bottom: int = 40) -> None:

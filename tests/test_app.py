@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from retmask import cli
@@ -19,6 +20,7 @@ from retmask.heads import Grid, HeadId, HeadMask
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run
 from retmask.scores import HeadScores
+from retmask.sets import keep_set
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 BEST = HeadScores.load(shipped("maps", "smollm2-135m"))
@@ -266,7 +268,6 @@ BAD = {
     "wrong key": '{"a-b": [1]}',
     "ragged": '{"0-0": [1], "0-1": [1, 2]}',
     "NaN": '{"0-0": [NaN]}',
-    "negative": '{"0-0": [-1]}',
     "empty": "{}",
     "no trials": '{"0-0": []}',
 }
@@ -312,14 +313,57 @@ def test_a_grid_that_does_not_match_is_refused(tmp_path: Path, field: str, value
     assert at.header[0].value == "Retrieval heads of smollm2-135m"
 
 
+def test_what_families_takes_opens_as_a_map(tmp_path: Path) -> None:
+    file = tmp_path / "llama-3.1-8b-instruct.yaml"
+    file.write_text('attn_head_set: "13-18,16-1"\nmodel_name_or_path: meta-llama/Llama-3.1-8B-Instruct\n')
+    at = opened(map=str(file))
+    assert "32 layers × 32 heads" in at.caption[0].value
+    assert any("only their order means anything" in caption.value for caption in at.caption)
+    at = rule(at, "Top k", top=1)
+    assert chips(at) == ["L13H18"]
+
+
+def test_a_map_that_was_looked_at_stays_in_the_list(tmp_path: Path) -> None:
+    file = str(score_file(tmp_path / "mine.json"))
+    at = map_of(opened(map=file), "gemma-3-270m")
+    at = map_of(at, file)
+    assert at.header[0].value == "Retrieval heads of mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "sentence"),
+    [
+        ("Top k", "top", 0, "the number of heads must be a number from 1 to 270"),
+        ("Top %", "share", 101.0, "the share in per cent must be a number from 0.1 to 100"),
+        ("Score", "above", -1.0, "the score must be a number from 0 to 10"),
+        ("Random", "seed", -1, "the seed must be a number from 0 to 1,000,000"),
+    ],
+)
+def test_a_number_out_of_range_is_said_and_selects_nothing(kind: str, name: str, value: Any, sentence: str) -> None:
+    at = opened(heads="L17H3")
+    drawn(at.segmented_control(key="rule_kind").set_value(kind).run())
+    at = drawn(at.number_input(key=f"rule_{name}").set_value(value).run())
+    assert sentence in errors(at)
+    assert at.button(key="rule_select").disabled
+    assert at.button(key="rule_add").disabled
+    assert chips(at) == ["L17H3"]
+
+
+@pytest.mark.parametrize("command", ["retmask detect", 7, None, ["retmask", 7], {}])
+def test_a_record_with_a_command_that_is_none_shows_the_map(command: Any) -> None:
+    run = a_run("success", [], scores=True)
+    run.update(command=command)
+    at = opened(map=run.id)
+    assert at.header[0].value == "Retrieval heads of smollm2-135m"
+
+
 def test_an_upload_is_kept_only_if_it_is_a_score_file(tmp_path: Path) -> None:
-    import maps
     import state
 
     with pytest.raises(ValueError, match="is not JSON"):
-        maps.keep_upload("bad.json", b"{")
+        keep_set("bad.json", b"{")
     assert not (tmp_path / "home" / "opened").exists()
-    kept = maps.keep_upload("../../My scores.json", score_file(tmp_path / "a.json").read_bytes())
+    kept = keep_set("../../My scores.json", score_file(tmp_path / "a.json").read_bytes())
     assert Path(kept).is_relative_to(tmp_path / "home" / "opened")
     assert state.open_map(kept).model == "My-scores"
 
@@ -327,7 +371,7 @@ def test_an_upload_is_kept_only_if_it_is_a_score_file(tmp_path: Path) -> None:
 def test_a_map_that_is_not_there_is_a_sentence() -> None:
     at = opened(map="no-such-map")
     assert at.header[0].value == "No map"
-    assert "there is no score file" in errors(at)
+    assert "there is no score set" in errors(at)
 
 
 def a_run(status: str, trials: list[Trial], scores: bool = False, **record: Any) -> Run:
@@ -406,6 +450,14 @@ def test_a_form_that_cannot_be_says_so_and_starts_nothing(field: str, value: str
     assert sentence in errors(at).replace("\\", "")
     assert at.button(key="detect_start").disabled
     assert Run.all() == []
+
+
+@pytest.mark.parametrize("page", ["compare", "pairs", "families", "runs"])
+def test_the_form_opens_on_every_page(page: str) -> None:
+    at = AppTest.from_file(str(MAIN), default_timeout=60)
+    at._page_hash = calc_hash(page)
+    at = form(drawn(at.run()))
+    assert "retmask detect smollm2-135m --preset quick" in commands(at)
 
 
 def test_start_makes_a_run_and_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,12 +229,14 @@ def test_csv_has_a_line_of_names() -> None:
 def test_png_without_a_browser_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match="a PNG needs Chrome or Chromium"):
-        style.png(charts.head_heatmap(some_scores()))
+        style.image(charts.head_heatmap(some_scores()), "png")
 
 
 @pytest.mark.browser
 def test_png_is_a_png(chromium: str) -> None:
-    assert style.png(charts.head_heatmap(some_scores())).startswith(b"\x89PNG")
+    figure = charts.head_heatmap(some_scores())
+    assert style.image(figure, "png").startswith(b"\x89PNG")
+    assert style.image(figure, "svg").startswith(b"<svg")
 
 
 def test_grid_without_groups_has_no_column_for_them() -> None:
