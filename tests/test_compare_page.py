@@ -415,7 +415,13 @@ def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     started[0].update(status="success")
     at = export_to(at, "~/light")
     assert not at.button(key="export_start").disabled
+    assert not at.success, "the folder is gone"
+    (tmp_path / "light").mkdir()
+    (tmp_path / "light" / "mask.json").write_text("{}")
+    at = export_to(at, "~/light")
     assert [success.value for success in at.success] == ["It is written. To load it:"]
+    at = export_to(opened(heads="L17H3"), "~/light")
+    assert not at.success, "another mask lies there"
 
 
 def test_an_export_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -510,6 +516,47 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
         going.advance()
     assert going.done is not None
     assert closed == [True, True]
+
+
+def test_an_answer_that_was_stopped_before_its_first_token_has_no_recall() -> None:
+    import markup
+
+    now = replace(snapshot("answering", 0), prompt=Prompt((1,), "plain", answer="a b"))
+    assert "recall" not in markup.answer(now, 0, True, 0.5)
+    now = replace(snapshot("answering", 2), prompt=Prompt((1,), "plain", answer="aa b"))
+    assert "recall 0.50" in markup.answer(now, 0, True, 0.5), "one of the two words was said"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("tokens", 99, "the length in tokens must be a number from 100 to 1,000,000"),
+        ("new_tokens", 0, "the number of new tokens must be a number from 1 to 512"),
+        ("temperature", 5.5, "the temperature must be a number from 0 to 5"),
+        ("control_seed", -1, "the seed of the control must be a number from 0 to 1,000,000,000"),
+    ],
+)
+def test_a_setting_out_of_range_is_said_and_runs_nothing(name: str, value: Any, sentence: str) -> None:
+    at = change(opened(heads="L17H3"), **{name: value})
+    assert sentence in errors(at)
+    assert at.button(key="run").disabled
+
+
+def test_a_scale_out_of_range_is_said_and_changes_nothing() -> None:
+    at = opened(heads="L17H3:0.5")
+    scale = next(widget for widget in at.number_input if widget.label == "Scale")
+    at = drawn(scale.set_value(3.0).run())
+    assert "the scale must be a number from 0 to 2" in errors(at)
+    assert query(at, "heads") == "L17H3:0.5"
+
+
+def test_ones_own_text_can_have_a_right_answer() -> None:
+    at = change(opened(), kind="text", text="Say hello.", answer=" hello world ", new_tokens=8)
+    assert "--answer 'hello world'" in next(code.value for code in press(at, "mask_best").code if "ask" in code.value)
+    at = press(at, "run")
+    assert not errors(at)
+    assert all("recall" in column for column in columns(at))
+    assert any("Right answer: <b>hello world" in text for text in texts(at))
 
 
 def test_stopping_between_two_steps_keeps_the_last_one() -> None:
