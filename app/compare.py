@@ -36,6 +36,7 @@ IDLE = {
 }
 UNSELECTED = "No head is selected: press «Mask the top 5 %» above, or select heads on the map."
 VIEWS = ["Differences", "Trace"]
+SCROLL = "<script>document.querySelector('.st-key-answers')?.scrollIntoView({block: 'center'})</script>"
 
 
 def page(heads_page: StreamlitPage) -> None:
@@ -135,6 +136,9 @@ def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     _draw(going, places)
     if going.over:
         return
+    if state.value("scrolled_to") is not going:
+        state.put("scrolled_to", going)
+        st.html(SCROLL, unsafe_allow_javascript=True)
     try:
         while not going.over:
             going.advance()

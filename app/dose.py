@@ -1,5 +1,6 @@
 """The dose curve on the page: start it, watch its points come, look at it."""
 
+import math
 import shlex
 from dataclasses import asdict
 
@@ -14,7 +15,7 @@ from models import ModelRef
 from retmask import effects, overview, tables
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.heads import Grid
-from retmask.runs import Run
+from retmask.runs import Run, number
 
 RANGES = (
     ("dose_seeds", "the number of random draws", 0, 100),
@@ -57,12 +58,30 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         st.button("Measure", disabled=True, key="dose_start")
         return
     n = len(config.points(grid))
-    st.caption(f"{n} points. They go on without this page, and each is kept when it is done. The same as a command:")
+    takes = _takes(shown, config, n)
+    st.caption(
+        f"{n} points{takes}. They go on without this page, and each is kept when it is done. The same as a command:"
+    )
     st.code(shlex.join(config.command), language="bash", wrap_lines=True)
     st.button("Measure", type="primary", key="dose_start", on_click=_start, args=(config,))
     said = state.said("dose")
     if said:
         st.error(said)
+
+
+def _takes(shown: maps.HeadMap, config: DoseConfig, n: int) -> str:
+    """How long so many points may take, by the last thing this machine has done with the model; empty where unknown."""
+    done = (run for run in Run.all("dose") if run.status == "success" and run.config.get("model") == config.model)
+    last, tokens = next(done, None), 0.0
+    if last:
+        size = (number(last.config.get(name)) for name in ("trials", "context_tokens"))
+        tokens = math.prod(size, start=float(len(read_points(last.path))))
+    elif shown.run and watch.ours(shown.run) and shown.run.status == "success":
+        last, tokens = shown.run, float(sum(trial.context_tokens for trial in shown.trials))
+    seconds = overview.summary(last).seconds if last else None
+    if not seconds or not tokens:
+        return ""
+    return f", about {overview.duration(seconds / tokens * n * config.trials * config.context_tokens)}"
 
 
 def _config(
@@ -96,7 +115,7 @@ def _curve(runs: list[Run]) -> None:
     picked = st.selectbox("Curve", list(names), key=key, format_func=lambda id: _label(names[id]))
     run = names[picked or runs[0].id]
     points, status = read_points(run.path), run.status
-    share, text = watch.progress(run)
+    share, text = overview.progress(run)
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(share, text, width=500)

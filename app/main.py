@@ -31,7 +31,8 @@ _STYLE = """<style>
   .st-key-beside [data-testid="stColumn"] [data-testid="stColumn"] {min-width: 5rem;}
 }
 @media (max-width: 900px) {
-  [data-testid="stSidebar"][aria-expanded="true"] {min-width: 200px !important; max-width: 200px !important;}
+  [data-testid="stSidebar"][data-collapsed="false"] {width: 200px !important; min-width: 200px;}
+  [data-testid="stSidebarContent"] {padding: 0 0.2rem;}
   .stMainBlockContainer {padding: 2.5rem 1rem 4rem !important;}
 }
 [data-testid="stStatusWidget"] button {display: none;}
@@ -41,8 +42,11 @@ _STYLE = """<style>
 [data-testid="stMetricValue"] {font-size: 1.6rem;}
 [class*="st-key-danger_"] button[kind="primary"] {background: #c62828; border-color: #c62828;}
 [class*="st-key-danger_"] button[kind="primary"]:hover {background: #a31515; border-color: #a31515;}
-h3, [data-testid="stAlert"], [data-testid="stCaptionContainer"] {overflow-wrap: anywhere;}
+h1, h2, h3, [data-testid="stAlert"], [data-testid="stCaptionContainer"] {overflow-wrap: anywhere;}
 </style>"""
+
+
+LONG = 28  # characters of a map's name that the picker shows
 
 
 def picker() -> None:
@@ -50,6 +54,9 @@ def picker() -> None:
     names = state.sources()
     key, answer = state.answering("map-of", state.source(), lambda _, now: state.choose(now))
     st.selectbox("Map", names, names.index(state.source()), key=key, format_func=maps.label, on_change=answer)
+    whole = maps.label(state.source())
+    if len(whole) > LONG:
+        st.caption(state.sentence(whole)[:-1])
     with st.expander("Open a score file", expanded=False):
         opener()
     st.button("Detect again", icon=":material/radar:", on_click=state.open_form, width="stretch", key="detect_again")

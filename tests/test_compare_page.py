@@ -399,6 +399,21 @@ def export_to(at: AppTest, folder: str) -> AppTest:
     return drawn(place.set_value(folder).run())
 
 
+def test_a_curve_is_told_how_long_it_may_take_by_the_last_one() -> None:
+    last = curve_of("smollm2-135m", (0, 4), status="success", started="2026-01-01T00:00:00+00:00",
+                    ended="2026-01-01T00:02:00+00:00")  # fmt: skip
+    assert last.config["trials"] * 2 * last.config["context_tokens"] == 2048
+    at = opened()
+    at.text_input(key="dose_ks").set_value("1")
+    for key, value in (("dose_seeds", 1), ("dose_trials", 4), ("dose_tokens", 512)):
+        at.number_input(key=key).set_value(value)
+    at = drawn(at.run())
+    assert "3 points, about 6 min." in lines(at), "3 x 4 x 512 tokens, at 2048 tokens in two minutes"
+    at = drawn(at.number_input(key="dose_trials").set_value(0).run())
+    assert "the number of trials must be a number from 1 to 10,000" in errors(at)
+    assert at.button(key="dose_start").disabled
+
+
 def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started = spawned(monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
