@@ -579,14 +579,14 @@ def memory(model: str, context_tokens: int) -> tuple[bool, str]:
 
 
 @st.cache_data(show_spinner=False, ttl=60, max_entries=20)
-def preflight(model: str, pairs: str, stamp: Stamp, config: DpoConfig, revision: str) -> Preflight:
+def preflight(model: str, pairs: str, stamp: Stamp, config: DpoConfig, revision: str, any_pairs: bool) -> Preflight:
     """What a training would take, at most a minute old; `stamp` is that of the pairs' file (`file_stamp`).
 
     ValueError where it cannot be told. The first call takes seconds: it imports torch.
     """
-    from retmask.train import preflight as look
+    from retmask.train import checked
 
-    return look(model, pairs, config, revision=revision)
+    return checked(model, pairs, config, revision=revision, any_pairs=any_pairs)
 
 
 def file_stamp(file: Path) -> Stamp:

@@ -278,7 +278,12 @@ def _check(wanted: Wanted) -> None:
     try:
         with st.spinner("Looking at pairs and model…"):
             found = state.preflight(
-                wanted.model, wanted.pairs, state.file_stamp(pairs_file(wanted.pairs)), wanted.config, wanted.revision
+                wanted.model,
+                wanted.pairs,
+                state.file_stamp(pairs_file(wanted.pairs)),
+                wanted.config,
+                wanted.revision,
+                wanted.any_pairs,
             )
         _takes(found)
         if begins and not found.problems:

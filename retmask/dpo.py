@@ -216,7 +216,7 @@ def fit(run: Run) -> int:
     from retmask.lora import lora
     from retmask.memory import choose_device, choose_dtype
     from retmask.pair_files import read_rows
-    from retmask.tokens import moment, prepared
+    from retmask.tokens import moment, padding, prepared
 
     record = run.record
     config, where = DpoConfig.from_record(record["config"]), record["config"]
@@ -236,6 +236,7 @@ def fit(run: Run) -> int:
     made = prepared(read_rows(run.path / "pairs.jsonl"), tokenizer, planned.vocabulary, config, moment(record))
     watch = _Watch(run, PartialState().is_main_process)
     trainer = _trainer(
+        padding(tokenizer, planned.vocabulary),
         model=model,
         args=_arguments(run, config, device.type == "cpu", dtype is torch.bfloat16),
         train_dataset=_dataset(run, made.train, "train"),
@@ -273,15 +274,14 @@ def _stored(config: DpoConfig, dtype: "torch.dtype") -> "torch.dtype":
     return torch.float32 if config.method == "full" and not placing(config).shards else dtype
 
 
-def _trainer(**given: Any) -> Any:
-    """TRL's trainer on pairs that are tokens already."""
+def _trainer(pad: int, **given: Any) -> Any:
+    """TRL's trainer on pairs that are tokens already; rows are filled up with the token `pad`."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
     class Trainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *how: Any) -> Any:
             return dataset  # TRL's own tokens are not always those that were sampled, and it drops pairs silently
 
-    pad = given["processing_class"].pad_token_id or 0  # the attention mask covers it, whatever it is
     collator = DataCollatorForPreference(pad_token_id=pad, max_length=given["args"].max_length)
     return Trainer(**given, data_collator=collator)
 

@@ -63,6 +63,12 @@ def moment(record: Mapping[str, Any]) -> datetime:
     return datetime.now()
 
 
+def padding(tokenizer: Any, vocabulary: int) -> int:
+    """A token to fill rows up with: the attention mask covers it, so any that the model knows."""
+    known = tokenizer.pad_token_id
+    return known if isinstance(known, int) and 0 <= known < vocabulary else 0
+
+
 def prepared(
     rows: Sequence[Mapping[str, Any]], tokenizer: Any, vocabulary: int, config: DpoConfig, when: datetime
 ) -> Prepared:

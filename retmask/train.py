@@ -23,6 +23,7 @@ from retmask.pairs import PAIRS
 from retmask.preflight import Preflight, check_memory, preflight
 from retmask.runs import Cancelled, Run, number, parent_ids
 
+_MOST_NAMED = 20  # pairs that the card names; run.json names all
 _CURVES = (
     "step", "loss", "chosen", "rejected", "margin", "accuracy", "logps_chosen", "logps_rejected", "grad_norm", "lr",
     "tokens_per_s", "memory",
@@ -162,7 +163,7 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
             (run.path / name).unlink(missing_ok=True)
         run.update(stopped_at=None, discarded=None)  # that was the last time
         config = DpoConfig.from_record(run.record["config"])
-        check_memory(int(number(run.record.get("preflight", {}).get("needed"))), config)  # it may have waited in line
+        check_memory(int(number(_part(run.record, "preflight").get("needed"))), config)  # it may have waited in line
         _describe(run, trust_remote_code)
         seen, ended = len(run.progress), False
         trainer = launch(run, trust_remote_code, held[1:])  # all but the lock: it is let go when this process dies
@@ -191,6 +192,12 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
             raise Cancelled
         run.update(stopped_at=None)
         shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
+
+
+def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a record, empty where it is none."""
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _describe(run: Run, trust_remote_code: bool) -> None:
@@ -315,8 +322,9 @@ def _readme(run: Run) -> str:
         if done
         else []
     )
-    held, sizes = record.get("held_out") or {}, record.get("preflight", {})
-    left = sizes.get("left_out") or ()
+    held, sizes = _part(record, "held_out"), _part(record, "preflight")
+    left = [*map(str, sizes.get("left_out") or ())]
+    names = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
     accuracy = held.get("rewards/accuracies")
     what = "An adapter (LoRA)" if config["method"] == "lora" else "A model"
     return "\n".join(
@@ -337,7 +345,7 @@ def _readme(run: Run) -> str:
             f"- masked heads: {made.get('mask', 'not recorded')}",
             f"- made from: {', '.join(run.parents) or 'a pairs file'}; pairs SHA-256 {record.get('pairs_sha256')}",
             f"- pairs: {sizes.get('pairs', '?')} to train on, {sizes.get('held_out', '?')} held out"
-            + (f", {len(left)} left out that teach nothing at this max length: {', '.join(left)}" if left else ""),
+            + (f", {len(left)} left out that teach nothing at this max length: {names}" if left else ""),
             f"- numbers that were trained: {number(sizes.get('trained')):,.0f}",
             f"- steps: {last_step(run)}"
             + ("" if accuracy is None else f"; reward accuracy on held-out pairs: {accuracy:.2f}"),

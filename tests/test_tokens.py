@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_tokenizer
 
 from retmask.dpo import DpoConfig
-from retmask.tokens import Prepared, TokenPair, moment, prepared
+from retmask.tokens import Prepared, TokenPair, moment, padding, prepared
 
 WHEN = datetime(2026, 1, 31, 14, 5)
 CHAT = (
@@ -113,3 +113,11 @@ def test_the_clock_is_that_of_the_pairs() -> None:
     record = {"created": "2026-02-01T00:00:00+00:00", "made_with": {"clock": "2026-01-31T14:05:00"}}
     assert moment(record) == WHEN
     assert moment({**record, "made_with": {}}) == datetime.fromisoformat(record["created"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pad", "token"), [(125, 125), (None, 0), (125, 0)])
+def test_rows_are_filled_up_with_a_token_that_the_model_knows(pad: int | None, token: int) -> None:
+    tokenizer = tiny_tokenizer()
+    if pad is None:
+        tokenizer.pad_token = None
+    assert padding(tokenizer, 128 if token else 100) == token

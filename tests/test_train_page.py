@@ -438,6 +438,7 @@ def test_pairs_of_another_model_are_refused_at_the_start(looked: list[DpoConfig]
     some_pairs()
     at = opened()
     drawn(at.text_input(key="shown_train_model").set_value("gemma-3-270m").run())
+    assert "was made with smollm2-135m and not with gemma-3-270m" in lines(press(at, "train_check"))
     at = press(at, "train_start")
     assert "was made with smollm2-135m and not with gemma-3-270m" in lines(at)
     assert spawned == []
