@@ -131,6 +131,10 @@ def test_random_is_of_the_same_size_and_the_same_for_a_seed() -> None:
     assert len(first) == 7
     assert not set(first) & set(sorted_names(BEST.above()))
     assert chips(rule(opened(), "Random", random=7, seed=3)) == first
+    at = rule(opened(), "Random", random=7, seed=3, exclude="50%")
+    assert not set(chips(at)) & set(sorted_names(BEST.top_share(0.5)))
+    assert commands(at)[0].endswith("--random 7 --seed 3 --exclude 50%")
+    assert "excludes no heads" in errors(rule(at, "Random", random=7, seed=3, exclude="x"))
 
 
 def test_undo_goes_back_step_by_step_and_clear_can_be_undone() -> None:

@@ -486,11 +486,19 @@ def test_the_command_says_what_the_settings_say() -> None:
 
 def test_the_control_has_the_scales_of_the_mask_layer_by_layer() -> None:
     import ask
+    from models import ModelRef
 
     mask = HeadMask({HeadId(3, 1): 0.5, HeadId(3, 4): 0.5, HeadId(9, 0): 0.0})
     drawn_heads = ask.Setup(matched=True).control_mask(mask, BEST)
     assert [(head.layer, scale) for head, scale in drawn_heads.scales.items()] == [(3, 0.5), (3, 0.5), (9, 0.0)]
     assert not set(drawn_heads.heads) & set(mask.heads)
+    for seed in range(20):
+        heads = ask.Setup(exclude="50%", control_seed=seed).control_mask(mask, BEST).heads
+        assert not set(heads) & set(BEST.top_share(0.5))
+    command = ask.Setup(exclude=" 50% ").command(ModelRef("m"), mask, "s", None)
+    assert "--exclude 50%" in command
+    with pytest.raises(ValueError, match="excludes no heads"):
+        ask.Setup(exclude="x").control_mask(mask, BEST)
 
 
 def snapshot(stage: Any, n: int) -> Comparison:
