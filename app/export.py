@@ -33,7 +33,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     )
     folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
     out = _target(folder)
-    run = _last(out, ref, mask) if out else None
+    run = last(out, heads=str(mask), **ref.settings) if out else None
     if out:
         command = ["retmask", "ablate", ref.name, "--heads", str(mask), "--out", str(out), *ref.options]
         st.code(shlex.join(command), language="bash", wrap_lines=True)
@@ -71,16 +71,15 @@ def _target(folder: str) -> Path | None:
 
 def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
     try:
-        state.start(
-            "ablate", {"out": str(out)}, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter)
-        )
+        wanted = {"out": str(out), "heads": str(mask), **ref.settings}
+        state.start("ablate", wanted, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "export")
 
 
-def _last(out: Path, ref: ModelRef, mask: HeadMask) -> Run | None:
-    """The last export of that model with that mask into a folder; None also where what it wrote is gone."""
-    wanted = {"out": str(out), "heads": str(mask), **ref.settings}.items()
+def last(out: Path, **settings: str) -> Run | None:
+    """The last run with these settings that wrote into a folder; None also where what it wrote is gone."""
+    wanted = {"out": str(out), **settings}.items()
     run = next((run for run in Run.all("ablate") if wanted <= run.config.items()), None)
     is_gone = run is not None and run.status == "success" and not (out / MANIFEST).is_file()
     return None if is_gone else run

@@ -171,7 +171,7 @@ def _merge(name: str, base: ModelRef, folder: Path) -> None:
     except ValueError as error:
         st.error(state.sentence(error))
         return
-    last = _last(out, folder) if out else None
+    last = export.last(out, adapter=str(folder)) if out else None
     if out:
         command = ["retmask", "merge", base.name, "--adapter", str(folder), "--out", str(out)]
         command += ["--revision", base.revision] if base.revision else []
@@ -191,12 +191,6 @@ def _default(name: str) -> Path:
     """A folder of its own for each training."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "merged"
     return home() / "checkpoints" / stem
-
-
-def _last(out: Path, folder: Path) -> Run | None:
-    """The last merge of this adapter into that folder."""
-    wanted = {"out": str(out), "adapter": str(folder)}
-    return next((run for run in Run.all("ablate") if wanted.items() <= run.config.items()), None)
 
 
 def _start(base: ModelRef, folder: Path, out: Path) -> None:

@@ -681,6 +681,9 @@ def test_merge_starts_a_run_and_says_the_command(spawned: list[str], tmp_path: P
     assert spawned == [merge.id]
     assert (merge.record["config"]["adapter"], merge.record["config"]["out"]) == (folder, out)
     merge.update(status="success")
+    assert "It is written" not in lines(drawn(at.run())), "the folder is gone"
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "mask.json").write_text("{}")
     assert "It is written" in lines(drawn(at.run()))
 
 
