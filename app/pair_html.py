@@ -9,7 +9,7 @@ from markup import ENDINGS, GAP, fact, where
 
 from retmask.compare import Change, changes
 from retmask.pairs import RULES, Message, PreferencePair, Said
-from retmask.recall import contains
+from retmask.recall import contains, pieces
 
 LONG, MOST = 700, 20_000  # characters: of a prompt that is folded, and of a text that is drawn at all
 _BEGIN, _ROUND, _END = 140, 170, 200  # characters of a folded prompt: its beginning, round the answer, its end
@@ -160,7 +160,7 @@ def sides(chosen: str, rejected: str) -> tuple[list[Change], list[Change]]:
 
     Texts that hold too many of the same words are not compared: each is one part, «same».
     """
-    counts = [Counter(text.split()) for text in (chosen, rejected)]
+    counts = [Counter(piece.strip() for piece in pieces(text)) for text in (chosen, rejected)]
     if sum(n * counts[1][word] for word, n in counts[0].items()) > _MOST_MATCHES:
         return [("same", chosen)], [("same", rejected)]
     found = changes(chosen, rejected)
@@ -169,12 +169,12 @@ def sides(chosen: str, rejected: str) -> tuple[list[Change], list[Change]]:
 
 def _of(text: str, found: Sequence[Change], own: str) -> list[Change]:
     """The parts of one of the texts that were compared, with the white space that it has itself."""
-    words = re.findall(r"\S+\s*", text)
+    words = pieces(text)
     out: list[Change] = [("same", text[: len(text) - len(text.lstrip())])] if text != text.lstrip() else []
     at = 0
     for kind, part in found:
         if kind in ("same", own):
-            n = len(part.split())
+            n = len(pieces(part))
             out.append((kind, "".join(words[at : at + n])))
             at += n
     return out

@@ -124,6 +124,8 @@ def _follow(run: Run, trust_remote_code: bool) -> None:
 def _report(run: Run) -> None:
     """The result of a detection; exit code 1 with the model's answers if no trial found its needle."""
     trials, scores = read_trials(run.path), read_scores(run.path)
+    if same := same_prompts_sentence(run.record):
+        typer.echo(same)
     if scores is None:
         typer.echo(no_map_sentence(trials))
         for trial in trials[:5]:
@@ -131,8 +133,6 @@ def _report(run: Run) -> None:
         raise typer.Exit(1)
     _print_heads(scores, scores.top(10), THRESHOLD, trials)
     record = run.record
-    if same := same_prompts_sentence(record):
-        typer.echo(same)
     parity = f"the two views of the model differ by {record['parity']:.1e} in their logits at most"
     typer.echo(f"{record['dtype']} on {record['device']}, {record['attention']}; {parity}")
     typer.echo(f"written to {run.path}")

@@ -4,7 +4,6 @@ All columns of a model decode in one batch. Then every text is given to every co
 heads that copied each of its tokens from the context are read: retrieval heads are dynamic (arXiv 2602.11162).
 """
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from retmask.chat import Chat, Template
 from retmask.heads import HeadMask
 from retmask.needle import Haystack, Needle, NeedleTask
-from retmask.recall import recall
+from retmask.recall import pieces, recall
 from retmask.runs import versions
 from retmask.sampling import Sampling, Step
 from retmask.trace import Trace
@@ -338,7 +337,7 @@ def first_divergence(one: Sequence[int], other: Sequence[int]) -> int | None:
 
 def changes(before: str, after: str) -> list[Change]:
     """The words of two texts in one row: those in both, those lost from `before`, those added in `after`."""
-    old, new = (re.findall(r"\S+\s*", text) for text in (before, after))
+    old, new = pieces(before), pieces(after)
     out: list[Change] = []
     matcher = SequenceMatcher(None, [word.strip() for word in old], [word.strip() for word in new], autojunk=False)
     for tag, a, b, c, d in matcher.get_opcodes():

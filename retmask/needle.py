@@ -341,7 +341,7 @@ def load_prose(path: str = "") -> str:
         text = _manual()
         return text[text.index("\n\n", len(text) * 3 // 4) + 2 :]
     text = read_text(path)
-    if len(text.split()) < 2:
+    if len(words(text)) < 2:
         raise ValueError(f"the prose {path} is empty: give a text")
     return text
 

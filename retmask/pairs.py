@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from retmask.files import append_line, check_text, read_lines, sha256, write_atomic
-from retmask.recall import contains
+from retmask.recall import contains, pieces
 from retmask.runs import Run, now
 
 ITEMS, PAIRS, REVIEW = "items.jsonl", "pairs.jsonl", "review.jsonl"
@@ -165,7 +165,7 @@ RULES = {
 
 def loops(text: str) -> bool:
     """Whether a phrase of one to twelve words is said four times in a row."""
-    words = text.casefold().split()
+    words = [piece.strip() for piece in pieces(text.casefold())]
     for size in range(1, 13):
         same = 0
         for i in range(len(words) - size):

@@ -18,6 +18,8 @@ import regex
 # dictionary (Thai, Lao, Khmer, Myanmar and more). Script extensions, so that the long vowel mark of Katakana is in.
 _UNSPACED = r"[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{Yi}\p{Line_Break=SA}]"
 _UNIT = regex.compile(rf"(?V1)[{_UNSPACED}&&\p{{L}}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}&&\p{{L}}]]+")
+_SPACE = r"\s\x1c-\x1f"  # as str.split has it
+_PIECE = regex.compile(rf"(?V1)[{_UNSPACED}&&\p{{L}}]\p{{M}}*[{_SPACE}]*|[^{_SPACE}[{_UNSPACED}&&\p{{L}}]]+[{_SPACE}]*")
 _CLUSTER = regex.compile(r"\X")
 _JOINERS = regex.compile(r"[\p{Cf}--\u200b]", regex.V1)  # joiners, marks of direction: not the zero-width space
 _ARTICLES = ("a", "an", "the")
@@ -38,6 +40,15 @@ def words(text: str) -> list[str]:
     its marks is one by itself.
     """
     found: list[str] = _UNIT.findall(_fold(text))
+    return found
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut after white space, and after every character of a script without spaces.
+
+    They make up the text again, but for white space before the first.
+    """
+    found: list[str] = _PIECE.findall(text)
     return found
 
 

@@ -79,6 +79,8 @@ def test_an_answer_is_found_as_words() -> None:
     ("text", "round_and_round"),
     [
         ("no no no no", True),
+        ("好的好的好的好的", True),
+        ("今天天气很好，我们去公园吧。", False),
         ("no no no", False),
         ("a long way " * 4, True),
         ("He came, he saw, he went, he slept.", False),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from retmask.recall import contains, locate, recall, words
+from retmask.recall import contains, locate, pieces, recall, words
 
 ROUGE = RougeScorer(["rouge1"], use_stemmer=True)
 SCRIPTS = {
@@ -116,3 +116,14 @@ def test_what_is_located_is_the_answer(before: str, answer: str, after: str) -> 
     place = locate(answer, before + answer + after)
     if place:
         assert words((before + answer + after)[slice(*place)]) == words(answer)
+
+
+@given(st.text(max_size=30))
+def test_pieces_make_up_the_text(text: str) -> None:
+    assert "".join(pieces(text)) == text.lstrip()
+    assert all(piece.strip() for piece in pieces(text))
+
+
+def test_pieces_are_words_or_characters() -> None:
+    assert pieces("It is, so.\n No") == ["It ", "is, ", "so.\n ", "No"]
+    assert pieces("他说 hello。") == ["他", "说 ", "hello。"]
