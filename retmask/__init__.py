@@ -5,7 +5,12 @@ score file never waits for torch.
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+# Where `kernels` is installed transformers fetches compiled code from the Hub unasked (flash attention, gpt-oss): for
+# this process it is not installed. That is the one door: pip and the code of model folders are not called at all.
+sys.modules["kernels"] = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from retmask.loading import load

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,8 @@ def plain_answer(hf: Any, token_ids: Sequence[int], max_new_tokens: int, stop_id
     Sliding-window layers give only the keys in their window: their positions are counted from the window's start.
     """
     cache = DynamicCache(config=hf.config)
-    hf.set_attn_implementation("sdpa")
+    with suppress(ValueError):  # some models attend eagerly only
+        hf.set_attn_implementation("sdpa")
     hf(torch.tensor([token_ids[:-1]], device=hf.device), past_key_values=cache, logits_to_keep=1)
     hf.set_attn_implementation("eager")
     last, text, attended = token_ids[-1], [], []

@@ -13,95 +13,93 @@ from typing import Any
 
 import torch
 
-from retmask.cache import new_cache
-from retmask.heads import HeadId, HeadMask
-from retmask.hooks import forking, reading, watch
+from retmask.heads import HeadMask
+from retmask.hooks import Layer, watch
 from retmask.linear import speed_up
 from retmask.memory import attention_kinds
-from retmask.model import LensModel, fork_plan
+from retmask.model import LensModel
+from retmask.parity import can_fork, check_parity
 from retmask.weights import Source
 
 
 def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> LensModel:
     """The two views of a transformers model, which is taken over. ValueError if TransformerLens cannot bridge it."""
-    with warnings.catch_warnings(), _quiet("transformer_lens"):
-        warnings.simplefilter("ignore")
-        from transformer_lens.model_bridge import TransformerBridge
-
-        hf.eval().requires_grad_(False)
-        hf.config.architectures = hf.config.architectures or [type(hf).__name__]  # none in models made from a config
-        native, twins = second_view(hf)
-        try:
-            bridge = TransformerBridge.boot_transformers(
-                source.folder if source else name,
-                hf_model=hf,
-                tokenizer=copy.copy(tokenizer),
-                dtype=hf.dtype,
-                device=str(hf.device),
-            )
-        except (ValueError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"TransformerLens cannot look into {name}: {shorten(str(error), 200)}") from error
+    hf.eval().requires_grad_(False)
+    native, twins = second_view(hf)
     # cuDNN's attention plans anew for every length, and a decode step has a new length: 24 ms a layer on an H100
     torch.backends.cuda.enable_cudnn_sdp(False)
-    model = LensModel(
-        name=name,
-        revision=getattr(hf.config, "_commit_hash", None) or (source.revision if source else None),
-        sha256=source.sha256 if source else None,
-        tokenizer=tokenizer,
-        native=native,
-        bridge=bridge,
-        stop_ids=_stop_ids(native, tokenizer),
-    )
-    _set_attention(model)
-    watch(bridge, twins, model.grid.n_heads)
-    speed_up(native)
-    model.parity = _parity(model)
-    model.forks = _can_fork(model)
+    try:
+        bridge = _bridge(hf)
+        layers = _layers(bridge, twins, native.config.get_text_config().num_hidden_layers)
+        model = LensModel(
+            name=name,
+            revision=getattr(hf.config, "_commit_hash", None) or (source.revision if source else None),
+            sha256=source.sha256 if source else None,
+            tokenizer=tokenizer,
+            native=native,
+            bridge=bridge,
+            stop_ids=_stop_ids(native, tokenizer),
+        )
+        _set_attention(model)
+        watch(bridge, layers, model.grid.n_heads)
+        speed_up(native)
+        model.parity = check_parity(model)
+        model.forks = can_fork(model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model of another make comes to grief with
+        reason = shorten(str(error), 250) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name} ({hf.config.model_type}) cannot be read and masked head by head: {reason}") from error
     return model
+
+
+def _bridge(hf: Any) -> Any:
+    """TransformerLens' view of the model. ValueError if it has none.
+
+    Not by its `boot_transformers`: that installs torchvision with pip for models that also see, runs code from model
+    folders for some architectures, and writes end, begin and pad tokens into the tokenizer. Without a tokenizer the
+    bridge takes token ids, which is all that it is given here.
+    """
+    with warnings.catch_warnings(), _quiet("transformer_lens"):
+        warnings.simplefilter("ignore")
+        from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+        from transformer_lens.model_bridge.sources import build_bridge_from_module
+        from transformer_lens.utilities.attn_implementation import force_eager_attention
+
+        names = [type(hf).__name__, *(hf.config.architectures or [])]
+        architecture = next((name for name in names if name in SUPPORTED_ARCHITECTURES), None)
+        if architecture is None:
+            raise ValueError(f"TransformerLens does not know {names[0]}")
+        hf.config.architectures = [architecture]
+        force_eager_attention(hf)  # else there are no attention patterns
+        config = copy.deepcopy(hf.config)
+        bridge = build_bridge_from_module(hf, architecture, hf_config=config, dtype=hf.dtype, device=str(hf.device))
+    if hf.dtype != torch.float32:
+        for block in bridge.blocks:
+            for hook in ("hook_rot_q", "hook_rot_k"):  # OLMo's come in float32, which transformers casts back
+                if hasattr(block, "attn") and hasattr(block.attn, hook):
+                    getattr(block.attn, hook).add_perma_hook(lambda rotated, hook: rotated.to(hf.dtype))
+    return bridge
+
+
+def _layers(bridge: Any, twins: dict[int, Any], n_layers: int) -> list[Layer]:
+    """The modules to hook in each layer. ValueError where there is a layer without attention heads."""
+    found: list[Layer] = []
+    for block in getattr(bridge, "blocks", ()):
+        attention = getattr(block, "attn", None)
+        o_proj = getattr(getattr(attention, "o", None), "original_component", None)
+        if o_proj is None or not all(hasattr(attention, hook) for hook in ("hook_pattern", "hook_z")):
+            raise ValueError(f"layer {len(found)} has no attention heads that TransformerLens could show")
+        found.append(Layer(attention, twins[id(block.original_component)], twins[id(o_proj)]))
+    if len(found) != n_layers:
+        raise ValueError(f"TransformerLens shows {len(found)} of its {n_layers} layers")
+    return found
 
 
 def second_view(hf: Any) -> tuple[Any, dict[int, Any]]:
     """A copy of a module tree that shares every parameter and buffer with it, and the copies by their original's id."""
     copies: dict[int, Any] = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]}
     return copy.deepcopy(hf, copies), copies
-
-
-@torch.no_grad()
-def _parity(model: LensModel) -> float:
-    """The largest difference of the two views' logits. ValueError if the bridge shows no attention patterns."""
-    vocabulary = model.native.config.get_text_config().vocab_size
-    ids = torch.arange(24, device=model.device)[None] * 37 % min(vocabulary, 5000)
-    with reading() as read:
-        through = model.bridge(ids)
-    if len(read) < model.grid.n_layers:
-        raise ValueError(
-            f"TransformerLens shows attention patterns of {len(read)} of {model.grid.n_layers} layers of {model.name}: "
-            "models with other kinds of layers cannot be scored"
-        )
-    logits = model.native(input_ids=ids).logits.float()
-    difference = float((logits - through.float()).abs().max())
-    if model.dtype_name == "float32" and difference > 0.01 * float(logits.abs().max()):
-        raise ValueError(
-            f"TransformerLens sees another {model.name} than transformers runs: their logits differ by {difference:.2g}"
-        )
-    return difference
-
-
-@torch.no_grad()
-def _can_fork(model: LensModel) -> bool:
-    """Whether a pass whose second row begins halfway gives what a pass of two whole rows gives."""
-    half = HeadMask.of([HeadId(model.grid.n_layers // 2, 0)])
-    masks = [HeadMask(), half]
-    ids = list(range(3, 19))
-    whole = model.forward([ids, ids], new_cache(16), masks)
-    _, rows = fork_plan(masks, model.grid.n_layers)
-    try:
-        with forking(rows):
-            forked = model.forward([ids], new_cache(16), masks)
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AssertionError):
-        return False  # layers of another make: the rows are then computed one by one
-    close: bool = torch.allclose(forked, whole, rtol=0.02, atol=0.02 * float(whole.abs().max()))
-    return forked.shape == whole.shape and close
 
 
 @torch.no_grad()

@@ -81,6 +81,22 @@ def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
     return cache
 
 
+def lengthened(cache: Cache, length: int, louder: Sequence[int], times: float) -> Cache:
+    """A cache of that many positions: what this one holds over and over, cut off at the front.
+
+    In each layer the first `louder` values are that many times as large.
+    """
+    longer = new_cache(length)
+    layers: list[Any] = list(cache.layers)
+    for layer, first in zip(layers, louder, strict=True):
+        again = -(-length // layer.keys.shape[2])
+        keys, values = (states.repeat(1, 1, again, 1)[:, :, -length:] for states in (layer.keys, layer.values))
+        copied = RoomyLayer(length)
+        copied.fill([(keys, torch.cat([values[:, :, :first] * times, values[:, :, first:]], 2))], length)
+        longer.layers.append(copied)
+    return longer
+
+
 def starts(lengths: Sequence[int]) -> list[int]:
     """Where rows of these lengths begin in a cache in which they all end at one position."""
     return [max(lengths) - length for length in lengths]

@@ -270,8 +270,7 @@ def measure(
 ) -> dict[str, Any]:
     """What a mask does: mean ROUGE-1 recall (0-1), share of needles found (above 0.5), and perplexity of the prose."""
     began = time.perf_counter()
-    with model.masked([mask]):
-        trials = [trial for batch in run_trials(model, tasks, haystack) for trial in batch]
+    trials = [trial for batch in run_trials(model.under(mask), tasks, haystack) for trial in batch]
     found = {trial.key: trial for trial in trials}
     asked = [found[task.key] for task in tasks if task.key in found]  # of tasks with the same prompt only the first is
     recalls = [trial.recall for trial in asked]

@@ -218,18 +218,17 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
                 run.update(same_prompts=len(tasks) - len(asked))
             total = len(asked) * len(conditions)
             left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
-            with model.masked([masks.get(name, HeadMask())]):
-                at = time.monotonic()
-                for batch in run_trials(model, left, haystack, chat=chat):
-                    for trial in batch:
-                        line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
-                        line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
-                        append_line(run.path / "answers.jsonl", line)
-                        answers[name, trial.needle, trial.context_tokens, trial.depth] = line
-                    spent, at = spent + time.monotonic() - at, time.monotonic()
-                    eta = spent / (len(answers) - first) * (total - len(answers))
-                    run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
-                    yield EvaluateProgress(len(answers), total, eta, name)
+            at = time.monotonic()
+            for batch in run_trials(model.under(masks.get(name, HeadMask())), left, haystack, chat=chat):
+                for trial in batch:
+                    line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
+                    line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
+                    append_line(run.path / "answers.jsonl", line)
+                    answers[name, trial.needle, trial.context_tokens, trial.depth] = line
+                spent, at = spent + time.monotonic() - at, time.monotonic()
+                eta = spent / (len(answers) - first) * (total - len(answers))
+                run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
+                yield EvaluateProgress(len(answers), total, eta, name)
         found = summary(list(answers.values()), list(conditions))
         write_json(run.path / "results.json", found)
         write_atomic(run.path / "results.csv", to_csv(found["conditions"]))

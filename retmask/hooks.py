@@ -1,29 +1,43 @@
 """Reading attention patterns and masking heads, on either view of a model, without disturbing anybody else.
 
-The hooks are put in once and stay. They act only where the calling thread has a `reading` or a `scaling` open: hooks
-that are added and removed around a call would act on other threads' passes too.
+The hooks are put in once and stay. They act only where the calling thread has a `reading` or a `scaling` open for that
+model: hooks that are added and removed around a call would act on other threads' passes too. Each is to be open around
+a pass and no longer: held across a `yield` it would act on what the consumer runs meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_scales: ContextVar["Scales | None"] = ContextVar("scales", default=None)
-_forks: ContextVar[dict[int, int] | None] = ContextVar("forks", default=None)  # layer -> rows from there on
-_reading: ContextVar["Reading | None"] = ContextVar("reading", default=None)
+_T = TypeVar("_T")
+_NOTHING: Mapping[int, Any] = MappingProxyType({})
+# by the id of the bridge they belong to, so that a pass through another model does not see them
+_scales: ContextVar[Mapping[int, "Scales | None"]] = ContextVar("scales", default=_NOTHING)
+_forks: ContextVar[Mapping[int, dict[int, int]]] = ContextVar("forks", default=_NOTHING)  # layer -> rows from there on
+_reading: ContextVar[Mapping[int, "Reading"]] = ContextVar("reading", default=_NOTHING)
 
 
 class Reading(NamedTuple):
-    """What is taken of each pattern [row, head, query, key], and what has been taken, by layer."""
+    """What is taken of each pattern [row head query key], what has been taken, by layer, and how many keys each has."""
 
     take: Callable[[Tensor], Tensor]
     taken: dict[int, Tensor]
+    keys: int | None
+
+
+class Layer(NamedTuple):
+    """The modules of one layer that are hooked: the bridge's attention, and the native view's layer and `o_proj`."""
+
+    attention: Any
+    native: Any
+    o_proj: Any
 
 
 class Scales(NamedTuple):
@@ -39,69 +53,71 @@ def most(pattern: Float[Tensor, "row head query key"]) -> Int[Tensor, "row head 
 
 
 @contextmanager
-def reading(take: Callable[[Tensor], Tensor] = most) -> Iterator[dict[int, Tensor]]:
-    """While open, passes through a bridge in this thread leave here, by layer, what `take` makes of each pattern."""
-    now = Reading(take, {})
-    token = _reading.set(now)
+def _in_force(what: ContextVar[Mapping[int, _T]], bridge: Any, value: _T) -> Iterator[None]:
+    """While open, that holds for passes of this model in this thread."""
+    token = what.set({**what.get(), id(bridge): value})
     try:
-        yield now.taken
+        yield
     finally:
-        _reading.reset(token)
+        what.reset(token)
 
 
 @contextmanager
-def scaling(values: Float[Tensor, "row layer head"]) -> Iterator[None]:
-    """While open, passes in this thread scale the output of every head: one row for each batch row, or one for all.
+def reading(
+    bridge: Any, take: Callable[[Tensor], Tensor] = most, keys: int | None = None
+) -> Iterator[dict[int, Tensor]]:
+    """While open, passes through the bridge in this thread leave here, by layer, what `take` makes of each pattern.
+
+    With `keys` every pattern must have that many: positions in it are then positions in the cache.
+    """
+    now = Reading(take, {}, keys)
+    with _in_force(_reading, bridge, now):
+        yield now.taken
+
+
+@contextmanager
+def scaling(bridge: Any, values: Float[Tensor, "row layer head"]) -> Iterator[None]:
+    """While open, passes of that model in this thread scale the output of its heads: a row for each batch row, or one.
 
     Where every scale is 1 nothing is computed, so the passes are those of the unmasked model bit for bit.
     """
     layers = frozenset((values != 1).any(2).any(0).nonzero().flatten().tolist())
-    token = _scales.set(Scales(values, layers) if layers else None)
-    try:
+    with _in_force(_scales, bridge, Scales(values, layers) if layers else None):
         yield
-    finally:
-        _scales.reset(token)
 
 
 @contextmanager
-def forking(rows: dict[int, int]) -> Iterator[None]:
-    """While open, native passes in this thread take in one row and have `rows[layer]` from that layer on.
+def forking(bridge: Any, rows: dict[int, int]) -> Iterator[None]:
+    """While open, native passes of that model in this thread take in one row and have `rows[layer]` from that layer on.
 
     The new rows are copies of the first; masks belong to the rows in this order.
     """
-    token = _forks.set(rows)
-    try:
+    with _in_force(_forks, bridge, rows):
         yield
-    finally:
-        _forks.reset(token)
 
 
-def _scaled(z: Tensor, layer: int) -> Tensor | None:
+def _scaled(z: Tensor, owner: int, layer: int) -> Tensor | None:
     """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
-    scales = _scales.get()
+    scales = _scales.get().get(owner)
     if scales is None or layer not in scales.layers:
         return None
-    values = scales.values[: len(z)] if _forks.get() else scales.values
+    values = scales.values[: len(z)] if _forks.get().get(owner) else scales.values
     assert len(values) in (1, len(z)), f"{len(values)} masks for a batch of {len(z)} rows"
     return z * values[:, layer, None, :, None]
 
 
-def watch(bridge: Any, twins: dict[int, Any], n_heads: int) -> None:
-    """Put the permanent hooks in.
-
-    `twins` maps the id of a module under the bridge to the native module that shares its weights.
-    """
-    for layer, block in enumerate(bridge.blocks):
-        block.attn.hook_pattern.add_perma_hook(partial(_read_pattern, layer=layer))
-        block.attn.hook_z.add_perma_hook(partial(_scale_z, layer=layer))
-        o_proj = twins[id(block.attn.o.original_component)]
-        o_proj.register_forward_pre_hook(partial(_scale_native, layer=layer, n_heads=n_heads))
-        native = twins[id(block.original_component)]
-        native.register_forward_pre_hook(partial(_fork, layer=layer), with_kwargs=True)
+def watch(bridge: Any, layers: Sequence["Layer"], n_heads: int) -> None:
+    """Put the permanent hooks in."""
+    owner = id(bridge)
+    for number, layer in enumerate(layers):
+        layer.attention.hook_pattern.add_perma_hook(partial(_read_pattern, owner=owner, layer=number))
+        layer.attention.hook_z.add_perma_hook(partial(_scale_z, owner=owner, layer=number, n_heads=n_heads))
+        layer.o_proj.register_forward_pre_hook(partial(_scale_native, owner=owner, layer=number, n_heads=n_heads))
+        layer.native.register_forward_pre_hook(partial(_fork, owner=owner, layer=number), with_kwargs=True)
 
 
-def _fork(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int) -> Any:
-    rows = (_forks.get() or {}).get(layer)
+def _fork(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], owner: int, layer: int) -> Any:
+    rows = _forks.get().get(owner, _NOTHING).get(layer)
     if rows is None:
         return None
     hidden = args[0] if args else kwargs["hidden_states"]
@@ -109,17 +125,21 @@ def _fork(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
     return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
 
-def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, layer: int) -> None:
-    now = _reading.get()
+def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, owner: int, layer: int) -> None:
+    now = _reading.get().get(owner)
     if now is not None:
+        assert now.keys in (None, pattern.shape[-1]), f"{pattern.shape[-1]} of {now.keys} keys in layer {layer}"
         now.taken[layer] = now.take(pattern)
 
 
-def _scale_z(z: Float[Tensor, "row pos head dim"], hook: Any, layer: int) -> Tensor | None:
-    return _scaled(z, layer)
+def _scale_z(z: Tensor, hook: Any, owner: int, layer: int, n_heads: int) -> Tensor | None:
+    # [row, pos, head, dim], or flat where TransformerLens takes other sizes for this layer's
+    by_head = z if z.dim() == 4 else z.unflatten(-1, (n_heads, -1))
+    scaled = _scaled(by_head, owner, layer)
+    return None if scaled is None else scaled.reshape(z.shape)
 
 
-def _scale_native(module: Any, args: tuple[Tensor, ...], layer: int, n_heads: int) -> tuple[Tensor] | None:
+def _scale_native(module: Any, args: tuple[Tensor, ...], owner: int, layer: int, n_heads: int) -> tuple[Tensor] | None:
     z = args[0]
-    scaled = _scaled(z.unflatten(-1, (n_heads, -1)), layer)
+    scaled = _scaled(z.unflatten(-1, (n_heads, -1)), owner, layer)
     return None if scaled is None else (scaled.flatten(-2),)

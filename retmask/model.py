@@ -5,9 +5,10 @@ answers and stores nothing quadratic; the bridge reads the attention patterns of
 the native view's cache. Masks work on either: the bridge's `hook_z`, natively the same tensor before `o_proj`.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from transformers import Cache
 
 from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
 from retmask.heads import Grid, HeadMask
-from retmask.hooks import forking, reading, scaling
+from retmask.hooks import forking, most, reading, scaling
 from retmask.memory import free_bytes
 from retmask.sampling import Sampling, Step, choose, generator
 
@@ -27,12 +28,18 @@ PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two 
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
 LOGITS = 2**25  # logits of a given text that are held at once
 READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
+_LEAST_CHUNK = 64  # tokens that eager attention, which stores chunk x context for every head, reads at once at least
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
 
 def grid_of(config: Any) -> Grid:
-    """The head grid in a transformers config."""
+    """The head grid in a transformers config. ValueError where its layers have different numbers of heads."""
     text = config.get_text_config()
+    by_layer = getattr(text, "num_attention_heads_per_layer", None) or [text.num_attention_heads]
+    if len(set(by_layer)) > 1:
+        raise ValueError(
+            f"the model's layers have different numbers of heads ({', '.join(map(str, by_layer[:8]))} ...)"
+        )
     kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
 
@@ -63,6 +70,7 @@ class LensModel:
     stop_ids: frozenset[int]
     parity: float = float("nan")
     forks: bool = False  # whether rows with other masks can leave a common pass at their first masked layer
+    mask: HeadMask | None = None  # what every pass is under that is given no masks of its own
     lock: Lock = field(default_factory=Lock, repr=False)  # held during one pass: sessions take turns step by step
 
     @property
@@ -88,7 +96,16 @@ class LensModel:
     @property
     def max_tokens(self) -> int:
         """The longest context the model was made for, in tokens."""
-        return int(getattr(self.native.config.get_text_config(), "max_position_embeddings", 2**31))
+        return longest_context(self.native.config)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many token ids the model can read."""
+        return int(self.native.get_input_embeddings().weight.shape[0])
+
+    def under(self, mask: HeadMask) -> "LensModel":
+        """The same model, whose passes are under that mask where they are given none."""
+        return replace(self, mask=mask)
 
     def check_length(self, tokens: int) -> None:
         """ValueError if a context of so many tokens is longer than the model can read."""
@@ -102,19 +119,22 @@ class LensModel:
         return longest_shared(prompts)
 
     def masked(self, masks: Sequence[HeadMask] | None) -> AbstractContextManager[None]:
-        """While open, passes in this thread scale heads as the masks say: one mask for each batch row, or one for all.
+        """While open, this model's passes in this thread scale heads: one mask for each batch row, or one for all.
 
-        An empty mask is the unmasked model bit for bit; None leaves in force what is. ValueError if a head is not on
-        the model's grid.
+        An empty mask is the unmasked model bit for bit; None is the model's own mask, or leaves in force what is. Not
+        to be held open across a `yield`, where it would act on the consumer's passes: see `under`. ValueError if a head
+        is not on the model's grid.
         """
         if masks is None:
-            return nullcontext()
+            if self.mask is None:
+                return nullcontext()
+            masks = [self.mask]
         arrays = np.stack([mask.array(self.grid) for mask in masks])
-        return scaling(torch.tensor(arrays, dtype=self.native.dtype, device=self.device))
+        return scaling(self.bridge, torch.tensor(arrays, dtype=self.native.dtype, device=self.device))
 
     def check_rows(self, tokens: int, rows: int) -> None:
         """ValueError if caches of so many rows of that length do not fit into the free memory."""
-        need, free = rows * cache_bytes(self.native.config, tokens, self.native.dtype), free_bytes(self.device)
+        need, free = rows * self._row_bytes(tokens), free_bytes(self.device)
         if need > 0.8 * free:
             raise ValueError(
                 f"{rows} caches of {tokens:,} tokens need {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB is free on "
@@ -126,12 +146,22 @@ class LensModel:
 
         Or at most `most`, where that is given.
         """
-        row = cache_bytes(self.native.config, tokens, self.native.dtype)
+        row = self._row_bytes(tokens)
         on_gpu = self.device.type == "cuda"
         room = free_bytes(self.device) // 4
         if most:
             return max(1, min(most, room // row))
         return max(1, min(32, room // row) if on_gpu else min(8, room // row, _CPU_BATCH_BYTES // row))
+
+    def _row_bytes(self, tokens: int) -> int:
+        """What one row of that length needs: its cache and, where attention is eager, the scores of a small chunk."""
+        row = cache_bytes(self.native.config, tokens, self.native.dtype)
+        return row + (self._score_bytes(tokens) * _LEAST_CHUNK if self.attention == "eager" else 0)
+
+    def _score_bytes(self, tokens: int) -> int:
+        """What eager attention stores for one query of one row: scores, their softmax in float32, and its weights."""
+        width: int = self.native.dtype.itemsize
+        return self.grid.n_heads * tokens * (4 + 2 * width)
 
     @torch.no_grad()
     def prefill(self, token_ids: Sequence[int], room: int, trunk: Trunk | None = None) -> Cache:
@@ -185,11 +215,8 @@ class LensModel:
         """Append tokens to a cache, a chunk at a time; how many so far. `rows` as `forking` takes them."""
         at = 0
         while at < len(token_ids):
-            size = PREFILL_CHUNK
-            if self.device.type == "cuda":
-                first = cache.get_seq_length() == 0
-                size = self._first_on_gpu(len(masks or [0])) if first else _LATER_ON_GPU
-            with forking(rows) if rows else nullcontext():
+            size = self._chunk(len(masks or [0]), cache.get_seq_length())
+            with forking(self.bridge, rows) if rows else nullcontext():
                 self.forward([token_ids[at : at + size]], cache, masks)
             at = min(at + size, len(token_ids))
             yield at
@@ -208,16 +235,35 @@ class LensModel:
         `begin`: where in the cache each row begins, if not all at 0.
         """
         with self.lock, self.masked(masks):
-            ids = torch.as_tensor(token_ids, device=self.device)
+            ids = self._ids(token_ids)
             given = self._aligned(begin, cache.get_seq_length(), ids.shape[1]) if any(begin) else {}
             out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep, **given)
         return out.logits  # type: ignore[no-any-return]
+
+    def _ids(self, token_ids: Any) -> Int[Tensor, "row pos"]:
+        """Rows of token ids on the model's device. ValueError for one that the model has no embedding for."""
+        ids = torch.as_tensor(token_ids)
+        if int(ids.max()) >= self.vocabulary:
+            raise ValueError(
+                f"{self.name} reads token ids below {self.vocabulary:,} and its tokenizer gives {int(ids.max()):,}: "
+                "tokenizer and weights do not belong together"
+            )
+        return ids.to(self.device)
 
     def _aligned(self, begin: Sequence[int], have: int, more: int) -> dict[str, Tensor]:
         """What tells the native view that rows begin at different positions of the cache."""
         first = torch.tensor(begin, device=self.device)[:, None]
         position = torch.arange(have + more, device=self.device)[None]
         return {"attention_mask": (position >= first).long(), "position_ids": position[:, have:] - first}
+
+    def _chunk(self, rows: int, have: int) -> int:
+        """How many tokens of so many rows to prefill at once after those that the cache has."""
+        if self.attention == "eager":
+            fit = free_bytes(self.device) // 2 // (rows * self._score_bytes(have + PREFILL_CHUNK))
+            return max(_LEAST_CHUNK, min(PREFILL_CHUNK, fit))
+        if self.device.type != "cuda":
+            return PREFILL_CHUNK
+        return _LATER_ON_GPU if have else self._first_on_gpu(rows)
 
     def _first_on_gpu(self, rows: int) -> int:
         """How many tokens of so many rows a GPU can prefill at once with half of its free memory for activations."""
@@ -325,14 +371,43 @@ class LensModel:
             return np.zeros((len(texts), 0, grid.n_layers, grid.n_heads), dtype=int)
         cache.crop(prefix - cache.get_seq_length())
         rows = [[*prompt[prefix:], *text][:steps] for prompt, text in zip(prompts, texts, strict=True)]
-        ids = torch.tensor([row + [0] * (steps - len(row)) for row in rows], device=self.device)
+        ids = self._ids([row + [0] * (steps - len(row)) for row in rows])
         size = max(1, READ_CELLS // (len(rows) * grid.n_heads * (prefix + steps)))
         parts = []
         for part in ids.split(size, 1):
-            with self.lock, self.masked(masks), reading() as read:
-                self.bridge(part, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
-            parts.append(torch.stack([read[layer] for layer in range(grid.n_layers)]).permute(1, 3, 0, 2).cpu())
+            parts.append(self.read(part, cache, most, masks).permute(1, 3, 0, 2).cpu())
         return torch.cat(parts, 1).numpy()
+
+    @torch.no_grad()
+    def read(
+        self,
+        ids: Int[Tensor, "row pos"],
+        cache: Cache,
+        take: Callable[[Tensor], Tensor],
+        masks: Sequence[HeadMask] | None = None,
+    ) -> Tensor:
+        """What `take` makes of the attention patterns [row head query key] of a pass over ids, stacked by layer.
+
+        The pass goes on from the cache, which grows, and every pattern has a key for each of its positions.
+        """
+        keys = cache.get_seq_length() + ids.shape[1]
+        with self.lock, self.masked(masks), reading(self.bridge, take, keys) as taken:
+            self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
+        return torch.stack([taken[layer] for layer in range(self.grid.n_layers)])
+
+
+def longest_context(config: Any) -> int:
+    """The longest context, in tokens, that a transformers config says its model is made for.
+
+    For YaRN (arXiv 2309.00071) its factor times the original length, where that is more: cards that say how to switch
+    it on leave `max_position_embeddings` as it was.
+    """
+    text = config.get_text_config()
+    own = int(getattr(text, "max_position_embeddings", None) or 2**31)
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]  # one for all layers, or by layer type
+    yarn = [each for each in kinds if each.get("rope_type") == "yarn"]
+    return max([own, *(int(each["factor"] * (each.get("original_max_position_embeddings") or own)) for each in yarn)])
 
 
 def fork_plan(masks: Sequence[HeadMask], n_layers: int) -> tuple[list[int], dict[int, int]]:

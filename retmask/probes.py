@@ -11,7 +11,7 @@ from jaxtyping import Float
 from retmask.cache import RoomyLayer, Trunk, new_cache
 from retmask.detectors import DetectorName, attention_mass, query_focus
 from retmask.heads import HeadId, HeadMask
-from retmask.hooks import forking, reading
+from retmask.hooks import forking
 from retmask.model import LOGITS, READ_CELLS, LensModel
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def attention_on(
     size = max(1, READ_CELLS // (model.grid.n_heads * (cache.get_seq_length() + len(token_ids))))
     parts = []
     for ids in torch.tensor([list(token_ids)], device=model.device).split(size, 1):
-        with model.lock, reading(lambda pattern: pattern[0, :, :, start:end].float()) as read:
-            model.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
-        parts.append(torch.stack([read[layer] for layer in range(model.grid.n_layers)]).cpu())
+        parts.append(model.read(ids, cache, lambda pattern: pattern[0, :, :, start:end].float()).cpu())
     return torch.cat(parts, 2).numpy()
 
 
@@ -96,7 +94,7 @@ def _mean_logprob(
     """The answer's mean log-probability with each mask; all begin at one layer, but for the first, which is empty."""
     fork = (masks[-1].first_layer or 0) if model.forks else 0
     rows = _rows(cache, len(masks), fork, cache.get_seq_length() + len(token_ids))
-    with forking({fork: len(masks)}) if fork else nullcontext():
+    with forking(model.bridge, {fork: len(masks)}) if fork else nullcontext():
         logits = model.forward([token_ids] * (1 if fork else len(masks)), rows, masks, keep=len(answer))
     chosen = torch.tensor(list(answer), device=model.device)[None, :, None].expand(len(masks), -1, -1)
     said = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].mean(1)

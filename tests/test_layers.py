@@ -9,12 +9,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
     "files heads intervals concentration scores moved masks needle workers runs weights cache memory hooks linear "
-    "sampling model bridge loading retrieval trace compare tables style charts effects curves prompts servers pairs "
-    "dpo detectors probes grids formats web sets agreement gains families set_tables"
+    "sampling model parity bridge loading retrieval trace compare tables style charts effects curves prompts servers "
+    "pairs dpo detectors probes grids formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options pace"
-TORCH = "weights cache memory hooks linear sampling model probes bridge loading dpo train dose ablate bench analyses"
+TORCH = (
+    "weights cache memory hooks linear sampling model parity probes bridge loading dpo train dose ablate bench analyses"
+)
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "heads": "",
@@ -51,7 +53,8 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "sampling": "",
     "servers": "files sampling",
     "model": "heads cache memory hooks sampling",
-    "bridge": "heads cache hooks linear model weights",
+    "parity": "heads cache hooks memory model",
+    "bridge": "heads hooks linear memory model parity weights",
     "loading": "files memory model bridge weights",
     "trace": "heads retrieval",
     "compare": "heads scores needle retrieval runs sampling trace",

@@ -297,7 +297,7 @@ def test_answer_ends_at_a_stop_token_and_may_be_empty() -> None:
 
 def test_reading_sees_nothing_outside_its_block() -> None:
     model = tiny_model("gemma3")
-    with reading() as read:
+    with reading(model.bridge) as read:
         model.bridge(IDS)
     before = {layer: value.clone() for layer, value in read.items()}
     model.bridge(IDS.flip(1))
