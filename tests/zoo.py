@@ -98,9 +98,9 @@ def shared_types() -> list[str]:
     return [kind for kind in known if kind not in _LEFT_OUT.split()]
 
 
-def zoo_config(kind: str) -> Any:
+def zoo_config(kind: str, **changes: Any) -> Any:
     """The config of a tiny model of that type."""
-    settings = _SIZE | OWN.get(kind, {})
+    settings = _SIZE | OWN.get(kind, {}) | changes
     return CONFIG_MAPPING[kind](**{name: value for name, value in settings.items() if value is not None})
 
 
