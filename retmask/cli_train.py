@@ -78,7 +78,12 @@ def pairs(
     allow: Annotated[
         str, typer.Option(help=f"rules of the quality gate to switch off, with commas: {', '.join(RULES)}")
     ] = "",
-    server: Annotated[str, typer.Option(help="an OpenAI-compatible server with the model as it is")] = "",
+    server: Annotated[
+        str,
+        typer.Option(
+            help="an OpenAI-compatible server with the model as it is; a key for it: RETMASK_SERVER_KEYS=host:port=KEY"
+        ),
+    ] = "",
     masked_server: Annotated[str, typer.Option(help="one with the checkpoint that `retmask ablate` wrote")] = "",
     server_model: Annotated[str, typer.Option(help="the model there, where it serves several")] = "",
     masked_server_model: Annotated[str, typer.Option(help="the model there, where it serves several")] = "",
@@ -132,7 +137,7 @@ def _report_pairs(run: Run) -> None:
     out.print(table)
     kept = run.record.get("kept", 0)
     out.print(f"{kept} of {len(items)} pairs are kept: {run.path / PAIRS}")
-    numbers = statistics(items)
+    numbers = statistics([pair for pair in items if not pair.unanswered])
     if numbers:
         out.print(
             f"mean length in tokens: prompt {numbers.prompt:.0f}, chosen {numbers.chosen:.0f}, rejected "

@@ -20,6 +20,7 @@ from retmask.pairs import ITEMS, PAIRS, PreferencePair, Said, check_rules, fault
 from retmask.prompts import PairPrompt, Prompts, digest, generate, read_prompts
 from retmask.runs import Run, parent_ids
 from retmask.sampling import Sampling
+from retmask.scores import printable
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -169,7 +170,7 @@ def sends(run: Run) -> str:
     """What a run with servers sends, and where to, for a person to judge: its folder may come from anybody."""
     config = run.config
     what = f"the prompts in {config['prompts']}" if config.get("prompts") else "prompts that are made here"
-    return f"{run.id} sends {what} to {' and '.join(dict.fromkeys(contacted(run)))}"
+    return printable(f"{run.id} sends {what} to {' and '.join(dict.fromkeys(contacted(run)))}")
 
 
 def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = ()) -> Iterator[PairsProgress]:

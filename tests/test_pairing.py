@@ -20,7 +20,7 @@ from retmask.model import LensModel
 from retmask.pair_files import read_rows
 from retmask.pairing import PairsConfig, answer_both, join, new_pairs, pairs
 from retmask.pairs import faults, read_items
-from retmask.runs import Cancelled
+from retmask.runs import Cancelled, Run
 from retmask.sampling import Sampling
 
 MASK = HeadMask.of([HeadId(1, 2), HeadId(2, 0)])
@@ -215,6 +215,9 @@ def test_a_server_that_nobody_has_named_is_not_contacted(
     named = f"sends the prompts in {prompts} to {normal.url} and {masked.url}: if that is what you want, name them"
     found = CliRunner().invoke(app, ["runs", "resume", str(run.path), "--server", normal.url])
     assert named in str(found.exception)
+    hostile = dict(run.config) | {"prompts": "\x1b[2Jx.txt"}
+    other = Run.create("pairs", hostile, tmp_path / "other")
+    assert pairing.sends(other).startswith("other sends the prompts in \ufffd[2Jx.txt to ")
     assert not normal.requests + masked.requests
     monkeypatch.setenv("RETMASK_SERVERS", f"{normal.url} {masked.url}")
     jobs.work(run)

@@ -161,6 +161,7 @@ def test_without_a_run_it_says_what_pairs_are_and_what_to_do() -> None:
     assert at.button(key="pairs_start").disabled
     at = press(at, "pairs_mask_best")
     assert "14 heads masked (5.2 %)" in words(at)
+    assert "It will take about 7 min, as measured on two cores (1.4 s a pair)" in words(at)
     assert query(at, "heads") == str(TOP)
     assert not at.error
     assert not at.button(key="pairs_start").disabled
@@ -236,7 +237,7 @@ def test_how_long_it_will_take_is_told_by_the_last_pairs(monkeypatch: pytest.Mon
     at = opened(heads=str(TOP))
     at.session_state["pairs_form"] = True
     at = change(change(drawn(at.run()), "count", 60), "new_tokens", 128)
-    assert "It will take about 10 min, by the last pairs with this model (5.0 s each)" in words(at)
+    assert "It will take about 10 min, by the last pairs with this model (5.0 s a pair)" in words(at)
 
 
 def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
