@@ -43,7 +43,7 @@ def _figures(reviewed: Reviewed) -> None:
     found = statistics(kept, most)
     share = style.percent(round(len(kept) / n, 3))
     figures = [
-        ("Answered", f"{n:,}", "prompts with both answers"),
+        ("Answered", f"{n - sum(bool(one.pair.unanswered) for one in reviewed.judged):,}", "prompts with both answers"),
         ("Kept", f"{len(kept):,}", f"pairs that are kept, {share} of all; the figures after this one are theirs"),
         *(_figures_of(found, most) if found else ()),
     ]

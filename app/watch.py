@@ -151,7 +151,7 @@ def _leave() -> None:
 @st.dialog("Send prompts to servers?", on_dismiss=_leave)
 def _confirm(run: Run, where: str) -> None:
     """Say what goes where, and let the run go on only if that is meant."""
-    st.markdown(state.sentence(sends(run)))
+    st.code(sends(run), language=None, wrap_lines=True)  # as text: an address of a stranger's is no link
     st.caption("A key goes only to the host that it was given for.")
     with st.container(horizontal=True):
         if st.button("Send and go on", type="primary", key="servers_yes"):

@@ -249,7 +249,8 @@ def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: py
     run.update(config=run.config | servers)
     at = press(opened(), "pairs_again")
     assert started == []
-    assert "sends the prompts in /home/me/diary.txt to http://a:8000/v1 and http://b:8000/v1" in words(at)
+    asked = f"{run.id} sends the prompts in /home/me/diary.txt to http://a:8000/v1 and http://b:8000/v1"
+    assert asked in [code.value for code in at.code]
     at = press(at, "servers_no")
     assert not [button for button in at.button if button.key == "servers_yes"]
     at = press(press(at, "pairs_again"), "servers_yes")
@@ -265,6 +266,7 @@ def test_what_could_not_be_asked_is_said() -> None:
     at = opened()
     assert "1 prompt could not be asked, such as grounded-0-00001: the template refuses a" in words(at)
     assert "2 rows passed over: 2 redacted" in words(at)
+    assert figure(at, "Answered") == "2"
     assert "switches thinking off" in words(at)
     assert "the template refuses a &lt;b&gt;poet&lt;/b&gt;" in card(press(at, "review_next"))
 
