@@ -216,11 +216,14 @@ def fit(run: Run) -> int:
     from retmask.lora import lora
     from retmask.memory import choose_device, choose_dtype
     from retmask.pair_files import read_rows
+    from retmask.preflight import check_memory
     from retmask.tokens import moment, padding, prepared
 
     record = run.record
     config, where = DpoConfig.from_record(record["config"]), record["config"]
     device = choose_device(config.device or None)
+    if PartialState().num_processes == 1:
+        check_memory(record, config)  # it may have waited in line
     dtype = choose_dtype(config.dtype or None, device)
     trusted = os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1"
     stored = _stored(config, dtype)

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,11 +55,11 @@ class Preflight(NamedTuple):
         """The same in words."""
         left = f", {len(self.left_out):,} left out" if self.left_out else ""
         return (
-            f"{self.steps:,} steps over {self.pairs:,} pairs ({self.held_out:,} held out{left}); {self.cut:.0%} of the "
-            f"pairs are cut by max length, the longest has {self.longest:,} tokens; {self.trained:,} numbers are "
-            f"trained; about {self.needed / _GIB:.1f} GiB of memory ({self.free / _GIB:.1f} free) and "
-            f"{self.disk_needed / _GIB:.2f} GiB of disk ({self.disk_free / _GIB:.1f} free); about "
-            f"{duration(self.seconds)}."
+            f"{_many(self.steps, 'step')} over {_many(self.pairs, 'pair')} ({self.held_out:,} held out{left}); "
+            f"{self.cut:.0%} of the pairs are cut by max length, the longest has {self.longest:,} tokens; "
+            f"{self.trained:,} numbers are trained; about {self.needed / _GIB:.1f} GiB of memory "
+            f"({self.free / _GIB:.1f} free), {self.disk_needed / _GIB:.2f} GiB of disk ({self.disk_free / _GIB:.1f} "
+            f"free) and {duration(self.seconds)}."
         )
 
 
@@ -89,7 +89,7 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
     passes = _activations(planned.config.get_text_config(), planned.attention, made.longest, config, dtype)
     disk_needed = 3 * 3 * 4 * trained + 4 * trained  # two checkpoints and the one being written, then the result
     folder = _existing(out or home())
-    speed = known_speed(planned.source.name, config) or _speed(weights, config, device, dtype)
+    speed = known_speed(model, config) or _speed(weights, config, device, dtype)
     found = Preflight(
         pairs=len(made.train),
         held_out=len(made.held_out),
@@ -112,12 +112,10 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
 
 def known_speed(model: str, config: DpoConfig) -> float:
     """The tokens a second of the last training of that model on the same kind of device; 0 where there is none."""
+    wanted = (model, config.method, device_key(config.device))
     for run in Run.all("train"):
-        settings = run.config
-        alike = settings.get("method") == config.method and device_key(str(settings.get("device", ""))) == device_key(
-            config.device
-        )
-        if alike and run.record.get("model") == model:
+        told = run.config
+        if (told.get("model"), told.get("method"), device_key(str(told.get("device") or ""))) == wanted:
             speeds = [number(line.get("tokens_per_s")) for line in run.latest if line.get("stage") == "steps"]
             if speeds and speeds[-1] > 0:
                 return speeds[-1]
@@ -179,6 +177,10 @@ def _problems(found: Preflight, config: DpoConfig, folder: Path, text: Any) -> I
     reads = getattr(text, "max_position_embeddings", None)
     if reads and min(found.longest, config.max_length) > reads:
         yield f"the model reads {reads:,} tokens and the longest pair has {found.longest:,}: max length {reads} at most"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _left_out(found: Preflight, config: DpoConfig) -> str:
@@ -258,11 +260,12 @@ def _warnings(found: Preflight, config: DpoConfig, adapted: Any) -> Iterator[str
             yield f"{_memory(found.needed, found.free)} now; it waits behind {before} and looks again after that"
     if found.left_out and found.pairs:
         some = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
-        yield f"{found.pairs + found.held_out:,} pairs are used{_left_out(found, config)}: {some}"
+        used = found.pairs + found.held_out
+        yield f"{_many(used, 'pair')} {'is' if used == 1 else 'are'} used{_left_out(found, config)}: {some}"
     if config.eval_share and not found.held_out:
         yield (
-            f"no pair is held out: {config.eval_share:.0%} of {found.pairs} pairs is less than one, so that no reward "
-            "accuracy will be measured"
+            f"no pair is held out: {config.eval_share:.0%} of {_many(found.pairs, 'pair')} is less than one, so that "
+            "no reward accuracy will be measured"
         )
     if 0 < found.cut < 1:
         yield (
@@ -270,7 +273,8 @@ def _warnings(found: Preflight, config: DpoConfig, adapted: Any) -> Iterator[str
             f"to {found.longest}"
         )
     if found.pairs and found.steps * config.batch > 3 * found.pairs * max(1.0, config.epochs):
-        yield f"{found.steps:,} steps of {config.batch} pairs go over {found.pairs:,} pairs more than three times"
+        over = f"{_many(found.pairs, 'pair')} more than three times"
+        yield f"{_many(found.steps, 'step')} of {_many(config.batch, 'pair')} go over {over}"
     if config.method == "lora" and config.target == "all" and _experts_left_alone(adapted):
         yield "the experts get no adapter, only attention and what else is linear: PEFT does not know how they are kept"
 
@@ -281,10 +285,12 @@ def _experts_left_alone(adapted: Any) -> bool:
     return "ParamWrapper" not in known and any(one.ndim == 3 for one in adapted.parameters())
 
 
-def check_memory(needed: int, config: DpoConfig) -> None:
-    """ValueError where so many bytes are not free now that it is this training's turn."""
+def check_memory(record: Mapping[str, Any], config: DpoConfig) -> None:
+    """ValueError where what the pre-flight in a run's record says is needed is not free now that it is its turn."""
     from retmask.memory import choose_device, free_bytes
 
+    found = record.get("preflight")
+    needed = int(number(found.get("needed"))) if isinstance(found, dict) else 0
     free = int(free_bytes(choose_device(config.device or None)))
     if needed > free and not config.accelerate_config:
         raise ValueError(f"{_memory(needed, free)}: {_less_memory(config)}")

@@ -20,7 +20,7 @@ from retmask.files import read_object, settled, sha256, write_atomic, write_json
 from retmask.launch import launch
 from retmask.pair_files import pairs_file, read_rows, rows_text
 from retmask.pairs import PAIRS
-from retmask.preflight import Preflight, check_memory, preflight
+from retmask.preflight import Preflight, preflight
 from retmask.runs import Cancelled, Run, number, parent_ids
 
 _MOST_NAMED = 20  # pairs that the card names; run.json names all
@@ -162,8 +162,6 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
         for name in (STOP, ENDED):
             (run.path / name).unlink(missing_ok=True)
         run.update(stopped_at=None, discarded=None)  # that was the last time
-        config = DpoConfig.from_record(run.record["config"])
-        check_memory(int(number(_part(run.record, "preflight").get("needed"))), config)  # it may have waited in line
         _describe(run, trust_remote_code)
         seen, ended = len(run.progress), False
         trainer = launch(run, trust_remote_code, held[1:])  # all but the lock: it is let go when this process dies

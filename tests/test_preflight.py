@@ -124,4 +124,16 @@ def test_a_run_that_waits_behind_another_is_not_refused_for_what_that_one_holds(
         monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"total": 1000, "available": 1000}))
         assert "training needs about" in preflight(str(folder), file, CONFIG).problems[0], "it would never fit"
     with pytest.raises(ValueError, match="training needs about"):
-        check_memory(found.needed, CONFIG)
+        check_memory({"preflight": found._asdict()}, CONFIG)
+    check_memory({"preflight": 3}, CONFIG)  # a damaged record says nothing
+
+
+def test_the_time_is_told_from_the_last_training_of_the_model(folder: Path, tmp_path: Path) -> None:
+    """Five pairs of 2 x 5 tokens, two a step: three steps are 60 tokens, at 20 a second."""
+    file = pairs(tmp_path, ["a?"] * 5)
+    guess = preflight(str(folder), file, CONFIG).seconds
+    assert guess > 0
+    run = Run.create("train", {"model": str(folder), "method": "lora", "device": "cpu"})
+    run.report(stage="steps", done=2, total=2, tokens_per_s=20.0)
+    assert preflight(str(folder), file, CONFIG).seconds == 3.0
+    assert preflight(str(folder), file, DpoConfig(batch=2, device="cpu", eval_share=0.0, method="full")).seconds != 3.0
