@@ -127,9 +127,11 @@ def _curve(runs: list[Run]) -> None:
     if points:
         rows = tables.dose_rows(points)
         evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
+        over = rows[0]["over"]
+        bars = f"too few for intervals, {over}" if rows[0]["low"] is None else f"bars are 95 % intervals over {over}"
         st.caption(
-            f"{points[0]['trials']} trials a point; bars are 95 % intervals over {rows[0]['over']}, the band goes from "
-            "the least to the most of the random draws."
+            f"{points[0]['trials']} trials a point; {bars}; the band goes from the least to the most of the random "
+            "draws."
         )
     with st.expander("How this curve was made"):
         st.code(run.command, language="bash", wrap_lines=True)

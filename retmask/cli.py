@@ -397,7 +397,7 @@ def dose(
         figures = (f"{row['recall']:.2f}", between, f"{row['found']:.0%}", f"{row['perplexity']:.2f}")
         table.add_row(str(row["k"]), which, *figures)
     out.print(table)
-    out.print(f"intervals over {row['over']}")
+    out.print(f"intervals over {row['over']}" if row["low"] is not None else f"no intervals: only {row['over']}")
     out.print(f"written to {run.path}")
 
 

@@ -15,7 +15,7 @@ from retmask.dpo import PRESETS, DpoConfig
 from retmask.evaluate import EvaluateConfig, new_evaluate
 from retmask.evaluate import evaluate as do_evaluate
 from retmask.files import expanded, write_atomic
-from retmask.intervals import over, span
+from retmask.intervals import FEWEST, none_over, over, span
 from retmask.masks import MaskRule
 from retmask.options import (
     Above,
@@ -289,7 +289,9 @@ def _report_evaluation(run: Run) -> None:
         )
     out.print(table)
     needles = found["conditions"][0].get("needles")  # an evaluation from before these were counted drew prompts
-    out.print(f"intervals over {'prompts' if needles is None else over(needles, 'needle')}")
+    few = needles is not None and needles < FEWEST
+    words = "prompts" if needles is None else over(needles, "needle")
+    out.print(none_over(needles, "needle") if few else f"intervals over {words}")
     columns = ("difference", "mean", "95 % by prompts", "95 % by needles", "better", "worse")
     table = Table(*columns, box=None, pad_edge=False)
     for row in found["differences"]:
