@@ -62,6 +62,7 @@ def export(
         trust_remote_code=trust_remote_code,
     )
     manifest = {"mask": mask_record(mask, model.grid, model.name), **facts(model, adapter)}
+    manifest |= {"excluded": [*map(str, rule.excluded(model.grid))]} if rule.random else {}
     manifest |= {"created": now(), "versions": versions()}
     with _alone(out):
         if out.exists() and any(out.iterdir()):

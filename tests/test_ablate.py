@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from retmask.ablate import ablate, export, new_ablate
 from retmask.heads import Grid, HeadMask
 from retmask.masks import MaskRule, load_mask
 from retmask.runs import Run
+from retmask.scores import HeadScores
 
 IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1]])
 RULE = MaskRule(heads="L0H1,L2H3:0.5")
@@ -75,6 +77,15 @@ def test_scales_that_half_precision_rounds_are_no_other_model(tmp_path: Path) ->
     tiny_tokenizer().save_pretrained(tmp_path / "half")
     rule = MaskRule(heads="L0H1:0.3,L1H0:0.7,L2H3:1.1")
     assert export(str(tmp_path / "half"), rule, tmp_path / "out")["dtype"] == "bfloat16"
+
+
+def test_what_a_random_draw_left_out_is_written_down(tmp_path: Path) -> None:
+    values = np.zeros((1, 3, 4))
+    values[0, 1, 2] = 0.5
+    HeadScores("tiny", values).save(tmp_path / "scores.json")
+    rule = MaskRule(random=2, scores=str(tmp_path / "scores.json"))
+    assert export(str(tiny_folder(tmp_path)), rule, tmp_path / "out")["excluded"] == ["L1H2"]
+    assert "excluded" not in export(str(tmp_path / "model"), RULE, tmp_path / "other")
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

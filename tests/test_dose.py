@@ -121,6 +121,7 @@ def test_a_curve_goes_on_where_it_was_and_measures_each_point_once(tmp_path: Pat
     assert len((run.path / "dose.csv").read_text().splitlines()) == 4
     assert (run.path / "dose.png").is_file() or (run.path / "dose.html").is_file()
     assert list(dose(again)) == []
+    assert again.record["excluded"] == ["L0H1", "L2H3"]
     assert points[0]["perplexity"] != points[1]["perplexity"]
     with pytest.raises(ValueError, match="holds a run with other settings"):
         new_dose(DoseConfig(str(tmp_path / "model"), score_file, ks=(1,)), tmp_path / "curve")

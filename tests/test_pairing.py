@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from openai_server import Canned, OpenAIServer
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
@@ -22,6 +24,7 @@ from retmask.pairing import PairsConfig, answer_both, join, new_pairs, pairs
 from retmask.pairs import faults, read_items
 from retmask.runs import Cancelled, Run
 from retmask.sampling import Sampling
+from retmask.scores import HeadScores
 
 MASK = HeadMask.of([HeadId(1, 2), HeadId(2, 0)])
 PROMPTS = ["tell me", "what is the name of it?", "why", "a much longer one, with a comma and an end."]
@@ -372,6 +375,18 @@ def test_a_batch_that_does_not_fit_is_tried_with_fewer_rows(
     assert sizes[:4] == [4, 2, 1, 3]
     assert len(read_items(run.path)) == 12
     assert not any(pair.unanswered for pair in read_items(run.path))
+
+
+def test_what_a_random_mask_leaves_out_is_recorded(folder: Path, prompts: str, tmp_path: Path) -> None:
+    values = np.full((1, 3, 4), 0.001)
+    values[0, 1, 2] = 0.5
+    HeadScores("tiny", values).save(tmp_path / "scores.json")
+    rule = MaskRule(random=11, scores=str(tmp_path / "scores.json"))
+    run = new_pairs(replace(config(folder, prompts, count=1), rule=rule), tmp_path / "out")
+    list(pairs(run))
+    assert run.record["excluded"] == ["L1H2"]
+    assert "L1H2" not in run.record["mask"]
+    assert len(run.record["mask"].split(",")) == 11
 
 
 def test_what_was_passed_over_is_recorded(folder: Path, tmp_path: Path) -> None:

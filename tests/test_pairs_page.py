@@ -298,6 +298,18 @@ def test_the_start_begins_a_run_and_looks_at_it(monkeypatch: pytest.MonkeyPatch)
     assert not [button for button in at.button if button.key == "pairs_start"], "the form makes room for the run"
 
 
+def test_a_file_of_pairs_in_another_form_is_kept_in_utf_8() -> None:
+    import uploads
+
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+    path = uploads.keep("p.JSON", json.dumps(rows).encode("utf-16"), "pairs", read_rows)
+    assert path.parent == home() / "pairs"
+    assert read_rows(path) == rows
+    with pytest.raises(ValueError, match="line 1: chosen is missing"):
+        uploads.keep("p.jsonl", b'{"prompt": "a"}', "pairs", read_rows)
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_an_upload_is_kept_only_if_it_holds_prompts() -> None:
     import making
 
@@ -329,7 +341,7 @@ def test_the_gate_counts_and_its_switches_change_what_is_kept() -> None:
     run = made(40)
     at = opened()
     assert figure(at, "Kept") == "20"
-    assert any("keeps 20 of 40 pairs out" in expander.label for expander in at.expander)
+    assert any("leaves out 20 of 40 pairs" in expander.label for expander in at.expander)
     assert at.toggle(key=f"gate-{run.id}-empty").disabled
     at = drawn(at.toggle(key=f"gate-{run.id}-identical").set_value(False).run())
     assert figure(at, "Kept") == "20"  # another rule finds the same pairs: the rejected answer is right
