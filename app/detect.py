@@ -12,7 +12,7 @@ import watch
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence
+from retmask.detect import PRESETS, DetectConfig, new_detect, no_map_sentence, same_prompts_sentence
 from retmask.detectors import DETECTORS, DetectorName
 from retmask.intervals import FEWEST
 from retmask.needle import load_haystack
@@ -204,6 +204,8 @@ def _failed(run: Run) -> None:
 def _no_map(shown: maps.HeadMap) -> None:
     """Instead of a map of zeros: why there is none, and what the model answered."""
     st.warning(no_map_sentence(list(shown.trials)))
+    if same := same_prompts_sentence(shown.record):
+        st.caption(same)
     rows = [(trial.context_tokens, trial.depth, trial.answer, trial.response, trial.recall) for trial in shown.trials]
     names = ("tokens", "depth", "right answer", "the model's answer", "recall")
     st.dataframe(dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}, hide_index=True)

@@ -302,7 +302,7 @@ class Chat:
         """
         known = getattr(getattr(self.tokenizer, "_tokenizer", None), "model", None)
         source, found = str(self._source or ""), {}
-        for number, token in self.tokenizer.added_tokens_decoder.items():
+        for number, token in getattr(self.tokenizer, "added_tokens_decoder", {}).items():
             name, special = str(token.content), bool(token.special)
             foreign = name in source or (known is not None and known.token_to_id(name) is None)
             if len(name) > 1 and not name.isspace() and (special or foreign):
