@@ -139,7 +139,7 @@ def _pairs() -> str:
         state.fill(train_pairs=ELSEWHERE, train_file=_path(chosen))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         picked = st.selectbox(
-            "Pairs", [*offered, ELSEWHERE], format_func=lambda name: offered.get(name, name), width=620,
+            "Pairs", [*offered, ELSEWHERE], format_func=lambda name: offered.get(name, name), width=820,
             **state.kept("train_pairs", first),
         )  # fmt: skip
         state.put("train_pairs_seen", picked)

@@ -521,7 +521,7 @@ def main() -> None:
     try:
         code = fit(run)
     except SystemExit as asked:
-        code = int(asked.code or 0)
+        code = asked.code if isinstance(asked.code, int) else 1
     except ValueError as error:
         traceback.print_exc()
         _say_ended(run, how="refused", says=shorten(str(error), 500))

@@ -24,7 +24,7 @@ def attention_layers(model: Any) -> list[str]:
 
 def _linear_in_attention(model: Any) -> Iterator[str]:
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    text = next((name for name, module in model.named_modules() if module is decoder), "")
+    text = next((f"{name}." for name, module in model.named_modules() if name and module is decoder), "")
     for name, module in model.named_modules():
         if name.startswith(text) and _ATTENTION.search(type(module).__name__):
             yield from (f"{name}.{inner}" for inner, layer in module.named_modules() if _is_linear(layer))

@@ -65,6 +65,27 @@ def test_what_is_counted_is_what_is_trained(family: str, target: str) -> None:
     assert trained_numbers(config, made(family)) == sum(x.numel() for x in adapted.parameters() if x.requires_grad)
 
 
+def test_a_hybrid_trains_its_attention_and_not_its_other_layers() -> None:
+    """LFM2's short convolutions have an out_proj too: 1 of 2 layers is attention, half of llama's numbers."""
+    config = transformers.Lfm2Config(**_GROUPED, full_attn_idxs=[1])
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    wanted = DpoConfig(rank=4, target="attention")
+    assert set(lora(wanted, model).target_modules) == {"q_proj", "k_proj", "v_proj", "self_attn.out_proj"}
+    assert trained_numbers(wanted, model) == 1792 // 2
+
+
+def test_of_a_model_that_sees_only_the_text_part_is_trained() -> None:
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.Gemma3Config(
+        text_config=_GROUPED, vision_config={**vision, "image_size": 28, "patch_size": 14}
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert not [name for name in attention_layers(model) if "vision" in name]
+    assert trained_numbers(DpoConfig(rank=4, target="attention"), model) == 1792
+
+
 def test_all_weights_are_counted_once_where_they_are_tied() -> None:
     model = made("Gemma2")
     assert trained_numbers(DpoConfig(method="full"), model) == sum(x.numel() for x in set(model.parameters()))

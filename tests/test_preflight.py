@@ -137,3 +137,17 @@ def test_the_time_is_told_from_the_last_training_of_the_model(folder: Path, tmp_
     run.report(stage="steps", done=2, total=2, tokens_per_s=20.0)
     assert preflight(str(folder), file, CONFIG).seconds == 3.0
     assert preflight(str(folder), file, DpoConfig(batch=2, device="cpu", eval_share=0.0, method="full")).seconds != 3.0
+
+
+def test_a_step_that_the_processes_of_an_accelerate_config_cannot_share_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nuse_cpu: true\nnum_processes: 4\n"
+    )
+    config = DpoConfig(batch=6, device="cpu", eval_share=0.0, accelerate_config=str(file))
+    found = preflight(str(folder), pairs(tmp_path, ["a?"] * 6), config)
+    assert found.problems == ("6 pairs a step cannot be shared out over 4 devices of 1: choose a multiple of 4",)
+    broken = DpoConfig(device="cpu", accelerate_config=str(tmp_path / "none.yaml"))
+    assert "there is no accelerate config" in preflight(str(folder), pairs(tmp_path, ["a?"] * 6), broken).problems[0]
