@@ -311,14 +311,17 @@ def _convert(gguf: Path, folder: Path) -> None:
         where["trust_remote_code"] = False
         try:
             _check_room(AutoConfig.from_pretrained(**where), dtype, gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+            model, found = loaded
+            if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers there
+                raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
             tokenizer = AutoTokenizer.from_pretrained(**where)
         except Exception as error:
             if isinstance(error, MemoryError) and str(error):
                 raise ValueError(str(error)) from None
             raise ValueError(f"{gguf.name} cannot be read as GGUF: {brief(error)}") from error
     # save_pretrained refuses a model that still carries the quantiser it was read with
-    model.hf_quantizer = None  # type: ignore[assignment]
+    model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants as hub
+import numpy as np
 import pytest
 import torch
 import transformers
+from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 
@@ -239,6 +241,32 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path: Path, damage: s
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("damage", ["empty", "junk", "cut", "weights gone"])
+def test_a_gguf_that_cannot_be_converted_is_said_in_one_sentence(tmp_path: Path, fresh_home: Path, damage: str) -> None:
+    """Also one that lacks weights, for which transformers would put random numbers."""
+    file = tmp_path / "model.gguf"
+    writer = GGUFWriter(file, "llama")
+    writer.add_vocab_size(128)
+    writer.add_block_count(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_head_count(4)
+    writer.add_feed_forward_length(48)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor("token_embd.weight", np.zeros((128, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    if damage != "weights gone":
+        file.write_bytes({"empty": b"", "junk": b"x" * 5000, "cut": file.read_bytes()[:300]}[damage])
+    says = "weights are missing, such as model" if damage == "weights gone" else "model.gguf cannot be read as GGUF: "
+    with pytest.raises(ValueError, match=says) as caught:
+        resolve(str(file))
+    assert "\n" not in str(caught.value)
+    assert not [path for path in (home() / "models").iterdir() if path.suffix != ".lock"]
 
 
 @pytest.mark.parametrize("kind", ["MambaConfig", "RwkvConfig"])
