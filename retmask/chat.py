@@ -21,20 +21,18 @@ wrong (no template, one that fails, one that rewrites the content) is a ValueErr
 
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import count, pairwise
+from itertools import count
 from typing import Any, Literal, NamedTuple
-from weakref import WeakKeyDictionary
 
+from retmask.controls import Control, Span, Tokens, Written, control_tokens, read_literally, written
 from retmask.files import check_text
 
 Template = Literal["chat", "plain"]
 Message = tuple[str, str] | Mapping[str, Any]
-Span = tuple[int, int]
 Turns = list[dict[str, Any]]  # messages as templates read them
 
 _SLOT = "\ue000{}\ue001"  # stands for a content where the template is tried: no template asks for such a text
@@ -51,16 +49,6 @@ class ChatText(NamedTuple):
     spans: tuple[Span, ...]
     template: Template
     answer: Span | None = None
-
-
-class Tokens(NamedTuple):
-    """Token ids, and for each token [start, end) in the characters of the text; tokens without characters have (0, 0).
-
-    A tokenizer that is not a fast one gives no places.
-    """
-
-    ids: tuple[int, ...]
-    places: tuple[Span, ...]
 
 
 def chat_template_kwargs() -> dict[str, Any]:
@@ -172,11 +160,11 @@ class Chat:
             self._refuse_controls(text)
             return Tokens(ids, ())
         tokens = Tokens(ids, tuple(encoded["offset_mapping"]))
-        hits = self._hits(text, tokens)
-        theirs = {i for i in hits if self._is_theirs(text, tokens, i)}
-        if not theirs:
+        found = list(written(self._controls, text.text, tokens))
+        own = [(one.start, one.end) for one in found if not _is_theirs(text, one)]
+        if len(own) == len(found):
             return tokens
-        return self._literal(text.text, [tokens.places[i] for i in hits if i not in theirs], special)
+        return read_literally(self.tokenizer, {one.name for one in self._controls.values()}, text.text, own, special)
 
     # -- the template
 
@@ -293,98 +281,19 @@ class Chat:
     # -- control tokens
 
     @cached_property
-    def _controls(self) -> dict[int, tuple[str, bool]]:
-        """The control tokens by id: what they are written as, and whether the tokenizer calls them special.
-
-        Special tokens, and those added tokens that stand in the template or are not in the model's own vocabulary:
-        marks of turns, tools and thoughts. White space and single characters are text, and so is an added token that
-        the vocabulary was made with, such as Gemma's `<table>`.
-        """
-        known = getattr(getattr(self.tokenizer, "_tokenizer", None), "model", None)
-        source, found = str(self._source or ""), {}
-        for number, token in getattr(self.tokenizer, "added_tokens_decoder", {}).items():
-            name, special = str(token.content), bool(token.special)
-            foreign = name in source or (known is not None and known.token_to_id(name) is None)
-            if len(name) > 1 and not name.isspace() and (special or foreign):
-                found[int(number)] = (name, special)
-        return found
-
-    def _hits(self, text: ChatText, tokens: Tokens) -> list[int]:
-        """Which tokens are control tokens that stand in the text as such."""
-        found = []
-        for i in (i for i, number in enumerate(tokens.ids) if number in self._controls):
-            start, end = tokens.places[i]
-            written = text.text[start:end].strip().casefold()
-            if start < end and written == self._controls[tokens.ids[i]][0].strip().casefold():
-                found.append(i)
-        return found
-
-    def _is_theirs(self, text: ChatText, tokens: Tokens, i: int) -> bool:
-        """Whether a control token stands in what people wrote; in an answer only special ones are out of place."""
-        start, end = tokens.places[i]
-        spans = [*text.spans, *([text.answer] if text.answer and self._controls[tokens.ids[i]][1] else [])]
-        return any(start < b and a < end for a, b in spans)
+    def _controls(self) -> dict[int, Control]:
+        return control_tokens(self.tokenizer, str(self._source or ""))
 
     def _refuse_controls(self, text: ChatText) -> None:
-        written = [text.text[a:b] for a, b in text.spans]
         for name, _ in self._controls.values():
-            if any(name in one for one in written):
+            if any(name in text.text[start:end] for start, end in text.spans):
                 raise ValueError(f"this model's tokenizer cannot read {name} as text: take it out of the text")
 
-    def _literal(self, text: str, own: Sequence[Span], special: bool) -> Tokens:
-        """The tokens of a text in which nothing but what stands at `own` is a control token."""
-        mark = next(letter for letter in map(chr, range(0xF0000, 0xFFFFE)) if letter not in text)
-        reader, known = _reader(self, mark)
-        starts = [start + len(text[start:end]) - len(text[start:end].lstrip()) for start, end in own]
-        marked = "".join(mark * bool(a) + text[a:b] for a, b in pairwise([0, *starts, len(text)])) if starts else text
-        if starts[:1] == [0]:
-            marked = mark + marked
-        moved = [start + i for i, start in enumerate(starts)]
-        encoded = reader.encode(marked, add_special_tokens=special)
-        places = tuple((a - bisect_left(moved, a), b - bisect_left(moved, b)) for a, b in encoded.offsets)
-        return Tokens(tuple(known.get(number, number) for number in encoded.ids), places)
 
-
-_READERS: WeakKeyDictionary[Any, dict[str, tuple[Any, dict[int, int]]]] = WeakKeyDictionary()
-
-
-def _reader(chat: Chat, mark: str) -> tuple[Any, dict[int, int]]:
-    """The tokenizer with every control token written with a mark before it, and its ids where they are others."""
-    readers = _READERS.setdefault(chat.tokenizer, {})
-    if mark not in readers:
-        readers[mark] = _marked_tokenizer(chat, mark)
-    return readers[mark]
-
-
-def _marked_tokenizer(chat: Chat, mark: str) -> tuple[Any, dict[int, int]]:
-    from tokenizers import Tokenizer
-
-    names = {name for name, _ in chat._controls.values()}
-    try:
-        data = json.loads(chat.tokenizer._tokenizer.to_str())
-    except Exception as error:  # parts of it may be written in Python
-        raise ValueError("this model's tokenizer cannot read control tokens as text: take them out of it") from error
-    for token in data["added_tokens"]:
-        if token["content"] in names:
-            token |= {"content": mark + token["content"], "normalized": False, "single_word": False}
-    _rename(data["model"], names, mark)
-    reader = Tokenizer.from_str(json.dumps(data | {"truncation": None, "padding": None}))
-    ids = [(reader.token_to_id(token["content"]), token["id"]) for token in data["added_tokens"]]
-    return reader, {new: old for new, old in ids if new is not None and new != old}
-
-
-def _rename(model: dict[str, Any], names: set[str], mark: str) -> None:
-    """Mark names in a tokenizer's own vocabulary too: they keep their ids, and plain text cannot become them."""
-    vocabulary = model["vocab"]
-    if isinstance(vocabulary, dict):
-        model["vocab"] = {mark + word if word in names else word: number for word, number in vocabulary.items()}
-    else:  # Unigram: words with their scores
-        model["vocab"] = [[mark + word if word in names else word, score] for word, score in vocabulary]
-    if model.get("unk_token") in names:
-        model["unk_token"] = mark + model["unk_token"]
-    if "merges" in model:
-        split = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-        model["merges"] = [merge for merge in split if names.isdisjoint((*merge, "".join(merge)))]
+def _is_theirs(text: ChatText, found: Written) -> bool:
+    """Whether a control token stands in what people wrote; in an answer only special ones are out of place."""
+    spans = [*text.spans, *([text.answer] if text.answer and found.control.special else [])]
+    return any(found.start < end and start < found.end for start, end in spans)
 
 
 # -- messages

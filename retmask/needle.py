@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import regex
 
-from retmask.chat import Chat, ChatText, Template, Tokens
+from retmask.chat import Chat, ChatText, Template
+from retmask.controls import Tokens
 from retmask.files import check_text, expanded, read_text, sha256_text, shipped
 from retmask.recall import locate, words
 

@@ -99,6 +99,16 @@ def test_control_tokens_in_a_text_are_characters(make: Any, template: str | None
     assert chat.tokenizer.decode(ids).count(mark) == 2 + named.count(mark)
 
 
+def test_a_control_token_that_takes_the_white_space_after_it_is_the_templates_own() -> None:
+    """As Phi-3's do, also where a text begins with white space."""
+    tokenizer = byte_level("{% for m in messages %}<|user|>{{ m.content }}{% endfor %}")
+    tokenizer.add_tokens([AddedToken("<|user|>", rstrip=True, special=True)], special_tokens=True)
+    chat = Chat(tokenizer)
+    assert chat.prompt([("user", "  the")]) == usual(tokenizer, "  the")
+    names = tokenizer.convert_ids_to_tokens(chat.prompt([("user", "  the</s>")]))
+    assert names == ["<|user|>", "the", "<", "/", "s", ">"]
+
+
 def test_a_word_that_is_a_control_token_is_unknown_as_text() -> None:
     assert Chat(words()).prompt([("user", "a </s> b")]) == [1, 0, 3]
 
