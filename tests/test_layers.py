@@ -8,17 +8,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
-    "files heads intervals concentration scores moved masks needle workers runs weights cache memory hooks linear "
+    "files recall controls chat rows pair_files heads intervals concentration scores moved masks needle workers runs weights cache memory hooks linear "
     "sampling model parity bridge loading retrieval trace compare tables style charts effects curves prompts servers "
-    "pairs dpo detectors probes grids formats web sets agreement gains families set_tables"
+    "pairs dpo faults launch lora tokens preflight detectors probes grids formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options pace"
-TORCH = (
-    "weights cache memory hooks linear sampling model parity probes bridge loading dpo train dose ablate bench analyses"
-)
+TORCH = "weights cache memory hooks linear sampling model parity probes bridge loading dpo launch lora preflight train dose ablate bench analyses"
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
+    "recall": "",
+    "controls": "",
+    "chat": "controls files",
     "heads": "",
     "intervals": "",
     "concentration": "heads intervals",
@@ -34,10 +35,10 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "set_tables": "agreement concentration intervals sets tables",
     "families": "heads scores concentration style tables",
     "masks": "files heads scores sets",
-    "needle": "files",
+    "needle": "chat controls files recall",
     "turns": "files",
     "workers": "",
-    "runs": "files turns workers",
+    "runs": "faults files turns workers",
     "overview": "files runs",
     "pace": "runs",
     "tables": "heads intervals moved scores",
@@ -45,24 +46,31 @@ FLOORS = {  # what of retmask each of its modules may import, and app/ and analy
     "charts": "heads intervals moved scores style tables",
     "effects": "heads intervals style tables",
     "curves": "style",
-    "weights": "files",
+    "weights": "files memory",
     "cache": "",
     "memory": "files cache weights",
     "hooks": "",
     "linear": "",
     "sampling": "",
-    "servers": "files sampling",
+    "servers": "chat files sampling",
     "model": "heads cache memory hooks sampling",
     "parity": "heads cache hooks memory model",
     "bridge": "heads hooks linear memory model parity weights",
     "loading": "files memory model bridge weights",
     "trace": "heads retrieval",
-    "compare": "heads scores needle retrieval runs sampling trace",
-    "retrieval": "detectors files heads scores needle cache probes",
+    "compare": "chat heads needle recall retrieval runs sampling scores trace",
+    "retrieval": "cache chat detectors files heads needle probes recall scores",
     "probes": "cache detectors heads hooks model needle",
-    "prompts": "files needle",
-    "pairs": "files runs",
-    "dpo": "files runs pairs memory loading",
+    "prompts": "files needle recall rows",
+    "pairs": "files recall runs",
+    "dpo": "files launch loading lora memory pair_files preflight runs tokens",
+    "faults": "",
+    "rows": "files",
+    "pair_files": "files pairs rows runs",
+    "launch": "dpo files memory runs",
+    "lora": "dpo",
+    "tokens": "chat dpo pair_files",
+    "preflight": "dpo files launch loading lora memory overview pair_files runs tokens turns",
     "detect": BELOW_JOBS,
     "dose": BELOW_JOBS,
     "ablate": BELOW_JOBS,
@@ -86,7 +94,7 @@ ONLY = {  # who alone may import these
     "transformer_lens": "bridge",
     "trl": "dpo",
     "torch": TORCH,
-    "transformers": TORCH,
+    "transformers": TORCH + " chat",  # where messages become text: no torch comes with it
 }
 
 
