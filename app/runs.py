@@ -13,7 +13,7 @@ from retmask import overview
 from retmask.overview import Summary
 from retmask.runs import STATUSES, Run, parent_ids
 
-TALL = 52  # pixels of a row: two lines, in which long names and reasons wrap
+HIGH, TALL = 35, 66  # pixels of a row; from 65 on its texts wrap, in up to three lines
 KINDS = ("detect", "dose", "ablate", "pairs", "train", "evaluate")
 
 
@@ -102,22 +102,26 @@ def _table(rows: list[Summary]) -> None:
     chosen = [ids.index(name) for name in state.run_ids() if name in ids]
     key = f"runs-{hash(tuple(ids))}-{one_run.followed()}"
     columns = {
-        "run": (250, [row.run for row in rows]),
+        "run": (265, [row.run for row in rows]),
         "status": (85, [[row.status] for row in rows]),  # a list is drawn as a coloured badge
         "progress": (250, [row.why or row.words for row in rows]),
         "took": (70, ["" if row.seconds is None else overview.duration(row.seconds) for row in rows]),
         "begun": (115, [overview.when(row.started or row.created)[5:] for row in rows]),
         "kind": (60, [row.kind for row in rows]),
         "model": (105, [Path(row.model).name for row in rows]),
-        "made from": (200, ["; ".join(map(overview.title, row.parents)) for row in rows]),
+        "made from": (205, ["; ".join(map(overview.title, row.parents)) for row in rows]),
     }
+    wrap = any(
+        len(text) * 6 > columns[name][0] for name in ("run", "progress", "made from") for text in columns[name][1]
+    )
+    high = TALL if wrap else HIGH
     shown = {name: st.column_config.TextColumn(width=width) for name, (width, _) in columns.items()}
     colours = [one_run.COLOURS[status] for status in STATUSES]
     shown["status"] = st.column_config.MultiselectColumn(width=columns["status"][0], options=STATUSES, color=colours)
     st.dataframe(
         {name: values for name, (_, values) in columns.items()},
         hide_index=True, key=key, selection_mode="multi-row", on_select=lambda: _picked(key, ids),
-        selection_default={"selection": {"rows": chosen}}, height=min(38 + TALL * len(rows), 500), row_height=TALL,
+        selection_default={"selection": {"rows": chosen}}, height=min(38 + high * len(rows), 500), row_height=high,
         column_config=shown,
     )  # fmt: skip
 

@@ -484,14 +484,17 @@ def run_command(arguments: Sequence[str]) -> int:
         os.environ["RETMASK_DEBUG"] = "1"
     try:
         code = app([_text(word) for word in arguments if word != "--debug"], "retmask", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        code = code if isinstance(code, int) else 0
+        if code == 130:  # Ctrl-C outside a run
+            typer.echo("retmask: stopped", err=True)
+        return code
     except Cancelled:
         typer.echo(
             "stopped; what was finished is kept, and the same command with the same --out continues it", err=True
         )
         return 130
     except typer.Abort:
-        typer.echo("stopped; nothing was done", err=True)
+        typer.echo("retmask: stopped, nothing was done", err=True)
         return 130
     except Exception as error:
         return _refused(error)

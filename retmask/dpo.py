@@ -136,7 +136,8 @@ def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         known = ", ".join(choice or "(empty)" for choice in limits["choices"])
         raise ValueError(f"{said} {value!r} is unknown: choose {known}")
     if "min" in limits and not limits["min"] <= value <= limits["max"]:  # not for NaN either
-        raise ValueError(f"{said} {value:g} is outside {limits['min']:g} to {limits['max']:g}: change it")
+        shown = str(value)[:20] if isinstance(value, int) else f"{value:g}"  # an integer may be too long for :g
+        raise ValueError(f"{said} {shown} is outside {limits['min']:g} to {limits['max']:g}: change it")
 
 
 @dataclass(frozen=True)

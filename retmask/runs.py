@@ -68,6 +68,31 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+class Pace:
+    """How long work will still take, from the steps since it began: neither waiting nor loading is counted.
+
+    The first step, which also warms up, counts only for as long as it is the only one.
+    """
+
+    def __init__(self) -> None:
+        self._steps, self._done, self._spent = 0, 0.0, 0.0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Let the clock run from now on: after something that is no step, such as loading another model."""
+        self._at = time.monotonic()
+
+    def left(self, amount: float, ahead: float) -> float:
+        """Seconds left after a step that has done so much of the work, when so much is ahead, in any unit."""
+        seconds = time.monotonic() - self._at
+        self.go_on()
+        self._steps += 1
+        if self._steps == 2:
+            self._done = self._spent = 0.0
+        self._done, self._spent = self._done + amount, self._spent + seconds
+        return self._spent / self._done * ahead if self._done else 0.0
+
+
 class Cancelled(BaseException):
     """Raised inside a worker when it is asked to stop; no `except Exception` on the way may keep it."""
 
@@ -149,6 +174,7 @@ class Run:
 
         ValueError as `unfinished`. `command` is the command line that does the same; `parents` as for `create`.
         """
+        path = expanded(path) if path else None
         there = cls.unfinished(kind, config, path, before)
         return there or cls.create(kind, config, path, name, parents, command)
 
@@ -160,7 +186,8 @@ class Run:
 
         ValueError where `path` holds something else. `before` says what runs did that began before a setting was there.
         """
-        if path is None or not path.exists():
+        path = expanded(path) if path else None
+        if path is None or not os.path.lexists(path):  # Path.exists raises for a name that is too long
             return None
         if not path.is_dir() or (not (path / "run.json").is_file() and any(map(_is_content, path.iterdir()))):
             raise ValueError(f"{path} is not empty and holds no run: choose another --out")
@@ -543,9 +570,14 @@ class Run:
     @property
     def command(self) -> str:
         """The command line that does the same as this run; empty where the record has none."""
-        parts = self.record.get("command")
-        known = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
-        return shlex.join(parts) if known and parts else ""
+        return command_of(self.record)
+
+
+def command_of(record: Mapping[str, Any]) -> str:
+    """The command line in a record; empty where there is none, or something else."""
+    parts = record.get("command")
+    known = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+    return shlex.join(parts) if isinstance(parts, list) and known else ""
 
 
 def _config(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""What guards the pages: sentences in the place of tracebacks, and settings that hold wherever the app is started."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from streamlit import config
+from streamlit.testing.v1 import AppTest
+
+from retmask import faults
+
+MAIN = Path(__file__).parent.parent / "app" / "main.py"
+
+
+@pytest.fixture(autouse=True)
+def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home without runs, the app's folder on the path, and sentences as a person sees them."""
+    monkeypatch.syspath_prepend(MAIN.parent)
+    monkeypatch.setattr(faults, "debugging", lambda: False)
+
+
+@pytest.fixture
+def options() -> Iterator[None]:
+    """What a test sets of Streamlit's options is put back."""
+    before = {name: config.get_option(name) for name in ("server.address", "server.allowedHosts")}
+    yield
+    for name, value in before.items():
+        config._set_option(name, value, "the test")
+
+
+def draws(app: str, kind: str) -> None:
+    import sys
+
+    sys.path.insert(0, app)
+    import guard
+    import streamlit as st
+
+    def draw() -> None:
+        st.header("above")
+        if kind == "stop":
+            st.stop()
+        if kind == "expected":
+            raise ValueError("there is no file x: name another")
+        raise KeyError("a *strange* [thing](x)")
+
+    if kind == "fragment":
+        st.fragment(guard.guarded(draw))()
+    else:
+        guard.guarded(draw)()
+    st.caption("below")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("expected", "there is no file x: name another."),
+        ("unexpected", "something unexpected happened: KeyError: 'a *strange* [thing](x)'; the traceback is in the"),
+        ("fragment", "something unexpected happened: KeyError"),
+    ],
+)
+def test_an_exception_is_a_sentence_on_the_page(kind: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    at = AppTest.from_function(draws, args=(str(MAIN.parent), kind)).run()
+    assert not at.exception
+    assert says in at.error[0].value.replace("\\", "")
+    assert (at.header[0].value, at.caption[0].value) == ("above", "below")
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_streamlits_own_signals_pass() -> None:
+    at = AppTest.from_function(draws, args=(str(MAIN.parent), "stop")).run()
+    assert not at.exception
+    assert not at.error
+    assert not at.caption
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts", "public", "says"),
+    [
+        ("127.0.0.1", ["localhost"], "", ""),
+        ("localhost", ["localhost"], "", ""),
+        ("::1", ["localhost"], "", ""),
+        ("0.0.0.0", ["localhost"], "", "it listens on 0.0.0.0 and knows no passwords"),
+        (None, ["localhost"], "", "it listens on every address"),
+        ("example.org", ["localhost"], "0", "it listens on example.org"),
+        ("0.0.0.0", ["localhost"], "1", ""),
+        ("127.0.0.1", [], "", "any web page could reach it"),
+        ("0.0.0.0", [], "1", "any web page could reach it"),
+    ],
+)
+def test_an_open_server_is_refused(
+    address: str | None, hosts: list[str], public: str, says: str, options: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config._set_option("server.address", address, "the test")
+    config._set_option("server.allowedHosts", hosts, "the test")
+    monkeypatch.setenv("RETMASK_PUBLIC", public)
+    at = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    assert not at.exception
+    said = " ".join(error.value for error in at.error).replace("\\", "")
+    assert said.startswith("the app is not served, because") == bool(says)
+    assert says in said
+    assert bool(at.header) != bool(says)
+
+
+def upgraded(port: int, host: str) -> int:
+    """The status with which the app answers a page, of that host name, that wants to talk to it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    headers = {"Host": host, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": f"http://{host}"}
+    connection.request("GET", "/_stcore/stream", headers=headers)
+    return connection.getresponse().status
+
+
+def test_the_settings_hold_when_it_is_started_from_another_folder(tmp_path: Path) -> None:
+    """It listens on this machine alone, and answers to no other host name."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.port", str(port)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(MAIN.parent.parent), environment.get("PYTHONPATH", "")])
+    with (tmp_path / "log.txt").open("wb") as log:
+        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 60
+        while not (
+            listening := [one for one in psutil.Process(server.pid).net_connections() if one.status == "LISTEN"]
+        ):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+        assert upgraded(port, f"127.0.0.1:{port}") == 101
+        assert upgraded(port, "evil.example.org") == 403
+    finally:
+        server.terminate()
+        server.wait(10)
