@@ -45,6 +45,7 @@ RUN pip install --no-deps --no-build-isolation -e . && \
 USER 10001:10001
 ENV HOME=/data \
     RETMASK_HOME=/data \
+    RETMASK_PUBLIC=1 \
     STREAMLIT_SERVER_ADDRESS=0.0.0.0 \
     STREAMLIT_BROWSER_SERVER_ADDRESS=localhost
 VOLUME /data

@@ -1,6 +1,5 @@
 """Detection: which grid of needle trials, and the job that runs it. A run's folder in, results in that folder out."""
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from retmask.files import append_line, settled, sha256_text
 from retmask.heads import Grid
 from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import Counting, Trial, collect_scores, different_prompts, read_trials, run_trials, stable_for
-from retmask.runs import Run, number
+from retmask.runs import Pace, Run, number
 from retmask.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -190,14 +189,14 @@ def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress
         asked = different_prompts(chat, tasks, haystack)
         run.update(same_prompts=len(tasks) - len(asked))
         left, total = {task: prompt for task, prompt in asked.items() if task.key not in done}, len(asked)
-        began, spent = time.monotonic(), 0
-        ahead = sum(task.context_tokens for task in left)
+        pace, ahead = Pace(), sum(task.context_tokens for task in left)
         for batch in run_trials(model, left, haystack, config.counting, detector=config.detector, chat=chat):
             for trial in batch:
                 append_line(run.path / "trials.jsonl", trial.to_json(config.keep_prompts))
             trials += batch
-            spent += sum(trial.context_tokens for trial in batch)
-            eta = (time.monotonic() - began) / spent * (ahead - spent)
+            tokens = sum(trial.context_tokens for trial in batch)
+            ahead -= tokens
+            eta = pace.left(tokens, ahead)
             progress = DetectProgress(
                 len(trials), total, sum(trial.success for trial in trials), eta, trials, model.grid
             )

@@ -30,7 +30,7 @@ from retmask.needle import (
     needle_grid,
 )
 from retmask.retrieval import different_prompts, read_trials, run_trials
-from retmask.runs import Run
+from retmask.runs import Pace, Run
 from retmask.sets import ScoreSet, head_scores, read_set
 
 if TYPE_CHECKING:
@@ -231,13 +231,13 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
         everything = config.points(model.grid)
         done = {_key(point) for point in points}
         left = [point for point in everything if _key(point._asdict()) not in done]
-        began = time.monotonic()
+        pace = Pace()
         for number, point in enumerate(left, start=1):
             measured = measure(model, config.mask(point, model.grid), asked, haystack, prose, config.prose_tokens)
             points.append({**point._asdict(), **measured})
             append_line(run.path / "points.jsonl", points[-1])
             _table(run.path, points)
-            eta = (time.monotonic() - began) / number * (len(left) - number)
+            eta = pace.left(1, len(left) - number)
             run.report(stage="points", done=len(points), total=len(everything), eta=round(eta, 1))
             yield DoseProgress(len(points), len(everything), eta, points)
         draw(run.path, points)

@@ -1,7 +1,6 @@
 """What a fine-tune changed: needle recall of unmasked | masked | tuned on the same held-out prompts, in pairs."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from retmask.intervals import Interval, clusters, each, interval
 from retmask.masks import MaskRule
 from retmask.needle import HAYSTACKS, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import different_prompts, run_trials
-from retmask.runs import Run, parent_ids
+from retmask.runs import Pace, Run, parent_ids
 from retmask.tables import to_csv
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(needles_sha256=sha256_text(texts), haystack={"name": haystack.name, "sha256": haystack.sha256})
         run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
-        spent, first = 0.0, len(answers)  # seconds of answering alone: models are loaded in between
+        pace = Pace()
         total = len(tasks) * len(conditions)
         model: LensModel | None = None
         masks: dict[str, HeadMask] = {}
@@ -218,15 +217,14 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
                 run.update(same_prompts=len(tasks) - len(asked))
             total = len(asked) * len(conditions)
             left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
-            at = time.monotonic()
+            pace.go_on()
             for batch in run_trials(model.under(masks.get(name, HeadMask())), left, haystack, chat=chat):
                 for trial in batch:
                     line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
                     line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
                     append_line(run.path / "answers.jsonl", line)
                     answers[name, trial.needle, trial.context_tokens, trial.depth] = line
-                spent, at = spent + time.monotonic() - at, time.monotonic()
-                eta = spent / (len(answers) - first) * (total - len(answers))
+                eta = pace.left(len(batch), total - len(answers))
                 run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
                 yield EvaluateProgress(len(answers), total, eta, name)
         found = summary(list(answers.values()), list(conditions))

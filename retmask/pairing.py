@@ -18,7 +18,7 @@ from retmask.heads import HeadMask
 from retmask.masks import MaskRule
 from retmask.pairs import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
 from retmask.prompts import PairPrompt, Prompts, digest, generate, read_prompts
-from retmask.runs import Run, parent_ids
+from retmask.runs import Pace, Run, parent_ids
 from retmask.sampling import Sampling
 from retmask.scores import printable
 
@@ -194,7 +194,7 @@ def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = 
         book = _Book(run, config, backend.chat, [prompt.id for prompt in prompts], known)
         blocks = _blocks(len(prompts), run.record["batch"], config)
         left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
-        began, answered, tokens, ahead = time.monotonic(), 0, 0, sum(map(len, left))
+        pace, began, tokens, ahead = Pace(), time.monotonic(), 0, sum(map(len, left))
         try:
             for block in left:
                 made = []
@@ -202,10 +202,9 @@ def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = 
                     book.enter(i, pair)
                     made.append(pair)
                 book.publish_now_and_then()
-                answered += len(block)
+                ahead -= len(block)
                 tokens += sum(pair.chosen.tokens + pair.rejected.tokens for pair in made)
-                spent = time.monotonic() - began
-                eta, rate = spent / answered * (ahead - answered), tokens / spent
+                eta, rate = pace.left(len(block), ahead), tokens / (time.monotonic() - began)
                 now = PairsProgress(len(known), sum(map(len, blocks)), book.kept, eta, rate, made)
                 run.report(
                     stage="pairs", done=now.done, total=now.total, kept=now.kept, eta=round(eta, 1), rate=round(rate, 1)

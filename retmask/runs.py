@@ -570,14 +570,9 @@ class Run:
     @property
     def command(self) -> str:
         """The command line that does the same as this run; empty where the record has none."""
-        return command_of(self.record)
-
-
-def command_of(record: Mapping[str, Any]) -> str:
-    """The command line in a record; empty where there is none, or something else."""
-    parts = record.get("command")
-    known = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
-    return shlex.join(parts) if isinstance(parts, list) and known else ""
+        parts = self.record.get("command")
+        known = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+        return shlex.join(parts) if known and parts else ""
 
 
 def _config(record: Mapping[str, Any]) -> dict[str, Any]:

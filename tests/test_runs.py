@@ -19,7 +19,7 @@ import pytest
 from retmask import workers
 from retmask.files import append_line, home, read_lines, read_tail, settled, write_json
 from retmask.overview import progress
-from retmask.runs import NO_WORD, Cancelled, Run, parent_ids, run_path, versions
+from retmask.runs import NO_WORD, Cancelled, Pace, Run, parent_ids, run_path, versions
 from retmask.turns import turn
 
 WORKER = """
@@ -558,3 +558,23 @@ def test_the_end_of_a_long_progress_is_read_alone(tmp_path: Path) -> None:
     assert read_tail(path) == []
     path.write_text("".join(f'{{"n": {n}}}\n' for n in range(1000)))
     assert [line["n"] for line in read_tail(path, 40)] == [997, 998, 999]
+
+
+def test_the_pace_counts_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def after(seconds: float) -> None:
+        clock[0] += seconds
+
+    pace = Pace()
+    after(600)  # the first step of a process on a busy machine
+    assert pace.left(1, 20) == 12_000
+    after(2)
+    assert pace.left(1, 19) == 38
+    after(6)
+    assert pace.left(3, 16) == 8 / 4 * 16
+    after(1000)  # another model is loaded
+    pace.go_on()
+    after(2)
+    assert pace.left(1, 10) == 10 / 5 * 10
