@@ -231,8 +231,8 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         write_json(run.path / "results.json", found)
         write_atomic(run.path / "results.csv", to_csv(found["conditions"]))
         run.update(results={row["condition"]: row["recall"] for row in found["conditions"]})
-        if spent:
-            run.update(pace=spent / (len(answers) - first) / config.context_tokens)
+        if pace.each:
+            run.update(pace=pace.each / config.context_tokens)
 
 
 def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":
