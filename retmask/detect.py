@@ -209,8 +209,8 @@ def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress
                 break
         _save_scores(run, trials, model.grid, config)
         run.update(found=sum(trial.success for trial in trials), done=len(trials))
-        if spent and config.detector == "copy":  # others read a prompt twice or oftener
-            run.update(pace=(time.monotonic() - began) / spent)
+        if pace.each and config.detector == "copy":  # others read a prompt twice or oftener
+            run.update(pace=pace.each)
 
 
 def _load(config: DetectConfig, trust_remote_code: bool) -> "LensModel":

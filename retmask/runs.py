@@ -90,7 +90,12 @@ class Pace:
         if self._steps == 2:
             self._done = self._spent = 0.0
         self._done, self._spent = self._done + amount, self._spent + seconds
-        return self._spent / self._done * ahead if self._done else 0.0
+        return self.each * ahead
+
+    @property
+    def each(self) -> float:
+        """Seconds that a unit of the work takes; 0 before the first step."""
+        return self._spent / self._done if self._done else 0.0
 
 
 class Cancelled(BaseException):
