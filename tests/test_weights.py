@@ -244,8 +244,11 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path: Path, damage: s
 
 
 @pytest.mark.parametrize("damage", ["empty", "junk", "cut", "weights gone"])
-def test_a_gguf_that_cannot_be_converted_is_said_in_one_sentence(tmp_path: Path, fresh_home: Path, damage: str) -> None:
+def test_a_gguf_that_cannot_be_converted_is_said_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     """Also one that lacks weights, for which transformers would put random numbers."""
+    monkeypatch.setenv("RETMASK_HOME", str(tmp_path / "home"))
     file = tmp_path / "model.gguf"
     writer = GGUFWriter(file, "llama")
     writer.add_vocab_size(128)
