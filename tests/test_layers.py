@@ -8,13 +8,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_JOBS = (
-    "files recall controls chat rows pair_files heads intervals concentration scores moved masks needle workers runs weights cache memory hooks linear "
-    "sampling model parity bridge loading retrieval trace compare tables style charts effects curves prompts servers "
-    "pairs dpo faults launch lora tokens preflight detectors probes grids formats web sets agreement gains families set_tables"
+    "files recall controls chat rows pair_files heads intervals concentration scores moved masks needle workers "
+    "runs weights cache memory hooks linear sampling model parity bridge loading retrieval trace compare tables "
+    "style charts effects curves prompts servers pairs dpo faults launch lora tokens preflight detectors probes "
+    "grids formats web sets agreement gains families set_tables"
 )
 JOBS = " detect dose ablate pairing train evaluate jobs"
 SKINS = " bench overview options pace"
-TORCH = "weights cache memory hooks linear sampling model parity probes bridge loading dpo launch lora preflight train dose ablate bench analyses"
+TORCH = (
+    "weights cache memory hooks linear sampling model parity probes bridge loading dpo launch lora preflight train "
+    "dose ablate bench analyses"
+)
 FLOORS = {  # what of retmask each of its modules may import, and app/ and analyses/
     "files": "",
     "recall": "",
