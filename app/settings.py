@@ -150,7 +150,11 @@ def _columns(ref: ModelRef | None) -> None:
             "Tuned", disabled=state.tuned_for(ref) is None, help="the model after fine-tuning, with no head masked",
             **state.tuned_switch(ref),
         )  # fmt: skip
-        st.toggle("Random control", help="as many random heads, none of them selected", **state.widget("control"))
+        st.toggle(
+            "Random control",
+            help="as many random heads, none of them selected",
+            **state.widget("control"),
+        )
     if state.setup().control:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.number_input("Seed of the control", step=1, width=150, **state.widget("control_seed"))

@@ -287,7 +287,8 @@ class _Local:
         self.chat = self.chat_of.kind == "chat"
         self.missed: dict[str, int] = {}
         run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
-        run.update(clock=self.chat_of.facts["clock"], thinking=self.chat_of.facts["thinking"])
+        run.pin(thinking=self.chat_of.facts["thinking"])
+        run.update(clock=self.chat_of.facts["clock"])
         run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
         if config.rule.random:
             run.update(excluded=[*map(str, config.rule.excluded(self.model.grid))])
@@ -462,7 +463,7 @@ class _Servers:
 
         self.run, self.config = run, config
         self.missed: dict[str, int] = {}
-        self.answered = 0
+        self.answered, self.thinking = 0, ""
         named = ((config.server, config.server_model), (config.masked_server, config.masked_server_model))
         self.servers: list[Server] = [Server.connect(url, name) for url, name in named]
         run.pin(model=config.model, servers=[server.model for server in self.servers], chat=True)
@@ -487,12 +488,19 @@ class _Servers:
                     refused.append((number, pair))
                     continue
                 self.answered += 1
+                self._pin_thinking()
                 yield from [*refused, (number, pair)]
                 refused = []
         if refused and len(refused) == len(wanted) and not known:
             raise ValueError(refused[0][1].unanswered)
         yield from refused
-        self.run.update(thinking=LEFT if any(one.thinks for one in self.servers) else "off")
+
+    def _pin_thinking(self) -> None:
+        """Record whether the servers think. ValueError where the run began otherwise: its pairs would be mixed."""
+        thinking = LEFT if any(one.thinks for one in self.servers) else "off"
+        if thinking != self.thinking:
+            self.run.pin(thinking=thinking)
+            self.thinking = thinking
 
     def _ask(self, asked: tuple[int, PairPrompt, Sampling]) -> tuple[int, PreferencePair]:
         from retmask.servers import Refused

@@ -53,6 +53,7 @@ class OpenAIServer:
         self.models: Sequence[str] = models or ("tiny",)
         self.answers = answers
         self.key = key
+        self.refuses = ""  # a field of a request that it does not know: 422
         self.requests: list[Recorded] = []
         self.dead = threading.Event()
         self._faults: deque[Fault] = deque()
@@ -100,6 +101,8 @@ class OpenAIServer:
             return _canned(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
         if request.path not in ("/v1/chat/completions", "/v1/completions"):
             return _canned(404, {"detail": "Not Found"})
+        if self.refuses in request.body:
+            return _canned(422, {"detail": f"extra field {self.refuses}"})
         if request.body.get("model") not in self.models:
             return _canned(404, {"error": {"message": f"The model `{request.body.get('model')}` does not exist."}})
         return _canned(200, self._completion(request.body, chat=request.path == "/v1/chat/completions"))

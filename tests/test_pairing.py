@@ -272,6 +272,31 @@ def test_a_prompt_that_a_server_refuses_ends_only_itself(
     assert read_items(run.path) == [], "where it refuses all, it may be something else than the prompts"
 
 
+def test_a_run_whose_servers_think_all_at_once_is_not_mixed(
+    prompts: str, tmp_path: Path, fresh_home: Path, servers: list[OpenAIServer]
+) -> None:
+    normal, masked = servers
+    both = (normal.url, masked.url)
+    settings = PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
+    run = new_pairs(settings, tmp_path / "left")
+    work = pairs(run, servers=both)
+    next(work)
+    with pytest.raises(Cancelled):
+        work.throw(Cancelled())
+    assert run.record["thinking"] == "off"
+    run.update(thinking="left to the server")
+    with pytest.raises(ValueError, match="began with thinking left to the server, and it is off now"):
+        list(pairs(run, servers=both))
+    assert len(read_items(run.path)) == 4
+
+    masked.answers = None
+    other = new_pairs(settings, tmp_path / "refuses")
+    masked.refuses = "chat_template_kwargs"
+    list(pairs(other, servers=both))
+    assert other.record["thinking"] == "left to the server"
+    assert len(read_items(other.path)) == 12
+
+
 def test_a_password_in_an_address_is_written_nowhere(prompts: str, fresh_home: Path) -> None:
     with pytest.raises(ValueError, match="address"):
         PairsConfig("m", prompts=prompts, server="http://me:secret@host/v1", masked_server="http://host/v1")
