@@ -195,13 +195,14 @@ def test_adapters_of_other_kinds(tmp_path: Path, settings: Any, says: str) -> No
         assert torch.allclose(model.native(IDS).logits, tuned(IDS).logits, atol=2e-4)
 
 
-def test_a_merge_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
-    """Where layers share o_proj the changes of all of them would add up in it."""
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_merge_that_answers_otherwise_is_refused(tmp_path: Path, dtype: str) -> None:
+    """Where layers share o_proj the changes of all of them would add up in it; what a type rounds is no difference."""
+    how: dict[str, Any] = {"device": "cpu", "context_tokens": 128, "dtype": dtype}
     folder, adapter = sharing_folder(tmp_path), tiny_adapter(tmp_path / "adapter", target_modules=["o_proj"])
     with pytest.raises(ValueError, match="answers otherwise once it is merged into model"):
-        retmask.load(str(folder), adapter=str(adapter), device="cpu", context_tokens=128, trust_remote_code=True)
-    (tmp_path / "own").mkdir()
-    retmask.load(str(tiny_folder(tmp_path / "own")), adapter=str(adapter), device="cpu", context_tokens=128)
+        retmask.load(str(folder), adapter=str(adapter), trust_remote_code=True, **how)
+    retmask.load(str(tiny_folder(tmp_path / "own")), adapter=str(adapter), **how)
 
 
 def test_an_adapter_that_acts_on_some_tokens_only_is_refused(tmp_path: Path) -> None:
