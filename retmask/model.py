@@ -37,9 +37,8 @@ def grid_of(config: Any) -> Grid:
     text = config.get_text_config()
     by_layer = getattr(text, "num_attention_heads_per_layer", None) or [text.num_attention_heads]
     if len(set(by_layer)) > 1:
-        raise ValueError(
-            f"the model's layers have different numbers of heads ({', '.join(map(str, by_layer[:8]))} ...)"
-        )
+        counts = ", ".join(map(str, sorted(set(by_layer))))
+        raise ValueError(f"the layers of this model have different numbers of heads ({counts}), which is not supported")
     kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
 

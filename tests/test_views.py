@@ -99,7 +99,7 @@ def windowed(dtype: torch.dtype) -> LensModel:
     return wrap(hf.to(dtype), tiny_tokenizer(), "windowed")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_view_that_looks_past_the_window_is_found(dtype: torch.dtype) -> None:
     model = windowed(dtype)
     assert check_parity(model) == model.parity

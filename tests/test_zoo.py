@@ -32,7 +32,7 @@ REFUSED = {
     "falcon_h1": "its layers keep more than keys and values",
     "hrm_text": "TransformerLens shows 0 of its",
     "bert": "from its cache it answers otherwise than from the whole text",  # reads in both directions
-    "laguna": r"the model's layers have different numbers of heads \(4, 8",
+    "laguna": r"the layers of this model have different numbers of heads \(4, 8\), which",
     "openai-gpt": "2 of its 2 layers keep no keys and values",
 }
 PROMPT = torch.randint(0, 120, (30,), generator=torch.Generator().manual_seed(1)).tolist()
