@@ -182,8 +182,7 @@ def _uploaded() -> None:
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "pairs_upload")
         return
-    state.put("pairs_file", path)
-    state.put("shown_pairs_file", path)
+    state.fill(pairs_file=path)
 
 
 def keep_prompts(name: str, content: bytes) -> Path:

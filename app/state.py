@@ -72,6 +72,7 @@ def _source_at_start() -> str:
 def choose(name: str, kv_heads: int | None = None) -> None:
     """Look at another map from now on, and at what is selected on it."""
     st.session_state["source"] = name
+    _replace("ask_tuned")
     _into_url("map", name)
     _into_url("kv", str(kv_heads) if kv_heads else None)
     _selected()
@@ -113,6 +114,11 @@ def set_names() -> list[str]:
 
 def choose_sets(names: Iterable[str]) -> None:
     """Look at these score sets from now on."""
+    _replace("shown_sets")
+    _take_sets(names)
+
+
+def _take_sets(names: Iterable[str]) -> None:
     chosen = list(dict.fromkeys(names))
     st.session_state["sets"] = chosen
     _into_url("sets", ",".join(quote(name, safe="/~: ") for name in chosen) or ",")
@@ -120,9 +126,9 @@ def choose_sets(names: Iterable[str]) -> None:
 
 def sets_widget() -> dict[str, Any]:
     """What makes a multiselect show the score sets on the Families page and change them."""
-    key = "shown_sets"
+    key, changed = _replaceable("shown_sets", _take_sets)
     st.session_state[key] = set_names()
-    return {"key": key, "on_change": lambda: choose_sets(value(key))}
+    return {"key": key, "on_change": changed}
 
 
 def score_set(name: str) -> tuple[ScoreSet, Stamp]:
@@ -310,7 +316,7 @@ def out_of_range(*numbers: tuple[str, str, float, float]) -> str:
     number beyond it in the field and goes on with the one before.
     """
     for key, name, low, high in numbers:
-        number = value(key, low)
+        number = value(_key(key), low)
         if number is None or not low <= number <= high:
             return f"{name} must be a number from {low:,} to {high:,}"
     return ""
@@ -389,29 +395,36 @@ def widget(name: str) -> dict[str, Any]:
 
     The widget's own value is dropped whenever another page is drawn; it is set anew from the setting.
     """
-    key = f"ask_{name}"
+    key, changed = _replaceable(f"ask_{name}", lambda held: _take(name, held))
     st.session_state.setdefault(key, getattr(setup(), name))
-    return {"key": key, "on_change": _take, "args": (name, key)}
+    return {"key": key, "on_change": changed}
 
 
-def kept(name: str, default: Any) -> dict[str, Any]:
-    """What makes a widget keep its value in the session while other pages are drawn."""
-    key = f"shown_{name}"
+def kept(name: str, default: Any, then: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """What makes a widget keep its value in the session while other pages are drawn, and does what follows from it."""
+
+    def take(held: Any) -> None:
+        put(name, held)
+        then()
+
+    key, changed = _replaceable(f"shown_{name}", take)
     st.session_state.setdefault(key, st.session_state.setdefault(name, default))
-    return {"key": key, "on_change": lambda: put(name, value(key))}
+    return {"key": key, "on_change": changed}
 
 
 def fill(**values: Any) -> None:
     """Put values into widgets that `kept` keeps, by name; before they are drawn."""
     for name, filled in values.items():
-        st.session_state[name] = st.session_state[f"shown_{name}"] = filled
+        st.session_state[name] = filled
+        if st.session_state.get(_key(f"shown_{name}"), filled) != filled:
+            _replace(f"shown_{name}")
 
 
 def show(**values: Any) -> None:
     """Change settings and what their widgets show."""
     change(**values)
-    for name, value in values.items():
-        st.session_state[f"ask_{name}"] = value
+    for name in values:
+        _replace(f"ask_{name}")
 
 
 def text_file() -> Path:
@@ -486,6 +499,7 @@ def tune(name: str) -> None:
     """
     found = find_tuned(name)
     st.session_state["tuned"] = found.id if found else ""
+    _replace("ask_tuned")
     draw_anew()
     _into_url("tuned", found.id if found else None)
     change(tuned=tuned())
@@ -516,9 +530,9 @@ def setup_for(ref: ModelRef | None) -> Setup:
 
 def tuned_switch(ref: ModelRef | None) -> dict[str, Any]:
     """What makes a toggle switch the column of the tuned model on and off."""
-    key = "ask_tuned"
+    key, changed = _replaceable("ask_tuned", lambda on: change(tuned=tuned() if on else ""))
     st.session_state[key] = bool(setup_for(ref).tuned)
-    return {"key": key, "on_change": lambda: change(tuned=tuned() if value(key) else "")}
+    return {"key": key, "on_change": changed}
 
 
 def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
@@ -698,10 +712,30 @@ def _selection_text() -> str | None:
     return to_url(steps[-1].mask, Grid(n_layers, n_heads))
 
 
-def _take(name: str, key: str) -> None:
+def _take(name: str, held: Any) -> None:
     """Keep what a widget has been set to."""
-    if value(key) is not None:
-        change(**{name: value(key)})
+    if held is not None:
+        change(**{name: held})
+
+
+def _replaceable(name: str, take: Callable[[Any], None]) -> tuple[str, Callable[[], None]]:
+    """The key of a widget that the program may set too, and the callback that takes what a person sets it to.
+
+    Each time that the program has set it (`_replace`) it is another widget: what the browser still sends of the one
+    before must not take that back, as with `answering`.
+    """
+    key = _key(name)
+    return key, lambda: take(st.session_state[key]) if key == _key(name) and key in st.session_state else None
+
+
+def _key(name: str) -> str:
+    times = st.session_state.get("replaced", {}).get(name, 0)
+    return f"{name}-{times}" if times else name
+
+
+def _replace(name: str) -> None:
+    replaced = st.session_state.setdefault("replaced", {})
+    replaced[name] = replaced.get(name, 0) + 1
 
 
 def draw_anew() -> None:

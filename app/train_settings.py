@@ -15,15 +15,15 @@ USUAL = next(iter(PRESETS))
 
 def preset() -> str:
     """The preset that is chosen, with what it is for."""
-    kept = state.kept("train_preset", USUAL) | {"on_change": _take_preset}
+    kept = state.kept("train_preset", USUAL, then=_take_preset)
     picked = st.segmented_control("Preset", list(PRESETS), required=True, **kept) or USUAL
     st.caption(f"{picked}: {PRESETS[picked].says}")
     return picked
 
 
-def _take_preset(*_: Any) -> None:
+def _take_preset() -> None:
     """Put the settings of the preset that is chosen now into the widgets."""
-    picked = str(state.value("shown_train_preset") or state.value("train_preset", USUAL))
+    picked = str(state.value("train_preset") or USUAL)
     fill(picked, DpoConfig.preset(picked))
 
 

@@ -1,6 +1,7 @@
 """The Train page without a browser: the form and its command, a training in every state, and what can be done then."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -81,7 +82,9 @@ def press(at: AppTest, key: str) -> AppTest:
 def setting(at: AppTest, name: str) -> Any:
     """The widget of a setting."""
     kinds = (at.number_input, at.selectbox, at.toggle, at.text_input)
-    (found,) = [widget for kind in kinds for widget in kind if widget.key == f"shown_dpo_{name}"]
+    (found,) = [
+        widget for kind in kinds for widget in kind if re.fullmatch(rf"shown_dpo_{name}(-\d+)?", widget.key or "")
+    ]
     return found
 
 
@@ -219,7 +222,7 @@ def test_the_word_for_another_models_pairs_is_of_these_pairs() -> None:
     drawn(at.toggle(key="shown_train_any_pairs").set_value(True).run())
     at.session_state["train_pairs"] = at.session_state["shown_train_pairs"] = first.id
     drawn(at.run())
-    drawn(at.text_input(key="shown_train_model").set_value("pythia").run())
+    drawn(next(field for field in at.text_input if field.label == "Model").set_value("pythia").run())
     assert "--any-pairs" not in command(at)
     assert second.id not in command(at)
 
@@ -685,6 +688,15 @@ def test_merge_starts_a_run_and_says_the_command(spawned: list[str], tmp_path: P
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mask.json").write_text("{}")
     assert "It is written" in lines(drawn(at.run()))
+
+
+def test_what_the_browser_sends_late_does_not_take_a_preset_back() -> None:
+    at = opened()
+    at.segmented_control(key="shown_train_preset").set_value("gpu")
+    sent = at._tree.get_widget_states()  # with the numbers of the preset before
+    drawn(at.run())
+    assert setting(at, "batch").value == 32
+    assert setting(drawn(at._run(sent)), "batch").value == 32
 
 
 def test_pairs_chosen_on_another_page_open_the_form() -> None:

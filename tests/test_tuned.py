@@ -119,6 +119,11 @@ def lines(at: AppTest) -> str:
     return " ".join(one.value for one in [*at.caption, *at.markdown]).replace("\\", "")
 
 
+def tuned_switch(at: AppTest) -> Any:
+    """The toggle of the tuned model's column: after a change elsewhere it is a new widget."""
+    return next(toggle for toggle in at.toggle if toggle.label == "Tuned")
+
+
 def query(at: AppTest, name: str) -> str:
     value = at.query_params.get(name, "")
     return value if isinstance(value, str) else value[0]
@@ -140,12 +145,12 @@ def alone(text: str, new_tokens: int, adapter: Path | None, model: Path) -> str:
 def test_a_training_is_chosen_and_answers_beside_the_others(base: Path) -> None:
     run, older = trained(base), trained(base, steps=1)
     at = opened(map=detected(model=str(base)).id, heads="L1H2,L2H0")
-    assert at.toggle(key="ask_tuned").disabled
+    assert tuned_switch(at).disabled
     assert choice(at).value is None
     assert set(choice(at).options) == {f"{run.id}, 2 steps", f"{older.id}, 1 step"}
     at = drawn(choice(at).set_value(run.id).run())
     assert query(at, "tuned") == run.id
-    assert at.toggle(key="ask_tuned").value is True
+    assert tuned_switch(at).value is True
     at = ask(at)
     answers = said(at)
     assert tuple(answers) == NAMES
@@ -170,14 +175,14 @@ def _the_command(at: AppTest, run: Run, answers: dict[str, str]) -> None:
 
 
 def _switched_off(at: AppTest) -> None:
-    drawn(at.toggle(key="ask_tuned").set_value(False).run())
+    drawn(tuned_switch(at).set_value(False).run())
     assert "These answers are of other settings" in lines(at)
     at = press(at, "run")
     assert tuple(said(at)) == ("unmasked", "masked", "random control")
     assert query(at, "tuned"), "only the column is switched off"
     at = press(at, "tuned_off")
     assert query(at, "tuned") == ""
-    assert at.toggle(key="ask_tuned").disabled
+    assert tuned_switch(at).disabled
     assert not any(button.key == "tuned_off" for button in at.button)
 
 
@@ -187,7 +192,7 @@ def test_a_reload_keeps_the_tuned_model_and_without_heads_it_answers_beside_the_
     answers = said(at)
     assert answers["tuned"] == alone(TEXT, 4, None, run.path / "model")
     again = opened(map=query(at, "map"), tuned=query(at, "tuned"), c=query(at, "c"))
-    assert again.toggle(key="ask_tuned").value is True
+    assert tuned_switch(again).value is True
     assert f"Tuned: {run.id}" in lines(again)
     command = next(code.value for code in again.code if code.value.startswith("retmask ask"))
     assert command.endswith(f"--tuned {run.path / 'model'} --max-new-tokens 4")
@@ -200,7 +205,7 @@ def test_a_reload_keeps_the_tuned_model_and_without_heads_it_answers_beside_the_
 def test_a_training_that_is_gone_is_none(base: Path, name: str) -> None:
     at = opened(map=detected(model=str(base)).id, heads="L1H2", tuned=name)
     assert not any(button.key == "tuned_off" for button in at.button)
-    assert at.toggle(key="ask_tuned").value is False
+    assert tuned_switch(at).value is False
     assert "once this model has been fine-tuned, on the Train page" in lines(at)
     assert not at.error
 
@@ -208,13 +213,13 @@ def test_a_training_that_is_gone_is_none(base: Path, name: str) -> None:
 def test_the_tuned_model_of_another_base_is_left_out(base: Path) -> None:
     run = trained(base)
     at = opened(map="smollm2-135m", tuned=run.id)
-    assert at.toggle(key="ask_tuned").disabled
-    assert at.toggle(key="ask_tuned").value is False
+    assert tuned_switch(at).disabled
+    assert tuned_switch(at).value is False
     assert f"The tuned model was trained on {base}, so it is left out beside smollm2-135m." in lines(at)
     on_its_own = detected(model=str(base), adapter=str(run.path / "adapter"))
     at = opened(map=on_its_own.id, tuned=run.id)
     assert "This map is of the tuned model itself" in lines(at)
-    assert at.toggle(key="ask_tuned").disabled
+    assert tuned_switch(at).disabled
 
 
 def test_a_tuned_model_that_cannot_be_loaded_is_told_and_the_others_answer(base: Path) -> None:
