@@ -9,10 +9,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.main
 from rich.table import Table
 
 from retmask import cli_bench, cli_compare, cli_runs, cli_train, faults, jobs
@@ -483,7 +485,8 @@ def run_command(arguments: Sequence[str]) -> int:
     if "--debug" in arguments:
         os.environ["RETMASK_DEBUG"] = "1"
     try:
-        code = app([_text(word) for word in arguments if word != "--debug"], "retmask", standalone_mode=False)
+        words = [_text(word) for word in arguments if word != "--debug"]
+        code = _command()(words, "retmask", standalone_mode=False)
         code = code if isinstance(code, int) else 0
         if code == 130:  # Ctrl-C outside a run
             typer.echo("retmask: stopped", err=True)
@@ -498,6 +501,12 @@ def run_command(arguments: Sequence[str]) -> int:
         return 130
     except Exception as error:
         return _refused(error)
+
+
+@cache
+def _command() -> Any:
+    """The commands as typer has them: putting them together takes as long as many a command."""
+    return typer.main.get_command(app)
 
 
 def _text(word: str) -> str:
