@@ -1,5 +1,6 @@
 """Models from a name, a folder or a file: checked, loaded and made ready to run, read and mask."""
 
+import copy
 import gc
 import json
 import warnings
@@ -105,11 +106,25 @@ def plan(name_or_path: str, *, revision: str | None, device: torch.device, dtype
     """
     source = resolve(name_or_path, revision)
     config = read_config(source, trust_remote_code)
+    _check_quantised(source.name, config)
     for kind in (attention,) if attention else attention_kinds(device, dtype):
         with suppress(ValueError):
             return Plan(source, config, empty_model(source.name, config, trust_remote_code, kind), kind)
     empty_model(source.name, config, trust_remote_code)  # what is wrong may be another thing
     raise ValueError(f"{source.name} cannot compute attention by {attention} here: leave that setting out")
+
+
+def _check_quantised(name: str, config: Any) -> None:
+    """ValueError where weights are quantised in a way that what is installed here cannot read."""
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
+        return
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    try:
+        AutoHfQuantizer.from_config(copy.deepcopy(settings), pre_quantized=True).validate_environment()
+    except Exception as error:
+        raise ValueError(no_model(name, config, error)) from error
 
 
 def load_plain(planned: Plan, *, device: str | None, dtype: torch.dtype,

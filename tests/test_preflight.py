@@ -151,3 +151,11 @@ def test_a_step_that_the_processes_of_an_accelerate_config_cannot_share_is_refus
     assert found.problems == ("6 pairs a step cannot be shared out over 4 devices of 1: choose a multiple of 4",)
     broken = DpoConfig(device="cpu", accelerate_config=str(tmp_path / "none.yaml"))
     assert "there is no accelerate config" in preflight(str(folder), pairs(tmp_path, ["a?"] * 6), broken).problems[0]
+
+
+def test_weights_that_are_quantised_for_a_library_that_is_not_there_are_refused(folder: Path, tmp_path: Path) -> None:
+    file = folder / "config.json"
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": quantised}))
+    with pytest.raises(ValueError, match=r"model is quantised \(bitsandbytes\) and cannot be read here"):
+        preflight(str(folder), pairs(tmp_path, ["a?", "b?"]), CONFIG)
