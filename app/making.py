@@ -11,17 +11,16 @@ import state
 import streamlit as st
 import uploads
 from maps import HeadMap
-from pace import pace
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
-from retmask.files import expanded
+from retmask.files import expanded, settled
 from retmask.masks import MaskRule
 from retmask.overview import duration
 from retmask.pairing import PairsConfig, new_pairs
 from retmask.pairs import RULES
 from retmask.prompts import load_prompts, read_prompts
-from retmask.runs import number
+from retmask.runs import Run, number
 
 SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
 ARMS = {
@@ -33,7 +32,7 @@ NUMBERS = {  # what the page calls them
     "count": "the number of prompts", "temperature": "the temperature", "top_p": "top p",
     "max_new_tokens": "the longest answer", "seed": "the seed",
 }  # fmt: skip
-MEASURED = {"smollm2-135m": 1.4}  # seconds a pair of up to 64 tokens, on two cores
+MEASURED = {"smollm2-135m": 1.4 / 64}  # seconds a pair, by its longest answer in tokens, on two cores
 LARGE = 64 * 2**20  # bytes of a file that is read at once
 OPEN = "pairs_form"  # whether the form is open, in the session
 
@@ -297,16 +296,22 @@ def _read(config: PairsConfig) -> int:
 
 def _how_long(config: PairsConfig, n: int) -> str:
     """About how long the answers to `n` prompts will take, by the last ones with this model."""
-    known = None if config.server else pace("pairs", config.model, server="")
+    alike = (run for run in Run.all("pairs") if _made_alike(run, config))
+    seconds = next((pace for run in alike if (pace := number(run.record.get("seconds_a_token")))), 0.0)
     whose = "by the last pairs with this model"
-    if not known and config.model in MEASURED and not config.server:
-        known, whose = (MEASURED[config.model], {}), "as measured on two cores"
-    if not known or not n:
+    if not seconds and config.model in MEASURED and not config.server:
+        seconds, whose = MEASURED[config.model], "as measured on two cores"
+    if not seconds or not n:
         return "How long it takes is known after the first prompts: the sidebar shows what is left."
-    seconds, settings = known
-    longest = max(1.0, number(settings.get("max_new_tokens"), 64.0))
-    at_most = n * seconds * config.max_new_tokens / longest
-    return f"It will take about {duration(at_most)}, {whose} ({seconds:.1f} s a pair)."
+    each = seconds * config.max_new_tokens
+    return f"It will take about {duration(n * each)}, {whose} ({each:.1f} s a pair)."
+
+
+def _made_alike(run: Run, config: PairsConfig) -> bool:
+    """Whether the run's model was this one, on the same device or servers."""
+    known = run.config
+    same = all((known.get(name) or "") == getattr(config, name) for name in ("device", "server"))
+    return same and settled(str(known.get("model"))) == settled(config.model)
 
 
 def _changed(prompts: str) -> int:

@@ -213,6 +213,8 @@ def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = 
         finally:
             book.publish()
         run.update(done=len(known), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
+        if pace.each:
+            run.update(seconds_a_token=pace.each / config.max_new_tokens)  # of the longest answers that it allows
         if backend.missed:
             n, tokens = len(backend.missed), max(backend.missed.values())
             raise ValueError(

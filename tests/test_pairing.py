@@ -77,6 +77,7 @@ def test_a_run_that_was_broken_off_makes_the_same_pairs(folder: Path, prompts: s
     steps = list(pairs(whole))
     assert [step.done for step in steps] == [4, 8, 12]
     assert whole.record["done"] == 12
+    assert whole.record["seconds_a_token"] > 0
 
     broken = new_pairs(config(folder, prompts), tmp_path / "broken")
     work = pairs(broken)
