@@ -15,7 +15,7 @@ from retmask.cache import cache_bytes
 from retmask.weights import brief, read_config, resolve
 
 _WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
-_CHUNK = 64  # tokens that are read at once at least
+LEAST_CHUNK = 64  # tokens that eager attention, which stores chunk x context for every head, reads at once at least
 _UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is more than this
 
 
@@ -89,7 +89,7 @@ def estimate_for(
         free_bytes=free_bytes(device),
         dtype=str(dtype).removeprefix("torch."),
         place=f"this machine's {device.type}",
-        scores_bytes=scores_bytes(config, min(context_tokens, _CHUNK), context_tokens, dtype) if eager else 0,
+        scores_bytes=scores_bytes(config, min(context_tokens, LEAST_CHUNK), context_tokens, dtype) if eager else 0,
     )
 
 

@@ -21,14 +21,13 @@ from transformers import Cache
 from retmask.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
 from retmask.heads import Grid, HeadMask
 from retmask.hooks import forking, most, reading, scaling
-from retmask.memory import free_bytes
+from retmask.memory import LEAST_CHUNK, free_bytes, scores_bytes
 from retmask.sampling import Sampling, Step, choose, generator
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
 LOGITS = 2**25  # logits of a given text that are held at once
 READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
-_LEAST_CHUNK = 64  # tokens that eager attention, which stores chunk x context for every head, reads at once at least
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
 
@@ -155,12 +154,9 @@ class LensModel:
     def _row_bytes(self, tokens: int) -> int:
         """What one row of that length needs: its cache and, where attention is eager, the scores of a small chunk."""
         row = cache_bytes(self.native.config, tokens, self.native.dtype)
-        return row + (self._score_bytes(tokens) * _LEAST_CHUNK if self.attention == "eager" else 0)
-
-    def _score_bytes(self, tokens: int) -> int:
-        """What eager attention stores for one query of one row: scores, their softmax in float32, and its weights."""
-        width: int = self.native.dtype.itemsize
-        return self.grid.n_heads * tokens * (4 + 2 * width)
+        if self.attention == "eager":
+            row += scores_bytes(self.native.config, LEAST_CHUNK, tokens, self.native.dtype)
+        return row
 
     @torch.no_grad()
     def prefill(self, token_ids: Sequence[int], room: int, trunk: Trunk | None = None) -> Cache:
@@ -258,8 +254,9 @@ class LensModel:
     def _chunk(self, rows: int, have: int) -> int:
         """How many tokens of so many rows to prefill at once after those that the cache has."""
         if self.attention == "eager":
-            fit = free_bytes(self.device) // 2 // (rows * self._score_bytes(have + PREFILL_CHUNK))
-            return max(_LEAST_CHUNK, min(PREFILL_CHUNK, fit))
+            one = scores_bytes(self.native.config, 1, have + PREFILL_CHUNK, self.native.dtype)
+            fit = free_bytes(self.device) // 2 // (rows * one)
+            return max(LEAST_CHUNK, min(PREFILL_CHUNK, fit))
         if self.device.type != "cuda":
             return PREFILL_CHUNK
         return _LATER_ON_GPU if have else self._first_on_gpu(rows)
