@@ -1,7 +1,9 @@
 """What guards the pages: sentences in the place of tracebacks, and settings that hold wherever the app is started."""
 
 import http.client
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +15,10 @@ import psutil
 import pytest
 from streamlit import config
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from retmask import faults
+from retmask.files import shipped
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 
@@ -106,6 +110,36 @@ def test_an_open_server_is_refused(
     assert said.startswith("the app is not served, because") == bool(says)
     assert says in said
     assert bool(at.header) != bool(says)
+
+
+@pytest.mark.parametrize("page", ["heads", "compare", "pairs", "train", "families", "runs"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"heads": "garbage", "head": "L99H99", "kv": "x", "c": "../x"},
+        {"heads": "L99H99,L1H1:x", "map": "nope", "sets": "%%%,nope", "tuned": "a b"},
+        {"map": "damaged", "run": "damaged", "pairs": "damaged", "train": "damaged", "gate": "nope"},
+    ],
+)
+def test_no_address_breaks_a_page(
+    page: str, query: dict[str, str], fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of a run whose record holds anything: its `command` is no list."""
+    monkeypatch.setattr(faults, "debugging", lambda: True)
+    damaged = fresh_home / "runs" / "damaged"
+    damaged.mkdir(parents=True)
+    shutil.copy(shipped("maps", "smollm2-135m") / "scores.json", damaged)
+    record = {"kind": "detect", "status": "success", "command": "no list", "config": {"model": "smollm2-135m"}}
+    (damaged / "run.json").write_text(json.dumps(record))
+    for name in ("progress.jsonl", "trials.jsonl", "items.jsonl", "log.txt"):
+        (damaged / name).write_bytes(bytes(range(256)) + b"\n" + b"[" * 100_000)
+    at = AppTest.from_file(str(MAIN), default_timeout=120)
+    at._page_hash = calc_hash(page)
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    assert at.header
 
 
 def upgraded(port: int, host: str) -> int:

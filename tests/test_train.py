@@ -189,6 +189,14 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
+def test_a_training_whose_making_was_cut_short_can_be_started(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """Between the copy of the pairs and its digest in the record."""
+    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    digest = run.record["pairs_sha256"]
+    write_json(run.path / "run.json", {name: value for name, value in run.record.items() if name != "pairs_sha256"})
+    assert new_train(str(folder), pairs, SETTINGS, tmp_path / "out").record["pairs_sha256"] == digest
+
+
 def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) -> None:
     run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=200, save_steps=50), tmp_path / "out")
     work = train(run)
