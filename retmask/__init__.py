@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = ["LensModel", "__version__", "load"]
 
 
