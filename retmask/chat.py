@@ -174,6 +174,8 @@ class Chat:
         As they are; else the system turn in the user's; else contents in parts, as vision models' templates want them.
         """
         turns = [_turn(message) for message in messages]
+        if not turns:
+            raise ValueError(f"{where or 'the prompt'} has no message: write one")
         contents = [text for turn in turns for text in _texts(turn)]
         for content in contents:
             check_text(content, where or "the prompt")
@@ -186,7 +188,8 @@ class Chat:
                     return tried, self._in_template(tried, where)
             except ValueError as error:
                 first = first or error
-        raise first or ValueError(f"{where or 'the prompt'} has no message: write one")
+        assert first is not None  # the turns as they are have been tried
+        raise first
 
     def _in_template(self, turns: Turns, where: str) -> ChatText:
         """The turns in the chat template, thinking closed."""

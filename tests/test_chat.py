@@ -173,6 +173,12 @@ def test_what_a_template_refuses_is_said_with_its_place() -> None:
     assert double.text([("user", " a b\n")]) == ("a b", ((0, 3),), "chat", None)
 
 
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_conversation_without_a_message_is_refused(template: str | None) -> None:
+    with pytest.raises(ValueError, match="prompt 3 has no message"):
+        Chat(byte_level(template)).prompt([], "prompt 3")
+
+
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the prompt holds half a character \('\\ud83d', character 4\)"):
         Chat(byte_level()).prompt([("user", "hi \ud83d")])
