@@ -71,6 +71,9 @@ def button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
 
 def concentration(scores: HeadScores) -> None:
     """How few heads hold the scores, in four figures."""
+    if scores.counting == "ranking":
+        st.caption("This is a list of heads in order. It has no scores: colours and heights are places in the list.")
+        return
     found = scores.concentration()
     figures = [
         ("Heads ≥ 0.1", found.above, "d", "heads with a mean score of at least 0.1, the usual threshold"),

@@ -90,6 +90,15 @@ def test_opens_with_the_shipped_map() -> None:
     assert not at.error
 
 
+def test_a_list_of_heads_has_no_figures_of_concentration(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text('attn_head_set: "14-22,13-16"\nmodel_name_or_path: meta-llama/Llama-3.1-8B-Instruct\n')
+    at = opened(map=str(file))
+    assert "32 layers × 32 heads" in at.caption[0].value
+    assert any("It has no scores" in caption.value for caption in at.caption)
+    assert not at.metric
+
+
 def test_opening_imports_no_torch() -> None:
     code = "import sys; sys.path.insert(0, 'app'); import detect, evidence, heads; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
