@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
-_OF_THE_BEST = 0.6  # a training's share of the speed at which matrices are multiplied: measured, on two CPU cores
+_OF_THE_BEST = 0.6  # a training's share of the speed at which matrices are multiplied: about, not calibrated
 _GIB = 2**30
 
 
