@@ -34,7 +34,7 @@ IDLE = {
     ask.TUNED: "The model after fine-tuning, with no head masked.",
     ask.CONTROL: "The same model with as many random heads {}.",
 }
-UNSELECTED = "No head is selected: press «Mask the top 5 %» above, or select heads on the map."
+UNSELECTED = 'No head is selected: press "Mask the top 5 %" above, or select heads on the map.'
 VIEWS = ["Differences", "Trace"]
 SCROLL = "<script>document.querySelector('.st-key-answers')?.scrollIntoView({block: 'center'})</script>"
 
@@ -53,7 +53,7 @@ def page(heads_page: StreamlitPage) -> None:
         return
     st.caption(
         f"{state.sentence(shown.model)[:-1]} answers one prompt side by side. Heads are ranked by the map "
-        f"«{state.sentence(maps.label(shown.source))[:-1]}»."
+        f'"{state.sentence(maps.label(shown.source))[:-1]}".'
     )
     _mask(shown.scores, shown.model, heads_page)
     ref = settings.section(shown)

@@ -244,7 +244,7 @@ def _missing(whose: dict[str, Any], settings: dict[str, Any]) -> str:
     if "prompts" in settings and not settings["prompts"]:
         return "there are no prompts yet: name a file or a dataset, or have some made here"
     if not _served(settings) and not whose["rule"].given:
-        return "no head is selected: press «Mask the top 5 %», or select heads on the map"
+        return 'no head is selected: press "Mask the top 5 %", or select heads on the map'
     return ""
 
 

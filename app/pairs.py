@@ -32,7 +32,7 @@ def page(heads_page: StreamlitPage, train_page: StreamlitPage | None = None) -> 
     making.section(heads_page, is_first=not runs)
     run = _picked(runs)
     if run is None:
-        st.info("There are no pairs yet. Choose prompts above and press «Make pairs»: a few hundred are a beginning.")
+        st.info('There are no pairs yet. Choose prompts above and press "Make pairs": a few hundred are a beginning.')
         return
     _condition(run)
     _notes(run)

@@ -77,7 +77,7 @@ def page(pages: Mapping[str, StreamlitPage]) -> None:
 def _empty(pages: Mapping[str, StreamlitPage]) -> None:
     st.info(
         "There are no runs yet. The first one may be a detection: it finds the retrieval heads of a model, and takes a "
-        "minute or so with the preset «quick»."
+        'minute or so with the preset "quick".'
     )
     if st.button("Detect the heads of a model", type="primary", icon=":material/radar:", key="runs_first"):
         state.open_form()

@@ -78,7 +78,7 @@ def _needle(_: ModelRef | None) -> None:
         )  # fmt: skip
         st.slider("Depth", 0.0, 1.0, step=0.05, format="percent", width=150, **state.widget("depth"))
     chosen = known_needle(needle or ask.Setup.needle)
-    st.caption(state.sentence(f"Hidden: «{chosen.needle}» Asked: «{chosen.question}»")[:-1])
+    st.caption(state.sentence(f'Hidden: "{chosen.needle}" Asked: "{chosen.question}"')[:-1])
 
 
 def _own_text(ref: ModelRef | None) -> None:

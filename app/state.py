@@ -138,7 +138,7 @@ def score_set(name: str) -> tuple[ScoreSet, Stamp]:
     page's own address may come from anybody.
     """
     if "://" in name:
-        raise ValueError(f"{name[:80]} is not fetched unasked: open it with «Add a set», which keeps a copy")
+        raise ValueError(f'{name[:80]} is not fetched unasked: open it with "Add a set", which keeps a copy')
     stamp = set_stamp(name)
     return _read_set(name, stamp), stamp
 

@@ -52,7 +52,7 @@ DETECTORS = {
         "whether the head copied at all",
         "1 in a trial in which the head copied any scored token of the needle, else 0; the mean is the share of trials "
         "in which the head was active.",
-        "Wu et al. 2024, arXiv 2404.15574, «activation frequency»",
+        'Wu et al. 2024, arXiv 2404.15574, "activation frequency"',
         active="copied",
     ),
     "attention": Detector(
@@ -66,7 +66,7 @@ DETECTORS = {
         "query",
         "attention of the question on the needle, less that of N/A",
         "How much attention the tokens after the context pay to the needle's sentence, on average over them, less the "
-        "same with the question «N/A». Needle tokens whose difference is more than two standard deviations below the "
+        'same with the question "N/A". Needle tokens whose difference is more than two standard deviations below the '
         "mean are left out. Below 0 where the empty question looks there more.",
         "QRHead, arXiv 2506.09944",
         signed=True,

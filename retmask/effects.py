@@ -66,7 +66,9 @@ def trace_raster(
             x=[row["step"] for row in rows],
             y=[places[head] for head in heads],
             customdata=[[row["step"], *head, stamp] for row, head in zip(rows, heads, strict=True)],
-            text=[f"{row['head']} copied «{readable(row['token'])}» from position {row['position']:,}" for row in rows],
+            text=[
+                f"{row['head']} copied \"{readable(row['token'])}\" from position {row['position']:,}" for row in rows
+            ],
             hovertemplate="%{text}<extra></extra>",
             mode="markers",
             marker={"color": [color(head) for head in heads],

@@ -325,7 +325,7 @@ def test_a_raster_has_a_point_a_copy_and_the_busiest_head_on_top() -> None:
     assert isinstance(points.customdata, list | tuple)
     assert (list(points.x), list(points.y)) == ([0, 2, 2], [0, 1, 0])
     assert list(points.marker.color) == [style.TEAL, style.ORANGE, style.TEAL]
-    assert points.text[1] == "L1H2 copied «␣c» from position 91"
+    assert points.text[1] == 'L1H2 copied "␣c" from position 91'
     assert list(points.selectedpoints) == []
     assert points.unselected.marker.opacity == 1
     assert [style.ORANGE in name for name in figure.layout.yaxis.ticktext] == [False, True]

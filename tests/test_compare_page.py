@@ -103,7 +103,7 @@ def test_opening_imports_no_torch() -> None:
 def test_without_a_selection_one_button_makes_one() -> None:
     at = opened()
     assert "0 of 270 heads masked" in lines(at)
-    assert lines(at).count("No head is selected: press «Mask the top 5 %» above") == 2
+    assert lines(at).count('No head is selected: press "Mask the top 5 %" above') == 2
     assert not any("retmask ask" in code.value for code in at.code)
     at = press(at, "mask_best")
     assert "14 of 270 heads masked (5.2 %)" in lines(at)
