@@ -110,7 +110,8 @@ class Chat:
         if self.kind == "plain":
             return {"template": "plain", "clock": None, "thinking": "none"}
         source = str(self._source)
-        closed = bool(_OPEN.search(self._apply([{"role": "user", "content": "Hello"}], generate=True)))
+        turns, _ = self._asked([("user", "Hello")], "")
+        closed = bool(_OPEN.search(self._apply(turns, generate=True)))
         thinking = "closed" if closed else "off" if "enable_thinking" in source else "none"
         clock = self.when.isoformat() if "strftime_now" in source else None
         return {"template": "chat", "clock": clock, "thinking": thinking}

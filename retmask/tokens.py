@@ -75,9 +75,15 @@ def prepared(
     """The rows of a pairs file, in TRL's format, as tokens; those that teach nothing are left out before the split.
 
     `when` is the moment that a chat template's clock shows; `vocabulary` how many tokens the model knows. ValueError,
-    one sentence, where the template refuses a prompt, an answer could not end, or a token is not of the model's.
+    one sentence, where the template refuses a prompt or there is none for conversations, a plain answer could not end,
+    or a token is not of the model's.
     """
-    chat = Chat(tokenizer, when, "plain" if isinstance(rows[0]["prompt"], str) else None)
+    texts = isinstance(rows[0]["prompt"], str)
+    chat = Chat(tokenizer, when, "plain" if texts else None)
+    if chat.kind == "plain" and not texts:
+        raise ValueError(
+            "the pairs are conversations and this model has no chat template: give pairs as texts, or a model with one"
+        )
     if chat.kind == "plain" and tokenizer.eos_token_id is None:
         raise ValueError(
             "the tokenizer has no end token, so that a model could not learn where an answer ends: name its eos_token "

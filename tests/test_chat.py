@@ -207,12 +207,18 @@ def test_special_tokens_in_an_answer_are_text_and_thoughts_are_not() -> None:
 
 
 def test_templates_of_vision_models_take_contents_in_parts() -> None:
-    parts = "{% for m in messages %}[{{ m.role }}]{% for part in m.content %}{{ part.text }}{% endfor %}~{% endfor %}"
+    refuses = "{% if m.content is string %}{{ raise_exception('parts, please') }}{% endif %}"
+    parts = (
+        "{% for m in messages %}"
+        + refuses
+        + "[{{ m.role }}]{% for part in m.content %}{{ part.text }}{% endfor %}~{% endfor %}"
+    )
     chat = Chat(byte_level(parts + "{% if add_generation_prompt %}[assistant]{% endif %}"))
     text = chat.text([("system", "Be brief."), ("user", "Hi.")])
     assert text.text == "[system]Be brief.~[user]Hi.~[assistant]"
     assert [text.text[a:b] for a, b in text.spans] == ["Be brief.", "Hi."]
     assert chat.tokenizer.decode(chat.pair([("user", "Hi.")], "the")[1]) == "the~"
+    assert chat.facts == {"template": "chat", "clock": None, "thinking": "none"}
 
 
 def test_what_a_template_writes_before_an_answer_is_trained_with_it() -> None:

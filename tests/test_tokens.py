@@ -98,6 +98,11 @@ def test_an_answer_that_could_not_end_is_refused() -> None:
     assert prepared([chat_row("user")], tokenizer, 128, DpoConfig(), WHEN).train, "the template ends a turn by itself"
 
 
+def test_conversations_are_not_trained_on_without_a_template() -> None:
+    with pytest.raises(ValueError, match="the pairs are conversations and this model has no chat template"):
+        made([chat_row("system", "user")])
+
+
 def test_tokens_that_the_model_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match="makes token 127 and the model knows 100 tokens"):
         made([row()], vocabulary=100)
