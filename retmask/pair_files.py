@@ -9,7 +9,7 @@ from typing import Any
 
 from retmask.files import check_text, expanded
 from retmask.pairs import PAIRS
-from retmask.rows import Blank, Turn, content, conversation, json_rows, turns
+from retmask.rows import Blank, Turn, check_texts, content, conversation, json_rows, system, turns
 from retmask.runs import run_path
 
 _NAMES = ("prompt", "chosen", "rejected")
@@ -82,10 +82,13 @@ def _row(row: Mapping[str, Any], where: str) -> Row:
     for name in ("chosen", "rejected"):
         if name not in row:
             raise ValueError(f"{where}: {name} is missing; there is only {', '.join(row)[:80] or 'nothing'}")
+    check_texts(row, where)
     prompt, (chosen, rejected) = (
         _prompt(row, where),
         (_value(row[name], where, name) for name in ("chosen", "rejected")),
     )
+    if system(row) and not isinstance(prompt, list):
+        raise ValueError(f"{where}: system stands beside no list of messages: give the prompt as messages")
     if isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(prompt, list):
         read = _texts(prompt, chosen, rejected, where)
     elif isinstance(chosen, list) and isinstance(rejected, list):
@@ -98,7 +101,8 @@ def _row(row: Mapping[str, Any], where: str) -> Row:
 def _prompt(row: Mapping[str, Any], where: str) -> str | list[Turn] | None:
     """The prompt of a row; None where it is implicit."""
     if "prompt" in row:
-        return _value(row["prompt"], where, "prompt")
+        prompt = _value(row["prompt"], where, "prompt")
+        return [*system(row), *prompt] if isinstance(prompt, list) else prompt
     try:
         return conversation(row, f"{where}, the conversation")
     except Blank as error:
@@ -142,6 +146,10 @@ def _messages(prompt: str | list[Turn] | None, chosen: list[Turn], rejected: lis
     if not isinstance(prompt, list):
         most = min(len(chosen), len(rejected)) - 1  # the last turns are the answers, also where they are the same
         n = len(list(takewhile(lambda two: two[0] == two[1], zip(chosen[:most], rejected, strict=False))))
+        if n and prompt is not None and prompt.strip() not in [text.strip() for _, text in chosen[:n]]:
+            raise ValueError(
+                f"{where}: prompt is none of the turns that chosen and rejected begin with: drop one of them"
+            )
         if n:
             prompt, chosen, rejected = chosen[:n], chosen[n:], rejected[n:]
         elif prompt is None:

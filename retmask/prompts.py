@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from retmask.files import check_text, expanded, read_text, sha256_text, shipped
 from retmask.needle import load_haystack
 from retmask.recall import words
-from retmask.rows import Blank, content, json_rows, passed_over, role, turns
+from retmask.rows import Blank, check_texts, content, json_rows, passed_over, role, system, turns
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
 _MOST = 1_000_000  # prompts at a time
@@ -303,9 +303,10 @@ def _messages(row: Mapping[str, Any], where: str) -> Messages:
         if not row:
             raise Blank(f"{where}: there is nothing in it")
         raise ValueError(f"{where}: there is no {', '.join(_FORMS)}, only {', '.join(row)[:80]}")
+    check_texts(row, where)
     prompt = row.get("prompt")
     if isinstance(prompt, str):
-        return (("user", content(prompt, where)),)
+        return (*system(row), ("user", content(prompt, where)))
     found = turns(_asked(row, where), where)
     if any(name == "system" for name, _ in found[1:]):
         raise ValueError(f"{where}: a system turn stands after others: it may only come first")
@@ -321,9 +322,7 @@ def _asked(row: Mapping[str, Any], where: str) -> list[Any]:
     messages = [held] if isinstance(held, Mapping) else held
     if not isinstance(messages, list):
         raise ValueError(f"{where}: {name} is {'not a text' if name == 'prompt' else 'no list of messages'}")
-    system = row.get("system")
-    if isinstance(system, str) and system.strip():
-        messages = [{"role": "system", "content": system}, *messages]
+    messages = [*({"role": name, "content": text} for name, text in system(row)), *messages]
     if name.startswith("conversation"):
         first = [one for one in messages if role(one) == "user"][:1]
         return [*(one for one in messages[:1] if role(one) == "system"), *first]

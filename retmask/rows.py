@@ -116,9 +116,21 @@ def conversation(row: Mapping[str, Any], where: str) -> list[Turn] | None:
     held = row.get("messages", row.get("conversations"))
     if held is None:
         return None
-    system = row.get("system")
-    before = [("system", system)] if isinstance(system, str) and system.strip() else []
-    return [*before, *turns(held, where)]
+    return [*system(row), *turns(held, where)]
+
+
+def system(row: Mapping[str, Any]) -> list[Turn]:
+    """The system turn that a row has in a column of its own, if any."""
+    said = row.get("system")
+    return [("system", said)] if isinstance(said, str) and said.strip() else []
+
+
+def check_texts(row: Mapping[str, Any], where: str) -> None:
+    """ValueError where a row has tools, or switches for the chat template: without them its prompt is another one."""
+    for name in ("tools", "chat_template_kwargs"):
+        held = row.get(name)
+        if any(held.values()) if isinstance(held, Mapping) else held not in (None, "", "[]", "{}", []):
+            raise ValueError(f"{where}: the row has {name}, and only texts can be read: leave the row out")
 
 
 def passed_over(row: Mapping[str, Any]) -> str:

@@ -239,10 +239,11 @@ def test_the_forms_that_people_have(tmp_path: Path) -> None:
             "system": "Be kind.",
             "conversations": [{"from": "human", "value": "Q"}, {"from": "function_call", "value": ""}],
         },
+        {"system": "Be kind.", "prompt": "Q", "tools": "[]"},
         {"prompt": [parts]},
     ]
     kind = ("system", "Be kind.")
-    wanted = [(kind, ("user", "Q")), (kind, ("user", "Q")), (("user", "Q"),), (kind, ("user", "Q"))]
+    wanted = [(kind, ("user", "Q")), (kind, ("user", "Q")), (("user", "Q"),), *[(kind, ("user", "Q"))] * 2]
     lines = "\n".join(map(json.dumps, rows))
     for name, content in (
         ("own.jsonl", lines.encode()),
@@ -299,6 +300,7 @@ BROKEN = [
     ('{"prompt": "  "}\n{"prompt": null}', "holds no prompt to ask (2 rows passed over: 2 without text)"),
     ('{"prompt": "a", "language": "German"}', "(1 row passed over: 1 in other languages)"),
     ('{"instruction": "a"}', "no prompt, messages, conversation, conversations, only instruction"),
+    ('{"prompt": "a", "tools": [{"name": "f"}]}', "line 1: the row has tools, and only texts can be read"),
     ('{"prompt": 5}', "line 1: prompt is not a text"),
     (r'{"prompt": "\ud800"}', r"line 1 holds half a character ('\ud800', character 1)"),
     (r'{"prompt": "a", "id": "\ud800"}', "line 1, id holds half a character"),
