@@ -6,6 +6,7 @@ any server that loads such folders, answers as the masked model does.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -67,7 +68,8 @@ def export(
     with _alone(out):
         if out.exists() and any(out.iterdir()):
             return _same(out, manifest)
-        for left in out.parent.glob(f".{out.name}.*.part"):  # by an export that was killed
+        ours = re.compile(rf"\.{re.escape(out.name)}\.\w{{8}}\.part")  # not that of `name.v2`, which may be at work
+        for left in filter(lambda path: ours.fullmatch(path.name), out.parent.iterdir()):  # by one that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as folder:
             made = Path(folder) / "made"

@@ -103,6 +103,14 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert json.loads((out / "mask.json").read_text()) == first
 
 
+def test_what_a_killed_export_left_goes_and_what_a_neighbour_writes_stays(tmp_path: Path) -> None:
+    source, left, neighbour = tiny_folder(tmp_path), ".out.abcd_123.part", ".out.v2.abcd_123.part"
+    (tmp_path / left).mkdir()
+    (tmp_path / neighbour).mkdir()
+    export(str(source), RULE, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {source.name, "out", neighbour}
+
+
 def test_what_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
     source = str(tiny_folder(tmp_path))
     with pytest.raises(ValueError, match="L9H0 is outside"):
