@@ -130,7 +130,7 @@ class DoseConfig:
         used = read_trials(file.parent) if file and ours else []
         seen, depths = {trial.needle for trial in used}, {trial.depth for trial in used}
         config = Run(file.parent).config if file and ours else {}
-        if config.get("haystack", "pydoc") == self.haystack:
+        if settled(str(config.get("haystack", "pydoc")), HAYSTACKS) == settled(self.haystack, HAYSTACKS):
             raise ValueError(f"detection used the haystack {self.haystack} too: choose another with --haystack")
         path = expanded(self.needles) if self.needles else shipped("needles_held_out.json")
         needles = [needle for needle in load_needles(path) if needle.needle not in seen]
@@ -170,9 +170,6 @@ def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
 
     ValueError where `out` holds something else, or the settings name texts or needles that are not there.
     """
-    config.tasks()
-    load_haystack(config.haystack)
-    load_prose(config.prose)
     config = replace(
         config,
         model=settled(config.model),
@@ -182,6 +179,9 @@ def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
         prose=settled(config.prose, only_path=True),
         adapter=settled(config.adapter),
     )
+    config.tasks()
+    load_haystack(config.haystack)
+    load_prose(config.prose)
     return Run.claim("dose", asdict(config), config.command, out, Path(config.model).name, before={"exclude": ""})
 
 

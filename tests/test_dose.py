@@ -1,5 +1,6 @@
 """The dose curve on a tiny model: its points, that it goes on where it was, and the perplexity by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,21 @@ def test_nothing_that_detection_used_is_measured_with() -> None:
     }
     with pytest.raises(ValueError, match="5 needles that detection did not use give 20 trials and 21 were asked for"):
         DoseConfig("m", "smollm2-135m", needles=own, trials=21).tasks()
+
+
+def test_a_haystack_is_that_of_the_detection_however_its_path_is_written(
+    score_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a run is made: detections record whole paths, those of before the path as it was given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("This is a sentence about rivers. " * 800)
+    for recorded in ("texts", str(tmp_path / "texts")):
+        (tmp_path / "run.json").write_text(json.dumps({"kind": "detect", "config": {"haystack": recorded}}))
+        for given in ("texts", "texts/", str(tmp_path / "texts")):
+            with pytest.raises(ValueError, match="detection used the haystack"):
+                new_dose(DoseConfig("m", score_file, haystack=given, ks=(1,), trials=4), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_list_of_heads_is_masked_in_its_order(tmp_path: Path) -> None:
