@@ -69,6 +69,7 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
     from retmask.loading import load_tokenizer, plan
     from retmask.lora import trained_numbers
     from retmask.memory import choose_device, choose_dtype, free_bytes
+    from retmask.model import longest_context
     from retmask.tokens import moment, prepared
 
     rows = read_rows(pairs_file(pairs))
@@ -106,7 +107,7 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
         trained=trained,
         seconds=_steps(len(made.train), config) * config.batch * made.tokens / max(1, len(made.train)) / speed,
     )
-    problems = _problems(found, config, folder, planned.config.get_text_config())
+    problems = _problems(found, config, folder, longest_context(planned.config))
     return found._replace(problems=tuple(problems), warnings=(*_warnings(found, config, planned.empty), *made.doubts))
 
 
@@ -155,7 +156,7 @@ def _steps(pairs: int, config: DpoConfig) -> int:
     return config.max_steps or math.ceil(config.epochs * max(1, math.ceil(pairs / config.batch)))
 
 
-def _problems(found: Preflight, config: DpoConfig, folder: Path, text: Any) -> Iterator[str]:
+def _problems(found: Preflight, config: DpoConfig, folder: Path, reads: int) -> Iterator[str]:
     if found.pairs + found.held_out < 2:
         left = "no pair is left to train on" if not found.pairs else "one pair is too few to train on"
         longer = f"raise max length to {found.longest}, or " if found.left_out else ""
@@ -174,8 +175,7 @@ def _problems(found: Preflight, config: DpoConfig, folder: Path, text: Any) -> I
         yield f"{config.report_to} is not installed: pip install {config.report_to}, or report to none"
     if found.cut == 1:
         yield f"every pair is longer than max length {config.max_length}: raise it to {found.longest}"
-    reads = getattr(text, "max_position_embeddings", None)
-    if reads and min(found.longest, config.max_length) > reads:
+    if min(found.longest, config.max_length) > reads:
         yield f"the model reads {reads:,} tokens and the longest pair has {found.longest:,}: max length {reads} at most"
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from tiny import tiny_folder, tiny_tokenizer
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config
+from tiny import CONFIGS, tiny_folder, tiny_tokenizer
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
 from retmask import cli
@@ -78,6 +78,14 @@ def test_a_prompt_longer_than_the_model_reads_is_refused(fresh_home: Path, tmp_p
     folder = made(config, tmp_path / "model")
     found = preflight(str(folder), pairs(tmp_path, ["a?", "b" * 40]), CONFIG)
     assert "the model reads 32 tokens and the longest pair has 43: max length 32 at most" in found.problems[0]
+
+
+def test_a_model_that_reads_on_by_yarn_is_trained_as_far(fresh_home: Path, tmp_path: Path) -> None:
+    rope = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 32}
+    text: dict[str, Any] = CONFIGS["llama"].to_dict() | {"max_position_embeddings": 32, "rope_parameters": rope}
+    folder = made(LlamaConfig(**text), tmp_path / "model")
+    assert not preflight(str(folder), pairs(tmp_path, ["a?", "b" * 100]), CONFIG).problems
+    assert "the model reads 128 tokens" in preflight(str(folder), pairs(tmp_path, ["b" * 140] * 2), CONFIG).problems[0]
 
 
 def test_attention_that_the_class_does_not_have_is_not_trained_with(fresh_home: Path, tmp_path: Path) -> None:
