@@ -331,7 +331,8 @@ class _Local:
                 said = self._said(left[:many])
             if said is None:
                 one = left.pop(0)
-                self.missed[one.prompt.id] = len(one.ids) + limit
+                if one.prompt.id not in known:
+                    self.missed[one.prompt.id] = len(one.ids) + limit
                 continue
             part, left = left[:many], left[many:]
             for one, two in zip(part, said, strict=True):

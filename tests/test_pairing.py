@@ -381,6 +381,29 @@ def test_little_memory_at_one_moment_makes_no_empty_pair(
     assert run.status == "success"
 
 
+def test_a_known_prompt_that_finds_no_memory_leaves_nothing_to_do(
+    folder: Path, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is only answered once more so that its block stays together."""
+    run = new_pairs(config(folder, prompts), tmp_path / "out")
+    list(pairs(run))
+    whole, file = read_items(run.path), run.path / "items.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:3] + lines[4:]))
+    run.update(status="error")
+    both, fits = pairing.answer_both, iter([False, False, False, True])
+
+    def narrow(model: LensModel, asked: list[list[int]], *given: Any) -> Any:
+        if len(asked) > 1 or not next(fits):
+            raise MemoryError
+        return both(model, asked, *given)
+
+    monkeypatch.setattr(pairing, "answer_both", narrow)
+    list(pairs(run))
+    assert run.status == "success"
+    assert {pair.id for pair in read_items(run.path)} == {pair.id for pair in whole}
+
+
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
