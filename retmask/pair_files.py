@@ -1,6 +1,7 @@
 """Files of preference pairs: read in the forms that people have, as TRL reads them, or refused with the line."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -21,10 +22,10 @@ Row = dict[str, Any]
 def pairs_file(name: str | Path) -> Path:
     """The file of pairs that a file, a run's folder or a run's name means. ValueError where there is none."""
     path = expanded(name)
-    if not path.exists() and "/" not in str(name):
+    if not os.path.exists(path) and "/" not in str(name):  # Path.exists raises in a folder that may not be read
         path = run_path(str(name))
-    path = path / PAIRS if path.is_dir() else path
-    if not path.is_file():
+    path = path / PAIRS if os.path.isdir(path) else path
+    if not os.path.isfile(path):
         raise ValueError(f"there are no pairs at {name}: give a .jsonl file, or a folder or run of `retmask pairs`")
     return path
 
@@ -102,7 +103,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> str | list[Turn] | None:
     """The prompt of a row; None where it is implicit."""
     if "prompt" in row:
         prompt = _value(row["prompt"], where, "prompt")
-        return [*system(row), *prompt] if isinstance(prompt, list) else prompt
+        return [*system(row, row["prompt"], where), *prompt] if isinstance(prompt, list) else prompt
     try:
         return conversation(row, f"{where}, the conversation")
     except Blank as error:

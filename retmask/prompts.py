@@ -18,6 +18,7 @@ from retmask.recall import words
 from retmask.rows import Blank, check_texts, content, json_rows, passed_over, role, system, turns
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
+FILES = (".jsonl", ".json", ".txt")  # how a file of prompts ends; anything else is a data set of the Hub
 _MOST = 1_000_000  # prompts at a time
 _LONGEST = 12  # words of an answer
 _TRIES = 200  # facts tried for one prompt: the answer may stand in the prose already
@@ -243,7 +244,7 @@ def read_prompts(source: str, count: int = 0) -> Prompts:
     """
     if count < 0:
         raise ValueError(f"{count} prompts are not possible: give 1 or more, or 0 for all")
-    if source.casefold().endswith((".jsonl", ".json", ".txt")):
+    if source.casefold().endswith(FILES):
         found = _file_prompts(expanded(source))
         return found._replace(prompts=found.prompts[:count]) if count else found
     if not _HUB.fullmatch(source) or expanded(source).exists():
@@ -322,7 +323,7 @@ def _asked(row: Mapping[str, Any], where: str) -> list[Any]:
     messages = [held] if isinstance(held, Mapping) else held
     if not isinstance(messages, list):
         raise ValueError(f"{where}: {name} is {'not a text' if name == 'prompt' else 'no list of messages'}")
-    messages = [*({"role": name, "content": text} for name, text in system(row)), *messages]
+    messages = [*({"role": name, "content": text} for name, text in system(row, messages, where)), *messages]
     if name.startswith("conversation"):
         first = [one for one in messages if role(one) == "user"][:1]
         return [*(one for one in messages[:1] if role(one) == "system"), *first]

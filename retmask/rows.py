@@ -116,18 +116,25 @@ def conversation(row: Mapping[str, Any], where: str) -> list[Turn] | None:
     held = row.get("messages", row.get("conversations"))
     if held is None:
         return None
-    return [*system(row), *turns(held, where)]
+    return [*system(row, held, where), *turns(held, where)]
 
 
-def system(row: Mapping[str, Any]) -> list[Turn]:
-    """The system turn that a row has in a column of its own, if any."""
+def system(row: Mapping[str, Any], messages: Any = (), where: str = "") -> list[Turn]:
+    """The system turn that a row has in a column of its own, if any. ValueError where its messages have one too."""
     said = row.get("system")
-    return [("system", said)] if isinstance(said, str) and said.strip() else []
+    if not isinstance(said, str) or not said.strip():
+        return []
+    if isinstance(messages, list) and messages and role(messages[0]) == "system":
+        raise ValueError(f"{where}: there are two system turns, in the row and in its messages: leave one of them out")
+    return [("system", said)]
 
 
 def check_texts(row: Mapping[str, Any], where: str) -> None:
-    """ValueError where a row has tools, or switches for the chat template: without them its prompt is another one."""
-    for name in ("tools", "chat_template_kwargs"):
+    """ValueError where a row has tools, images, turns in a column, or switches for the chat template.
+
+    Without them its prompt is another one.
+    """
+    for name in ("tools", "images", "history", "chat_template_kwargs"):
         held = row.get(name)
         if any(held.values()) if isinstance(held, Mapping) else held not in (None, "", "[]", "{}", []):
             raise ValueError(f"{where}: the row has {name}, and only texts can be read: leave the row out")

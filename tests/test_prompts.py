@@ -259,6 +259,20 @@ def test_the_forms_that_people_have(tmp_path: Path) -> None:
     assert load_prompts(str(tmp_path / "own.TXT"))[0].text == "One?"
 
 
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "Q", "history": [["a", "b"]]}, "line 1: the row has history"),
+        ({"system": "S", "messages": [{"role": "system", "content": "T"}, {"role": "user", "content": "Q"}]}, "two"),
+        ({"system": "S", "conversations": [{"from": "system", "value": "T"}, {"from": "human", "value": "Q"}]}, "two"),
+    ],
+)
+def test_nothing_that_belongs_to_a_prompt_is_dropped(row: dict[str, object], says: str, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=says):
+        load_prompts(str(tmp_path / "p.jsonl"))
+
+
 def test_rows_of_a_file_are_passed_over_as_those_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def row(text: str, **more: object) -> dict[str, object]:
         return {"conversation": [{"role": "user", "content": text}, {"role": "assistant", "content": "A"}], **more}
