@@ -161,7 +161,7 @@ def resume(
     if run.status == "success":
         raise ValueError(f"{run.id} is finished: there is nothing left to do")
     servers = contacted(run)
-    if set(servers) - {address(url) for url in server or ()}:
+    if {address(url) for url in servers} - {address(url) for url in server or ()}:
         if not sys.stdin.isatty():
             named = " ".join(f"--server {url}" for url in dict.fromkeys(servers))
             raise ValueError(f"{sends(run)}: if that is what you want, name them: {named}")

@@ -301,7 +301,7 @@ class _Local:
         return BLOCK if self.model.device.type == "cpu" else _MOST_BLOCK
 
     def answer(
-        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Collection[str]
+        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Mapping[str, PreferencePair]
     ) -> Iterator[tuple[int, PreferencePair]]:
         """A pair for each prompt, with its number. Those that are known are answered again, so that none stands alone.
 
@@ -477,11 +477,12 @@ class _Servers:
         return _MOST_BLOCK
 
     def answer(
-        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Collection[str]
+        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Mapping[str, PreferencePair]
     ) -> Iterator[tuple[int, PreferencePair]]:
         """A pair for each prompt that is not known yet, with its number, as they come. ValueError for a lost server.
 
-        A prompt that a server refuses is a pair without answers; ValueError where it refuses all of the first ones.
+        A prompt that a server refuses is a pair without answers; ValueError where it refuses all of the first ones, and
+        on a resume what it answered before too.
         """
         wanted = [one for one in asked if one[1].id not in known]
         refused: list[tuple[int, PreferencePair]] = []
@@ -494,9 +495,19 @@ class _Servers:
                 self._pin_thinking()
                 yield from [*refused, (number, pair)]
                 refused = []
-        if refused and len(refused) == len(wanted) and not known:
+        if refused and not self._answers_still(known):
             raise ValueError(refused[0][1].unanswered)
         yield from refused
+
+    def _answers_still(self, known: Mapping[str, PreferencePair]) -> bool:
+        """Whether the longest prompt that was answered before is answered still: else it is the servers that refuse."""
+        before = [pair for pair in known.values() if not pair.unanswered]
+        if not before:
+            return False
+        one = max(before, key=lambda pair: sum(len(text) for _, text in pair.messages))
+        _, again = self._ask((0, PairPrompt(one.id, one.messages), self.config.sampling(0)))
+        self.answered += not again.unanswered
+        return not again.unanswered
 
     def _pin_thinking(self) -> None:
         """Record whether the servers think. ValueError where the run began otherwise: its pairs would be mixed."""

@@ -242,6 +242,17 @@ def test_a_resumed_worker_is_told_which_servers_are_meant(
     assert [env["RETMASK_SERVERS"] for env in started] == [f"{normal.url} {masked.url}"] * 2  # type: ignore[index]
 
 
+def test_a_server_is_confirmed_in_whichever_way_its_address_is_written(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the record, which may come from elsewhere, has it without /v1."""
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *_, **__: _Gone())
+    run = Run.create("pairs", {"model": "m", "server": "http://a:9", "masked_server": "http://a:9"}, tmp_path / "out")
+    run.update(status="cancelled")
+    done = CliRunner().invoke(app, ["runs", "resume", str(run.path), "--server", "http://a:9"])
+    assert done.exit_code == 0, done.exception
+
+
 class _Gone:
     pid = 2**30
 
@@ -271,6 +282,31 @@ def test_a_prompt_that_a_server_refuses_ends_only_itself(
     with pytest.raises(ValueError, match="System role not supported"):
         list(pairs(run, servers=(normal.url, masked.url)))
     assert read_items(run.path) == [], "where it refuses all, it may be something else than the prompts"
+
+
+def test_a_server_that_refuses_on_a_resume_what_it_answered_before_has_changed(
+    prompts: str, tmp_path: Path, fresh_home: Path, servers: list[OpenAIServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its prompts are not given up then; those that alone are refused are."""
+    normal, masked = servers
+    refusal = Canned(400, b'{"error": {"message": "max_model_len is 8"}}')
+    settings = PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
+    run = new_pairs(settings, tmp_path / "out")
+    work = pairs(run, servers=(normal.url, masked.url))
+    next(work)
+    work.close()
+    masked.fail(Canned(200, b'{"data": [{"id": "masked"}]}'), refusal, for_good=True)  # it lists its models still
+    with pytest.raises(ValueError, match="max_model_len is 8"):
+        list(pairs(run, servers=(normal.url, masked.url)))
+    assert len(read_items(run.path)) == 4
+    masked.fail()
+    sound, block = masked.response, ("number 4", "number 5", "number 6", "number 7")
+    monkeypatch.setattr(
+        masked, "response", lambda asked: refusal if any(map(str(asked.body).count, block)) else sound(asked)
+    )
+    list(pairs(run, servers=(normal.url, masked.url)))
+    assert [bool(pair.unanswered) for pair in read_items(run.path)] == [False] * 4 + [True] * 4 + [False] * 4
+    assert run.status == "success"
 
 
 def test_a_run_whose_servers_think_all_at_once_is_not_mixed(
