@@ -154,8 +154,22 @@ def free_bytes(device: torch.device) -> int:
     return max(0, min([int(psutil.virtual_memory().available), *cgroup_rooms()]))
 
 
+def total_bytes(device: torch.device) -> int:
+    """The memory that a process here may have of a device when nobody else has any: no more than its limits."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in cgroup_limits())])
+
+
 def cgroup_rooms(of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """The bytes that are left of every limit on this process's control group and those above it (containers, Slurm).
+    """The bytes that are left of every limit on this process's control group and those above it (containers, Slurm)."""
+    yield from (limit - used for limit, used in cgroup_limits(of, root))
+
+
+def cgroup_limits(
+    of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[int, int]]:
+    """The same limits, and what is used of each, in bytes.
 
     Versions 1 and 2. Used is what the kernel counts without the file cache that it would give back first. Nothing where
     there are no limits, or no control groups.
@@ -168,7 +182,7 @@ def cgroup_rooms(of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/f
             version, top = (_V1, root / "memory") if kinds else (_V2, root)
             parts = [part for part in path.split("/") if part not in ("", "..")]
             for above in range(len(parts) + 1):  # in a container only some of them can be seen
-                yield from _rooms(top.joinpath(*parts[:above]), version)
+                yield from _limits(top.joinpath(*parts[:above]), version)
 
 
 class _Version(NamedTuple):
@@ -183,7 +197,7 @@ _V1 = _Version(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inact
 _V2 = _Version(("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
-def _rooms(folder: Path, version: _Version) -> Iterator[int]:
+def _limits(folder: Path, version: _Version) -> Iterator[tuple[int, int]]:
     with suppress(OSError, ValueError):
         used = int((folder / version.used).read_text(encoding="utf-8"))
         fields = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
@@ -192,7 +206,7 @@ def _rooms(folder: Path, version: _Version) -> Iterator[int]:
             with suppress(OSError, ValueError):  # a limit that is not set is no number, or not there
                 limit = int((folder / name).read_text(encoding="utf-8"))
                 if limit < _UNLIMITED:
-                    yield limit - used
+                    yield limit, used
 
 
 def _gib(size: int) -> str:

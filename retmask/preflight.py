@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
-
 from retmask.dpo import DpoConfig
 from retmask.files import home
 from retmask.launch import placing
@@ -201,16 +199,9 @@ def _memory(needed: int, free: int) -> str:
 
 def _later(found: Preflight, config: DpoConfig) -> str:
     """The run that this one would wait behind, where the device has room enough once that is over; else empty."""
-    from retmask.memory import choose_device
+    from retmask.memory import choose_device, total_bytes
 
-    device = choose_device(config.device or None)
-    if device.type == "cuda":
-        import torch
-
-        room = torch.cuda.mem_get_info(device)[1]
-    else:
-        room = psutil.virtual_memory().total
-    return ahead(config) if found.needed <= room else ""
+    return ahead(config) if found.needed <= total_bytes(choose_device(config.device or None)) else ""
 
 
 def ahead(config: DpoConfig) -> str:

@@ -129,8 +129,10 @@ def test_a_run_that_waits_behind_another_is_not_refused_for_what_that_one_holds(
         found = preflight(str(folder), file, CONFIG)
         assert found.problems == ()
         assert f"it waits behind {before.id} and looks again after that" in found.warnings[0]
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"total": 1000, "available": 1000}))
-        assert "training needs about" in preflight(str(folder), file, CONFIG).problems[0], "it would never fit"
+        for limits, total in (([(1000, 0)], 10**12), ([], 1000)):  # of its container, or of the machine
+            monkeypatch.setattr("retmask.memory.cgroup_limits", lambda *_, limits=limits: iter(limits))
+            monkeypatch.setattr(psutil, "virtual_memory", lambda total=total: type("", (), {"total": total}))
+            assert "training needs about" in preflight(str(folder), file, CONFIG).problems[0], "it would never fit"
     with pytest.raises(ValueError, match="training needs about"):
         check_memory({"preflight": found._asdict()}, CONFIG)
     check_memory({"preflight": 3}, CONFIG)  # a damaged record says nothing
