@@ -133,19 +133,21 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if run and run.status in ("cancelled", "error"):
             st.button("Go on measuring", key="disagree_again", on_click=watch.again, args=(run, "disagree"))
-        trials = st.number_input("Prompts", 1, _most(), width=120, **state.kept("disagree_trials", TRIALS))
+        trials = st.number_input("Prompts", step=1, width=120, **state.kept("disagree_trials", TRIALS))
+        wrong = state.out_of_range(("shown_disagree_trials", "the number of prompts", 1, _most()))
         st.button(
             "Measure it again" if run else "Measure it", icon=":material/straighten:", key="disagree",
-            on_click=_measure, args=(ref, sets, heads, int(trials)), type="secondary" if run else "primary",
+            on_click=_measure, args=(ref, sets, heads, trials), type="secondary" if run else "primary",
+            disabled=bool(wrong),
         )  # fmt: skip
-    said = state.said("disagree")
+    said = state.sentence(wrong) if wrong else state.said("disagree")
     if said:
         st.error(said)
 
 
 def _time(ref: ModelRef) -> str:
     """How long the measurement of all three conditions may take, by the last run of the model here."""
-    trials = int(state.value("disagree_trials", TRIALS))
+    trials = int(state.value("disagree_trials", TRIALS) or TRIALS)
     seconds = seconds_for(3 * trials * EvaluateConfig(ref.name).context_tokens, ref.name)
     return f" {trials} prompts take about {duration(seconds)} here." if seconds else ""
 
@@ -161,7 +163,7 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
     try:
         wanted = EvaluateConfig(ref.name, also=also, trials=trials, revision=ref.revision)
-        state.start("evaluate", asdict(wanted), lambda: new_evaluate(wanted))
+        state.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "disagree")
 

@@ -19,7 +19,7 @@ from retmask.masks import MaskRule
 from retmask.overview import duration
 from retmask.pairing import PairsConfig, new_pairs
 from retmask.pairs import RULES
-from retmask.prompts import load_prompts, read_prompts
+from retmask.prompts import FILES, load_prompts, read_prompts
 from retmask.runs import Run, number
 
 SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
@@ -62,7 +62,7 @@ def _form(heads_page: StreamlitPage) -> None:
     try:
         config = None if missing else _config(whose, asked | drawn | more)
         n = _read(config) if config and config.prompts else config.count if config else 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         config = None
         st.error(state.sentence(error))
     if missing:
@@ -282,7 +282,7 @@ def _read(config: PairsConfig) -> int:
     What is large or lies elsewhere is read when the run begins, and not as one types.
     """
     path = expanded(config.prompts)
-    if (path.is_file() and path.stat().st_size > LARGE) or (not path.exists() and not path.suffix):
+    if (path.is_file() and path.stat().st_size > LARGE) or not config.prompts.casefold().endswith(FILES):
         return config.count
     with st.spinner("Reading the prompts..."):
         found = state.remembered(
@@ -328,7 +328,7 @@ def _start(config: PairsConfig) -> None:
         return
     try:
         with st.spinner("Reading the prompts…"):
-            run = state.start("pairs", asdict(config), lambda: new_pairs(config))
+            run = state.start("pairs", asdict(config) | {"rule": config.rule.to_json()}, lambda: new_pairs(config))
     except (ValueError, OSError) as error:
         st.error(state.sentence(error))
         return

@@ -116,7 +116,7 @@ def config(run: Run) -> EvaluateConfig:
 def _start(run: Run) -> None:
     try:
         wanted = config(run)
-        state.start("evaluate", asdict(wanted), lambda: new_evaluate(wanted))
+        state.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
     except (ValueError, OSError, KeyError) as error:
         state.say(state.sentence(error), "measured")
 

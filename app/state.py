@@ -22,12 +22,13 @@ from models import Holding, ModelRef, Tuned
 from models import tuned as find_tuned
 from reviewed import Judged, judged
 
+from retmask import faults
 from retmask.detect import DEFAULT_MODEL
 from retmask.dpo import DpoConfig
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.pairs import ITEMS, REVIEW, Review, read_review
 from retmask.retrieval import Trial, read_trials
-from retmask.runs import Run
+from retmask.runs import Run, whole
 from retmask.scores import HeadScores
 from retmask.set_tables import set_rows
 from retmask.sets import ScoreSet, open_scores, read_set
@@ -57,6 +58,13 @@ def sources() -> list[str]:
     looked_at = st.session_state.setdefault("looked_at", {})
     looked_at[source()] = None
     return list(dict.fromkeys([*shipped_maps(), *(run.id for run in Run.all("detect")), *opened_files(), *looked_at]))
+
+
+def forget(folder: Path) -> None:
+    """Offer no map of that folder any more: it is deleted."""
+    looked_at = st.session_state.get("looked_at", {})
+    for name in [name for name in looked_at if name == folder.name or folder in (Path(name), *Path(name).parents)]:
+        del looked_at[name]
 
 
 def source() -> str:
@@ -279,6 +287,15 @@ def answering(kind: str, drawn: T, do: Callable[[T, T], None]) -> tuple[str, Cal
     return key, answer
 
 
+def newest(kind: str, key: str, do: Callable[[Any], None]) -> Callable[[], None]:
+    """A callback with what the widget of that key holds; nothing once another of its kind has been drawn.
+
+    As with `answering`: what a browser still sends of the one before must not take back what was chosen since.
+    """
+    put(f"newest_{kind}", key)
+    return lambda: do(value(key)) if value(f"newest_{kind}") == key and key in st.session_state else None
+
+
 def picked(before: Any, event: Any) -> list[tuple[int, ...]]:
     """The customdata, without the stamp at its end, of the points that are new in a chart's selection event.
 
@@ -387,7 +404,10 @@ def change(**values: Any) -> None:
     changed = replace(setup(), **values)
     if changed != setup():
         st.session_state["setup"] = changed
-        _into_url("c", ask.keep(changed))
+        try:
+            _into_url("c", ask.keep(changed))
+        except OSError as error:  # a callback has no page to stand on: it would be a traceback
+            say(f"{sentence(faults.sentence(error))} The settings are not kept over a reload.", "setup")
 
 
 def widget(name: str) -> dict[str, Any]:
@@ -555,10 +575,10 @@ def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Ru
     and `Run.spawn` have it.
     """
     text = json.dumps(settings, sort_keys=True)
-    wanted, begun = json.loads(text).items(), _begun()
+    wanted, begun = whole(json.loads(text)).items(), _begun()
     with one_at_a_time():
         last = begun.get(f"{kind} {text}")  # its record may name a path or a model in another way
-        alike = (run for run in Run.all(kind) if run.path == last or wanted <= run.config.items())
+        alike = (run for run in Run.all(kind) if run.path == last or wanted <= whole(run.config).items())
         there = next((run for run in alike if run.status in ("queued", "started")), None)
         if there:
             return there

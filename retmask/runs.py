@@ -47,6 +47,7 @@ from retmask.files import (
     read_lines,
     read_object,
     read_tail,
+    settled,
     write_atomic,
     write_json,
 )
@@ -55,6 +56,7 @@ from retmask.turns import card_keys, device_key, locked, no_locks, turn
 Status = Literal["queued", "started", "success", "cancelled", "error"]
 STATUSES: tuple[Status, ...] = ("queued", "started", "success", "cancelled", "error")
 MADE_OF = ("scores", "pairs", "adapter")  # settings that may name a run's folder, or a file in it
+_NAMES = ("model", "adapter", "scores", "mask", "prompts", "needles", "haystack", "prose", "accelerate_config")
 NO_WORD = "its worker ended without a word: it may have been killed or run out of memory"
 ASKED = "cancel"  # the file in a run's folder that asks its worker to stop, on whichever machine that is
 AT_ONCE = "now"  # what it holds after a second request
@@ -115,6 +117,19 @@ def versions() -> dict[str, str]:
             out[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             out[package] = "unknown"
+    return out
+
+
+def whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the names of what is there as whole paths (`files.settled`): a record may hold them as typed."""
+    from retmask.needle import HAYSTACKS
+
+    out = dict(config)
+    for name, value in config.items():
+        if isinstance(value, dict):
+            out[name] = whole(value)
+        elif isinstance(value, str) and name in _NAMES:
+            out[name] = settled(value, HAYSTACKS if name == "haystack" else (), only_path=name in ("needles", "prose"))
     return out
 
 
@@ -199,7 +214,8 @@ class Run:
         if not (path / "run.json").is_file():
             return None
         run = cls.open(path)
-        if run.record.get("kind") != kind or {**(before or {}), **run.config} != json.loads(json.dumps(config)):
+        known, wanted = whole({**(before or {}), **run.config}), whole(json.loads(json.dumps(config)))
+        if run.record.get("kind") != kind or known != wanted:
             raise ValueError(f"{path} holds a run with other settings: choose another --out")
         return run
 
@@ -454,11 +470,11 @@ class Run:
     def _queue(self) -> None:
         """Record that this process has the run. What the log holds already is another's, unless `spawn` began it."""
         log: dict[str, Any] = {}
-        if self.record.get("pid") != os.getpid():
+        record, place = self.record, workers.here()
+        if (record.get("place"), record.get("pid")) != (place, os.getpid()):  # in containers pids are alike
             log = {"log_start": self.log_size}
             (self.path / ASKED).unlink(missing_ok=True)  # the last worker was asked
         workers.beat(self.path)
-        place = workers.here()
         self.update(status="queued", pid=os.getpid(), place=place, started=None, ended=None, error=None, **log)
 
     def _attend(self, over: threading.Event) -> None:

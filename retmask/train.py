@@ -246,9 +246,14 @@ def stop_and_keep(run: Run) -> None:
 
 
 def discard(run: Run) -> None:
-    """Cancel a training and delete its checkpoints and its adapter."""
-    run.update(discarded=True)
+    """Cancel a training and delete its checkpoints and its adapter; nothing is deleted where it still goes on then.
+
+    One on another machine may: it finds the request and stops as `cancel` has it.
+    """
     run.cancel(patience=8.0)  # what it would still save is deleted
+    if run.status in ("queued", "started"):
+        return
+    run.update(discarded=True)
     for name in (CHECKPOINTS, ADAPTER, FULL):
         shutil.rmtree(run.path / name, ignore_errors=True)
 

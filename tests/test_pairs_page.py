@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -291,6 +292,17 @@ def test_the_start_begins_a_run_and_looks_at_it(monkeypatch: pytest.MonkeyPatch)
     assert not [button for button in at.button if button.key == "pairs_start"], "the form makes room for the run"
 
 
+def test_a_second_click_after_a_restart_of_the_app_finds_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the app remembered of what it began is gone; the record is not."""
+    monkeypatch.setattr(workers, "start", lambda path, servers: None)  # it is about to come
+    for _ in range(2):
+        at = opened(heads=str(TOP))
+        at.session_state["pairs_form"] = True
+        press(change(drawn(at.run()), "count", 8), "pairs_start")
+        st.cache_resource.clear()
+    assert len(Run.all("pairs")) == 1
+
+
 def test_a_file_of_pairs_in_another_form_is_kept_in_utf_8() -> None:
     import uploads
 
@@ -315,6 +327,8 @@ def test_an_upload_is_kept_only_if_it_holds_prompts() -> None:
     with pytest.raises(ValueError, match="UTF-8"):
         making.keep_prompts("bad.txt", b"\xff\xfe\x00")
     assert list((home() / "prompts").iterdir()) == [path]
+    assert making.keep_prompts("_x.jsonl", b'{"prompt": "Hello"}\n').name.startswith("x-")
+    assert making.keep_prompts("_.jsonl", b'{"prompt": "Hello"}\n').name.startswith("prompts-")
 
 
 def test_the_newest_run_is_shown_and_another_can_be_picked() -> None:

@@ -424,6 +424,17 @@ def test_cancel_from_another_machine_writes_nothing_over_a_living_job(fresh_home
     assert run.status == "cancelled"
 
 
+def test_a_pid_that_is_alike_in_another_container_says_nothing(fresh_home: Path) -> None:
+    """The request to stop that a worker killed there left behind is not for this one, which has the same pid."""
+    run = Run.create("detect", {})
+    (run.path / "log.txt").write_text("its log")
+    run.update(status="started", pid=os.getpid(), place="far/1/2")
+    (run.path / "cancel").touch()
+    with run.working():
+        time.sleep(0.7)  # longer than it takes to look for a request
+    assert (run.status, run.record["log_start"]) == ("success", 7)
+
+
 def test_a_worker_elsewhere_without_a_sign_of_life_is_dead(fresh_home: Path, far: None) -> None:
     run = Run.create("detect", {})
     run.update(status="started", place="near/1/2")
@@ -525,6 +536,27 @@ def test_what_a_crash_leaves_where_a_run_was_about_to_be_made_is_no_obstacle(fre
     (tmp_path / "other" / "thesis.txt").touch()
     with pytest.raises(ValueError, match="is not empty and holds no run"):
         Run.claim("detect", {}, ["retmask"], tmp_path / "other")
+
+
+def test_a_run_that_kept_names_as_typed_goes_on(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That was so before whole paths were kept."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "n.json").touch()
+    for folder in ("hay", "pydoc"):
+        (tmp_path / folder).mkdir()
+    before = {"needles": "n.json", "haystack": "hay", "rule": {"scores": "n.json"}}
+    run = Run.create("detect", before, tmp_path / "out")
+    here = {"needles": str(tmp_path / "n.json"), "haystack": str(tmp_path / "hay")}
+    rule = {"rule": {"scores": str(tmp_path / "n.json")}}
+    assert Run.claim("detect", here | rule, [], tmp_path / "out").path == run.path
+    for other in ({"needles": "m.json"}, {"haystack": "pydoc"}, {"rule": {"scores": "m.json"}}):
+        with pytest.raises(ValueError, match="other settings"):
+            Run.claim("detect", here | rule | other, [], tmp_path / "out")
+    named = Run.create("detect", {"haystack": "pydoc"}, tmp_path / "named")
+    with pytest.raises(ValueError, match="other settings"):  # the one that comes with the project is no folder
+        Run.claim("detect", {"haystack": str(tmp_path / "pydoc")}, [], named.path)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])

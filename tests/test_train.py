@@ -216,6 +216,18 @@ def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) ->
     assert result(run) is None
 
 
+def test_a_training_elsewhere_that_goes_on_loses_nothing(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retmask.runs._PATIENCE", 0.1)
+    run = Run.create("train", {"model": "m"})
+    run.update(status="started", place="far/1/2")
+    (run.path / "lock").touch()
+    for name in ("adapter", "checkpoints"):
+        (run.path / name).mkdir()
+    discard(run)
+    assert (run.asked, run.record.get("discarded")) == (True, None)
+    assert {"adapter", "checkpoints"} <= {path.name for path in run.path.iterdir()}
+
+
 def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
     run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
     run.spawn()
