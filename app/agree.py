@@ -35,13 +35,14 @@ def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
 def _size(shown: Sequence[Shown]) -> int | None:
     """How many of the best heads count, None for the best 5 % of each grid."""
     most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
-    if (state.value("agree_k") or 0) > most:
-        state.fill(agree_k=None)
     picked = st.number_input(
-        "Best heads (k)", 1, most, placeholder="5 % of all", width=160, **state.kept("agree_k", None),
+        "Best heads (k)", step=1, placeholder="5 % of all", width=160, **state.kept("agree_k", None),
         help="how many heads of each set are its best; empty: 5 % of the heads of its grid",
     )  # fmt: skip
-    return int(picked) if picked else None
+    wrong = picked is not None and state.out_of_range(("shown_agree_k", "the number of best heads", 1, most))
+    if wrong:
+        st.error(f"{state.sentence(wrong)} Until then it is 5 % of all.")
+    return int(picked) if picked and not wrong else None
 
 
 def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:

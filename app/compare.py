@@ -57,6 +57,8 @@ def page(heads_page: StreamlitPage) -> None:
     )
     _mask(shown.scores, shown.model, heads_page)
     ref = settings.section(shown)
+    if said := state.said("setup"):
+        st.error(said)
     _buttons()
     answers, details, below = st.container(), st.empty(), st.container()
     with below:  # it is drawn first: the answers may take their time

@@ -9,6 +9,7 @@ import maps
 import state
 import streamlit as st
 import watch
+from guard import guarded
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import style
@@ -26,6 +27,7 @@ SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says
 
 
 @st.dialog("Detect retrieval heads", width="large", on_dismiss=state.close_form)
+@guarded
 def form(on_heads: StreamlitPage) -> None:
     """What to detect, the command that does the same, and the button that starts it and leads to its map."""
     model, preset = _model_and_preset()
@@ -33,7 +35,7 @@ def form(on_heads: StreamlitPage) -> None:
     more = _more()
     try:
         config = _config(model, preset, grid, more)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         st.error(state.sentence(error))
         st.button("Start", type="primary", disabled=True, key="detect_start")
         return
@@ -133,7 +135,7 @@ def _memory(config: DetectConfig) -> None:
     try:
         with st.spinner("Looking at the model's size…"):
             fits, says = state.memory(config.model, max(config.lengths))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         st.error(state.sentence(error))
         return
     (st.success if fits else st.warning)(state.sentence(says))

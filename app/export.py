@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import watch
 from models import ModelRef
 
 from retmask.ablate import MANIFEST, new_ablate
-from retmask.files import expanded, home
+from retmask.files import expanded, home, stem
 from retmask.heads import Grid, HeadMask
 from retmask.masks import mask_record
 from retmask.runs import Run
@@ -55,9 +54,9 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
 
 def _default(ref: ModelRef, mask: HeadMask) -> Path:
     """A folder of its own for each model and mask."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(ref.name).name).strip("-.")[:40] or "model"
+    name = stem(Path(ref.name).name, "model")
     digest = hashlib.sha256(" ".join([str(mask), *ref.options]).encode()).hexdigest()[:6]
-    return home() / "checkpoints" / f"{stem}{'-tuned' if ref.adapter else ''}-{len(mask)}-heads-{digest}"
+    return home() / "checkpoints" / f"{name}{'-tuned' if ref.adapter else ''}-{len(mask)}-heads-{digest}"
 
 
 def _target(folder: str) -> Path | None:

@@ -59,12 +59,15 @@ def _table(shown: Sequence[Shown]) -> None:
     """A row a set: what it is, and in figures with their intervals how few heads hold it."""
     line = st.container(horizontal=True, vertical_alignment="bottom")
     with line:
-        threshold = st.number_input(
-            "Threshold", 0.0, 1000.0, step=0.05, format="%g", width=150, **state.kept("sets_threshold", THRESHOLD),
+        st.number_input(
+            "Threshold", step=0.05, format="%g", width=150, **state.kept("sets_threshold", THRESHOLD),
             help="a head whose mean score is at least this is counted; 0.1 is usual for copied needle tokens",
         )  # fmt: skip
         with st.popover("What the detectors measure", icon=":material/info:", type="tertiary", key="detectors"):
             _definitions({one.set.counting for one in shown})
+    if wrong := set_list.wrong_threshold():
+        st.error(f"{state.sentence(wrong)} Until then it is {THRESHOLD:g}.")
+    threshold = set_list.threshold()
     with st.spinner("Working out intervals…"):
         rows = _rows(shown, threshold)
     with line:
@@ -115,7 +118,7 @@ def _columns(threshold: float) -> dict[str, tuple[Callable[[tables.Row], Any], A
     """What stands in each column of the table, and how."""
     text = st.column_config.TextColumn
     return {
-        "set": (lambda row: row["label"], text(width=205, pinned=True, help="model, detector, start of the run (UTC)")),
+        "set": (lambda row: row["label"], text(width=205, pinned=True, help="model, detector, start of the run")),
         "family": (lambda row: row["family"], text(width=58)),
         "grid": (_grid, text(width=74, help="layers x query heads, or key/value heads (KV)")),
         "trials": (_trials, text(width=74, help="successful trials, in brackets those whose scores differ")),
@@ -178,7 +181,7 @@ def _concentration(shown: Sequence[Shown]) -> None:
     if not shown:
         return
     named = {one.label: one.set.scores.mean for one in shown}
-    threshold = float(state.value("sets_threshold", THRESHOLD))
+    threshold = set_list.threshold()
     relative = st.toggle("Ranks in % of the heads", **state.kept("ranks_relative", True))
     _legend(shown)
     with st.container(key="beside"):

@@ -5,7 +5,7 @@ import os
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import state
 import streamlit as st
@@ -45,15 +45,18 @@ def says(error: Exception) -> str:
 def refusal() -> str:
     """Why the app is not served as it was started; empty where it is safe. It knows no passwords.
 
-    Its settings lie in `.streamlit/config.toml`, which Streamlit finds from the folder of the repository alone.
+    Its settings lie in `.streamlit/config.toml`, to which `app/.streamlit` leads: Streamlit finds them from any folder.
     """
-    options: dict[str, Any] = {name: st.get_option(name) for name in ("server.address", "server.allowedHosts")}
+    address, hosts = st.get_option("server.address"), st.get_option("server.allowedHosts")
     how = "start it from the folder of the repository with `make app` or `streamlit run app/main.py`"
-    if not options["server.allowedHosts"]:
-        return f"the app is not served, because any web page could reach it (server.allowedHosts is empty): {how}"
-    if not _is_local(options["server.address"]) and os.environ.get(PUBLIC) != "1":
+    if not hosts or any(host.strip().startswith("*") for host in hosts):  # Streamlit takes them for any name
+        empty = "names every host" if hosts else "is empty"
+        return f"the app is not served, because any web page could reach it (server.allowedHosts {empty}): {how}"
+    if not st.get_option("server.enableCORS"):  # the Origin of whoever opens a WebSocket is not looked at then
+        return f"the app is not served, because any web page could drive it (server.enableCORS is false): {how}"
+    if not _is_local(address) and os.environ.get(PUBLIC) != "1":
         return (
-            f"the app is not served, because it listens on {options['server.address'] or 'every address'} and knows no "
+            f"the app is not served, because it listens on {address or 'every address'} and knows no "
             f"passwords: {how}, or set {PUBLIC}=1 if something else guards it"
         )
     return ""

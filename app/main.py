@@ -78,11 +78,14 @@ def opener() -> None:
     upload = st.file_uploader("or drop one here", type=set_list.ENDINGS, key="open_upload", max_upload_size=64)
     model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
     kv = st.number_input(
-        "Key/value heads", 1, 512, None, key="open_kv", placeholder="not known",
+        "Key/value heads", value=None, step=1, key="open_kv", placeholder="not known",
         help="draws the groups of query heads that share a key/value head; published files do not say it",
     )  # fmt: skip
     if st.button("Open", key="open_go", disabled=not (path.strip() or upload), width="stretch"):
         try:
+            wrong = kv is not None and state.out_of_range(("open_kv", "the number of key/value heads", 1, 512))
+            if wrong:
+                raise ValueError(wrong)
             name = keep_set(upload.name, upload.getvalue()) if upload else path.strip()
             _check(state.open_map(name, kv), model)
         except ValueError as error:
@@ -130,7 +133,7 @@ def main() -> None:
     with st.sidebar:
         guard.guarded(picker)()
     if state.form_open():
-        guard.guarded(detect.form)(on_map)
+        detect.form(on_map)
     guard.guarded(page.run)()
 
 

@@ -166,6 +166,7 @@ def _delete(run: Run) -> None:
         state.say(state.sentence(error), "runs")
         return
     state.look_at_run()
+    state.forget(run.path)
     if state.place("train") == run.reference:
         state.go_to(train=None)
     if state.place("pairs") == run.reference:

@@ -63,8 +63,8 @@ def _picker(run: Run, known: dict[str, Run]) -> None:
     names = list(labels)
     key = f"pairs_run-{run.reference}-{hash(tuple(labels.values()))}"
     st.selectbox(
-        "Run", names, names.index(run.reference), key=key, format_func=labels.get, on_change=_choose,
-        args=(key, names), width=560,
+        "Run", names, names.index(run.reference), key=key, format_func=labels.get, width=560,
+        on_change=state.newest("pairs", key, lambda name: _go(name) if name in names else None),
     )  # fmt: skip
 
 
@@ -92,11 +92,6 @@ def _opened(name: str) -> Run | str:
 
 def _open() -> None:
     _go(str(state.value("pairs_open", "")).strip())
-
-
-def _choose(key: str, names: list[str]) -> None:
-    if state.value(key) in names:
-        _go(state.value(key))
 
 
 def _go(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import measured
 import one_run
@@ -120,15 +121,15 @@ def _table(rows: list[Summary]) -> None:
     shown["status"] = st.column_config.MultiselectColumn(width=columns["status"][0], options=STATUSES, color=colours)
     st.dataframe(
         {name: values for name, (_, values) in columns.items()},
-        hide_index=True, key=key, selection_mode="multi-row", on_select=lambda: _picked(key, ids),
+        hide_index=True, key=key, selection_mode="multi-row",
+        on_select=state.newest("runs", key, lambda event: _picked(event, ids)),
         selection_default={"selection": {"rows": chosen}}, height=min(38 + high * len(rows), 500), row_height=high,
         column_config=shown,
     )  # fmt: skip
 
 
-def _picked(key: str, ids: list[str]) -> None:
-    rows = state.value(key)["selection"]["rows"]
-    state.look_at_run(*(ids[row] for row in rows if row < len(ids)))
+def _picked(event: Any, ids: list[str]) -> None:
+    state.look_at_run(*(ids[row] for row in event["selection"]["rows"] if row < len(ids)))
 
 
 def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:

@@ -50,9 +50,20 @@ def section() -> list[Shown]:
 
 def command(shown: Sequence[Shown], k: int | None = None) -> str:
     """The command line that compares the same sets, with the threshold of the page and with `k` best heads."""
-    threshold = float(state.value("sets_threshold", THRESHOLD))
-    options = [] if threshold == THRESHOLD else ["--threshold", f"{threshold:g}"]
+    least = threshold()
+    options = [] if least == THRESHOLD else ["--threshold", f"{least:g}"]
     return shlex.join(["retmask", "compare", *(one.name for one in shown), *options, *(["--k", str(k)] if k else [])])
+
+
+def threshold() -> float:
+    """The threshold of the page; the usual one where its field holds none that is possible."""
+    return THRESHOLD if wrong_threshold() else float(state.value("sets_threshold", THRESHOLD))
+
+
+def wrong_threshold() -> str:
+    """What is wrong with the threshold of the page, empty for nothing."""
+    held = state.value("sets_threshold", THRESHOLD)
+    return "" if held is not None and 0 <= held <= 1000 else "the threshold must be a number from 0 to 1,000"
 
 
 def known() -> list[str]:

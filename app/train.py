@@ -8,7 +8,7 @@ import streamlit as st
 import train_form
 import trained
 import watch
-from guard import guarded
+from guard import guarded, says
 from streamlit.navigation.page import StreamlitPage
 
 from retmask import curves
@@ -67,7 +67,12 @@ def _looked_at(runs: list[Run]) -> Run | None:
         key = f"train_pick-{name}-{len(known)}"
         at = list(known).index(run.reference) if run else None
         st.selectbox(
-            "Training", list(known), at, key=key, format_func=lambda id: _label(known[id]), on_change=_pick, args=(key,)
+            "Training",
+            list(known),
+            at,
+            key=key,
+            format_func=lambda id: _label(known[id]),
+            on_change=state.newest("train", key, _pick),
         )
     return run
 
@@ -77,9 +82,9 @@ def _label(run: Run) -> str:
     return f"{run.config.get('model', '')} · {when(str(record.get('created', '')))} · {run.reference}"
 
 
-def _pick(key: str) -> None:
-    if state.value(key):
-        state.go_to(train=state.value(key))
+def _pick(name: str | None) -> None:
+    if name:
+        state.go_to(train=name)
 
 
 def _part(run: Run, name: str) -> dict[str, Any]:
@@ -193,12 +198,19 @@ def _stops(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Stopping after this step…" if asked and began else "Stop and keep", icon=":material/stop:",
-            key="train_stop", disabled=not began or asked or stopping, on_click=stop_and_keep, args=(run,),
+            key="train_stop", disabled=not began or asked or stopping, on_click=_stop, args=(run,),
             help="after the present step: the adapter as it is then is kept, and the training can be resumed",
         )  # fmt: skip
         with st.popover(":red[Stop and discard]", icon=":material/delete:", key="train_sure", disabled=stopping):
             st.markdown("Stop now, and delete its checkpoints and its adapter?")
             st.button(":red[Discard it]", key="train_discard", on_click=_discard, args=(run,))
+
+
+def _stop(run: Run) -> None:
+    try:
+        stop_and_keep(run)
+    except OSError as error:  # a callback has no page to stand on: it would be a traceback
+        state.say(state.sentence(says(error)), "train")
 
 
 def _discard(run: Run) -> None:

@@ -1,7 +1,6 @@
 """What a training has made: how well it does on the pairs held out, its files and card, and where to go with it."""
 
 import json
-import re
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from retmask.ablate import new_merge
 from retmask.curves import accuracy_interval
 from retmask.detect import DetectConfig, new_detect
 from retmask.dpo import ADAPTER
-from retmask.files import expanded, home
+from retmask.files import expanded, home, stem
 from retmask.runs import Run
 from retmask.train import result
 
@@ -189,8 +188,7 @@ def _merge(name: str, base: ModelRef, folder: Path) -> None:
 
 def _default(name: str) -> Path:
     """A folder of its own for each training."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "merged"
-    return home() / "checkpoints" / stem
+    return home() / "checkpoints" / stem(name, "merged", 60)
 
 
 def _start(base: ModelRef, folder: Path, out: Path) -> None:

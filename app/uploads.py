@@ -1,12 +1,11 @@
 """Files that are dropped on a page: a copy that lasts is kept where runs can find it, if it is what it should be."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retmask.files import decode_text, home, inside, write_atomic
+from retmask.files import decode_text, home, inside, stem, write_atomic
 
 MOST_UPLOAD = 64  # megabytes
 
@@ -16,9 +15,8 @@ def keep(name: str, content: bytes, kind: str, check: Callable[[Path], Any]) -> 
 
     The copy is in UTF-8 whatever the file was in; its name ends in the hash of the content.
     """
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.").replace("..", ".")[:40] or kind
     digest = hashlib.sha256(content).hexdigest()[:12]
-    path = inside(home() / kind, f"{stem}-{digest}", "file name", Path(name).suffix.lower())
+    path = inside(home() / kind, f"{stem(Path(name).stem, kind)}-{digest}", "file name", Path(name).suffix.lower())
     if path.is_file():
         return path
     write_atomic(path, decode_text(content, name))

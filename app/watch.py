@@ -149,6 +149,7 @@ def _leave() -> None:
 
 
 @st.dialog("Send prompts to servers?", on_dismiss=_leave)
+@guarded
 def _confirm(run: Run, where: str) -> None:
     """Say what goes where, and let the run go on only if that is meant."""
     st.code(sends(run), language=None, wrap_lines=True)  # as text: an address of a stranger's is no link
@@ -164,5 +165,5 @@ def _confirm(run: Run, where: str) -> None:
 
 
 def plain(text: Any) -> str:
-    """Text that stays one piece of code in Markdown."""
-    return str(text).replace("`", "'")[:80]
+    """Text that stays one piece of code in Markdown: a line break would end it."""
+    return " ".join(str(text).split()).replace("`", "'")[:80]

@@ -18,6 +18,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MOST_NAME, _MOST_PATH = 255, 4096  # bytes: Linux has no longer ones, and `Path.exists` raises for them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -27,15 +28,18 @@ def home() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` made the home folder. ValueError where nobody has that name, or it is not UTF-8."""
+    """The path with `~` made the home folder. ValueError where nobody has that name, it is not UTF-8, or too long."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise ValueError(f"the name {str(path)!a} is not in UTF-8: rename the file or folder") from None
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
     except RuntimeError:
         raise ValueError(f"the folder of {str(path).split('/')[0]} is not known: write the whole path") from None
+    if max(map(len, map(os.fsencode, found.parts)), default=0) > _MOST_NAME or len(os.fsencode(found)) >= _MOST_PATH:
+        raise ValueError(f"{str(path)[:60]}... cannot be read: the name is too long for a file or folder")
+    return found
 
 
 def settled(name: str, but: Collection[str] = (), only_path: bool = False) -> str:
@@ -70,6 +74,11 @@ def inside(root: Path, name: str, what: str = "name", ending: str = "") -> Path:
         shown = repr(name[:70]) if name else "an empty text"
         raise ValueError(f"{shown} is not a {what}: use letters, digits, '.', '_' and '-', 64 at most")
     return path
+
+
+def stem(text: str, otherwise: str, most: int = 40) -> str:
+    """A text made into a name that `inside` takes, of `most` characters; `otherwise` where nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", text).strip("-._")[:most] or otherwise
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from retmask.files import expanded, home, read_object, sha256_text, shipped, write_atomic
+from retmask.files import expanded, home, read_object, sha256_text, shipped, stem, write_atomic
 from retmask.formats import Level, family, kind, model_of, read_content, short
 from retmask.grids import known_grid
 from retmask.heads import Grid
@@ -247,8 +247,8 @@ def keep_set(name: str, content: bytes) -> str:
     """The path of a lasting copy of an upload, named after its model. ValueError, and no copy, if it is no set."""
     read_text(content, name)
     text = content.decode("utf-8-sig")
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model_of(name)).strip("-.")[:60] or "unnamed"
-    path = home() / "opened" / sha256_text(text)[:12] / (stem + _ENDINGS[kind(content, stem)])
+    named = stem(model_of(name), "unnamed", 60)
+    path = home() / "opened" / sha256_text(text)[:12] / (named + _ENDINGS[kind(content, named)])
     write_atomic(path, text)
     return str(path)
 

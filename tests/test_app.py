@@ -454,6 +454,7 @@ def test_the_form_says_the_command_that_does_the_same() -> None:
         ("detect_lengths", "", "give at least one length"),
         ("detect_needles_file", "/no/such/file", "cannot be read"),
         ("detect_haystack", "/no/such/folder", "there is no haystack folder"),
+        ("detect_haystack", "x" * 5000, "cannot be read: the name is too long for a file or folder"),
     ],
 )
 def test_a_form_that_cannot_be_says_so_and_starts_nothing(field: str, value: str, sentence: str) -> None:

@@ -565,6 +565,14 @@ def test_a_setting_out_of_range_is_said_and_runs_nothing(name: str, value: Any, 
     assert at.button(key="run").disabled
 
 
+def test_settings_that_cannot_be_kept_are_used_all_the_same(fresh_home: Path) -> None:
+    at = opened(heads="L17H3")
+    (fresh_home / "compare").write_text("no folder")
+    at = change(at, new_tokens=9)
+    assert "The settings are not kept over a reload" in errors(at)
+    assert next(widget for widget in at.number_input if widget.label == "New tokens").value == 9
+
+
 def test_a_scale_out_of_range_is_said_and_changes_nothing() -> None:
     at = opened(heads="L17H3:0.5")
     scale = next(widget for widget in at.number_input if widget.label == "Scale")

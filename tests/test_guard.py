@@ -33,7 +33,7 @@ def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def options() -> Iterator[None]:
     """What a test sets of Streamlit's options is put back."""
-    before = {name: config.get_option(name) for name in ("server.address", "server.allowedHosts")}
+    before = {name: config.get_option(name) for name in ("server.address", "server.allowedHosts", "server.enableCORS")}
     yield
     for name, value in before.items():
         config._set_option(name, value, "the test")
@@ -77,6 +77,33 @@ def test_an_exception_is_a_sentence_on_the_page(kind: str, says: str, capfd: pyt
     assert "Traceback" in capfd.readouterr().err
 
 
+def opens(app: str, dialog: str) -> None:
+    import sys
+
+    sys.path.insert(0, app)
+    import detect
+    import watch
+    from streamlit.navigation.page import StreamlitPage
+
+    from retmask.runs import Run
+
+    if dialog == "form":
+        detect.form(StreamlitPage(lambda: None, title="x"))
+    else:
+        watch._confirm(Run.create("pairs", {}), "")
+
+
+@pytest.mark.parametrize(("dialog", "part"), [("form", "detect._model_and_preset"), ("confirm", "watch.sends")])
+def test_an_exception_in_a_dialog_is_a_sentence_too(dialog: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a name")
+
+    monkeypatch.setattr(part, broken)
+    at = AppTest.from_function(opens, args=(str(MAIN.parent), dialog)).run()
+    assert not at.exception
+    assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")
+
+
 def test_streamlits_own_signals_pass() -> None:
     at = AppTest.from_function(draws, args=(str(MAIN.parent), "stop")).run()
     assert not at.exception
@@ -96,6 +123,8 @@ def test_streamlits_own_signals_pass() -> None:
         ("0.0.0.0", ["localhost"], "1", ""),
         ("127.0.0.1", [], "", "any web page could reach it"),
         ("0.0.0.0", [], "1", "any web page could reach it"),
+        ("127.0.0.1", ["localhost", "*"], "", "any web page could reach it (server.allowedHosts names every host)"),
+        ("127.0.0.1", [" *.org"], "", "any web page could reach it"),
     ],
 )
 def test_an_open_server_is_refused(
@@ -112,11 +141,25 @@ def test_an_open_server_is_refused(
     assert bool(at.header) != bool(says)
 
 
+@pytest.mark.parametrize("public", ["", "1"])
+def test_a_server_that_takes_every_origin_is_refused(
+    public: str, options: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config._set_option("server.address", "127.0.0.1", "the test")
+    config._set_option("server.allowedHosts", ["localhost"], "the test")
+    config._set_option("server.enableCORS", False, "the test")
+    monkeypatch.setenv("RETMASK_PUBLIC", public)
+    at = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    assert "any web page could drive it (server.enableCORS is false)" in at.error[0].value.replace("\\", "")
+    assert not at.header
+
+
 @pytest.mark.parametrize("page", ["heads", "compare", "pairs", "train", "families", "runs"])
 @pytest.mark.parametrize(
     "query",
     [
         {"heads": "garbage", "head": "L99H99", "kv": "x", "c": "../x"},
+        dict.fromkeys(("map", "run", "pairs", "train", "sets", "tuned", "c"), "x" * 300),
         {"heads": "L99H99,L1H1:x", "map": "nope", "sets": "%%%,nope", "tuned": "a b"},
         {"map": "damaged", "run": "damaged", "pairs": "damaged", "train": "damaged", "gate": "nope"},
     ],
@@ -140,6 +183,9 @@ def test_no_address_breaks_a_page(
     at.run()
     assert not at.exception
     assert at.header
+    assert not any("unexpected" in error.value for error in at.error)
+    if page == "train":
+        assert [button.key for button in at.button if button.key == "train_start"], "the form is whole"
 
 
 def upgraded(port: int, host: str) -> int:

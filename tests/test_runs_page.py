@@ -311,6 +311,29 @@ def test_deleting_the_map_that_is_looked_at_goes_back_to_the_shipped_one() -> No
     at = press(press(opened(run, map=run.id), "runs_delete"), "runs_delete_yes")
     assert query(at, "map") == "smollm2-135m"
     assert "There are no runs yet" in words(at)
+    assert run.id not in next(box for box in at.selectbox if box.label == "Map").options
+
+
+def test_a_late_message_of_the_table_does_not_take_a_followed_link_back() -> None:
+    parent = a_run("success", "detect")
+    child = a_run("success", "dose", parents=(parent.id,))
+    at = opened(child)
+    table = next(table.proto.id for table in at.dataframe if table.proto.id)
+
+    def message(at: AppTest) -> Any:
+        """What a browser sends: all widgets, and the first row of the table at the start."""
+        states = at._tree.get_widget_states()
+        row = states.widgets.add()
+        row.id, row.string_value = table, json.dumps({"selection": {"rows": [0], "columns": [], "cells": []}})
+        return states
+
+    at = drawn(at._run(message(at)))
+    assert query(at, "run") == child.id
+    late = message(at)
+    link = next(button for button in at.button if (button.key or "").startswith("runs_link"))
+    at = press(at, str(link.key))
+    assert query(at, "run") == parent.id
+    assert query(drawn(at._run(late)), "run") == parent.id
 
 
 def test_a_run_that_is_gone_is_a_sentence() -> None:

@@ -526,6 +526,17 @@ def test_a_training_that_was_stopped_keeps_its_adapter_of_that_step() -> None:
     assert {"train_resume", "train_tune"} <= keys(at)
 
 
+def test_a_late_message_does_not_take_a_new_training_back() -> None:
+    one, two = a_training("cancelled"), a_training("cancelled")
+    at = opened(train=one.id)
+    late = at._tree.get_widget_states()
+    at.session_state["address"] = {**at.session_state["address"], "train": two.id}  # as Start does
+    drawn(at.run())
+    assert query(drawn(at._run(late)), "train") == two.id
+    picker = next(box for box in at.selectbox if box.label == "Training")
+    assert query(drawn(picker.set_value(one.id).run()), "train") == one.id
+
+
 def test_a_discarded_training_offers_no_result() -> None:
     a_training("cancelled", discarded=True)
     at = opened()

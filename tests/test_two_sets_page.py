@@ -101,7 +101,14 @@ def test_one_head_is_one_head_and_the_needles_set_how_many_prompts() -> None:
     at = opened(SMOL, a_detection("m", values=FLIPPED).id, view="Agreement")
     at.number_input(key="shown_agree_k").set_value(1).run()
     assert "Masks the best 1 head of A" in words(at)
-    assert at.number_input(key="shown_disagree_trials").max == 120
+    at.number_input(key="shown_disagree_trials").set_value(121).run()
+    assert "the number of prompts must be a number from 1 to 120" in words(at).replace("\\", "")
+    assert at.button(key="disagree").disabled
+    at.number_input(key="shown_agree_k").set_value(500).run()
+    assert "the number of best heads must be a number from 1 to 270" in words(at).replace("\\", "")
+    assert "Masks the best 14 heads of A" in words(at)
+    at.number_input(key="shown_sets_threshold").set_value(-1.0).run()
+    assert "the threshold must be a number from 0 to 1,000" in words(at).replace("\\", "")
 
 
 def test_answers_of_another_revision_are_not_shown() -> None:
