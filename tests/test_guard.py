@@ -160,6 +160,7 @@ def test_a_server_that_takes_every_origin_is_refused(
     [
         {"heads": "garbage", "head": "L99H99", "kv": "x", "c": "../x"},
         dict.fromkeys(("map", "run", "pairs", "train", "sets", "tuned", "c"), "x" * 300),
+        {"pairs": "x" * 300},
         {"heads": "L99H99,L1H1:x", "map": "nope", "sets": "%%%,nope", "tuned": "a b"},
         {"map": "damaged", "run": "damaged", "pairs": "damaged", "train": "damaged", "gate": "nope"},
     ],
@@ -184,8 +185,8 @@ def test_no_address_breaks_a_page(
     assert not at.exception
     assert at.header
     assert not any("unexpected" in error.value for error in at.error)
-    if page == "train":
-        assert [button.key for button in at.button if button.key == "train_start"], "the form is whole"
+    if page == "train" and "train" not in query:  # else the form is folded away
+        assert [button for button in at.button if button.key == "train_start"], "the form is whole"
 
 
 def upgraded(port: int, host: str) -> int:
