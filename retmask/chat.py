@@ -140,6 +140,15 @@ class Chat:
         end = self.tokenizer.eos_token_id
         return prompt, said + ([end] if self.kind == "plain" and end is not None and said[-1:] != [end] else [])
 
+    def ends(self, messages: Sequence[Message]) -> bool:
+        """Whether the template writes an end or control token after an answer: a model cannot learn to stop without.
+
+        ValueError as `text`.
+        """
+        turns, asked = self._asked(messages, "")
+        marks = {self.tokenizer.eos_token or "", *(control.name for control in self._controls.values())} - {""}
+        return any(mark in self._round(turns, asked, "")[1] for mark in marks)
+
     def text(self, messages: Sequence[Message], where: str = "") -> ChatText:
         """A conversation as text up to where the answer begins.
 

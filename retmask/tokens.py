@@ -100,7 +100,7 @@ def prepared(
         train=[pair for _, pair in train],
         held_out=[pair for _, pair in held_out],
         left_out=tuple(pair.id for _, pair in left),
-        doubts=tuple(doubts([row for row, _ in (*train, *left)], [row for row, _ in held_out])),
+        doubts=(*doubts([row for row, _ in (*train, *left)], [row for row, _ in held_out]), *_endless(chat, rows[0])),
         longest=max(pair.longest for pair in pairs),
         cut=sum(pair.longest > config.max_length for pair in used) / max(1, len(used)),
         tokens=sum(min(config.max_length, len(pair.prompt) + len(one)) for _, pair in train for one in pair[2:]),
@@ -126,6 +126,15 @@ def _answer(said: str | Sequence[Mapping[str, Any]], name: str) -> str:
     if len(said) > 1 or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"pair {name}: an answer is to be one message with a text: put earlier turns into the prompt")
     return "".join(map(str, texts))
+
+
+def _endless(chat: Chat, row: Mapping[str, Any]) -> list[str]:
+    """What is to be said where nothing tells a model that its answer is over; plain text always has the end token."""
+    if chat.kind == "plain" or chat.ends(row["prompt"]):
+        return []
+    return [
+        "the chat template writes no end token after an answer: a model does not learn from these pairs where to stop"
+    ]
 
 
 def _check_vocabulary(pairs: Sequence[TokenPair], vocabulary: int) -> None:

@@ -103,6 +103,18 @@ def test_conversations_are_not_trained_on_without_a_template() -> None:
         made([chat_row("system", "user")])
 
 
+def test_a_template_that_ends_no_answer_is_said() -> None:
+    """An end token, or another control token; a mark that is mere text is none."""
+    says = "the chat template writes no end token after an answer"
+    (doubt,) = made([chat_row("user")], CHAT).doubts
+    assert doubt.startswith(says)
+    assert not made([chat_row("user")], CHAT.replace("'~'", "eos_token")).doubts
+    tokenizer = tiny_tokenizer(CHAT.replace("'~'", "'<|end|>'"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    assert not prepared([chat_row("user")], tokenizer, 129, DpoConfig(eval_share=0.0), WHEN).doubts
+    assert not made([row()]).doubts
+
+
 def test_tokens_that_the_model_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match="makes token 127 and the model knows 100 tokens"):
         made([row()], vocabulary=100)
