@@ -10,7 +10,16 @@ from retmask.detectors import DetectorName
 from retmask.files import append_line, settled, sha256_text
 from retmask.heads import Grid
 from retmask.needle import HAYSTACKS, Haystack, NeedleTask, load_haystack, load_needles, needle_grid
-from retmask.retrieval import Counting, Trial, collect_scores, different_prompts, read_trials, run_trials, stable_for
+from retmask.retrieval import (
+    Counting,
+    Trial,
+    collect_scores,
+    different_prompts,
+    pin_measure,
+    read_trials,
+    run_trials,
+    stable_for,
+)
 from retmask.runs import Pace, Run, number
 from retmask.scores import HeadScores
 
@@ -181,6 +190,7 @@ def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress
     with run.working():
         trials = read_trials(run.path)
         done = {trial.key for trial in trials}
+        pin_measure(run, tasks, bool(trials))
         run.report(stage="loading", done=len(trials), total=len(tasks))
         model = _load(config, trust_remote_code)
         chat = Chat.resumed(model.tokenizer, run.record)

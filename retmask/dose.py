@@ -29,7 +29,7 @@ from retmask.needle import (
     load_prose,
     needle_grid,
 )
-from retmask.retrieval import different_prompts, read_trials, run_trials
+from retmask.retrieval import different_prompts, pin_measure, read_trials, run_trials
 from retmask.runs import Pace, Run
 from retmask.sets import ScoreSet, head_scores, read_set
 
@@ -216,6 +216,7 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
         scores = head_scores(config.map, model.grid)
         scores.check_grid(model.grid, model.name)
         tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
+        pin_measure(run, tasks, bool(points))
         texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(
             **facts(model, config.adapter),

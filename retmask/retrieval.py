@@ -27,6 +27,7 @@ from retmask.scores import HeadScores, TrialLabel
 if TYPE_CHECKING:
     from retmask.cache import Trunk
     from retmask.model import Answer, LensModel
+    from retmask.runs import Run
 
 GATE = 0.5  # a trial counts when its ROUGE-1 recall is above this (RetMask's code)
 _BEYOND = 1e12  # no token count, position or score is as large, nor nan
@@ -164,6 +165,16 @@ def read_trials(folder: Path) -> list[Trial]:
             continue
         trials.setdefault(trial.key, trial)
     return list(trials.values())
+
+
+def pin_measure(run: "Run", tasks: Sequence[NeedleTask], begun: bool) -> None:
+    """Record by what a run's answers are judged. ValueError where those that it has were judged by another measure.
+
+    Runs that do not say were judged by ROUGE, which reads a-z and 0-9 alone: the same where needles' answers are ASCII.
+    """
+    if begun and "judged_by" not in run.record and not all(task.needle.answer.isascii() for task in tasks):
+        raise ValueError(f"{run.path} began with a measure of recall that reads a-z alone: choose another --out")
+    run.pin(judged_by="ROUGE-1 recall of Unicode words")
 
 
 def collect_scores(trials: Sequence[Trial], grid: Grid, model: str, counting: str) -> HeadScores | None:

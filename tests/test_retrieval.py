@@ -1,6 +1,7 @@
 """The score on cases that can be checked in the head, and what becomes of trials on disk."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from retmask.files import append_line
 from retmask.heads import Grid, HeadId
-from retmask.needle import NeedlePrompt
-from retmask.retrieval import Trial, batches, collect_scores, read_trials, retrieval_score, stable_for
+from retmask.needle import Needle, NeedlePrompt, NeedleTask
+from retmask.retrieval import Trial, batches, collect_scores, pin_measure, read_trials, retrieval_score, stable_for
+from retmask.runs import Run
 
 # positions:            0   1   2   3   4   5
 PROMPT = NeedlePrompt((10, 11, 12, 13, 11, 14), (1, 4), "answer", "plain", 0.5)
@@ -36,6 +38,23 @@ def test_score(attended: tuple[int, ...], generated: tuple[int, ...], by_set: fl
     positions = one_head(*attended) if attended else np.zeros((0, 1, 1), dtype=int)
     assert retrieval_score(positions, generated, PROMPT)[0, 0] == pytest.approx(by_set)
     assert retrieval_score(positions, generated, PROMPT, "steps")[0, 0] == pytest.approx(by_steps)
+
+
+@pytest.mark.parametrize(
+    ("answer", "begun", "refused"), [("восемь", True, True), ("восемь", False, False), ("eight", True, False)]
+)
+def test_answers_of_two_measures_do_not_stand_in_one_run(
+    answer: str, begun: bool, refused: bool, fresh_home: Path
+) -> None:
+    """A run that does not say was judged by ROUGE of a-z, which is the same for ASCII; one that says it goes on."""
+    run, tasks = Run.create("detect", {}, name="m"), [NeedleTask(Needle("n", "q", answer), 256, 0.5)]
+    with pytest.raises(ValueError, match="began with a measure of recall") if refused else nullcontext():
+        pin_measure(run, tasks, begun)
+    if not refused:
+        pin_measure(run, tasks, True)
+        run.update(judged_by="another")
+        with pytest.raises(ValueError, match="began with judged_by another"):
+            pin_measure(run, tasks, True)
 
 
 def test_heads_are_scored_apart() -> None:
