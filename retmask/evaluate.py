@@ -14,8 +14,8 @@ from retmask.heads import Grid, HeadMask
 from retmask.intervals import Interval, clusters, each, interval
 from retmask.masks import MaskRule
 from retmask.needle import HAYSTACKS, NeedleTask, load_haystack, load_needles, needle_grid
-from retmask.retrieval import different_prompts, run_trials
-from retmask.runs import Pace, Run, parent_ids
+from retmask.retrieval import different_prompts, pin_measure, run_trials
+from retmask.runs import Pace, Run, number, parent_ids
 from retmask.tables import to_csv
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ class EvaluateConfig:
             if name in found or re.fullmatch(rf"{MASKED}|{TUNED}( \d+)?", name):
                 raise ValueError(f"{name} is what another condition is called: give the mask a name of its own")
             found[name] = Condition(rule=MaskRule(heads=heads))
-        for number, text in enumerate(self.tuned, start=1):
-            name, equals, folder = text.rpartition("=")
-            name = name if equals else TUNED if number == 1 else f"{TUNED} {number}"
+        for place, text in enumerate(self.tuned, start=1):
+            name, equals, folder = text.partition("=")
+            if not equals or "/" in name:  # the "=" of a folder that is called lr=0.02
+                name, folder = TUNED if place == 1 else f"{TUNED} {place}", text
             if name in found:
                 raise ValueError(f"there are two conditions named {name}: give each a name, as in name=folder")
             found[name] = Condition(folder)
@@ -159,7 +160,7 @@ def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
         if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
             raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
     tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
-    rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
+    rule = config.rule.settled()
     config = replace(
         config,
         model=settled(config.model),
@@ -187,6 +188,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
     tasks, haystack, conditions = config.tasks(), load_haystack(config.haystack), config.conditions()
     with run.working():
         answers = read_answers(run.path)
+        pin_measure(run, tasks, bool(answers))
         texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(needles_sha256=sha256_text(texts), haystack={"name": haystack.name, "sha256": haystack.sha256})
         run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
@@ -195,7 +197,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         model: LensModel | None = None
         masks: dict[str, HeadMask] = {}
         for name, (folder, _) in conditions.items():
-            if all((name, *task.key) in answers for task in tasks):
+            if sum(key[0] == name for key in answers) >= number(_asked(run).get(name), len(tasks)):
                 continue
             if model is None or folder:
                 model = None  # two models need not fit
@@ -215,6 +217,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
             asked = different_prompts(chat, tasks, haystack)
             if not folder:
                 run.update(same_prompts=len(tasks) - len(asked))
+            run.update(asked={**_asked(run), name: len(asked)})
             total = len(asked) * len(conditions)
             left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
             pace.go_on()
@@ -233,6 +236,12 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
         run.update(results={row["condition"]: row["recall"] for row in found["conditions"]})
         if pace.each:
             run.update(pace=pace.each / config.context_tokens)
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """How many prompts each condition has been asked so far: tasks that ask the same prompt are one."""
+    known = run.record.get("asked")
+    return known if isinstance(known, dict) else {}
 
 
 def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":

@@ -2,10 +2,10 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from retmask.files import expanded, home, inside, write_json
+from retmask.files import expanded, home, inside, settled, write_json
 from retmask.heads import Grid, HeadId, HeadMask, share_count
 from retmask.scores import THRESHOLD, HeadScores
 from retmask.sets import open_scores
@@ -44,6 +44,11 @@ class MaskRule:
     def to_json(self) -> dict[str, object]:
         """The record in a run.json; `exclude` only where it is given, as runs that began before it have none."""
         return {name: value for name, value in asdict(self).items() if name != "exclude" or value}
+
+    def settled(self) -> "MaskRule":
+        """The rule with the whole paths of its files: what a run is to keep. A saved mask's name stays."""
+        mask = self.mask and settled(self.mask, only_path=True) if expanded(self.mask).is_file() else self.mask
+        return replace(self, mask=mask, scores=settled(self.scores))
 
     def excluded(self, grid: Grid) -> tuple[HeadId, ...]:
         """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""

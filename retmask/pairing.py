@@ -150,7 +150,7 @@ def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
     ValueError where `out` holds something else, or prompts, scores or mask are not there.
     """
     found = config.read()
-    rule = replace(config.rule, scores=settled(config.rule.scores), mask=settled(config.rule.mask))
+    rule = config.rule.settled()
     model, prompts, adapter = map(settled, (config.model, config.prompts, config.adapter))
     config = replace(config, rule=rule, model=model, prompts=prompts, adapter=adapter)
     record = asdict(config) | {"rule": rule.to_json(), "allow": list(config.allow)}

@@ -101,6 +101,33 @@ def test_conditions_have_names() -> None:
     assert config.command == words.split()
 
 
+def test_a_folder_may_have_an_equals_sign() -> None:
+    config = EvaluateConfig("m", ("/x/lr=0.02/a", "best=/x/lr=0.02/b"))
+    folders = {name: one.folder for name, one in config.conditions().items()}
+    assert folders == {"unmasked": "", "tuned": "/x/lr=0.02/a", "best": "/x/lr=0.02/b"}
+
+
+def test_a_condition_whose_tasks_ask_the_same_is_finished_all_the_same(
+    tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six depths in a text of long sentences; taken up again, nothing is loaded."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(("A sentence " + "goes on and on, " * 12 + "and ends. ") * 5)
+    needles = tmp_path / "needles.json"
+    needles.write_text(json.dumps([{"needle": "Kim has two red hats.", "question": "Of Kim?", "answer": "red hats"}]))
+    config = EvaluateConfig(
+        str(tiny_folder(tmp_path)), trials=4, context_tokens=400, needles=str(needles), haystack=str(tmp_path / "texts")
+    )
+    run = new_evaluate(config, tmp_path / "out")
+    list(evaluate(run))
+    assert run.record["same_prompts"] > 0
+    before = run.record["results"]
+    run.update(status="error")
+    monkeypatch.setattr("retmask.evaluate._load", None)
+    list(evaluate(run))
+    assert (run.status, run.record["results"]) == ("success", before)
+
+
 def test_further_masks_are_conditions_of_their_own(tmp_path: Path, fresh_home: Path) -> None:
     folder, needles = tiny_folder(tmp_path), tmp_path / "needles.json"
     needles.write_text(

@@ -193,6 +193,18 @@ def test_what_is_no_mask_file(content: str, tmp_path: Path) -> None:
         load_mask(str(path), GRID)
 
 
+def test_a_run_keeps_a_saved_masks_name_and_a_files_whole_path(
+    tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `load_mask` reads them: a folder of the mask's name is no mask."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "top5").mkdir()
+    (tmp_path / "mine").touch()
+    assert MaskRule(mask="top5").settled() == MaskRule(mask="top5")
+    assert MaskRule(mask="mine").settled() == MaskRule(mask=str(tmp_path / "mine"))
+    assert MaskRule(heads="L0H0").settled() == MaskRule(heads="L0H0")
+
+
 def test_a_mask_file_cannot_name_heads_off_its_grid(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text('{"grid": [3, 4], "scales": {"9-9": 0}}')
