@@ -218,9 +218,9 @@ def fingerprint(files: list[Path]) -> str:
 
 
 def digest(file: Path) -> str:
-    """A file's SHA-256, kept under RETMASK_HOME for as long as the file stays the same one: inode, size and time."""
-    stat = file.stat()  # of what a link leads to
-    kept = home() / "digests" / f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
+    """A file's SHA-256, kept under RETMASK_HOME for as long as the file stays the same one: inode, size and times."""
+    stat = file.stat()  # of what a link leads to; ctime too, since a person can put the other time back
+    kept = home() / "digests" / f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
     with suppress(OSError, ValueError):
         if re.fullmatch("[0-9a-f]{64}", known := kept.read_text(encoding="ascii")):
             return known

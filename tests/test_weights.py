@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from retmask.masks import MaskRule
 from retmask.memory import cgroup_rooms, estimate, free_bytes, scores_bytes
 from retmask.runs import Run
 from retmask.train import _check_model
-from retmask.weights import resolve
+from retmask.weights import digest, resolve
 
 COMMIT = "0a1b2c3d4e" * 4
 HOW: dict[str, Any] = {"device": "cpu", "context_tokens": 128}
@@ -51,6 +52,16 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (top / "refs").mkdir()
     (top / "refs" / "main").write_text(COMMIT)
     return folder
+
+
+def test_other_bytes_are_another_file_though_their_time_is_put_back(tmp_path: Path, fresh_home: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"a" * 100)
+    before, found = file.stat(), digest(file)
+    time.sleep(0.02)  # the clock of a file system may tick no oftener
+    file.write_bytes(b"b" * 100)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert digest(file) == sha256(file) != found
 
 
 def test_one_file_is_known_by_its_sha256_also_through_links(tmp_path: Path, cached: Path) -> None:
