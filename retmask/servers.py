@@ -24,6 +24,7 @@ Request = tuple[Messages, int, Sampling]  # the messages, the longest answer in 
 
 KEY_ENV = "OPENAI_API_KEY"  # goes to the origin of BASE_ENV, by default OpenAI's, and to no other
 BASE_ENV = "OPENAI_BASE_URL"
+_HERE = ("localhost", "127.0.0.1", "::1")
 KEYS_ENV = "RETMASK_SERVER_KEYS"  # host:port=key, several with blanks between them: each key for its own host
 _OPENAI = "https://api.openai.com/v1"
 TIMEOUT = 600.0  # seconds for one answer: a long one from a busy server takes minutes
@@ -302,13 +303,14 @@ def answer_all(server: Server, requests: Sequence[Request], at_once: int = 8) ->
 def key_for(url: str) -> tuple[str, str]:
     """The variable and the key in it that were given for a server's host; empty texts for none.
 
-    RETMASK_SERVER_KEYS holds `host:port=key`, several with blanks between them, the port left out for the usual one.
+    RETMASK_SERVER_KEYS holds `host:port=key`, several with blanks between them, the port left out for the usual one:
+    443 by https, and on this machine 80 by http, so that no key crosses a network in clear unless a port says so.
     OPENAI_API_KEY is for the origin (scheme, host and port) of OPENAI_BASE_URL, by default https://api.openai.com.
     """
     asked = httpx.URL(url)
     for part in os.environ.get(KEYS_ENV, "").split():
         host, _, key = part.partition("=")
-        if host.casefold() in (asked.netloc.decode().casefold(), f"{asked.host}:{_port(asked)}".casefold()):
+        if _is_for(host, asked):
             return KEYS_ENV, key
     try:
         base = httpx.URL(address(os.environ.get(BASE_ENV) or _OPENAI))
@@ -317,6 +319,18 @@ def key_for(url: str) -> tuple[str, str]:
     if (base.scheme, base.host, _port(base)) != (asked.scheme, asked.host, _port(asked)):
         return "", ""
     return KEY_ENV, os.environ.get(KEY_ENV, "").strip()
+
+
+def _is_for(host: str, asked: httpx.URL) -> bool:
+    """Whether `host` or `host:port` means the server that is asked."""
+    plain = asked.scheme == "http" and asked.host in _HERE and asked.port is None
+    try:
+        named = httpx.URL(f"{'http' if plain else 'https'}://{host}")
+    except httpx.InvalidURL:
+        return False
+    if named.port is None and named.scheme != asked.scheme:
+        return False
+    return (named.host, _port(named)) == (asked.host, _port(asked))
 
 
 def _port(url: httpx.URL) -> int:
@@ -353,7 +367,7 @@ def _only(url: str, served: Sequence[str]) -> str:
 
 def _client(url: str) -> httpx.Client:
     """Connections through the proxies of the environment, except to this machine: those would not find it."""
-    local = httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")
+    local = httpx.URL(url).host in _HERE
     try:
         return httpx.Client(verify=_tls(), trust_env=not local, limits=httpx.Limits(max_connections=None))
     except (ImportError, ValueError, httpx.InvalidURL):

@@ -260,11 +260,18 @@ def test_a_key_goes_only_to_the_host_that_it_was_given_for(monkeypatch: pytest.M
     assert key_for("https://api.openai.com/v1") == ("OPENAI_API_KEY", KEY)
     for url in ("http://api.openai.com/v1", "https://api.openai.com.evil.org/v1", "https://api.openai.com:444/v1"):
         assert key_for(url) == ("", "")
-    assert key_for("http://other/v1") == ("RETMASK_SERVER_KEYS", "sk-b")
-    assert key_for("http://other:8000/v1") == ("", "")
+    assert key_for("https://other/v1") == ("RETMASK_SERVER_KEYS", "sk-b")
+    for url in ("http://other/v1", "http://other:443/v1", "http://other:8000/v1", "https://other:8000/v1"):
+        assert key_for(url) == ("", "")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://mine.example:8443/v1/")
     assert key_for("https://mine.example:8443/v1") == ("OPENAI_API_KEY", KEY)
     assert key_for("https://api.openai.com/v1") == ("", "")
+
+
+def test_a_key_goes_in_clear_only_to_a_port_that_is_named_and_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETMASK_SERVER_KEYS", "other:443=a other:8000=b 127.0.0.1=c other:x=d")
+    urls = ("https://Other/v1", "http://other:443/v1", "http://other:8000/v1", "http://127.0.0.1/v1", "http://other/v1")
+    assert [key_for(url)[1] for url in urls] == ["a", "", "b", "c", ""]
 
 
 def test_a_server_that_does_not_know_thinking_is_asked_without(there: OpenAIServer, asked: Server) -> None:
