@@ -15,6 +15,7 @@ from retmask import overview
 from retmask.overview import Summary, summary
 from retmask.pairing import contacted, sends
 from retmask.runs import STATUSES, Run
+from retmask.scores import printable
 from retmask.servers import address
 
 app = typer.Typer(help="List, follow, compare, resume, cancel and delete the long jobs.", no_args_is_help=True)
@@ -42,7 +43,7 @@ def list_runs(
     for heading in ("run", "kind", "status", "took", "progress"):
         table.add_column(heading, no_wrap=heading != "progress")
     for row in rows:
-        table.add_row(row.run, row.kind, row.status, _took(row), row.why or row.words)
+        table.add_row(*map(printable, (row.run, row.kind, row.status, _took(row), row.why or row.words)))
     out.print(table)
 
 
@@ -58,10 +59,10 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="print
         return typer.echo(json.dumps(run.record, ensure_ascii=False))
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _facts(run):
-        table.add_row(key, value)
+        table.add_row(key, printable(value))
     out.print(table)
     if run.status == "error":
-        out.print(f"\nlast words:\n{run.last_words}")
+        out.print("\nlast words:", *map(printable, run.last_words.splitlines()), sep="\n")
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
@@ -88,9 +89,9 @@ def compare(names: Annotated[list[str], typer.Argument(metavar="RUN...", help="t
         raise ValueError("one run cannot be compared: name two or more")
     for rows in (overview.differences(runs), overview.results(runs)):
         if rows:
-            table = Table(*rows[0], box=None, pad_edge=False)
+            table = Table(*map(printable, rows[0]), box=None, pad_edge=False)
             for row in rows:
-                table.add_row(*row.values())
+                table.add_row(*map(printable, row.values()))
             out.print(table)
             out.print()
 

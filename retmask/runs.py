@@ -501,13 +501,12 @@ class Run:
     @property
     def devices(self) -> list[str]:
         """The devices that the run works on, in one order for all. An export loads on the CPU; servers need none."""
-        record = self.record
-        config = record.get("config", {})
+        kind, config = self.record.get("kind"), self.config
         if config.get("server"):
             return ["servers"]
-        key = device_key("cpu" if record.get("kind") == "ablate" else str(config.get("device") or ""))
-        if record.get("kind") == "train" and key.startswith("cuda"):
-            return sorted(set(card_keys(int(config.get("processes") or 0)))) or [key]
+        key = device_key("cpu" if kind == "ablate" else str(config.get("device") or ""))
+        if kind == "train" and key.startswith("cuda"):
+            return sorted(set(card_keys(int(number(config.get("processes")))))) or [key]
         return [key]
 
     def _wait(self, holder: str) -> None:

@@ -72,6 +72,17 @@ def test_show(detected: Run, failed: Run) -> None:
     assert json.loads(says("show", str(detected.path), "--json")) == detected.record
 
 
+def test_what_a_terminal_obeys_is_not_printed(fresh_home: Path) -> None:
+    """A run's folder may come from anybody, and libraries write colours into logs."""
+    one, other = (a_run("detect", "error", model="\x1b[2Jevil", error="boom") for _ in "ab")
+    for run in (one, other):
+        run.update(config={"model": "\x1b[2Jevil", run.id: "\x1b[2J"})
+        (run.path / "log.txt").write_text("\x1b[31mboom\x1b[0m\x1b]0;title\x07\n")
+    for words in (("list",), ("show", one.id), ("compare", one.id, other.id)):
+        assert not set("\x1b\x07") & set(says(*words))
+    assert "boom" in says("show", one.id)
+
+
 def test_compare(detected: Run, failed: Run) -> None:
     lines = [re.split("  +", line.strip()) for line in says("compare", detected.id, failed.id).splitlines() if line]
     assert ["setting", detected.id, failed.id] in lines

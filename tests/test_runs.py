@@ -585,6 +585,15 @@ def test_what_runs_keep_are_whole_paths(tmp_path: Path, fresh_home: Path, monkey
     assert [settled(name) for name in ("", "Org/model", "gone.json")] == ["", "Org/model", "gone.json"]
 
 
+@pytest.mark.parametrize(("config", "device"), [([1], ""), ({"processes": "x", "device": "cuda:0"}, "cuda:0")])
+def test_a_damaged_record_has_the_devices_of_the_settings_that_can_be_read(
+    config: object, device: str, fresh_home: Path
+) -> None:
+    run, whole = Run.create("train", {}, name="a"), Run.create("train", {"device": device}, name="b")
+    run.update(config=config)
+    assert run.devices == whole.devices
+
+
 def test_the_end_of_a_long_progress_is_read_alone(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     assert read_tail(path) == []
