@@ -5,6 +5,9 @@ import re
 from retmask.files import expanded, read_object, shipped
 from retmask.heads import Grid
 
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # Llama and most, GPT-2, MPT, GPT-Neo
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+
 
 def known_grid(name: str) -> Grid | None:
     """The grid of the published model that a name holds as whole words, None where it holds none.
@@ -21,8 +24,8 @@ def model_grid(model: str) -> Grid:
     config = read_object(expanded(model) / "config.json")
     nested = config.get("text_config")
     text = nested if isinstance(nested, dict) else config
-    heads = text.get("num_attention_heads")
-    sizes = [text.get("num_hidden_layers"), heads, text.get("num_key_value_heads") or heads]
+    layers, heads = (next((text[name] for name in names if name in text), None) for names in (_LAYERS, _HEADS))
+    sizes = [layers, heads, text.get("num_key_value_heads") or heads]
     sound = [size for size in sizes if isinstance(size, int) and size > 0]
     if len(sound) == len(sizes):
         return Grid(*sound)

@@ -164,7 +164,9 @@ def test_grids_of_published_models(name: str, grid: Grid | None) -> None:
 
 def test_the_grid_in_a_models_folder(tmp_path: Path) -> None:
     sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
-    for config, grid in ((sizes, Grid(3, 4, 2)), ({"text_config": sizes}, Grid(3, 4, 2))):
+    others = [("n_layer", "n_head"), ("n_layers", "n_heads"), ("num_layers", "num_heads")]  # GPT-2, MPT, GPT-Neo
+    known = [(sizes, 2), ({"text_config": sizes}, 2), *(({layers: 3, heads: 4}, 4) for layers, heads in others)]
+    for config, grid in ((config, Grid(3, 4, kv)) for config, kv in known):
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert model_grid(str(tmp_path)) == grid
     for text in ("{}", "[" * 100_000, '{"num_hidden_layers": "x"}'):
