@@ -315,7 +315,7 @@ def test_a_score_file_opens_by_path_with_its_groups(tmp_path: Path) -> None:
     assert any("scores only" in caption.value for caption in at.caption)
 
 
-@pytest.mark.parametrize(("field", "value"), [("model", "smollm2-135m"), ("kv", 3)])
+@pytest.mark.parametrize(("field", "value"), [("model", "smollm2-135m"), ("kv", 3), ("kv", 0), ("kv", 513)])
 def test_a_grid_that_does_not_match_is_refused(tmp_path: Path, field: str, value: Any) -> None:
     at = opened()
     at.text_input(key="open_path").set_value(str(score_file(tmp_path / "mine.json"))).run()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -477,6 +478,18 @@ def test_what_one_mask_does_that_the_other_does_not(spawned: list[Run]) -> None:
     assert "mask A loses **2** and mask B **3**; both lose 2, only A **0**, only B **1**" in words(at)
     pages = " ".join(element.proto.body for element in at.get("html"))
     assert "says &lt;b&gt;1&lt;/b&gt;" in pages
+
+
+def test_a_measurement_that_goes_on_is_not_begun_again_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    import disagree
+    from models import ModelRef
+
+    monkeypatch.setattr("retmask.workers.start", lambda path, servers: None)  # it is about to come
+    one, other = (SimpleNamespace(label=name) for name in "ab")
+    for _ in range(2):
+        disagree._measure(ModelRef(SMOL), (one, other), (TOP[:1], TOP[1:2]), 4)
+        st.cache_resource.clear()
+    assert len(Run.all("evaluate")) == 1
 
 
 def test_a_model_that_is_not_known_is_not_measured(tmp_path: Path) -> None:

@@ -225,6 +225,14 @@ def test_a_file_says_how_many_prompts_it_holds_and_what_is_passed_over(tmp_path:
     assert at.button(key="pairs_start").disabled
 
 
+def test_a_dataset_with_a_dot_in_its_name_is_not_fetched_as_one_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retmask.prompts._hub_prompts", lambda *_: pytest.fail("it is fetched"))
+    at = change(opened(heads=str(TOP)), "source", "hub")
+    at = change(change(at, "hub", "owner/data-v1.1"), "count", 8)
+    assert any("retmask pairs" in code.value and "owner/data-v1.1" in code.value for code in at.code)
+    assert not at.error
+
+
 def test_how_long_it_will_take_is_told_by_the_last_pairs() -> None:
     """A twentieth of a second a token: 128 tokens take 6.4 s, and 60 pairs of them 6.4 minutes."""
     made(10, seconds_a_token=0.05)

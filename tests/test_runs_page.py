@@ -336,6 +336,13 @@ def test_a_late_message_of_the_table_does_not_take_a_followed_link_back() -> Non
     assert query(drawn(at._run(late)), "run") == parent.id
 
 
+def test_a_name_stays_one_piece_of_code() -> None:
+    """A line break or a back-tick would end it, and what follows would be a stranger's link."""
+    import watch
+
+    assert watch.plain("a\n\n[x](http://evil) `b`") == "a [x](http://evil) 'b'"
+
+
 def test_a_run_that_is_gone_is_a_sentence() -> None:
     a_run("success", "detect")
     for name in ("no-such-run", "../x", "a*b"):
