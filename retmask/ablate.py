@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retmask.model import LensModel
-    from retmask.weights import Source
 
 MANIFEST = "mask.json"
 
@@ -73,7 +72,7 @@ def export(
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as folder:
             made = Path(folder) / "made"
-            wanted = _write(model, mask, source, made, trust_remote_code)
+            wanted = _write(model, mask, made)
             del model  # two models need not fit
             _check_written(made, wanted, manifest["dtype"], trust_remote_code)
             write_json(made / MANIFEST, manifest)
@@ -92,7 +91,7 @@ def _stored(config: Any) -> str:
     return str(next(filter(None, types), "float32")).removeprefix("torch.")
 
 
-def _write(model: "LensModel", mask: HeadMask, source: "Source", folder: Path, trusted: bool) -> "Tensor":
+def _write(model: "LensModel", mask: HeadMask, folder: Path) -> "Tensor":
     """Write a model with the mask in its weights; how the masked model continues some tokens, as logits.
 
     ValueError where transformers cannot write it.
@@ -100,16 +99,15 @@ def _write(model: "LensModel", mask: HeadMask, source: "Source", folder: Path, t
     import torch
 
     from retmask.bridge import fold
-    from retmask.loading import load_tokenizer, some_ids
+    from retmask.loading import some_ids
     from retmask.weights import brief
 
     with torch.no_grad(), model.masked([mask]):
         wanted: Tensor = model.native(input_ids=some_ids(model.native), use_cache=False).logits
     fold(model, mask)
-    tokenizer = load_tokenizer(source, trusted)  # as it was given: TransformerLens writes into the one that it has
     try:
         model.native.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
     except Exception as error:
         raise ValueError(f"{model.name} cannot be written as a folder: {brief(error)}") from error
     return wanted

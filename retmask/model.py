@@ -88,7 +88,7 @@ class LensModel:
 
     @property
     def attention(self) -> str:
-        """How the native view attends: `sdpa` or `flash_attention_2`."""
+        """How the native view attends: `sdpa`, `flash_attention_2` or `eager`."""
         return str(self.native.config._attn_implementation)
 
     @property

@@ -7,7 +7,6 @@ out in shards, make the same pairs as one that runs through.
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -285,7 +284,7 @@ class _Local:
             trust_remote_code=trust_remote_code,
         )
         self.mask = config.rule.build(self.model.grid)
-        self.chat_of = Chat(self.model.tokenizer, _moment(run.record.get("clock")))
+        self.chat_of = Chat.resumed(self.model.tokenizer, run.record)
         self.chat = self.chat_of.kind == "chat"
         self.missed: dict[str, int] = {}
         run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
@@ -362,14 +361,6 @@ class _Local:
         while many and not _fits(self.model, max(lengths[:many]), many):
             many //= 2
         return many
-
-
-def _moment(clock: object) -> datetime:
-    """The moment that the prompts of a run show where their template has a clock: the one recorded, else now."""
-    try:
-        return datetime.fromisoformat(str(clock))
-    except ValueError:
-        return datetime.now().replace(microsecond=0)
 
 
 class _Asked(NamedTuple):

@@ -15,7 +15,7 @@ from retmask.files import expanded, home, read_object, sha256_text, shipped, ste
 from retmask.formats import Level, family, kind, model_of, read_content, short
 from retmask.grids import known_grid
 from retmask.heads import Grid
-from retmask.intervals import FEWEST, none_over
+from retmask.intervals import FEWEST, alike, none_over
 from retmask.retrieval import Trial, read_trials
 from retmask.runs import Run, run_path
 from retmask.scores import MAX_FILE_BYTES, HeadScores, printable, scores_path
@@ -90,7 +90,7 @@ class ScoreSet:
     @cached_property
     def distinct(self) -> int:
         """How many trials differ in their scores, of any head; all those in which no head scored count as one."""
-        return len(np.unique(self.scores.values.reshape(self.n_trials, -1), axis=0))
+        return alike(self.scores.values, "trial").n
 
     @cached_property
     def blank(self) -> int:
