@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import count
+from itertools import accumulate, count
 from typing import Any, Literal, NamedTuple
 
 from retmask.controls import Control, Span, Tokens, Written, control_tokens, read_literally, written
@@ -246,6 +246,8 @@ class Chat:
         for tried in (contents, [content.strip() for content in contents]):
             if pieces and _filled(pieces, tried) == text:
                 return tuple(_laid(pieces, tried))
+            if found := self._ended(turns, tried, text):
+                return found
         spans, at = [], 0
         roles = [turn["role"] for turn in turns for _ in _texts(turn)]
         for role, content in zip(roles, contents, strict=True):
@@ -259,6 +261,19 @@ class Chat:
             at = start + len(wanted)
             spans.append((start, at))
         return tuple(spans)
+
+    def _ended(self, turns: Turns, contents: Sequence[str], text: str) -> tuple[Span, ...]:
+        """Where the contents stand though the template asks what is in them, by a mark after each; empty if unknown."""
+        marked = (content + _SLOT.format(i) for i, content in enumerate(contents))
+        try:
+            rendered = self._apply([_with(turn, [next(marked) for _ in _texts(turn)]) for turn in turns], generate=True)
+        except ValueError:
+            return ()
+        parts = re.split(_SLOT.format(r"\d+"), rendered)
+        ends = list(accumulate(map(len, parts[:-1])))
+        spans = tuple((end - len(content), end) for end, content in zip(ends, contents, strict=False))
+        right = "".join(parts) == text and [text[a:b] for a, b in spans] == [*contents]
+        return spans if right else ()
 
     def _pieces(self, turns: Turns, generate: bool = True) -> list[str]:
         """What the template writes before, between and after the contents; empty where that cannot be told."""

@@ -191,6 +191,14 @@ def test_the_contents_are_found_though_the_template_says_the_same_words() -> Non
     assert [text.text[a - 1] for a, _ in text.spans] == ["\n"] * 3
 
 
+def test_a_content_is_found_though_the_template_asks_what_is_in_it() -> None:
+    """The user's "user" is not that of the role."""
+    frame = "<{{ m.role }}>{% if 'user' in m.content %}!{% endif %}{{ m.content | trim }}\n"
+    chat = Chat(byte_level("{% for m in messages %}" + frame + "{% endfor %}"))
+    text = chat.text([("user", "user "), ("assistant", "s"), ("user", "u")])
+    assert (text.text, text.spans) == ("<user>!user\n<assistant>s\n<user>u\n", ((7, 11), (23, 24), (31, 32)))
+
+
 def test_a_plain_answer_ends_with_the_end_token() -> None:
     chat = Chat(byte_level())
     prompt, said = chat.pair([("system", "Be brief."), ("user", "Hi.")], " the")
