@@ -49,17 +49,20 @@ def refusal() -> str:
     """
     address, hosts = st.get_option("server.address"), st.get_option("server.allowedHosts")
     how = "start it from the folder of the repository with `make app` or `streamlit run app/main.py`"
-    if not hosts or any(host.strip().startswith("*") for host in hosts):  # Streamlit takes them for any name
-        empty = "names every host" if hosts else "is empty"
-        return f"the app is not served, because any web page could reach it (server.allowedHosts {empty}): {how}"
-    if not st.get_option("server.enableCORS"):  # the Origin of whoever opens a WebSocket is not looked at then
-        return f"the app is not served, because any web page could drive it (server.enableCORS is false): {how}"
-    if not _is_local(address) and os.environ.get(PUBLIC) != "1":
-        return (
-            f"the app is not served, because it listens on {address or 'every address'} and knows no "
-            f"passwords: {how}, or set {PUBLIC}=1 if something else guards it"
+    why = ""
+    if not hosts or any(host.strip().startswith("*") for host in hosts):
+        why = f"any web page could reach it (server.allowedHosts {'holds a wildcard' if hosts else 'is empty'}): {how}"
+    elif not st.get_option("server.enableCORS"):  # the Origin of whoever opens a WebSocket is not looked at then
+        why = (
+            "any web page could drive it (server.enableCORS is false): switch it on, and name a proxy's address in "
+            "server.corsAllowedOrigins"
         )
-    return ""
+    elif not _is_local(address) and os.environ.get(PUBLIC) != "1":
+        why = (
+            f"it listens on {address or 'every address'} and knows no passwords: {how}, or set {PUBLIC}=1 if something "
+            "else guards it"
+        )
+    return f"the app is not served, because {why}" if why else ""
 
 
 def _is_local(address: str | None) -> bool:

@@ -123,7 +123,7 @@ def test_streamlits_own_signals_pass() -> None:
         ("0.0.0.0", ["localhost"], "1", ""),
         ("127.0.0.1", [], "", "any web page could reach it"),
         ("0.0.0.0", [], "1", "any web page could reach it"),
-        ("127.0.0.1", ["localhost", "*"], "", "any web page could reach it (server.allowedHosts names every host)"),
+        ("127.0.0.1", ["localhost", "*"], "", "any web page could reach it (server.allowedHosts holds a wildcard)"),
         ("127.0.0.1", [" *.org"], "", "any web page could reach it"),
     ],
 )
