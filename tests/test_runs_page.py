@@ -145,8 +145,13 @@ def test_rows_that_are_clicked_are_looked_at() -> None:
     import state
 
     state.put("table", {"selection": {"rows": [2, 0, 7]}})
-    runs._picked("table", ["a", "b", "c"])
+    picked = state.newest("runs", "table", lambda event: runs._picked(event, ["a", "b", "c"]))
+    picked()
     assert state.run_ids() == ["c", "a"]
+    state.put("table", {"selection": {"rows": [1]}})
+    state.newest("runs", "another", lambda event: None)
+    picked()
+    assert state.run_ids() == ["c", "a"], "another table is drawn by now"
 
 
 def test_a_finished_run_closely() -> None:
