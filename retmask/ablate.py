@@ -20,6 +20,7 @@ from retmask.files import home, sha256_text, write_json
 from retmask.heads import Grid, HeadId, HeadMask
 from retmask.masks import MaskRule, mask_record
 from retmask.runs import Run, now, parent_ids, versions
+from retmask.weights import brief, check_there, read_config, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,6 @@ def export(
     """
     from retmask.loading import facts, load
     from retmask.model import grid_of
-    from retmask.weights import read_config, resolve
 
     source = resolve(name, revision or None)
     config = read_config(source, trust_remote_code)
@@ -100,7 +100,6 @@ def _write(model: "LensModel", mask: HeadMask, folder: Path) -> "Tensor":
 
     from retmask.bridge import fold
     from retmask.loading import some_ids
-    from retmask.weights import brief
 
     with torch.no_grad(), model.masked([mask]):
         wanted: Tensor = model.native(input_ids=some_ids(model.native), use_cache=False).logits
@@ -164,7 +163,11 @@ def _same(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_ablate(name: str, mask: HeadMask, grid: Grid, out: Path, revision: str = "", adapter: str = "") -> Run:
-    """A run that exports the checkpoint in a process of its own. ValueError where `out` holds something else."""
+    """A run that exports the checkpoint in a process of its own.
+
+    ValueError where `out` holds something else or there is no such model.
+    """
+    check_there(name)
     _check_free(out, mask)
     config = {"model": name, "heads": str(mask), "out": str(out), "revision": revision, "adapter": adapter}
     command = ["retmask", "ablate", name, "--heads", str(mask), "--out", str(out)]
@@ -175,9 +178,13 @@ def new_ablate(name: str, mask: HeadMask, grid: Grid, out: Path, revision: str =
 
 
 def new_merge(name: str, adapter: Path, out: Path, revision: str = "") -> Run:
-    """A run that writes the model with an adapter merged into it. ValueError where `out` holds something else."""
+    """A run that writes the model with an adapter merged into it.
+
+    ValueError where `out` holds something else or there is no such model or adapter.
+    """
     if not (adapter / "adapter_config.json").is_file():
         raise ValueError(f"{adapter} is no adapter: there is no adapter_config.json in it")
+    check_there(name)
     _check_free(out, HeadMask())
     config = {"model": name, "heads": "", "out": str(out), "revision": revision, "adapter": str(adapter)}
     command = ["retmask", "merge", name, "--adapter", str(adapter), "--out", str(out)]

@@ -24,7 +24,7 @@ from retmask.detect import detect as do_detect
 from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.dose import dose as do_dose
 from retmask.files import check_text, expanded, read_text
-from retmask.grids import model_grid
+from retmask.grids import folder_grid, model_grid
 from retmask.heads import HeadId, HeadMask
 from retmask.intervals import LEVEL, none_over, over, span
 from retmask.masks import MaskRule, control, retrieval_heads
@@ -60,6 +60,7 @@ from retmask.sampling import Sampling
 from retmask.scores import THRESHOLD, HeadScores, scores_path
 from retmask.sets import head_scores, open_scores, read_set
 from retmask.tables import dose_rows
+from retmask.weights import check_there
 
 app = typer.Typer(
     help="Find the attention heads that copy from the context.",
@@ -304,6 +305,14 @@ def ask(
         )
     task = NeedleTask(known_needle(needle), tokens, depth, template=chosen) if needle else None
     text = read_text(prompt_file) if prompt_file else check_text(prompt, "the prompt")
+    if not (task or text.strip()):
+        raise ValueError("the prompt is empty: give a text, or choose a needle")
+    if task:
+        load_haystack(haystack)
+    sampling = Sampling(temperature, top_p, seed).check()
+    check_there(model)
+    if rule.given:
+        rule.check(folder_grid(model))
     from retmask.compare import Column, Prompt, compare
     from retmask.loading import load, load_tuned
 
@@ -333,7 +342,7 @@ def ask(
         if task
         else Prompt.of_text(loaded.tokenizer, text, chosen, check_text(answer, "the answer"))
     )
-    *_, last = compare(loaded, asked, columns, max_new_tokens, Sampling(temperature, top_p, seed))
+    *_, last = compare(loaded, asked, columns, max_new_tokens, sampling)
     if as_json:
         return typer.echo(json.dumps(last.to_json() | {"control_excludes": excluded}, ensure_ascii=False))
     typer.echo(_side_by_side(last))

@@ -22,6 +22,7 @@ from retmask.retrieval import (
 )
 from retmask.runs import Pace, Run, number
 from retmask.scores import HeadScores
+from retmask.weights import check_there
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -161,8 +162,9 @@ class DetectProgress(NamedTuple):
 def new_detect(config: DetectConfig, out: Path | None = None) -> Run:
     """A run for this detection; in `out` an unfinished one with the same settings is taken up again.
 
-    ValueError where `out` holds something else, or the settings name needles or a haystack that are not there.
+    ValueError where `out` holds something else, or the settings name a model, needles or a haystack that are not there.
     """
+    check_there(config.model)
     config.tasks()
     load_haystack(config.haystack)
     config = replace(

@@ -16,6 +16,7 @@ import numpy as np
 from retmask import effects, style, tables
 from retmask.chat import Chat
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
+from retmask.grids import folder_grid
 from retmask.heads import Grid, HeadMask
 from retmask.intervals import clusters
 from retmask.masks import control, retrieval_heads
@@ -32,6 +33,7 @@ from retmask.needle import (
 from retmask.retrieval import different_prompts, pin_measure, read_trials, run_trials
 from retmask.runs import Pace, Run
 from retmask.sets import ScoreSet, head_scores, read_set
+from retmask.weights import check_there
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -168,7 +170,8 @@ class DoseProgress(NamedTuple):
 def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
     """A run for this curve; in `out` an unfinished one with the same settings is taken up again.
 
-    ValueError where `out` holds something else, or the settings name texts or needles that are not there.
+    ValueError where `out` holds something else, or the settings name a model, texts or needles that are not there, or
+    scores of another grid.
     """
     config = replace(
         config,
@@ -179,6 +182,10 @@ def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
         prose=settled(config.prose, only_path=True),
         adapter=settled(config.adapter),
     )
+    check_there(config.model)
+    if grid := folder_grid(config.model):
+        head_scores(config.map, grid).check_grid(grid, config.model)
+        config.points(grid)
     config.tasks()
     load_haystack(config.haystack)
     load_prose(config.prose)

@@ -10,13 +10,15 @@ import numpy as np
 
 from retmask.chat import Chat
 from retmask.files import append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic, write_json
-from retmask.heads import Grid, HeadMask
+from retmask.grids import folder_grid
+from retmask.heads import HeadMask
 from retmask.intervals import Interval, clusters, each, interval
-from retmask.masks import MaskRule
+from retmask.masks import ANY_GRID, MaskRule
 from retmask.needle import HAYSTACKS, NeedleTask, load_haystack, load_needles, needle_grid
 from retmask.retrieval import different_prompts, pin_measure, run_trials
 from retmask.runs import Pace, Run, number, parent_ids
 from retmask.tables import to_csv
+from retmask.weights import check_there
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -25,7 +27,6 @@ DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
 UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
 DRAWS = 10_000  # of the bootstrap
 _KEY = ("condition", "needle", "context_tokens", "depth")
-_ANY_GRID = Grid(10_000, 10_000)  # the model's is known when it is loaded
 
 
 class Condition(NamedTuple):
@@ -74,7 +75,7 @@ class EvaluateConfig:
         found = {UNMASKED: Condition()} | ({MASKED: Condition(rule=self.rule)} if self.rule.given else {})
         for text in self.also:
             name, _, heads = (part.strip() for part in text.partition("="))
-            if not name or not HeadMask.parse(heads, _ANY_GRID):
+            if not name or not HeadMask.parse(heads, ANY_GRID):
                 raise ValueError(f"{text[:60]!r} names no mask: write name=L17H3,L18H6")
             if name in found or re.fullmatch(rf"{MASKED}|{TUNED}( \d+)?", name):
                 raise ValueError(f"{name} is what another condition is called: give the mask a name of its own")
@@ -151,8 +152,13 @@ class Difference(NamedTuple):
 def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
     """A run that measures; in `out` an unfinished one with the same settings is taken up again.
 
-    ValueError where `out` holds something else, or an adapter, needles or a haystack are not there.
+    ValueError where `out` holds something else, or a model, mask, adapter, needles or haystack is not there.
     """
+    check_there(config.model)
+    grid = folder_grid(config.model)
+    for one in config.conditions().values():
+        if one.rule.given:
+            one.rule.check(grid)
     config.tasks()
     load_haystack(config.haystack)
     folders = {name: one.folder for name, one in config.conditions().items() if one.folder}

