@@ -21,7 +21,6 @@ from retmask.runs import Run
 from retmask.scores import HeadScores
 from retmask.weights import BUILT_IN
 
-OTHER = "another model"
 CUSTOM = "custom"
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
@@ -50,18 +49,17 @@ def form(on_heads: StreamlitPage) -> None:
 def _model_and_preset() -> tuple[str, str]:
     left, right = st.columns(2)
     with left:
-        choice = st.selectbox("Model", [*BUILT_IN, OTHER], key="detect_model")
-        if choice == OTHER:
-            choice = st.text_input(
-                "Folder or Hub id", key="detect_path", placeholder="HuggingFaceTB/SmolLM2-360M-Instruct"
-            )
+        choice = st.selectbox(
+            "Model", [*BUILT_IN], key="detect_model", accept_new_options=True,
+            help="choose one, or type a folder, a .gguf file or a Hub id: HuggingFaceTB/SmolLM2-360M-Instruct",
+        )  # fmt: skip
     with right:
         preset = st.segmented_control(
             "How much", [*PRESETS, CUSTOM], default="quick", key="detect_preset", required=True
         )
         preset = preset or "quick"
         st.caption(PRESETS[preset].says if preset in PRESETS else "your own lengths and depths")
-    return choice.strip(), preset
+    return (choice or "").strip(), preset
 
 
 def _custom() -> dict[str, str | int]:

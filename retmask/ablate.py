@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from retmask.files import home, sha256_text, write_json
-from retmask.heads import Grid, HeadId, HeadMask
+from retmask.heads import Grid, HeadId, HeadMask, heads_words
 from retmask.masks import MaskRule, mask_record
 from retmask.runs import Run, now, parent_ids, versions
 from retmask.weights import brief, check_there, read_config, resolve
@@ -150,7 +150,9 @@ def _check_free(out: Path, mask: HeadMask) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{out} is not empty and holds no checkpoint of ours: choose another --out") from None
     if scales != dict(mask.scales):
-        raise ValueError(f"{out} holds the checkpoint of another mask ({len(scales)} heads): choose another --out")
+        raise ValueError(
+            f"{out} holds the checkpoint of another mask ({heads_words(len(scales))}): choose another --out"
+        )
 
 
 def _same(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

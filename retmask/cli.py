@@ -25,7 +25,7 @@ from retmask.dose import KS, DoseConfig, new_dose, read_points
 from retmask.dose import dose as do_dose
 from retmask.files import check_text, expanded, read_text
 from retmask.grids import folder_grid, model_grid
-from retmask.heads import HeadId, HeadMask
+from retmask.heads import HeadId, HeadMask, heads_words
 from retmask.intervals import LEVEL, none_over, over, span
 from retmask.masks import MaskRule, control, retrieval_heads
 from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
@@ -106,8 +106,8 @@ def detect(
         "device": device,
         "dtype": dtype,
     }
-    changes |= {"lengths": numbers(lengths, int, "--lengths")} if lengths else {}
-    changes |= {"depths": numbers(depths, float, "--depths")} if depths else {}
+    changes |= {"lengths": numbers(lengths, int, "--lengths", "512,1024")} if lengths else {}
+    changes |= {"depths": numbers(depths, float, "--depths", "0,0.5,1")} if depths else {}
     if n_needles or needles:
         changes["n_needles"] = n_needles or len(load_needles(Path(needles)))
     run = new_detect(DetectConfig.preset(preset, **changes), out_dir)
@@ -360,7 +360,7 @@ def _side_by_side(comparison: Any) -> str:
     for i, column in enumerate(comparison.columns):
         recall = comparison.recall(i)
         done = "masked" if not any(column.mask.scales.values()) else "scaled"
-        facts = [f"{len(column.mask)} heads {done}" if len(column.mask) else "no heads masked"]
+        facts = [f"{heads_words(len(column.mask))} {done}" if len(column.mask) else "no heads masked"]
         facts += [] if recall is None else [f"recall {recall:.2f}"]
         facts += [f"{len(comparison.token_ids[i])} tokens, {comparison.rate(i):.1f} a second"]
         at = first_divergence(comparison.token_ids[0], comparison.token_ids[i]) if i else None
@@ -396,14 +396,14 @@ def dose(
 ) -> None:
     """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
     config = DoseConfig(
-        model, scores, numbers(ks, int, "--ks"), random_seeds, layer_matched, trials, context_tokens, prose_tokens,
-        needles, haystack, prose, revision, adapter, device, dtype, exclude,
+        model, scores, numbers(ks, int, "--ks", "0,14,27"), random_seeds, layer_matched, trials, context_tokens,
+        prose_tokens, needles, haystack, prose, revision, adapter, device, dtype, exclude,
     )  # fmt: skip
     run = new_dose(config, out_dir)
     progress(((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), run)
     table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
     for row in dose_rows(read_points(run.path)):
-        which = "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
+        which = "unmasked" if not row["k"] else "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
         between = span(row["low"], row["high"])
         figures = (f"{row['recall']:.2f}", between, f"{row['found']:.0%}", f"{row['perplexity']:.2f}")
         table.add_row(str(row["k"]), which, *figures)
@@ -414,7 +414,8 @@ def dose(
 
 def _dose_words(point: dict[str, Any]) -> str:
     which = "best" if point["kind"] == "top" else "random"
-    return f"{point['k']} {which} heads masked: recall {point['recall']:.2f}, perplexity {point['perplexity']:.1f}"
+    what = f"{heads_words(point['k'], which)} masked" if point["k"] else "unmasked"
+    return f"{what}: recall {point['recall']:.2f}, perplexity {point['perplexity']:.1f}"
 
 
 @app.command()
@@ -442,7 +443,9 @@ def ablate(
     )
     scales = {HeadId.parse(key): scale for key, scale in manifest["mask"]["scales"].items()}
     done = "scaled" if any(scales.values()) else "masked"
-    typer.echo(f"{model} with {len(scales)} heads {done} ({HeadMask(scales)}), {manifest['dtype']}, in {out_dir}")
+    typer.echo(
+        f"{model} with {heads_words(len(scales))} {done} ({HeadMask(scales)}), {manifest['dtype']}, in {out_dir}"
+    )
 
 
 for name, command in (cli_train.COMMANDS | cli_compare.COMMANDS).items():

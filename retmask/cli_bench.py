@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from retmask.detect import DEFAULT_MODEL, DetectConfig
+from retmask.heads import heads_words
 from retmask.masks import MaskRule
 from retmask.options import Depths, Device, Dtype, Lengths, Model, PresetName, ScoreFile, numbers, out
 
@@ -27,8 +28,8 @@ def bench_detect(
     from retmask.loading import load
 
     changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
-    changes |= {"lengths": numbers(lengths, int, "--lengths")} if lengths else {}
-    changes |= {"depths": numbers(depths, float, "--depths")} if depths else {}
+    changes |= {"lengths": numbers(lengths, int, "--lengths", "512,1024")} if lengths else {}
+    changes |= {"depths": numbers(depths, float, "--depths", "0,0.5,1")} if depths else {}
     changes |= {"n_needles": n_needles} if n_needles else {}
     config = DetectConfig.preset(preset, **changes)
     loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=max(config.lengths))
@@ -60,7 +61,7 @@ def bench_pair(
     mask = MaskRule(scores=scores or Path(model).name, share=share).build(loaded.grid)
     times = measure(loaded, mask, prompt_tokens, new_tokens, rounds)
     out.print(
-        f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {len(mask)} heads masked, "
+        f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {heads_words(len(mask))} masked, "
         f"the first in layer {mask.first_layer} of {loaded.grid.n_layers}"
     )
     out.print(f"{prompt_tokens} + {new_tokens} tokens, fastest of {rounds} rounds in turn:")

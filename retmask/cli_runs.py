@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retmask import overview
+from retmask.files import home
 from retmask.overview import Summary, summary
 from retmask.pairing import contacted, sends
 from retmask.runs import STATUSES, Run
@@ -38,7 +39,7 @@ def list_runs(
         return typer.echo(json.dumps([row.to_json() for row in rows]))
     if not rows:
         which = f" of kind {kind}" * bool(kind) + f" with status {status}" * bool(status)
-        return out.print(f"there are no runs{which}: `retmask detect` makes one")
+        return out.print(f"there are no runs{which}: `retmask detect` makes one, in {home() / 'runs'}")
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "kind", "status", "took", "progress"):
         table.add_column(heading, no_wrap=heading != "progress")

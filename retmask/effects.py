@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from retmask.heads import HeadId
+from retmask.heads import HeadId, heads_words
 from retmask.intervals import span
 from retmask.style import EMPTY, MUTED, ORANGE, PURPLE, TEAL, dress, log_ticks, readable
 from retmask.tables import Row, Trace, dose_rows, trace_rows
@@ -161,7 +161,9 @@ def _random_lines(rows: Sequence[Row], places: Mapping[int, int], value: str) ->
     at = {k: values for k, values in at.items() if values}
     x = [places[k] for k in at]
     low, high, means = ([float(of(values)) for values in at.values()] for of in (min, max, np.mean))
-    texts = [f"{k} random heads masked<br>mean {_measured(value, mean)}" for k, mean in zip(at, means, strict=True)]
+    texts = [
+        f"{heads_words(k, 'random')} masked<br>mean {_measured(value, mean)}" for k, mean in zip(at, means, strict=True)
+    ]
     return [
         go.Scatter(x=x + x[::-1], y=high + low[::-1], name="range of the draws", mode="none", fill="toself",
                    fillcolor=EMPTY, hoverinfo="skip"),
@@ -176,7 +178,7 @@ def _random_lines(rows: Sequence[Row], places: Mapping[int, int], value: str) ->
 def _dose_text(row: Row, value: str) -> str:
     """What hovering over a point of the masking curve says."""
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
-    what = f"{row['k']} {row['kind']} heads masked{seed}" if row["k"] else "no head masked"
+    what = f"{heads_words(row['k'], row['kind'])} masked{seed}" if row["k"] else "no head masked"
     known = value == "recall" and row["low"] is not None
     interval = f"<br>95 % {span(row['low'], row['high'])} over {row['over']}" if known else ""
     return f"{what}<br>{_measured(value, row[value])}{interval}"

@@ -73,6 +73,11 @@ class Grid(NamedTuple):
         return None if not self.n_kv_heads else head.head * self.n_kv_heads // self.n_heads
 
 
+def heads_words(n: int, which: str = "") -> str:
+    """So many heads in words: "1 head", "14 best heads"."""
+    return " ".join(filter(None, (f"{n:,}", which, "head" if n == 1 else "heads")))
+
+
 def share_count(n: int, share: float) -> int:
     """How many of `n` heads a share (0-1) means: rounded half up, at least 1. 5 % of 270 is 14.
 

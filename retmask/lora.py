@@ -1,10 +1,14 @@
 """Which layers of a model an adapter goes to, found in its own module tree, and how many numbers are trained."""
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from retmask.dpo import DpoConfig
+
+# PEFT and TRL ask transformers by its old name; the warning of that is for programmers
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 _ATTENTION = re.compile(r"Attention\d*$")  # how every family's class is called; a layer of attention and MLP is not
 

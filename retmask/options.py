@@ -95,11 +95,11 @@ def given(scale: float) -> float | None:
     return None if math.isnan(scale) else scale
 
 
-def numbers(text: str, kind: Callable[[str], Any], flag: str) -> tuple[Any, ...]:
-    """The numbers in a list with commas. ValueError where one is none."""
+def numbers(text: str, kind: Callable[[str], Any], flag: str, example: str) -> tuple[Any, ...]:
+    """The numbers in a list with commas. ValueError, with an example of what the flag takes, where one is none."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise ValueError(
-            f"{flag} {text!r} is not a list of numbers: write them with commas, such as 512,1024"
+            f"{flag} {text!r} is not a list of numbers: write them with commas, such as {example}"
         ) from None

@@ -209,6 +209,16 @@ def test_a_narrow_window_puts_the_selection_under_the_map(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_a_model_that_is_typed_is_the_one_that_is_detected(page: Any) -> None:
+    """AppTest can choose no value that is not among the options."""
+    page.locator(".st-key-detect_again button").click()
+    page.get_by_role("combobox", name="Model").fill("/nowhere/model")
+    page.keyboard.press("Enter")
+    page.get_by_text("retmask detect /nowhere/model --preset quick").wait_for(timeout=20_000)
+    page.locator(".st-key-detect_start button").click()
+    page.get_by_text("There is no model at /nowhere/model").wait_for(timeout=20_000)
+
+
 def test_the_masked_heads_lose_the_needle_and_a_dot_says_where_it_was_copied_from(page: Any) -> None:
     page.locator(".st-key-rule_select button").click()  # the rule that is set: the top 5 %
     page.wait_for_function(f"document.querySelectorAll('{CHIPS}').length === 14", timeout=20_000)

@@ -68,7 +68,10 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
     [
         (["heads", "/nowhere"], "there is no score set"),
         (["heads", "/nowhere", "--top", "-1"], "there is no score set"),
-        (["detect", "--lengths", "a,b"], "--lengths 'a,b' is not a list of numbers"),
+        (
+            ["detect", "--lengths", "a,b"],
+            "--lengths 'a,b' is not a list of numbers: write them with commas, such as 512",
+        ),
         (["detect", "--depths", "2"], "depth 2.0 is outside 0 to 1"),
         (["detect", "--lengths", "5"], "a context of 5 tokens is not possible"),
         (["detect", "--preset", "big"], "preset 'big' is unknown"),
@@ -87,6 +90,7 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
         (["ask", "--prompt", "a", "--heads", "L99H0"], "L99H0 is outside this model's 30 x 9 grid"),
         (["ablate", "smollm2-135m", "--out", "/tmp/never"], "say in one way which heads to mask"),
         (["dose", "smollm2-135m", "--scores", "/nowhere"], "there is no score set"),
+        (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--ks", "0,a"], "with commas, such as 0,14,27"),
         (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--ks", "271"], "271 heads cannot be masked"),
         (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--haystack", "pydoc"], "detection used the haystack"),
         (["bench", "pair", "smollm2-135m", "--share", "2"], "a share of 2"),

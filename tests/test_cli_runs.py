@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from retmask import overview
 from retmask.cli import app
-from retmask.files import append_line
+from retmask.files import append_line, home
 from retmask.runs import Run
 
 
@@ -129,7 +129,7 @@ def test_rm(detected: Run, failed: Run) -> None:
     assert "is deleted" in says("rm", detected.id, answer="y\n")
     assert "is deleted" in says("rm", failed.id, "--yes")
     assert Run.all() == []
-    assert "there are no runs: `retmask detect` makes one" in says("list")
+    assert f"there are no runs: `retmask detect` makes one, in {home() / 'runs'}" in says("list")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retmask.heads import Grid, HeadId, HeadMask, share_count
+from retmask.heads import Grid, HeadId, HeadMask, heads_words, share_count
 
 
 def test_head_names() -> None:
@@ -65,3 +65,8 @@ def test_layer_matched_random_mask() -> None:
     assert [head.layer for head in mask.heads] == [2, 2, 5]
     with pytest.raises(ValueError, match="31 random heads asked for, 30 are left"):
         HeadMask.random(Grid(6, 5), 31, 0)
+
+
+def test_heads_in_words() -> None:
+    assert [heads_words(n) for n in (0, 1, 2)] == ["0 heads", "1 head", "2 heads"]
+    assert (heads_words(1, "random"), heads_words(1400, "best")) == ("1 random head", "1,400 best heads")

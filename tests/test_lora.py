@@ -1,5 +1,7 @@
 """Which layers get an adapter, on tiny models of many makes, and that what is counted is what PEFT trains."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -98,3 +100,12 @@ def test_a_model_without_attention_is_refused() -> None:
         model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(ValueError, match="MambaForCausalLM has no attention whose linear layers"):
         trained_numbers(DpoConfig(target="attention"), model)
+
+
+def test_a_library_s_old_name_is_no_warning_to_people() -> None:
+    """In a process of its own: pytest has filters of its own."""
+    make = "from retmask.lora import trained_numbers; from transformers import LlamaConfig, LlamaForCausalLM;"
+    model = f"LlamaForCausalLM(LlamaConfig(**{_GROUPED}))"
+    use = f"from retmask.dpo import DpoConfig; trained_numbers(DpoConfig(rank=4), {model})"
+    done = subprocess.run([sys.executable, "-c", make + use], capture_output=True, text=True, check=True)
+    assert "FutureWarning" not in done.stderr
