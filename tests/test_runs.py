@@ -495,8 +495,8 @@ import sys, time
 from pathlib import Path
 from retmask.runs import Cancelled, Run
 with Run(Path(sys.argv[1])).working():
-    print("on", flush=True)
     try:
+        print("on", flush=True)
         time.sleep(60)
     except Cancelled:
         time.sleep(SECONDS)

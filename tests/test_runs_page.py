@@ -421,11 +421,13 @@ def test_clicks_in_the_table_and_on_links_in_a_real_browser(chromium: str, fresh
 
 
 def _click_row(page: Any, row: int) -> None:
-    """Click the box at the beginning of a row of the table of runs, once it stands still."""
+    """Click the box at the beginning of a row of the table of two runs, once it stands still."""
     page.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=60_000)
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
     page.wait_for_timeout(500)
     box = page.locator("[data-testid=stDataFrame]").first.bounding_box()
-    page.mouse.move(box["x"] + 15, box["y"] + 53 + 35 * row)
+    header, height = 36, (box["height"] - 38) / 2  # rows with long words are taller
+    at = box["x"] + 15, box["y"] + header + height * (row + 0.5)
+    page.mouse.move(*at)
     page.wait_for_timeout(300)
-    page.mouse.click(box["x"] + 15, box["y"] + 53 + 35 * row)
+    page.mouse.click(*at)
