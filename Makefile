@@ -32,7 +32,7 @@ app: $(SMOLLM2_READY)
 	@$(VENV)/bin/streamlit run app/main.py --server.port $(PORT)
 
 test: $(SMOLLM2_READY) $(GEMMA_READY)
-	@$(VENV)/bin/python -m pytest $(TESTS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: $(READY)
 	$(VENV)/bin/ruff format --check .

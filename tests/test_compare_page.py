@@ -445,7 +445,7 @@ def test_an_export_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "mask.json").write_text(json.dumps({"mask": mask_record(other, BEST.grid, "smollm2-135m")}))
     at = press(export_to(opened(heads="L17H3"), str(tmp_path)), "export_start")
     assert len(at.error) == 1
-    assert "holds the checkpoint of another mask (1 heads)" in errors(at)
+    assert "holds the checkpoint of another mask (1 head)" in errors(at)
     at = export_to(at, "~nobody-of-that-name/x")
     assert len(at.error) == 1
     assert "~nobody-of-that-name is not known" in errors(at)
