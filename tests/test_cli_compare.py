@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from retmask import cli_compare
 from retmask.cli import app
 from retmask.scores import HeadScores
 from retmask.style import browser
@@ -75,7 +77,7 @@ def test_names_are_printed_as_they_are(run: Callable[..., Result], two: tuple[Pa
 def test_two_to_four_sets_fit_a_terminal(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(cli_compare, "out", Console(highlight=False, soft_wrap=True, markup=False, width=100))
     rng = np.random.default_rng(0)
     names = [f"an-organisation-with-a-long-name-{i}-Instruct.json" for i in range(4)]
     for name in names:
