@@ -19,7 +19,9 @@ PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 
 
 @pytest.fixture
-def run() -> Callable[..., Result]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command on a terminal of 100 columns."""
+    monkeypatch.setattr(cli_compare, "out", Console(highlight=False, soft_wrap=True, markup=False, width=100))
     return lambda *words: CliRunner().invoke(app, ["compare", *map(str, words)])
 
 
@@ -74,10 +76,7 @@ def test_names_are_printed_as_they_are(run: Callable[..., Result], two: tuple[Pa
     assert "1  a & [bold]b · score file" in run(path).stdout
 
 
-def test_two_to_four_sets_fit_a_terminal(
-    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli_compare, "out", Console(highlight=False, soft_wrap=True, markup=False, width=100))
+def test_two_to_four_sets_fit_a_terminal(run: Callable[..., Result], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [f"an-organisation-with-a-long-name-{i}-Instruct.json" for i in range(4)]
     for name in names:
