@@ -16,7 +16,8 @@ from retmask.scores import HeadScores
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "head_scores"
 RELATIVE = Concentration._fields[3:]
-MAPS = st.lists(st.floats(0, 1), min_size=2, max_size=60).filter(any).map(lambda xs: np.array([xs]))
+SCORES = st.just(0.0) | st.floats(1e-12, 1)  # a share of tokens is not so small that a product with it underflows
+MAPS = st.lists(SCORES, min_size=2, max_size=60).filter(any).map(lambda xs: np.array([xs]))
 
 
 def intervals(
