@@ -39,8 +39,9 @@ COPY LICENSE ./
 COPY .streamlit ./.streamlit
 COPY retmask ./retmask
 COPY app ./app
+COPY analyses ./analyses
 RUN pip install --no-deps --no-build-isolation -e . && \
-    python -m compileall -q retmask app
+    python -m compileall -q retmask app analyses
 
 USER 10001:10001
 ENV HOME=/data \

@@ -15,17 +15,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from figures import BUILT_IN, Curve, Panel, opened, panels, rounded, save, show
 from jaxtyping import Bool, Float
 from plotly import graph_objects as go
 
-from retmask.concentration import concentration, intervals
-from retmask.heads import share_count
-from retmask.intervals import Clusters, Interval, alike, clusters, each, interval
-from retmask.retrieval import Trial, collect_scores
-from retmask.scores import TOP_SHARE, HeadScores, spearman
-from retmask.sets import ScoreSet
-from retmask.style import MUTED
+from analyses.figures import BUILT_IN, Curve, Panel, opened, panels, rounded, save, show
+from retmask.figures.style import MUTED
+from retmask.heads.concentration import concentration, intervals
+from retmask.heads.grid import share_count
+from retmask.heads.intervals import Clusters, Interval, alike, clusters, each, interval
+from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
+from retmask.heads.sets import ScoreSet
+from retmask.heads.trials import Trial, collect_scores
 
 COPIES = 9  # of ten depths
 FIGURES = ("above", "gini", "hoyer", "top_5pct_share", "effective_heads")

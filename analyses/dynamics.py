@@ -2,7 +2,7 @@
 
 Retrieval heads are dynamic, says arXiv 2602.11162: the heads that copy at a step, H_t, are not the fixed set of the
 best heads. A head copies at a step when the position it attends to most lies in the prompt and holds the token that
-the unmasked model writes there (`retmask.trace`).
+the unmasked model writes there (`retmask.compare.trace`).
 
 - **Overlap**: of the unmasked answers, the Jaccard index of H_t with the best 20 heads and the best 5 % of the map,
   with 20 random heads, and with H_t+1; and the entropy of the heads' shares of all copies.
@@ -24,24 +24,24 @@ from urllib.parse import quote
 
 import numpy as np
 import plotly.graph_objects as go
-from figures import BUILT_IN, Dot, Panel, panels, rounded, save, show
 
-from retmask.cache import stack
-from retmask.evaluate import EvaluateConfig, summary
+from analyses.figures import BUILT_IN, Dot, Panel, panels, rounded, save, show
+from retmask.compare.trace import Trace, jaccard
+from retmask.evaluate.job import EvaluateConfig, summary
 from retmask.files import append_line, home, read_lines, sha256_text
-from retmask.heads import Grid, HeadId, HeadMask
-from retmask.intervals import clusters, interval
-from retmask.masks import retrieval_heads
-from retmask.needle import load_haystack
-from retmask.recall import recall
-from retmask.scores import HeadScores, scores_path
-from retmask.trace import Trace, jaccard
-from retmask.weights import resolve
+from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.intervals import clusters, interval
+from retmask.heads.masks import retrieval_heads
+from retmask.heads.scores import HeadScores, scores_path
+from retmask.model.cache import stack
+from retmask.model.weights import resolve
+from retmask.text.needle import load_haystack
+from retmask.text.recall import recall
 
 if TYPE_CHECKING:
     from transformers import Cache
 
-    from retmask.model import LensModel
+    from retmask.model.lens import LensModel
 
 UNMASKED, PER_STEP, STATIC, RANDOM, TOP = "unmasked", "per step", "static", "random", "top 5 %"
 CONDITIONS = {
@@ -143,7 +143,7 @@ def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
         line = done.get((*task.key, most))
         if line is None:
             if model is None:
-                from retmask.loading import load
+                from retmask.model.loading import load
 
                 model = load(source)
                 scores.check_grid(model.grid, source)

@@ -10,12 +10,12 @@ of a file that does not say its needles, over the trials that differ.
 import argparse
 from collections.abc import Mapping
 
-from figures import BUILT_IN, opened, save, show
 from plotly import graph_objects as go
 
-from retmask.families import curves_together
-from retmask.set_tables import set_rows
-from retmask.sets import ScoreSet
+from analyses.figures import BUILT_IN, opened, save, show
+from retmask.families.rows import set_rows
+from retmask.figures.sets import curves_together
+from retmask.heads.sets import ScoreSet
 
 
 def draw(sets: Mapping[str, ScoreSet]) -> go.Figure:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from retmask.families import SERIES
+from retmask.figures.rows import to_csv
+from retmask.figures.sets import SERIES
+from retmask.figures.style import EMPTY, INK, browser, dress
 from retmask.files import write_atomic
-from retmask.sets import ScoreSet, labels, read_set
-from retmask.style import EMPTY, INK, browser, dress
-from retmask.tables import to_csv
+from retmask.heads.sets import ScoreSet, labels, read_set
 
 RESULTS = Path(__file__).parent / "results"
 BUILT_IN = ("smollm2-135m", "gemma-3-270m")

@@ -15,9 +15,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from retmask.bridge import wrap
-from retmask.cache import cache_bytes
-from retmask.model import LensModel
+from retmask.model.bridge import wrap
+from retmask.model.cache import cache_bytes
+from retmask.model.lens import LensModel
 
 SHAPE = LlamaConfig(
     vocab_size=128256,

@@ -10,10 +10,10 @@ import argparse
 import json
 
 import torch
-from long_context import RESULTS, random_model
 
-from retmask.bench import bench_pair
-from retmask.heads import HeadId, HeadMask
+from analyses.bench import bench_pair
+from analyses.long_context import RESULTS, random_model
+from retmask.heads.grid import HeadId, HeadMask
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 - **Two samples**: how far the top 5 % of two random samples of n trials overlap that share no trial. **A sample
   against all** is the same with all the trials, in which the sample is: it nears 1 whatever the noise. A top has
-  as many heads in each sample; heads that tie at its cut share the places (`retmask.agreement`).
+  as many heads in each sample; heads that tie at its cut share the places (`retmask.families.agreement`).
 - **Needle, length, depth**: the mean overlap of the tops of the parts, every two of them, and the same where the
   trials are shuffled among parts of these sizes. A part is a smaller sample and so less sure: only an overlap below
   what shuffling gives says that the needle, the length or the depth itself matters.
@@ -19,14 +19,14 @@ from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
-from figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
 from jaxtyping import Float, Int
 
-from retmask.agreement import By, Overlap, parts_overlap, slices, split_half, stability_curve
-from retmask.detect import DetectConfig, detect, new_detect
-from retmask.runs import run_path
-from retmask.sets import ScoreSet
-from retmask.style import log_ticks
+from analyses.figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
+from retmask.detect.job import DetectConfig, detect, new_detect
+from retmask.families.agreement import By, Overlap, parts_overlap, slices, split_half, stability_curve
+from retmask.figures.style import log_ticks
+from retmask.heads.sets import ScoreSet
+from retmask.runs.run import run_path
 
 GRID = {"n_needles": 8, "lengths": (384, 768, 1536), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}
 DRAWS = 200

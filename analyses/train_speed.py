@@ -13,13 +13,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from long_context import RESULTS
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from retmask.dpo import DpoConfig
-from retmask.pairs import PreferencePair, Said, write_pairs
-from retmask.train import new_train, steps, train
+from analyses.long_context import RESULTS
+from retmask.pairs.pair import PreferencePair, Said, write_pairs
+from retmask.train.job import new_train, steps, train
+from retmask.train.trainer import DpoConfig
 
 WORDS = [f"w{number}" for number in range(1000)]
 

@@ -1,26 +1,32 @@
 """The app: `streamlit run app/main.py`. Page set-up, navigation and the picker of the map."""
 
 import os
+import sys
 from pathlib import Path
 
-import compare
-import detect
-import families
-import guard
-import heads
-import maps
-import markup
-import pairs
-import runs
-import set_list
-import state
-import streamlit as st
-import train
-import tuned
-import watch
+# Streamlit puts this folder first: our modules would go by bare names then, and `import heads` be anybody's.
+sys.path[:] = [str(Path(__file__).resolve().parents[1]), *(p for p in sys.path if Path(p).name != "app")]
 
+import streamlit as st
+
+from app.compare import page as compare
+from app.families import page as families
+from app.families import set_list
+from app.heads import detection as detect
+from app.heads import page as heads
+from app.pairs import page as pairs
+from app.runs import page as runs
+from app.shared import (
+    guard,
+    maps,
+    markup,
+    state,
+    tuned,
+    watch,
+)
+from app.train import page as train
 from retmask.files import home
-from retmask.sets import keep_set
+from retmask.heads.sets import keep_set
 
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 sys.modules["kernels"] = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from retmask.loading import load
-    from retmask.model import LensModel
+    from retmask.model.lens import LensModel
+    from retmask.model.loading import load
 
 # OpenMP's threads spin while they wait, and two processes with torch on one machine then starve each other. A thousand
 # turns cost 3 % alone and let the other in (analyses/two_at_once.py). It is read once, when torch loads: so it stands
@@ -28,7 +28,7 @@ __all__ = ["LensModel", "__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from retmask import loading
+        from retmask.model import loading
 
         return getattr(loading, name)
     raise AttributeError(f"module 'retmask' has no attribute {name!r}")

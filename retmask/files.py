@@ -192,3 +192,6 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(value, dict):
             yield value
+
+
+HAYSTACKS = ("pydoc", "pydoc-end", "essays")  # known by name; any other is a folder

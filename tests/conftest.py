@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from retmask import faults
 from retmask.files import home
+from retmask.runs import faults
 
 if TYPE_CHECKING:
-    from retmask.model import LensModel
+    from retmask.model.lens import LensModel
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -1,32 +1,23 @@
 """The pure parts of the studies on data that can be checked in the head, and the per-step ablation on a tiny model."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import tiny_model
 
-sys.path.append(str(Path(__file__).parent.parent / "analyses"))
-
-import depth_bias
-import dynamics
-import families
-import figures
-import stability
-
-from retmask import loading
-from retmask.evaluate import EvaluateConfig
+from analyses import depth_bias, dynamics, families, figures, stability
+from retmask.compare.trace import Trace
+from retmask.evaluate.job import EvaluateConfig
 from retmask.files import append_line, sha256_text, write_json
-from retmask.heads import Grid, HeadId, HeadMask
-from retmask.needle import load_haystack
-from retmask.retrieval import Trial, collect_scores
-from retmask.scores import HeadScores, scores_path
-from retmask.sets import ScoreSet, read_set
-from retmask.trace import Trace
-from retmask.weights import Source
+from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.scores import HeadScores, scores_path
+from retmask.heads.sets import ScoreSet, read_set
+from retmask.heads.trials import Trial, collect_scores
+from retmask.model import loading
+from retmask.model.weights import Source
+from retmask.text.needle import load_haystack
 
-del sys.modules["families"]  # the app has a module of that name too, and would be given this one
 GRID = Grid(2, 10)
 ONE, OTHER = HeadId(0, 3), HeadId(1, 7)
 

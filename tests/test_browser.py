@@ -16,7 +16,7 @@ import pytest
 from serving import QUIET, App
 
 from retmask.files import home
-from retmask.runs import Run
+from retmask.runs.run import Run
 
 pytestmark = pytest.mark.browser
 CHIPS = ".st-key-chips .react-aria-ComboBox [data-tag]"

@@ -17,8 +17,8 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from retmask import faults
 from retmask.files import shipped
+from retmask.runs import faults
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 
@@ -39,12 +39,10 @@ def options() -> Iterator[None]:
         config._set_option(name, value, "the test")
 
 
-def draws(app: str, kind: str) -> None:
-    import sys
-
-    sys.path.insert(0, app)
-    import guard
+def draws(kind: str) -> None:
     import streamlit as st
+
+    from app.shared import guard
 
     def draw() -> None:
         st.header("above")
@@ -70,22 +68,19 @@ def draws(app: str, kind: str) -> None:
     ],
 )
 def test_an_exception_is_a_sentence_on_the_page(kind: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
-    at = AppTest.from_function(draws, args=(str(MAIN.parent), kind)).run()
+    at = AppTest.from_function(draws, args=(kind,)).run()
     assert not at.exception
     assert says in at.error[0].value.replace("\\", "")
     assert (at.header[0].value, at.caption[0].value) == ("above", "below")
     assert "Traceback" in capfd.readouterr().err
 
 
-def opens(app: str, dialog: str) -> None:
-    import sys
-
-    sys.path.insert(0, app)
-    import detect
-    import watch
+def opens(dialog: str) -> None:
     from streamlit.navigation.page import StreamlitPage
 
-    from retmask.runs import Run
+    from app.heads import detection as detect
+    from app.shared import watch
+    from retmask.runs.run import Run
 
     if dialog == "form":
         detect.form(StreamlitPage(lambda: None, title="x"))
@@ -93,19 +88,21 @@ def opens(app: str, dialog: str) -> None:
         watch._confirm(Run.create("pairs", {}), "")
 
 
-@pytest.mark.parametrize(("dialog", "part"), [("form", "detect._model_and_preset"), ("confirm", "watch.sends")])
+@pytest.mark.parametrize(
+    ("dialog", "part"), [("form", "app.heads.detection._model_and_preset"), ("confirm", "app.shared.watch.sends")]
+)
 def test_an_exception_in_a_dialog_is_a_sentence_too(dialog: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise KeyError("a name")
 
     monkeypatch.setattr(part, broken)
-    at = AppTest.from_function(opens, args=(str(MAIN.parent), dialog)).run()
+    at = AppTest.from_function(opens, args=(dialog,)).run()
     assert not at.exception
     assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")
 
 
 def test_streamlits_own_signals_pass() -> None:
-    at = AppTest.from_function(draws, args=(str(MAIN.parent), "stop")).run()
+    at = AppTest.from_function(draws, args=("stop",)).run()
     assert not at.exception
     assert not at.error
     assert not at.caption

@@ -10,18 +10,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from retmask.ablate import export
-from retmask.bench import plain_answer, plain_score
-from retmask.compare import Column, Prompt, compare
-from retmask.detect import DetectConfig
+from analyses.bench import plain_answer, plain_score
+from retmask.compare.ablate import export
+from retmask.compare.side_by_side import Column, Prompt, compare
+from retmask.detect.job import DetectConfig
+from retmask.detect.retrieval import run_trials
 from retmask.files import shipped
-from retmask.heads import HeadMask
-from retmask.masks import MaskRule, control
-from retmask.model import LensModel
-from retmask.needle import NeedleTask, known_needle, load_haystack, load_needles
-from retmask.retrieval import run_trials
-from retmask.scores import HeadScores
-from retmask.weights import resolve
+from retmask.heads.grid import HeadMask
+from retmask.heads.masks import MaskRule, control
+from retmask.heads.scores import HeadScores
+from retmask.model.lens import LensModel
+from retmask.model.weights import resolve
+from retmask.text.needle import NeedleTask, known_needle, load_haystack, load_needles
 
 LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sliding window of 512
 
@@ -143,7 +143,7 @@ def test_every_length_can_be_met_exactly(name: str, request: pytest.FixtureReque
 
 def test_two_processes_convert_the_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETMASK_HOME", str(tmp_path))
-    code = "from retmask.weights import resolve; print(resolve('smollm2-135m').folder)"
+    code = "from retmask.model.weights import resolve; print(resolve('smollm2-135m').folder)"
     racing = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     folders = {process.communicate(timeout=300)[0].strip() for process in racing}
     assert [process.returncode for process in racing] == [0, 0]

@@ -16,8 +16,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from retmask.bridge import wrap
-from retmask.model import LensModel
+from retmask.model.bridge import wrap
+from retmask.model.lens import LensModel
 
 _SIZE: dict[str, Any] = {
     "vocab_size": 128,

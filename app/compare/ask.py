@@ -1,0 +1,218 @@
+"""What is asked on the Compare page: settings, the columns and the prompt they mean, the same command.
+
+No widget, no model.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from app.shared.models import ModelRef
+from retmask.compare.side_by_side import Column, Prompt
+from retmask.files import home, inside, sha256_text, shipped, write_atomic, write_json
+from retmask.heads.grid import HeadMask
+from retmask.heads.masks import control
+from retmask.heads.scores import HeadScores
+from retmask.model.sampling import Sampling
+from retmask.text.needle import NeedleTask, known_needle, load_haystack, load_needles
+
+UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"
+HELD_OUT = shipped("needles_held_out.json")
+LIMITS: dict[str, tuple[float, float]] = {
+    "tokens": (100, 10**6), "depth": (0, 1), "new_tokens": (1, 512), "temperature": (0, 5), "top_p": (0.01, 1),
+    "seed": (0, 10**9), "control_seed": (0, 10**9),
+}  # fmt: skip
+_ID = 12  # characters of an id
+CHOICES = {"kind": ("needle", "text"), "template": ("chat", "plain")}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The settings of a comparison, without the mask and without the map's model.
+
+    `tokens` is the whole window of a needle task, `depth` 0-1; `answer` is the right one to one's own `text`;
+    `template` «chat» means plain for a model that has no chat template; `tuned` is the training
+    whose model answers too, empty for none; `model` is a folder or Hub id, for maps that do not say whose they are.
+    """
+
+    kind: str = "needle"
+    needle: str = "fair"
+    tokens: int = 512
+    depth: float = 0.5
+    haystack: str = "pydoc-end"
+    text: str = ""
+    answer: str = ""
+    template: str = "chat"
+    new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    unmasked: bool = True
+    masked: bool = True
+    tuned: str = ""
+    control: bool = True
+    control_seed: int = 0
+    matched: bool = False
+    model: str = ""
+    exclude: str = ""
+
+    @classmethod
+    def from_json(cls, record: Any) -> "Setup":
+        """The settings in a record; the default of every field that is missing or cannot be."""
+        record = record if isinstance(record, Mapping) else {}
+        values = {field.name: record.get(field.name) for field in fields(cls)}
+        known = {name: type(getattr(cls, name))(value) for name, value in values.items() if _possible(name, value)}
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that `from_json` reads."""
+        return asdict(self)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are chosen; the seed and top_p count only above temperature 0."""
+        return Sampling(self.temperature, self.top_p, self.seed) if self.temperature else Sampling()
+
+    def columns(self, mask: HeadMask, scores: HeadScores) -> tuple[Column, ...]:
+        """The columns to answer in; that of the tuned model without the model, which is not loaded yet.
+
+        Without a selected head there is nothing to mask, and «masked» and its control are left out. ValueError where no
+        column is left, or too few heads for the control.
+        """
+        out = [Column(UNMASKED, HeadMask())] if self.unmasked else []
+        out += [Column(MASKED, mask)] if self.masked and len(mask) else []
+        out += [Column(TUNED, HeadMask())] if self.tuned else []
+        out += [Column(CONTROL, self.control_mask(mask, scores))] if self.control and len(mask) else []
+        if not out:
+            wanted = "select heads to mask" if self.masked or self.control else "switch on a column"
+            raise ValueError(f"there is nothing to run: {wanted}")
+        return tuple(out)
+
+    def control_mask(self, mask: HeadMask, scores: HeadScores) -> HeadMask:
+        """As many random heads at the same scales. ValueError where too few are left to draw from."""
+        try:
+            return control(mask, scores.grid, self.control_seed, scores, self.matched, self.exclude.strip())
+        except ValueError as error:
+            raise ValueError(f"{error}; or switch the random control off") from None
+
+    def prompt(self, tokenizer: Any) -> Prompt:
+        """The prompt in the tokens of a model. ValueError, one sentence, where there can be none."""
+        template = "plain" if self.template == "plain" else None
+        if self.kind == "text":
+            return Prompt.of_text(tokenizer, self.text, template, self.answer.strip())
+        task = NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)
+        return Prompt.of_needle(tokenizer, task, load_haystack(self.haystack))
+
+    def command(self, model: ModelRef, mask: HeadMask, scores: str, file: Path | None, tuned: str = "") -> str:
+        """The command line that does the same.
+
+        `scores` is the map, `file` holds one's own text, `tuned` is the folder of the tuned model, if it is to answer.
+        """
+        parts = ["retmask", "ask", model.name, *model.options]
+        if self.kind == "text":
+            parts += ["--prompt-file", str(file)]
+            parts += ["--answer", self.answer.strip()] if self.answer.strip() else []
+        else:
+            parts += ["--needle", self.needle, "--tokens", f"{self.tokens}", "--depth", f"{self.depth:g}"]
+            parts += ["--haystack", self.haystack]
+        parts += _mask_options(mask)
+        parts += ["--template", "plain"] if self.template == "plain" else []
+        if self.control and len(mask):
+            parts += ["--scores", scores, "--control-seed", f"{self.control_seed}"]  # no retrieval head is drawn
+            parts += ["--layer-matched"] if self.matched else []
+            parts += ["--exclude", self.exclude.strip()] if self.exclude.strip() else []
+        elif len(mask):
+            parts += ["--no-control"]
+        parts += ["--tuned", tuned] if tuned else []
+        parts += ["--max-new-tokens", f"{self.new_tokens}"]
+        if self.temperature:
+            parts += ["--temperature", f"{self.temperature:g}", "--top-p", f"{self.top_p:g}", "--seed", f"{self.seed}"]
+        return shlex.join(parts)
+
+    def __str__(self) -> str:
+        """The prompt and the way of decoding, in a few words."""
+        if self.kind == "text":
+            asked = "own text"
+        else:
+            asked = f"needle «{self.needle}» at {100 * self.depth:.0f} % of {self.tokens:,} tokens of {self.haystack}"
+        drawn = f"temperature {self.temperature:g}, top_p {self.top_p:g}, seed {self.seed}"
+        return f"{asked} · {drawn if self.temperature else 'greedy'}"
+
+
+def needles() -> dict[str, str]:
+    """The names of the needles that can be hidden, with what is to be known of each: first those no map was made of."""
+    held_out = {needle.name: f"{needle.name} (not used by the map)" for needle in load_needles(HELD_OUT)}
+    return held_out | {needle.name: needle.name for needle in load_needles()}
+
+
+def read(name: str) -> Setup:
+    """The settings that were kept under an id, or the defaults if there are none that can be read."""
+    try:
+        record = json.loads(_path(name, ".json").read_text(encoding="utf-8"))
+        text = record.get("text_id") if isinstance(record, dict) else None
+        if text:
+            record["text"] = _path(str(text), ".txt").read_text(encoding="utf-8")
+        return Setup.from_json(record)
+    except (OSError, ValueError, RecursionError):
+        return Setup()
+
+
+def keep(setup: Setup) -> str:
+    """Keep settings in `RETMASK_HOME/compare`; their id, made from what they say.
+
+    So no settings ever take the place of others: whoever changes those that a link names gets another id.
+    """
+    record = setup.to_json()
+    if setup.text:
+        record |= {"text": "", "text_id": keep_text(setup.text).stem}
+    name = sha256_text(json.dumps(record, sort_keys=True))[:_ID]
+    path = _path(name, ".json")
+    if not path.is_file():
+        write_json(path, record)
+    return name
+
+
+def keep_text(text: str) -> Path:
+    """The file that holds a text for the command line, named by what it holds: another text gets another file."""
+    text = lines(text)
+    path = _path(sha256_text(text)[:_ID], ".txt")
+    if not path.is_file():
+        write_atomic(path, text)
+    return path
+
+
+def lines(text: str) -> str:
+    """The text with each line end as one \\n, which is how a text file is read."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _path(name: str, ending: str) -> Path:
+    return inside(home() / "compare", name, "id", ending)
+
+
+def _mask_options(mask: HeadMask) -> list[str]:
+    """The mask on the command line: one scale for all is an option, others stand behind their heads."""
+    if not len(mask):
+        return []
+    scales = set(mask.scales.values())
+    if len(scales) > 1:
+        return ["--heads", str(mask)]
+    scale = scales.pop()
+    return ["--heads", str(mask.scaled(0))] + (["--scale", f"{scale:g}"] if scale else [])
+
+
+def _possible(name: str, value: Any) -> bool:
+    """Whether a field can have that value: what a widget cannot show must not come out of a file."""
+    default = getattr(Setup, name)
+    if isinstance(default, float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        fits = type(value) is type(default)
+    if name == "needle":
+        return fits and value in needles()
+    if name in LIMITS:
+        return fits and LIMITS[name][0] <= value <= LIMITS[name][1]
+    return fits and value in CHOICES.get(name, (value,))

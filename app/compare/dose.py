@@ -1,0 +1,143 @@
+"""The dose curve on the page: start it, watch its points come, look at it."""
+
+import math
+import shlex
+from dataclasses import asdict
+
+import streamlit as st
+
+from app.heads import evidence
+from app.shared import maps, selection, state, watch
+from app.shared.models import ModelRef
+from retmask.compare.dose import KS, DoseConfig, new_dose, read_points
+from retmask.figures import masking as effects
+from retmask.figures import rows as tables
+from retmask.heads.grid import Grid
+from retmask.runs import overview
+from retmask.runs.run import Run, number
+
+RANGES = (
+    ("dose_seeds", "the number of random draws", 0, 100),
+    ("dose_trials", "the number of trials", 1, 10_000),
+    ("dose_tokens", "the length in tokens", 256, 2**20),
+)
+
+
+def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
+    """The curves that have been measured for the map's model, and the form for another."""
+    st.subheader("Dose curve", anchor=False, divider="gray")
+    st.caption(
+        "Recall and perplexity against the number of masked heads: the best heads of the map, and as many random ones. "
+        "On needles, depths and a haystack that the map was not made with."
+    )
+    runs = [run for run in Run.all("dose") if run.config.get("scores") == shown.argument]
+    if runs:
+        _curve(runs)
+    with st.expander("Measure a curve" if runs else "Measure the first curve", expanded=not runs, key="dose_form"):
+        _form(shown, ref, grid)
+
+
+def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks")
+        seeds = st.number_input("Random draws of each", value=5, step=1, key="dose_seeds", width=170)
+        trials = st.number_input("Trials a point", value=24, step=1, key="dose_trials", width=140)
+        tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150)
+        matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
+        exclude = st.text_input(
+            "Never drawn", placeholder="retrieval heads", key="dose_exclude", width=150, help=selection.EXCLUDE
+        )
+    try:
+        wrong = state.out_of_range(*RANGES)
+        if wrong:
+            raise ValueError(wrong)
+        config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens), exclude.strip())
+    except ValueError as error:
+        st.error(state.sentence(error))
+        st.button("Measure", disabled=True, key="dose_start")
+        return
+    n = len(config.points(grid))
+    takes = _takes(shown, config, n)
+    st.caption(
+        f"{n} points{takes}. They go on without this page, and each is kept when it is done. The same as a command:"
+    )
+    st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+    st.button("Measure", type="primary", key="dose_start", on_click=_start, args=(config,))
+    said = state.said("dose")
+    if said:
+        st.error(said)
+
+
+def _takes(shown: maps.HeadMap, config: DoseConfig, n: int) -> str:
+    """How long so many points may take, by the last thing this machine has done with the model; empty where unknown."""
+    done = (run for run in Run.all("dose") if run.status == "success" and run.config.get("model") == config.model)
+    last, tokens = next(done, None), 0.0
+    if last:
+        size = (number(last.config.get(name)) for name in ("trials", "context_tokens"))
+        tokens = math.prod(size, start=float(len(read_points(last.path))))
+    elif shown.run and watch.ours(shown.run) and shown.run.status == "success":
+        last, tokens = shown.run, float(sum(trial.context_tokens for trial in shown.trials))
+    seconds = overview.summary(last).seconds if last else None
+    if not seconds or not tokens:
+        return ""
+    return f", about {overview.duration(seconds / tokens * n * config.trials * config.context_tokens)}"
+
+
+def _config(
+    ref: ModelRef | None, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int, exclude: str
+) -> DoseConfig:
+    """The settings. ValueError, one sentence, for what cannot be."""
+    if ref is None:
+        raise ValueError("the model is missing: name its folder or its Hub id above")
+    parts = [part for part in ks.replace(",", " ").split() if part]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
+    config = DoseConfig(
+        ref.name, scores, tuple(map(int, parts)), seeds, matched, trials, tokens,
+        revision=ref.revision, adapter=ref.adapter, exclude=exclude,
+    )  # fmt: skip
+    config.tasks()
+    return config
+
+
+def _start(config: DoseConfig) -> None:
+    try:
+        state.start("dose", asdict(config), lambda: new_dose(config))
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "dose")
+
+
+def _curve(runs: list[Run]) -> None:
+    """One of the curves, with what became of its run."""
+    names = {run.id: run for run in runs}
+    key = f"dose_run-{len(runs)}"  # a new run is shown at once
+    picked = st.selectbox("Curve", list(names), key=key, format_func=lambda id: _label(names[id]))
+    run = names[picked or runs[0].id]
+    points, status = read_points(run.path), run.status
+    share, text = overview.progress(run)
+    if status in ("queued", "started"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(share, text, width=500)
+            watch.stop(run, f"dose_cancel-{run.id}")
+    elif status in ("error", "cancelled"):
+        reason = str(run.record.get("error") or "") if status == "error" else "It was cancelled; its points are kept."
+        st.warning(state.sentence(reason or "its worker ended without a word"))
+        st.button("Continue it", on_click=watch.again, args=(run, "dose"), key=f"dose_again-{run.id}")
+    if points:
+        rows = tables.dose_rows(points)
+        evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
+        over = rows[0]["over"]
+        bars = f"too few for intervals, {over}" if rows[0]["low"] is None else f"bars are 95 % intervals over {over}"
+        st.caption(
+            f"{points[0]['trials']} trials a point; {bars}; the band goes from the least to the most of the random "
+            "draws."
+        )
+    with st.expander("How this curve was made"):
+        st.code(run.command, language="bash", wrap_lines=True)
+        st.code(str(run.path), language=None, wrap_lines=True)
+
+
+def _label(run: Run) -> str:
+    when = overview.when(str(run.record.get("created", "")), seconds=True)[5:]
+    config = run.config
+    return f"{when} · {config.get('trials')} trials of {config.get('context_tokens')} tokens · {run.id}"

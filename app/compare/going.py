@@ -1,0 +1,60 @@
+"""A comparison on its way: what the session holds of it between two drawings of the page."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from app.compare.ask import Setup
+from app.shared.models import ModelRef
+from retmask.compare.side_by_side import Comparison
+from retmask.heads.grid import HeadMask
+from retmask.heads.scores import HeadScores
+
+
+@dataclass(eq=False)
+class Going:
+    """An iterator of snapshots with the latest of them, what was asked, and the map that was looked at.
+
+    `left_out` says why the tuned model does not answer, where it was to.
+
+    A drawing that a click has replaced may still be within a step while the next one wants to go on: they take turns.
+    """
+
+    steps: Iterator[Comparison]
+    model: ModelRef
+    setup: Setup
+    mask: HeadMask
+    scores: HeadScores
+    tokenizer: Any
+    left_out: str = ""
+    now: Comparison | None = None
+    stopped: bool = False
+    _turn: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.stopped or self.done is not None
+
+    @property
+    def done(self) -> Comparison | None:
+        """The finished comparison."""
+        return self.now if self.now and self.now.stage == "done" else None
+
+    def advance(self) -> None:
+        """Go one step on. RuntimeError or MemoryError, with an end to it, where the machine cannot."""
+        with self._turn:
+            if self.over:
+                return
+            try:
+                self.now = next(self.steps, self.now)  # nothing more where it was stopped just now
+            except (RuntimeError, MemoryError):
+                self.stop()
+                raise
+            if self.over:
+                self.steps = iter(())  # lets go of the caches
+
+    def stop(self) -> None:
+        """Leave it where it is. Never waits: the step that is being computed ends by itself."""
+        self.stopped, self.steps = True, iter(())

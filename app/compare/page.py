@@ -1,0 +1,253 @@
+"""The Compare page: one prompt answered unmasked, masked, tuned, and with as many random heads masked, side by side."""
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.navigation.page import StreamlitPage
+
+from app.compare import ask, dose, settings, traces
+from app.compare.going import Going
+from app.heads import evidence, export
+from app.shared import differences, maps, markup, selection, state
+from app.shared.guard import guarded
+from app.shared.models import ModelRef, tuned
+from retmask.compare.side_by_side import Column, Comparison, compare
+from retmask.detect.retrieval import GATE
+from retmask.figures import style
+from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.scores import HeadScores
+
+IDLE = {
+    ask.UNMASKED: "The model as it is.",
+    ask.MASKED: "The same model with the selected heads {}.",
+    ask.TUNED: "The model after fine-tuning, with no head masked.",
+    ask.CONTROL: "The same model with as many random heads {}.",
+}
+UNSELECTED = 'No head is selected: press "Mask the top 5 %" above, or select heads on the map.'
+VIEWS = ["Differences", "Trace"]
+SCROLL = "<script>document.querySelector('.st-key-answers')?.scrollIntoView({block: 'center'})</script>"
+
+
+def page(heads_page: StreamlitPage) -> None:
+    """Draw the page for the map that is chosen; `heads_page` is where heads are selected on it."""
+    st.header("Compare", anchor=False)
+    try:
+        shown = state.current()
+    except ValueError as error:
+        st.error(state.sentence(error))
+        st.caption("Choose another map in the sidebar, open a score file, or detect the heads of a model.")
+        return
+    if shown.scores is None:
+        st.info("This map has no heads yet: a comparison can be made once a trial has found its needle.")
+        return
+    st.caption(
+        f"{state.sentence(shown.model)[:-1]} answers one prompt side by side. Heads are ranked by the map "
+        f'"{state.sentence(maps.label(shown.source))[:-1]}".'
+    )
+    _mask(shown.scores, shown.model, heads_page)
+    ref = settings.section(shown)
+    if said := state.said("setup"):
+        st.error(said)
+    _buttons()
+    answers, details, below = st.container(), st.empty(), st.container()
+    with below:  # it is drawn first: the answers may take their time
+        _command(ref, shown, shown.scores.grid)
+        dose.section(shown, ref, shown.scores.grid)
+        export.section(ref, shown.scores.grid)
+    going = state.going()
+    if going and going.done and not state.wanted():
+        with details.container():
+            _details(going, going.done)
+    with answers:
+        _answers(ref, shown.scores)
+
+
+def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
+    """How many heads are masked, in a line, and what changes that."""
+    grid = scores.grid
+    selected = state.mask(grid)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        share = style.percent(round(len(selected) / grid.size, 3))
+        st.markdown(f"**{len(selected):,} of {grid.size:,} heads {selection.condition(selected)} ({share})**")
+        best = scores.top_share()
+        if set(selected.heads) != set(best):
+            kind: Literal["primary", "tertiary"] = "tertiary" if len(selected) else "primary"
+            st.button(
+                "Mask the top 5 %", type=kind, key="mask_best", on_click=state.select,
+                args=(best, grid, ("--top", f"{len(best)}")),
+            )  # fmt: skip
+        st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
+    with st.expander("Change the mask", key="mask_editor"):
+        selection.editor(scores)
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            selection.scale(grid)
+            selection.kept(grid, model)
+            selection.steps(grid)
+
+
+def _buttons() -> None:
+    going = state.going()
+    running = state.wanted() or bool(going and not going.over)
+    wrong = settings.wrong()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", on_click=state.want, key="run",
+            disabled=bool(wrong),
+        )  # fmt: skip
+        st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not running, key="stop")
+    for said in filter(None, (state.sentence(wrong) if wrong else "", state.failed())):
+        st.error(said)
+
+
+def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
+    """The command line that does what the settings say."""
+    mask, setup = state.mask(grid), state.setup_for(ref)
+    if ref and (len(mask) or setup.tuned) and (setup.kind == "needle" or setup.text.strip()):
+        st.caption("The command that does the same:")
+        file = state.text_file() if setup.kind == "text" else None
+        beside = tuned(setup.tuned)
+        command = setup.command(ref, mask, shown.argument, file, beside.folder if beside else "")
+        st.code(command, language="bash", wrap_lines=True)
+
+
+def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
+    """The columns: what was said last, or what is being said now, token by token."""
+    if state.wanted():
+        with st.spinner("Loading the model and making the prompt…", show_time=True):
+            _begin(ref, scores)
+        st.rerun()
+    going = state.going()
+    if going is None:
+        _frames(state.setup_for(ref), {}, state.mask(scores.grid))
+        return
+    assert going.now is not None, "a comparison is begun with its first snapshot"
+    _asked(going, ref, scores)
+    masks = {column.name: column.mask for column in going.now.columns}
+    places = _frames(going.setup, masks, state.mask(scores.grid))
+    _draw(going, places)
+    if going.over:
+        return
+    if state.value("scrolled_to") is not going:
+        state.put("scrolled_to", going)
+        st.html(SCROLL, unsafe_allow_javascript=True)
+    try:
+        while not going.over:
+            going.advance()
+            _draw(going, places)
+    except (RuntimeError, MemoryError) as error:  # such as a GPU that is out of memory
+        state.fail(f"the comparison broke off: {error}")
+    st.rerun()  # what comes after an answer, and the buttons as they are then
+
+
+def _begin(ref: ModelRef | None, scores: HeadScores) -> None:
+    """Put a new comparison in the place of the last; where there can be none, say why and leave the last."""
+    setup, mask = state.setup_for(ref), state.mask(scores.grid)
+    try:
+        if ref is None:
+            raise ValueError("the model is missing: name its folder or its Hub id above")
+        columns = setup.columns(mask, scores)
+        model = state.model(ref)
+        scores.check_grid(model.grid, str(ref))
+        if setup.kind == "needle":
+            model.check_length(setup.tokens)  # before so long a prompt is made: that alone takes minutes
+        prompt = setup.prompt(model.tokenizer)
+        columns, left_out = _with_tuned(columns, ref)
+        steps = compare(model, prompt, columns, setup.new_tokens, setup.sampling)
+        going = Going(steps, ref, setup, mask, scores, model.tokenizer, left_out)
+        going.advance()
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        state.fail(error)
+    else:
+        state.begin(going)
+
+
+def _with_tuned(columns: Sequence[Column], ref: ModelRef) -> tuple[Sequence[Column], str]:
+    """The columns with the tuned model in its place; where it cannot be loaded those without it, and why.
+
+    As `state.model`, where no other column is left.
+    """
+    beside = state.tuned_for(ref)
+    others = [column for column in columns if column.name != ask.TUNED]
+    if beside is None or len(others) == len(columns):
+        return others, ""
+    try:
+        model = state.model(beside.ref, ref)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:  # such as memory for one model only
+        if not others:
+            raise
+        return others, f"there is no tuned answer: {error}"
+    return [column._replace(model=model) if column.name == ask.TUNED else column for column in columns], ""
+
+
+def _asked(going: Going, ref: ModelRef | None, scores: HeadScores) -> None:
+    """What was asked, the right answer, and whether the settings have been changed since."""
+    assert going.now is not None
+    st.caption(state.sentence(f"{going.model} · {going.setup}")[:-1])
+    if (going.model, going.setup, going.mask) != (ref, state.setup_for(ref), state.mask(scores.grid)):
+        st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
+    if going.left_out:
+        st.warning(state.sentence(going.left_out))
+    if going.now.prompt.answer:
+        st.html(markup.fact("Right answer", going.now.prompt.answer))
+
+
+def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
+    """A frame for each column that is switched on, with its name; the places for the answers, by name."""
+    on = {ask.UNMASKED: setup.unmasked, ask.MASKED: setup.masked, ask.TUNED: setup.tuned, ask.CONTROL: setup.control}
+    names = [name for name in on if on[name]]
+    places = {}
+    with st.container(key="answers"):
+        for name, column in zip(names, st.columns(max(1, len(names)), gap="medium", border=True), strict=False):
+            with column:
+                st.markdown(f"**{name}**")
+                if name in masks:
+                    _what(name, setup, masks[name])
+                    places[name] = st.empty()
+                else:
+                    idle = IDLE[name].format(selection.condition(selected))
+                    st.caption(idle if len(selected) or name in (ask.UNMASKED, ask.TUNED) else UNSELECTED)
+    return places
+
+
+def _what(name: str, setup: ask.Setup, mask: HeadMask) -> None:
+    """What a column's model is, in a line."""
+    if name == ask.UNMASKED:
+        st.caption("the model as it is")
+        return
+    if name == ask.TUNED:
+        st.caption(state.sentence(str(tuned(setup.tuned) or setup.tuned))[:-1])
+        return
+    n = f"{len(mask):,} {'random ' * (name == ask.CONTROL)}head{'s' * (len(mask) != 1)} {selection.condition(mask)}"
+    seed = f", seed {setup.control_seed}" if name == ask.CONTROL else ""
+    st.caption(n + seed, help=state.sentence(", ".join(str(mask).split(","))))
+
+
+def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
+    """Every column as far as it has come."""
+    now = going.now
+    assert now is not None
+    for i, column in enumerate(now.columns):
+        places[column.name].html(markup.answer(now, i, going.stopped, GATE))
+
+
+@st.fragment
+@guarded
+def _details(going: Going, done: Comparison) -> None:
+    """What the finished answers tell: a click in it draws nothing else anew."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        view = st.segmented_control(
+            "Details", VIEWS, required=True, label_visibility="collapsed", **state.kept("view", VIEWS[0])
+        )
+        file = evidence.file_name(f"{going.model}-answers.json")
+        evidence.button("All as JSON", lambda: _json(done), file, "application/json")
+    if view == "Trace":
+        traces.section(going, done)
+    else:
+        differences.section(going, done)
+
+
+def _json(done: Comparison) -> bytes:
+    return json.dumps(done.to_json(), indent=1, ensure_ascii=False).encode()

@@ -1,0 +1,145 @@
+"""The trace of an answer: which heads copied which of its tokens, and from where in the context."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import streamlit as st
+
+from app.compare.going import Going
+from app.heads import evidence
+from app.shared import markup, state
+from retmask.compare.side_by_side import Comparison
+from retmask.compare.trace import Trace
+from retmask.figures import masking as effects
+from retmask.figures import rows as tables
+from retmask.heads.grid import HeadId
+
+STATIC = 20  # heads of the fixed set that arXiv 2602.11162 compares with
+MOST_SOURCES = 6
+
+
+def section(going: Going, done: Comparison) -> None:
+    """One answer's trace: its measures, all copies, and closely one token and one head."""
+    names = [column.name for column in done.columns]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**The answer of**")
+        name = st.segmented_control(
+            "Answer", names, required=True, default=names[0], key=f"traced-{'-'.join(names)}",
+            label_visibility="collapsed",
+        )  # fmt: skip
+    column = names.index(name or names[0])
+    trace, tokens = done.traces[column], done.tokens[column]
+    if not trace.copied:
+        st.caption("No head copied any token of this answer from the prompt.")
+        return
+    if len(done.columns[column].mask):
+        st.caption("Masked heads still look, and count here as copying; what they bring back is scaled or zeroed.")
+    _measures(trace, going)
+    step, head = _chosen(trace, set(going.scores.top(STATIC)))
+    st.caption("A dot: the head copied the token. Selected heads are orange. Click a dot to see where it copied from.")
+    key, answer = state.answering("trace", {}, lambda before, now: _picked(state.picked(before, now)))
+    with st.container(key="trace"):
+        evidence.shown(
+            effects.trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
+            f"{going.model}-{names[column]}-trace",
+            lambda: tables.trace_rows(trace, tokens),
+            key=key,
+            on_select=answer,
+            selection_mode="points",
+        )
+    with st.container(key="closely"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            _one_token(going, done, trace, tokens, step)
+        with right:
+            _one_head(trace, tokens, head, step)
+    _context(going, done, trace, step, head)
+
+
+def _measures(trace: Trace, going: Going) -> None:
+    """How dynamic the heads are (arXiv 2602.11162), in figures."""
+    masked, entropy = going.mask.heads, trace.entropy()
+    figures = [
+        ("Overlap with the mask", trace.overlap(masked) if masked else None,
+         "mean Jaccard index of the heads that copied a token and the selected heads, over tokens that were copied"),
+        (f"With the top {STATIC}", trace.overlap(going.scores.top(STATIC)),
+         f"the same with the best {STATIC} heads of the map (arXiv 2602.11162)"),
+        ("Persistence", trace.persistence(),
+         "mean Jaccard index of the heads that copied a token and those that copied the next (arXiv 2602.11162)"),
+        ("Entropy", entropy,
+         "of the heads' shares of all copies, in nats (arXiv 2602.11162); 0: one head copied everything"),
+        ("Effective heads", None if entropy is None else math.exp(entropy),
+         "exp of the entropy: as many heads with equal shares have the same entropy"),
+    ]  # fmt: skip
+    with st.container(horizontal=True, gap="large"):
+        for name, value, hint in figures:
+            said = "–" if value is None else f"{value:.1f}" if value > 9 else f"{value:.2f}"
+            st.metric(name, said, help=hint, width="content")
+
+
+def _picked(points: Sequence[tuple[int, ...]]) -> None:
+    """A click on a dot looks at its token and at its head."""
+    if points:
+        step, layer, head = points[-1]
+        state.look_at_copy(step, HeadId(layer, head))
+
+
+def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
+    """The token and the head that are looked at: at first the head with the most copies, the token most copied.
+
+    For a token heads of the map count first: a frequent word is copied by many heads that only look where it stood.
+    """
+    step, head = state.value("trace_step"), state.value("trace_head")
+    if step is None or step >= trace.n_steps:
+        counts = [(len(heads & set(best)), len(heads)) for heads in map(trace.heads_at, range(trace.n_steps))]
+        step = counts.index(max(counts))
+    if head not in trace.copied:
+        head = max(trace.copied, key=lambda head: len(trace.copied[head]))
+    return step, head
+
+
+def _one_token(going: Going, done: Comparison, trace: Trace, tokens: Sequence[str], step: int) -> None:
+    """The heads that copied a token, with what stands round the positions they copied from."""
+    kind = f"trace-step-{hash(tuple(tokens))}"  # of another answer it is another widget
+    key, answer = state.answering(kind, step, lambda _, now: state.look_at_copy(step=now))
+    st.selectbox(
+        "Token", range(trace.n_steps), step, key=key, format_func=lambda at: f"{at + 1}. {markup.shown(tokens[at])}",
+        on_change=answer,
+    )  # fmt: skip
+    sources = list(trace.sources(step).items())
+    if not sources:
+        st.caption("No head copied this token from the prompt.")
+    for position, heads in sources[:MOST_SOURCES]:
+        st.html(markup.source(going.tokenizer, done.prompt.token_ids, position, heads))
+    if len(sources) > MOST_SOURCES:
+        st.caption(f"and {len(sources) - MOST_SOURCES} more positions, each of no more heads than these")
+
+
+def _one_head(trace: Trace, tokens: Sequence[str], head: HeadId, step: int) -> None:
+    """All tokens of the answer that a head copied."""
+    heads = sorted(trace.copied, key=lambda one: (-len(trace.copied[one]), one))
+    kind = f"trace-head-{hash(tuple(tokens))}"
+    key, answer = state.answering(kind, head, lambda _, now: state.look_at_copy(head=now))
+    st.selectbox(
+        "Head", heads, heads.index(head), key=key,
+        format_func=lambda one: f"{one}, {len(trace.copied[one])} token{'s' * (len(trace.copied[one]) != 1)}",
+        on_change=answer,
+    )  # fmt: skip
+    copied = trace.copied[head]
+    st.html(markup.where(f"The answer, with what {head} copied marked"))
+    st.html(markup.marked(tokens, copied, {step} & set(copied)))
+
+
+def _context(going: Going, done: Comparison, trace: Trace, step: int, head: HeadId) -> None:
+    """The places in the prompt that were copied from."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**Copied from the prompt by**")
+        whose = st.segmented_control(
+            "Whose", ["all heads", str(head)], required=True, default="all heads", key=f"whose-{head}",
+            label_visibility="collapsed",
+        )  # fmt: skip
+    all_heads = whose != str(head)
+    weights = Counter(at for one, steps in trace.copied.items() if all_heads or one == head for at in steps.values())
+    now = [at for at, heads in trace.sources(step).items() if all_heads or head in heads]
+    st.html(markup.context(going.tokenizer, done.prompt.token_ids, weights, now))

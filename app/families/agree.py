@@ -1,0 +1,83 @@
+"""How far score sets agree on the Families page: every two of them in a matrix, two closely, one by its trials."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from app.families import matrix, set_list, slices, two_sets
+from app.families.set_list import Shown
+from app.heads import evidence
+from app.shared import state
+from retmask.families.agreement import Agreement, set_agreement
+from retmask.families.rows import Found, every_two, pair_rows
+from retmask.heads.sets import STRANGERS, strangers
+
+
+def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
+    """The matrix of all pairs, two sets closely, and one detection by its trials."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kept = state.kept("agree_measure", "Overlap")
+        measure = st.segmented_control("Agreement as", list(matrix.MEASURES), required=True, **kept) or "Overlap"
+        k = _size(shown)
+    st.caption(matrix.sentence(measure))
+    if len(shown) > 1:
+        found = _all(shown, measure, k)
+        two_sets.section(shown, k, on_heads, _alike(shown, found))
+    else:
+        st.info("Choose a second score set above to see how far the two agree.")
+    slices.section(shown, measure, k)
+
+
+def _size(shown: Sequence[Shown]) -> int | None:
+    """How many of the best heads count, None for the best 5 % of each grid."""
+    most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
+    picked = st.number_input(
+        "Best heads (k)", step=1, placeholder="5 % of all", width=160, **state.kept("agree_k", None),
+        help="how many heads of each set are its best; empty: 5 % of the heads of its grid",
+    )  # fmt: skip
+    wrong = picked is not None and state.out_of_range(("shown_agree_k", "the number of best heads", 1, most))
+    if wrong:
+        st.error(f"{state.sentence(wrong)} Until then it is 5 % of all.")
+    return int(picked) if picked and not wrong else None
+
+
+def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
+    """The agreement of every two sets, drawn, and why it is not told of some."""
+    stamps = tuple((one.name, one.stamp) for one in shown)
+    found = state.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
+    labels = [one.label for one in shown]
+    figure = matrix.figure(labels, found, measure)
+    with st.container(key="wide_all"):
+        evidence.shown(figure, "agreement", lambda: pair_rows(labels, found), key="chart-agreement")
+    compared = [pair for pair, one in found.items() if isinstance(one, Agreement)]
+    if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
+        st.caption(STRANGERS)
+    if k and all(
+        k <= one.set.grid.size for one in shown if one.set.grid
+    ):  # the command refuses more heads than a set has
+        st.code(set_list.command(shown, k), language="bash", wrap_lines=True)
+    reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
+    if reasons:
+        n = len(reasons)
+        with st.expander(f"{n} pair{'s' * (n > 1)} of sets cannot be compared head by head", key="agree_why"):
+            st.dataframe(
+                {
+                    "one": [labels[i] for i, _ in reasons],
+                    "other": [labels[j] for _, j in reasons],
+                    "why": list(reasons.values()),
+                },
+                column_config={"one": {"width": 220}, "other": {"width": 220}},
+                hide_index=True, key="table-why",
+            )  # fmt: skip
+    return found
+
+
+def _alike(shown: Sequence[Shown], found: Found) -> tuple[int, int]:
+    """The first two sets that can be compared, of one model if there are such."""
+    known = [pair for pair, one in found.items() if not isinstance(one, str)] or [(0, 1)]
+    return next((pair for pair in known if len({shown[place].set.model for place in pair}) == 1), known[0])
+
+
+def _pairs(shown: Sequence[Shown], k: int | None) -> Found:
+    return every_two([one.set for one in shown], lambda one, other: set_agreement(one, other, k))

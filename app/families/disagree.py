@@ -1,0 +1,249 @@
+"""What one mask does that another does not: the prompts on which only one of the two loses the needle."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from app.families.set_list import Shown
+from app.heads import evidence
+from app.shared import maps, markup, state, watch
+from app.shared.models import ModelRef
+from retmask.detect.retrieval import GATE
+from retmask.evaluate.job import DEPTHS, UNMASKED, EvaluateConfig, new_evaluate, read_answers
+from retmask.figures import rows as tables
+from retmask.files import shipped
+from retmask.heads.grid import HeadId
+from retmask.runs.overview import duration, progress
+from retmask.runs.pace import seconds_for
+from retmask.runs.run import Run, number
+from retmask.text.needle import load_needles
+
+TRIALS = 60
+SIDES = ("Only A loses it", "Only B loses it")
+Prompt = dict[str, dict[str, Any]]  # the answers to a prompt: of UNMASKED, and of the masks A and B
+
+
+class Losses(NamedTuple):
+    """All prompts; in how many the unmasked model finds the needle; of these, what both masks or only one lose."""
+
+    prompts: Sequence[Prompt]
+    answered: int
+    both: int
+    only: tuple[list[Prompt], list[Prompt]]
+
+
+def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[HeadId]]) -> None:
+    """What masking the best heads of set A does that masking those of B does not, or the button that measures it."""
+    st.subheader("What mask A does that mask B does not", anchor=False, divider="gray")
+    ref, masks = _model(one, other), (frozenset(heads[0]), frozenset(heads[1]))
+    reason = _hindrance(one, ref, masks)
+    if ref is None or reason:
+        st.caption(reason)
+        return
+    runs = _measurements(ref, masks)
+    last = runs[0] if runs else None
+    if last is None:
+        n = len(heads[0])
+        st.caption(
+            f"Masks the best {n} head{'s' * (n != 1)} of A, then those of B, in {state.sentence(str(ref))[:-1]}, on "
+            "prompts that detection has not used, and shows on which prompts only one of the two masks loses the "
+            f"needle.{_time(ref)}"
+        )
+    else:
+        _status(last)
+        _found(next((run for run in runs if _has_answers(run)), last), masks)
+    if last is None or not _goes_on(last):
+        _start(last, ref, (one, other), heads)
+
+
+def _hindrance(one: Shown, ref: ModelRef | None, masks: Sequence[Collection[HeadId]]) -> str:
+    """Why nothing can be measured, as a sentence; empty where it can."""
+    if one.set.level == "kv":
+        return "Gates are of key/value heads, which masks do not take: a mask names query heads."
+    if ref is None:
+        return "Neither set says how its model is loaded. Maps that were detected here, and shipped maps, do."
+    if not all(masks):
+        return "One of the two maps has no head above 0, so there is nothing to mask."
+    return "Both sets name the same best heads, so their masks are one." if masks[0] == masks[1] else ""
+
+
+def _model(one: Shown, other: Shown) -> ModelRef | None:
+    """The model that both masks are put on: that of A, else of B; of a fine-tuned model its base."""
+    for shown in (one, other):
+        shipped = shown.name in maps.shipped_maps()
+        ref = ModelRef(shown.name) if shipped else ModelRef.of_config(shown.set.record.get("config") or {})
+        if ref.name:
+            return ref.base or ref
+    return None
+
+
+def _measurements(ref: ModelRef, masks: Sequence[Collection[HeadId]]) -> list[Run]:
+    """The runs that have measured both masks on that model, or are to, newest first."""
+    return [run for run in Run.all("evaluate") if _is_of(run, ref) and all(_names(run, masks))]
+
+
+def _is_of(run: Run, ref: ModelRef) -> bool:
+    known = ModelRef.of_config(run.config)
+    return (known.place, known.revision) == (ref.place, ref.revision)
+
+
+def _goes_on(run: Run) -> bool:
+    return run.status in ("queued", "started")
+
+
+def _has_answers(run: Run) -> bool:
+    file = run.path / "answers.jsonl"
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _status(run: Run) -> None:
+    """How far the measurement is, or how it ended where it has not come to its end."""
+    if _goes_on(run):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(*progress(run), width=500)
+            watch.stop(run, f"disagree_cancel-{run.id}")
+    elif run.status == "error":
+        st.error("The measurement failed. Its last words:")
+        st.code(run.last_words, language=None, wrap_lines=True)
+    elif run.status == "cancelled":
+        st.info("The measurement was cancelled; what it has measured is kept.")
+
+
+def _names(run: Run, masks: Sequence[Collection[HeadId]]) -> list[str]:
+    """What a run calls the conditions that mask these heads; empty for those that it has not."""
+    texts = run.config.get("also")
+    known: dict[frozenset[HeadId], str] = {}
+    for text in texts if isinstance(texts, list) else []:
+        name, _, listed = str(text).partition("=")
+        try:
+            known[frozenset(map(HeadId.parse, listed.split(",")))] = name.strip()
+        except ValueError:
+            continue
+    return [known.get(frozenset(mask), "") for mask in masks]
+
+
+def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...]) -> None:
+    """The buttons that measure, and what could not be done."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if run and run.status in ("cancelled", "error"):
+            st.button("Go on measuring", key="disagree_again", on_click=watch.again, args=(run, "disagree"))
+        trials = st.number_input("Prompts", step=1, width=120, **state.kept("disagree_trials", TRIALS))
+        wrong = state.out_of_range(("shown_disagree_trials", "the number of prompts", 1, _most()))
+        st.button(
+            "Measure it again" if run else "Measure it", icon=":material/straighten:", key="disagree",
+            on_click=_measure, args=(ref, sets, heads, trials), type="secondary" if run else "primary",
+            disabled=bool(wrong),
+        )  # fmt: skip
+    said = state.sentence(wrong) if wrong else state.said("disagree")
+    if said:
+        st.error(said)
+
+
+def _time(ref: ModelRef) -> str:
+    """How long the measurement of all three conditions may take, by the last run of the model here."""
+    trials = int(state.value("disagree_trials", TRIALS) or TRIALS)
+    seconds = seconds_for(3 * trials * EvaluateConfig(ref.name).context_tokens, ref.name)
+    return f" {trials} prompts take about {duration(seconds)} here." if seconds else ""
+
+
+def _most() -> int:
+    """How many prompts the needles give that come with the project."""
+    return len(load_needles(shipped("needles_held_out.json"))) * len(DEPTHS)
+
+
+def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...], trials: int) -> None:
+    names = [re.sub(r"[^\w .,:()-]+", "-", one.label)[:60].strip() or "mask" for one in sets]
+    names[1] += " (B)" * (names[0] == names[1])
+    also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
+    try:
+        wanted = EvaluateConfig(ref.name, also=also, trials=trials, revision=ref.revision)
+        state.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "disagree")
+
+
+def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
+    """On how many prompts which mask loses the needle, and the answers to those on which only one does."""
+    stamp = state.file_stamp(run.path / "answers.jsonl")
+    found = state.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
+    if not found.answered:
+        st.caption("No prompt has been answered by all three conditions and found without a mask, as yet.")
+        return
+    (only_a, only_b), both = map(len, found.only), found.both
+    st.markdown(
+        f"The unmasked model finds the needle in {found.answered} of {len(found.prompts)} prompts. Of these, mask A "
+        f"loses **{only_a + both}** and mask B **{only_b + both}**; both lose {both}, only A **{only_a}**, only B "
+        f"**{only_b}**."
+    )
+    _side_by_side(found.only)
+    evidence.downloads(None, f"disagree-{run.id}", lambda: _rows(found.prompts))
+    with st.expander("The command that does the same", key="disagree_command"):
+        st.code(run.command, language="bash", wrap_lines=True)
+
+
+def _losses(prompts: Sequence[Prompt]) -> Losses:
+    """Which of these prompts which mask loses."""
+    answered = [prompt for prompt in prompts if _finds(prompt[UNMASKED])]
+    lost = [tuple(not _finds(prompt[letter]) for letter in "AB") for prompt in answered]
+    only_a, only_b = (
+        [prompt for prompt, one in zip(answered, lost, strict=True) if one == alone]
+        for alone in ((True, False), (False, True))
+    )
+    return Losses(prompts, len(answered), lost.count((True, True)), (only_a, only_b))
+
+
+def _prompts(run: Run, names: Sequence[str]) -> list[Prompt]:
+    """The prompts that all three conditions have answered."""
+    known: dict[Any, Prompt] = {}
+    letters = dict(zip([UNMASKED, *names], [UNMASKED, "A", "B"], strict=True))
+    for (condition, *key), line in read_answers(run.path).items():
+        if condition in letters:
+            known.setdefault(tuple(key), {})[letters[condition]] = line
+    return [prompt for prompt in known.values() if len(prompt) == len(letters)]
+
+
+def _finds(line: Mapping[str, Any]) -> bool:
+    return number(line.get("recall")) > GATE
+
+
+def _side_by_side(only: Sequence[Sequence[Prompt]]) -> None:
+    """The answers to a prompt that only one of the masks loses."""
+    names = {f"{side} ({len(prompts)})": prompts for side, prompts in zip(SIDES, only, strict=True) if prompts}
+    if not names:
+        st.caption("There is no prompt that only one of the two masks loses.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        key = f"disagree_side-{'-'.join(names)}"
+        side = st.segmented_control("Which", list(names), default=next(iter(names)), required=True, key=key)
+        prompts = names[side or next(iter(names))]
+        picked = st.selectbox(
+            "Prompt", range(len(prompts)), key=f"disagree_prompt-{side}", width=620,
+            format_func=lambda i: _title(i, prompts[i][UNMASKED]) if i < len(prompts) else "",
+        )  # fmt: skip
+    shown = prompts[picked or 0]
+    with st.container(key="answers"):
+        for column, (name, letter) in zip(
+            st.columns(3, gap="medium"), (("unmasked", UNMASKED), ("mask A", "A"), ("mask B", "B")), strict=True
+        ):
+            with column:
+                st.markdown(f"**{name}**, recall {number(shown[letter].get('recall')):.2f}")
+                st.html(markup.said(str(shown[letter].get("response", ""))))
+
+
+def _title(place: int, line: Mapping[str, Any]) -> str:
+    """What a prompt is called: its number, its needle, and where that lies."""
+    return f"{place + 1}. {str(line['needle'])[:90]} · {line['context_tokens']:,} tokens · depth {line['depth']:.0%}"
+
+
+def _rows(prompts: Sequence[Prompt]) -> list[tables.Row]:
+    """One row a prompt: recall and answer of each condition."""
+    letters = (UNMASKED, "A", "B")
+    return [
+        {name: prompt[UNMASKED][name] for name in ("needle", "context_tokens", "depth")}
+        | {f"recall {letter}": prompt[letter]["recall"] for letter in letters}
+        | {f"response {letter}": prompt[letter].get("response", "") for letter in letters}
+        for prompt in prompts
+    ]

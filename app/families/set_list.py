@@ -1,0 +1,165 @@
+"""Which score sets are on the Families page: chosen from a list, or opened from a path, an address or an upload."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from app.shared import maps, state
+from retmask.files import home, shipped
+from retmask.heads.concentration import THRESHOLD
+from retmask.heads.detectors import DETECTORS
+from retmask.heads.sets import ScoreSet, keep_set, labels, read_set
+from retmask.runs.run import Run
+
+LONG = 360  # characters of a command that are shown without a scroll bar
+ENDINGS = ["json", "yaml", "yml", "tsv", "txt"]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A score set on the page: what it is chosen by, its name in figures, the set, and its files' stamp."""
+
+    name: str
+    label: str
+    set: ScoreSet
+    stamp: state.Stamp
+
+
+def section() -> list[Shown]:
+    """The choice of sets, what adds one, and the sentences of those that cannot be read; the others come back."""
+    names = {name: label(name) for name in known()}
+    names = {name: words if _alone(words, names) else f"{words} · {Path(name).name}" for name, words in names.items()}
+    st.container(key="sets").multiselect(
+        "Score sets", list(names), format_func=lambda name: names.get(name, name), wrap=True, select_all=False,
+        placeholder="None yet: choose a map, a detection, or add a set", **state.sets_widget(),
+    )  # fmt: skip
+    _add()
+    with st.spinner("Reading the sets…"):
+        shown = _opened()
+    if shown:
+        words = command(shown)
+        st.code(words, language="bash", wrap_lines=True, height=110 if len(words) > LONG else "content")
+    else:
+        st.info("No score set is chosen. Choose shipped maps or your own detections above, or add a set from a file.")
+    return shown
+
+
+def command(shown: Sequence[Shown], k: int | None = None) -> str:
+    """The command line that compares the same sets, with the threshold of the page and with `k` best heads."""
+    least = threshold()
+    options = [] if least == THRESHOLD else ["--threshold", f"{least:g}"]
+    return shlex.join(["retmask", "compare", *(one.name for one in shown), *options, *(["--k", str(k)] if k else [])])
+
+
+def threshold() -> float:
+    """The threshold of the page; the usual one where its field holds none that is possible."""
+    return THRESHOLD if wrong_threshold() else float(state.value("sets_threshold", THRESHOLD))
+
+
+def wrong_threshold() -> str:
+    """What is wrong with the threshold of the page, empty for nothing."""
+    held = state.value("sets_threshold", THRESHOLD)
+    return "" if held is not None and 0 <= held <= 1000 else "the threshold must be a number from 0 to 1,000"
+
+
+def known() -> list[str]:
+    """What can be chosen: shipped maps, detections with scores, what was opened (each newest first), what is chosen."""
+    runs = [run.id for run in Run.all("detect") if (run.path / "scores.json").is_file()]
+    return list(dict.fromkeys([*maps.shipped_maps(), *runs, *maps.opened_files(), *state.set_names()]))
+
+
+def label(name: str) -> str:
+    """What a set is called in the list, from its name and its run alone: no score file is read for it."""
+    try:
+        path = maps.locate(name)
+    except ValueError:
+        return name
+    if path.parent.parent == home() / "opened":
+        return maps.label(name)
+    record = Run(path).record if path.parent == home() / "runs" else {}
+    if not record:
+        return maps.label(name) if name in maps.shipped_maps() else name
+    counting = DETECTORS.get(str(record.get("counting", "set")), DETECTORS["unknown"])
+    return " · ".join([maps.label(name), *([] if counting is DETECTORS["set"] else [counting.name])])
+
+
+def _alone(words: str, names: dict[str, str]) -> bool:
+    return sum(other == words for other in names.values()) == 1
+
+
+def name_of(found: ScoreSet) -> str:
+    """What a set is chosen by: a shipped map's name, a run's id, else the path of its file."""
+    assert found.path is not None, "a set that was read has a file"
+    path = found.path.resolve()
+    inside = path.parent.parent in (shipped("maps").resolve(), home() / "runs")
+    return path.parent.name if inside and path.name == "scores.json" else str(path)
+
+
+def _opened() -> list[Shown]:
+    """The chosen sets that can be read; of the others a sentence, and what takes them from the list."""
+    found: list[tuple[str, ScoreSet, state.Stamp]] = []
+    for name in state.set_names():
+        try:
+            found.append((name, *state.score_set(name)))
+        except ValueError as error:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.warning(f"{state.sentence(label(name))[:-1]}: {state.sentence(error)}")
+                st.button("Remove", key=f"set_remove-{name}", icon=":material/close:", on_click=_remove, args=(name,))
+    names = labels([one for _, one, _ in found])
+    return [Shown(name, says, one, stamp) for (name, one, stamp), says in zip(found, names, strict=True)]
+
+
+def _remove(name: str) -> None:
+    state.choose_sets(known for known in state.set_names() if known != name)
+
+
+def _add() -> None:
+    """The menu that adds a set: a path or an address, an upload, or the map that is open on Heads."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.popover("Add a set", icon=":material/add:", key="set_menu"):
+            _form()
+        here = state.source()
+        st.button(
+            f"Add the map open on Heads: {state.sentence(maps.label(here))[:-1]}", key="set_here", type="tertiary",
+            icon=":material/grid_on:", disabled=here in state.set_names(), on_click=_add_here, args=(here,),
+        )  # fmt: skip
+    said = state.said("sets")
+    if said:
+        st.error(said)
+
+
+def _add_here(name: str) -> None:
+    """Add the map that is open on Heads, or say why it cannot be."""
+    try:
+        state.choose_sets([*state.set_names(), name_of(state.score_set(name)[0])])
+    except ValueError as error:
+        state.say(f"{state.sentence(error)} The sets you see are unchanged.", "sets")
+
+
+def _form() -> None:
+    """Add a set by path, address or upload. What is none is told in a sentence and changes nothing."""
+    number = state.value("sets_added", 0)  # a form that has been used is a new one, and empty
+    with st.form(f"set_form-{number}", border=False):
+        path = st.text_input(
+            "Path or https address", key=f"set_path-{number}", placeholder="folder/scores.json or https://…",
+            help="a score file, a folder with one, a list of QRHead, or gates of DuoAttention",
+        )  # fmt: skip
+        upload = st.file_uploader("or a file", type=ENDINGS, key=f"set_upload-{number}", max_upload_size=64)
+        wanted = st.form_submit_button("Add", type="primary", key=f"set_go-{number}")
+    if not wanted:
+        return
+    if not upload and not path.strip():
+        st.error("Name a path or an address, or choose a file.")
+        return
+    try:
+        with st.spinner("Reading…"):
+            found = read_set(keep_set(upload.name, upload.getvalue()) if upload else path.strip())
+    except ValueError as error:
+        st.error(f"{state.sentence(error)} The sets you see are unchanged.")
+        return
+    state.choose_sets([*state.set_names(), name_of(found)])
+    state.put("sets_added", number + 1)
+    st.rerun()

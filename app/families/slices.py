@@ -1,0 +1,103 @@
+"""One detection by its trials on the Families page: how far needles, lengths, depths and rules name the same heads."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import streamlit as st
+
+from app.families import matrix, two_sets
+from app.families.set_list import Shown
+from app.heads import evidence
+from app.shared import state
+from retmask.families.agreement import By, Rule, agreement, recounted, slices, split_half
+from retmask.families.rows import Found, every_two, pair_rows
+from retmask.figures import style
+from retmask.heads.scores import TOP_SHARE, HeadScores
+
+PARTS: dict[str, By] = {"Needle": "needle", "Length": "length", "Depth": "depth"}
+RULES: dict[Rule, str] = {"set": "each token once", "steps": "every step", "activation": "copied at all"}
+COUNTING = "Counting rule"
+
+
+def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
+    """The agreement of a detection's parts with each other."""
+    st.subheader("One detection, by its trials", anchor=False, divider="gray")
+    known = [one for one in shown if _keeps_trials(one)]
+    if not known:
+        st.caption("None of these sets keeps its trials. Those of detections do: choose one above, or detect again.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        one = two_sets.choice("Detection", "agree_within", known, 0)
+        kept = state.kept("agree_by", "Needle")
+        by = st.segmented_control("By", [*PARTS, COUNTING], required=True, **kept) or "Needle"
+    n = one.set.scores.grid.size
+    if k and k > n:
+        st.info(f"This detection has {n:,} heads, fewer than the best {k:,}: choose fewer to compare its parts.")
+        return
+    if not one.set.trials():
+        st.info("No trial of this detection can be read: its trials.jsonl is empty, damaged or gone.")
+        return
+    try:
+        parts = state.remembered("parts", (one.name, one.stamp, by), lambda: _parts(one, by))
+    except ValueError as error:
+        st.warning(state.sentence(error))
+        return
+    if len(parts) < 2:
+        st.info(_too_few(by))
+        return
+    st.caption(_halves(one))
+    names = list(parts)
+    found = state.remembered("within", (one.name, one.stamp, by, k), lambda: _pairs(parts, k))
+    figure, name = matrix.figure(names, found, measure), f"{one.label}-by-{by.lower()}"
+    with st.container(key="wide_parts"):
+        evidence.shown(figure, name, lambda: pair_rows(names, found), key="chart-within")
+
+
+def _keeps_trials(one: Shown) -> bool:
+    """Whether a set's trials lie beside it; none is read, as a file may hold thousands."""
+    path = one.set.path
+    return bool(path and one.set.record) and path.with_name("trials.jsonl").is_file()
+
+
+def _too_few(by: str) -> str:
+    if by == COUNTING:
+        return "These trials do not say which tokens were copied, so they cannot be counted by another rule."
+    return f"All successful trials have one {by.lower()}: there is nothing to set beside each other."
+
+
+def _parts(one: Shown, by: str) -> Mapping[str, HeadScores]:
+    """A detection's scores by the value of what parts its trials, with the number of trials in each name."""
+    scores, trials = one.set.scores, one.set.trials()
+    if by == COUNTING:
+        counted = {RULES[rule]: recounted(trials, scores.grid, scores.model, rule) for rule in get_args(Rule)}
+        own = {} if scores.counting in RULES else {scores.detector.name: scores}
+        return own | {name: found for name, found in counted.items() if found}
+    found = slices(trials, scores.grid, scores.model, scores.counting, PARTS[by])
+    said = {value: _value(value, by) for value in found}
+    twins = {words for words, n in Counter(said.values()).items() if n > 1}  # depths that round to the same
+    names = {value: str(value) if words in twins else words for value, words in said.items()}
+    return {f"{names[value]} ({part.n_trials})": part for value, part in found.items()}
+
+
+def _value(value: str | int | float, by: str) -> str:
+    if by == "Length":
+        return f"{value:,} tokens"
+    return style.percent(float(value)) if by == "Depth" else str(value)
+
+
+def _pairs(parts: Mapping[str, HeadScores], k: int | None) -> Found:
+    return every_two(list(parts.values()), lambda one, other: agreement(one, other, k))
+
+
+def _halves(one: Shown) -> str:
+    """What two random halves of all the trials share: what the agreement of parts is to be measured by."""
+    found = state.remembered("halves", (one.name, one.stamp), lambda: split_half(one.set.scores.values))
+    words = "In brackets: how many successful trials a part has. Parts of few trials differ by chance"
+    if found is None:
+        return f"{words}."
+    low, high = (style.percent(round(share, 2)) for share in (found.low, found.high))
+    return (
+        f"{words}: two random halves, {found.n_trials} trials each, share {style.percent(round(found.mean, 2))} of "
+        f"their best {style.percent(TOP_SHARE)} of heads (95 % of draws: {low} to {high})."
+    )

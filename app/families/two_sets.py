@@ -1,0 +1,214 @@
+"""Two score sets closely on the Families page: which heads both name, what differs, and what their masks do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from app.families import disagree
+from app.families.matrix import MEASURES
+from app.families.set_list import Shown
+from app.heads import evidence, moved
+from app.shared import state
+from retmask.families.agreement import Agreement, on_one_grid, set_agreement
+from retmask.figures import heads as charts
+from retmask.figures import rows as tables
+from retmask.figures import sets as families
+from retmask.figures import style
+from retmask.heads.formats import Level
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.moved import difference
+from retmask.heads.scores import HeadScores
+from retmask.heads.sets import strangers
+
+VIEWS = ["Best heads", "Differences"]
+
+
+def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, first_two: tuple[int, int]) -> None:
+    """Two of the sets: how far they agree, which heads are whose, what differs, and what their masks do."""
+    st.subheader("Two sets closely", anchor=False, divider="gray")
+    with st.container(key="closely"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            one = choice("Set A", "agree_a", shown, first_two[0])
+        with right:
+            other = choice("Set B", "agree_b", shown, first_two[1])
+    if one is other:
+        st.info("A and B are the same set: choose another for one of them.")
+        return
+    try:
+        found = set_agreement(one.set, other.set, k)
+    except ValueError as error:
+        st.warning(f"These two cannot be compared head by head: {state.sentence(error)}")
+        return
+    _alike(found)
+    if strangers(one.set, other.set):
+        st.caption(
+            "The two are of models with different names. Heads of the same place are the same head only where one "
+            "model was made from the other."
+        )
+    first, second = on_one_grid(one.set, other.set)
+    _heads(one, other, first, second, found.k, on_heads)
+    disagree.behaviour(one, other, (first.top(found.k), second.top(found.k)))
+
+
+def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Shown:
+    """The set that is picked there; the session keeps it for as long as it is on the page."""
+    known = {one.name: one for one in shown}
+    names, key = list(known), f"shown_{place}"
+    kept = state.value(place)
+    state.put(key, kept if kept in known else names[min(default, len(names) - 1)])
+    picked = st.selectbox(
+        title, names, key=key, format_func=lambda name: known[name].label if name in known else name,
+        on_change=lambda: state.put(place, state.value(key)),
+    )  # fmt: skip
+    return known[picked or names[0]]
+
+
+def _alike(found: Agreement) -> None:
+    """How far two sets agree, in figures."""
+    chance = f"; chance gives {style.percent(round(found.k / found.n_heads, 3))}" if found.n_heads else ""
+    shared = round(found.overlap * found.k, 6)  # without what dividing by k leaves
+    about = "" if shared.is_integer() else "about "
+    figures = [
+        ("Spearman", "–" if found.spearman is None else f"{found.spearman:.3f}", MEASURES["Spearman"][1]),
+        ("Jaccard", f"{found.jaccard:.2f}", MEASURES["Jaccard"][1]),
+        ("Overlap", f"{found.overlap:.2f}", f"{MEASURES['Overlap'][1]}{chance}"),
+        ("Shared", f"{about}{round(shared)} of {found.k}", "heads that are among the best of both"),
+    ]
+    with st.container(horizontal=True, gap="medium"):
+        for name, value, hint in figures:
+            st.metric(name, value, help=hint, width="content")
+
+
+def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+    """The best heads of two sets on a map and as lists, or the map of what differs."""
+    name = f"{one.label}-and-{other.label}"
+    listed = one.set.ranking or other.set.ranking
+    views = VIEWS[:1] if listed else VIEWS
+    if listed and state.value("agree_view", VIEWS[0]) != VIEWS[0]:
+        state.fill(agree_view=VIEWS[0])
+    with st.container(key="beside"):
+        left, right = st.columns([11, 9], gap="medium")
+        with left:
+            kept = state.kept("agree_view", VIEWS[0])
+            view = st.segmented_control("View of two", views, required=True, label_visibility="collapsed", **kept)
+            if one.set.grid is None and other.set.grid is None:
+                st.caption("Both are lists, and their model's grid is not known: there is no map to draw.")
+            elif view == VIEWS[1]:
+                _differences(first, second, name)
+            else:
+                figure = families.overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
+                evidence.shown(
+                    figure, f"{name}-best", lambda: _best_rows(first, second, k, one.set.level), key="chart-overlap"
+                )
+        with right:
+            _ties(first, second, k)
+            _lists(first, second, k, one.set.level)
+            _select(one, other, first, second, k, on_heads)
+
+
+def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
+    found = state.remembered("moved", (first, second), lambda: difference(first, second))
+    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {moved.trials(found)}")
+    if first.counting != second.counting:
+        st.caption(
+            ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
+        )
+    figure = charts.difference_map(found, moved.MOST)
+    evidence.shown(figure, f"{name}-differences", lambda: tables.moved_rows(found), key="chart-differences")
+
+
+def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:
+    """The best heads by whose they are, best first."""
+    of_a, of_b = first.top(k), second.top(k)
+    return {
+        "Only A": [head for head in of_a if head not in of_b],
+        "Both": [head for head in of_a if head in of_b],
+        "Only B": [head for head in of_b if head not in of_a],
+    }
+
+
+def _best_rows(first: HeadScores, second: HeadScores, k: int, level: Level) -> list[tables.Row]:
+    """One row for each head that is among the best of either."""
+    return [
+        {
+            "name": _name(head, level),
+            "layer": head.layer,
+            "head": head.head,
+            "among the best of": whose,
+            "mean_a": round(float(first.mean[head]), 6),
+            "rank_a": int(first.rank[head]),
+            "mean_b": round(float(second.mean[head]), 6),
+            "rank_b": int(second.rank[head]),
+        }
+        for whose, heads in _tops(first, second, k).items()
+        for head in heads
+    ]
+
+
+def _ties(first: HeadScores, second: HeadScores, k: int) -> None:
+    """How many heads share the score at the cut of a set, where not all of them are among its best."""
+    for letter, scores in (("A", first), ("B", second)):
+        means = np.round(scores.mean, 12)  # as `agreement` tells ties
+        ranked = means[tuple(scores.order.T)]
+        if 0 < k < len(ranked) and ranked[k - 1] == ranked[k]:
+            n = int((means == ranked[k]).sum())
+            st.caption(f"{n} heads of {letter} share the score at the cut; those named are the first of them by layer.")
+
+
+def _lists(first: HeadScores, second: HeadScores, k: int, level: Level) -> None:
+    """The names of the best heads, by whose they are."""
+    kind = "key/value head" if level == "kv" else "head"
+    for whose, heads in _tops(first, second, k).items():
+        st.markdown(f"**{whose}**, {len(heads)} {kind}{'s' * (len(heads) != 1)}")
+        if heads:
+            long = len(heads) > 60
+            names = ", ".join(_name(head, level) for head in heads)
+            st.code(names, language=None, wrap_lines=True, height=120 if long else "content")
+
+
+def _name(head: HeadId, level: Level) -> str:
+    """A head's name; that of a key/value head is none that a mask would take for a query head."""
+    return f"L{head.layer} KV{head.head}" if level == "kv" else str(head)
+
+
+def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+    """Buttons that select these heads on the Heads page, where its map has their grid."""
+    if one.set.level == "kv":
+        st.caption("These are key/value heads: query heads alone are selected on Heads.")
+        return
+    if one.set.grid is None and other.set.grid is None:
+        st.caption("Both are lists, and their model's grid is not known, so they cannot be selected on Heads.")
+        return
+    grid, here = first.grid, _open_grid()
+    if here is None or here[:2] != grid[:2]:
+        st.caption("The map that is open on Heads has another grid. To select these heads, open one of the two there.")
+        with st.container(horizontal=True):
+            for letter, shown in (("A", one), ("B", other)):
+                if not shown.set.ranking and shown.set.level == "query":
+                    _open(letter, shown)
+        return
+    n = len(state.mask(here))
+    st.markdown(f"**Select on Heads** ({n} selected there now)")
+    ways: dict[str, Sequence[HeadId]] = {"A's heads": first.top(k), "B's heads": second.top(k)}
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for text, heads in {**ways, **_tops(first, second, k)}.items():
+            st.button(text, key=f"agree_select_{text}", on_click=state.select, args=(heads, here), disabled=not heads)
+        st.page_link(on_heads, label="See them on Heads", icon=":material/grid_on:", width="content")
+
+
+def _open(letter: str, shown: Shown) -> None:
+    """The button that opens a set on Heads; the sidebar, which names what is open there, is drawn anew with it."""
+    if st.button(f"Open {letter} on Heads", key=f"agree_open_{letter}", icon=":material/grid_on:"):
+        state.choose(shown.name)
+        st.rerun(scope="app")
+
+
+def _open_grid() -> Grid | None:
+    """The grid of the map that is open on Heads, None where there is none."""
+    try:
+        return state.current().grid
+    except ValueError:
+        return None

@@ -1,0 +1,209 @@
+"""Detection: the form that starts it, and what became of the run that is looked at."""
+
+import re
+import shlex
+from dataclasses import asdict
+from typing import Any, get_args
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from app.shared import maps, state, watch
+from app.shared.guard import guarded
+from retmask.detect.job import PRESETS, DetectConfig, new_detect, no_map_sentence, same_prompts_sentence
+from retmask.figures import style
+from retmask.heads.detectors import DETECTORS, DetectorName
+from retmask.heads.intervals import FEWEST
+from retmask.heads.scores import HeadScores
+from retmask.model.weights import BUILT_IN
+from retmask.runs.run import Run
+from retmask.text.needle import load_haystack
+
+CUSTOM = "custom"
+SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
+
+
+@st.dialog("Detect retrieval heads", width="large", on_dismiss=state.close_form)
+@guarded
+def form(on_heads: StreamlitPage) -> None:
+    """What to detect, the command that does the same, and the button that starts it and leads to its map."""
+    model, preset = _model_and_preset()
+    grid = _custom() if preset == CUSTOM else {}
+    more = _more()
+    try:
+        config = _config(model, preset, grid, more)
+    except (ValueError, OSError) as error:
+        st.error(state.sentence(error))
+        st.button("Start", type="primary", disabled=True, key="detect_start")
+        return
+    n = len(config.lengths) * len(config.depths) * config.n_needles
+    st.caption(f"{n} trials of up to {max(config.lengths):,} tokens. The command that does the same:")
+    st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+    _memory(config)
+    if st.button("Start", type="primary", key="detect_start") and _start(config):
+        st.switch_page(on_heads)
+
+
+def _model_and_preset() -> tuple[str, str]:
+    left, right = st.columns(2)
+    with left:
+        choice = st.selectbox(
+            "Model", [*BUILT_IN], key="detect_model", accept_new_options=True,
+            help="choose one, or type a folder, a .gguf file or a Hub id: HuggingFaceTB/SmolLM2-360M-Instruct",
+        )  # fmt: skip
+    with right:
+        preset = st.segmented_control(
+            "How much", [*PRESETS, CUSTOM], default="quick", key="detect_preset", required=True
+        )
+        preset = preset or "quick"
+        st.caption(PRESETS[preset].says if preset in PRESETS else "your own lengths and depths")
+    return (choice or "").strip(), preset
+
+
+def _custom() -> dict[str, str | int]:
+    lengths, depths, needles = st.columns([2, 2, 1])
+    return {
+        "lengths": lengths.text_input("Lengths (tokens)", "256, 512, 1024", key="detect_lengths"),
+        "depths": depths.text_input("Depths (0 to 1)", "0, 0.25, 0.5, 0.75, 1", key="detect_depths"),
+        "n_needles": needles.number_input("Needles", value=3, step=1, key="detect_needles"),
+    }
+
+
+def _more() -> dict[str, Any]:
+    with st.expander("Needles, haystack, detector"):
+        left, right = st.columns(2)
+        detector = left.selectbox(
+            "Detector", get_args(DetectorName), key="detect_detector", format_func=SAYS.__getitem__,
+            help="what a head's score is; all are measured on the same prompts",
+        )  # fmt: skip
+        counting = DETECTORS["set" if detector == "copy" else detector]
+        right.caption(f"{counting.definition} ({counting.source})")
+        return {
+            "detector": detector,
+            "needles": left.text_input(
+                "Needles file", key="detect_needles_file", placeholder="those that come with RetMask"
+            ).strip(),
+            "haystack": right.text_input(
+                "Haystack", "pydoc", key="detect_haystack", help="pydoc, essays, or a folder of .txt files"
+            ).strip(),
+            "counting": (left.segmented_control(
+                "Counting", ["set", "steps"], default="set", required=True, key="detect_counting",
+                help="set: each needle token counts once, scores are 0 to 1; steps: as in the published code",
+            ) or "set") if detector == "copy" else "set",
+            "until_stable": right.toggle(
+                "Stop when the top 5 % are stable", key="detect_stable", help="unchanged over 10 successful trials"
+            ),
+        }  # fmt: skip
+
+
+def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectConfig:
+    """The settings. ValueError, one sentence, for what cannot be."""
+    if not model:
+        raise ValueError("Name a model: a folder with its files, or its id on the Hub")
+    if preset != CUSTOM:
+        config = DetectConfig.preset(preset, model=model, **more)
+    else:
+        wrong = state.out_of_range(("detect_needles", "the number of needles", 1, 1000))
+        if wrong:
+            raise ValueError(wrong)
+        lengths = [int(x) for x in _numbers(str(grid["lengths"]), r"\d{1,7}", "a length in whole tokens")]
+        depths = [float(x) for x in _numbers(str(grid["depths"]), r"\d*\.?\d+", "a depth from 0 to 1")]
+        config = DetectConfig(
+            model=model, lengths=tuple(lengths), depths=tuple(depths), n_needles=int(grid["n_needles"]), **more
+        )
+    config.tasks()
+    load_haystack(config.haystack)
+    return config
+
+
+def _numbers(text: str, form: str, meaning: str) -> list[str]:
+    parts = [part for part in re.split(r"[,;\s]+", text.strip()) if part]
+    for part in parts:
+        if not re.fullmatch(form, part):
+            raise ValueError(f"{part[:20]!r} is not {meaning}")
+    return parts
+
+
+def _memory(config: DetectConfig) -> None:
+    """The memory estimate, made when it is asked for: it takes some seconds the first time."""
+    if not st.toggle("Check that it fits into memory", key="detect_memory"):
+        return
+    try:
+        with st.spinner("Looking at the model's size…"):
+            fits, says = state.memory(config.model, max(config.lengths))
+    except (ValueError, OSError) as error:
+        st.error(state.sentence(error))
+        return
+    (st.success if fits else st.warning)(state.sentence(says))
+
+
+def _start(config: DetectConfig) -> bool:
+    """Begin the detection and look at its map; whether it could be begun."""
+    try:
+        with st.spinner("Starting…"):
+            run = state.start("detect", asdict(config), lambda: new_detect(config))
+    except (ValueError, OSError) as error:
+        st.error(state.sentence(error))
+        return False
+    state.close_form()
+    state.choose(run.id)
+    return True
+
+
+def condition(shown: maps.HeadMap) -> None:
+    """What became of the run that is looked at; nothing for a map that is finished and whole."""
+    run = shown.run
+    if run is None or shown.source in maps.shipped_maps():
+        return
+    status = run.status
+    if status in ("queued", "started"):
+        _so_far(run, shown.scores)
+    elif status == "error":
+        _failed(run)
+    elif status == "cancelled":
+        _, text = watch.progress(run)
+        st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
+        if watch.ours(run):
+            st.button("Continue it", on_click=watch.again, args=(run, "detect"), key="continue")
+    said = state.said("detect")
+    if said:
+        st.error(said)
+    if shown.scores is None and (shown.trials or status == "success"):
+        _no_map(shown)
+
+
+def _so_far(run: Run, scores: HeadScores | None) -> None:
+    """The map while it is being made: from how many trials, and how surely they tell the top heads."""
+    if scores is None:
+        share, text = watch.progress(run)
+        waiting = "The map appears with the first trial that finds its needle."
+        st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
+        return
+    n = scores.n_trials
+    share = scores.stability()
+    stable = f"how stable its top 5 % is can be said from {FEWEST} needles on"
+    if share is not None:
+        stable = f"stability of its top 5 %: {style.percent(round(share, 2))}"
+    st.info(f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}.", icon=":material/hourglass_top:")
+
+
+def _failed(run: Run) -> None:
+    reason = run.record.get("error") or "its worker ended without a word: it may have been killed or run out of memory"
+    st.error("This detection failed. The reason it gave:")
+    st.code(str(reason), language=None, wrap_lines=True)
+    log = run.log_tail()
+    if log:
+        with st.expander("The end of its log"):
+            st.code(log, language=None)
+    if watch.ours(run):
+        st.button("Try again", on_click=watch.again, args=(run, "detect"), key="again", help="finished trials are kept")
+
+
+def _no_map(shown: maps.HeadMap) -> None:
+    """Instead of a map of zeros: why there is none, and what the model answered."""
+    st.warning(no_map_sentence(list(shown.trials)))
+    if same := same_prompts_sentence(shown.record):
+        st.caption(same)
+    rows = [(trial.context_tokens, trial.depth, trial.answer, trial.response, trial.recall) for trial in shown.trials]
+    names = ("tokens", "depth", "right answer", "the model's answer", "recall")
+    st.dataframe(dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}, hide_index=True)

@@ -1,0 +1,246 @@
+"""What stands behind a map: figures with their downloads, the table of heads, one head closely."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from app.shared import state
+from retmask.detect.job import same_prompts_sentence
+from retmask.figures import heads as charts
+from retmask.figures import rows as tables
+from retmask.figures import style
+from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.intervals import none_over, span
+from retmask.heads.scores import HeadScores
+from retmask.heads.trials import Trial
+
+CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
+    "doubleClick": False,
+    "doubleClickDelay": 1,  # two quick clicks are two clicks
+}
+FACTS = (  # of a run's record, what a reader of its map needs
+    "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "clock", "thinking",
+    "scored", "counting", "dtype", "device", "attention", "parity", "created", "ended", "versions",
+)  # fmt: skip
+
+
+def shown(figure: go.Figure, name: str, rows: Callable[[], list[tables.Row]], **chart: Any) -> None:
+    """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
+    name = file_name(name)
+    config = CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
+    st.plotly_chart(figure, theme=None, config=config, **({"key": f"chart-{name}"} | chart))
+    downloads(figure, name, rows)
+
+
+def file_name(name: str) -> str:
+    """A name without what a file name should not have."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[tables.Row]]) -> None:
+    """A small menu: the figure as PNG and SVG, its data as CSV and JSON. Files are made when they are asked for."""
+    with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
+        if figure is not None:
+            images(figure, name)
+        button("CSV", lambda: tables.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
+        button(
+            "JSON",
+            lambda: json.dumps(rows(), indent=1, ensure_ascii=False).encode(),
+            f"{name}.json",
+            "application/json",
+        )
+
+
+def images(figure: go.Figure, name: str) -> None:
+    """The buttons that download a figure as PNG and as SVG, or what they need."""
+    if not style.browser():
+        st.caption("A PNG or SVG file needs Chrome or Chromium on this machine. The camera on the figure does not.")
+        return
+    button("PNG", lambda: style.image(figure, "png"), f"{name}.png", "image/png")
+    button("SVG", lambda: style.image(figure, "svg"), f"{name}.svg", "image/svg+xml")
+
+
+def button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
+    """A download that is made when it is clicked, and that leaves the page as it is."""
+    st.download_button(text, make, file, mime, key=f"download-{file}", on_click="ignore", type="tertiary")
+
+
+def concentration(scores: HeadScores) -> None:
+    """How few heads hold the scores, in four figures."""
+    if scores.counting == "ranking":
+        st.caption("This is a list of heads in order. It has no scores: colours and heights are places in the list.")
+        return
+    found = scores.concentration()
+    figures = [
+        ("Heads ≥ 0.1", found.above, "d", "heads with a mean score of at least 0.1, the usual threshold"),
+        ("Gini", found.gini, ".2f", "0: all heads score the same; near 1: one head holds everything"),
+        ("In top 5 %", found.top_5pct_share, ".0%", "the part of all scores that the best 5 % of heads hold"),
+        ("Effective", found.effective_heads, ".1f", "effective number of heads: exp of the entropy of the scores"),
+    ]
+    for column, (name, value, form, hint) in zip(st.columns(4, gap="small"), figures, strict=True):
+        column.metric(name, "–" if value is None else format(value, form).replace("%", " %"), help=hint)
+
+
+def ranks(scores: HeadScores, selected: HeadMask) -> None:
+    """The scores by rank, the selected heads marked."""
+    st.markdown("**Scores by rank**")
+    heads = set(selected.heads)
+    figure = charts.rank_curve(scores, heads)
+    shown(figure, f"{scores.model}-ranks", lambda: tables.head_rows(scores, heads), key="chart-ranks")
+    by = scores.clusters
+    if scores.n_trials > 1:
+        st.caption(
+            f"Band: 95 % interval over {by.words}." if scores.interval else state.sentence(none_over(by.n, by.unit))
+        )
+
+
+def recall(model: str, trials: Sequence[Trial]) -> None:
+    """The grid of recall behind the map."""
+    st.markdown("**Recall behind the map**")
+    if not trials:
+        st.caption("This file holds scores only. Recall by length and depth is known for maps detected here.")
+        return
+    found = sum(trial.success for trial in trials)
+    st.caption(f"{found} of {len(trials)} trials found the needle; only these count for the scores.")
+    shown(charts.needle_grid(trials), f"{model}-recall", lambda: tables.recall_rows(trials), key="chart-recall")
+
+
+def table(scores: HeadScores, selected: HeadMask) -> None:
+    """All heads, best first; a click on a row looks at that head."""
+    st.markdown("**All heads**")
+    rows = tables.head_rows(scores, set(selected.heads))
+    columns = _columns(float(scores.mean.max()) or 1.0, scores.detector.active, scores.clusters.words)
+    absent = {"kv_group"} if not scores.n_kv_heads else set()
+    absent |= {"low", "high"} if scores.interval is None else set()
+    names = [name for name in columns if name not in absent]
+    st.dataframe(
+        {name: [row[name] for row in rows] for name in names},
+        column_config=columns,
+        hide_index=True,
+        height=430,
+        key="table",
+        selection_mode="single-row",
+        on_select=lambda: _look_at_row(rows),
+    )
+    downloads(None, file_name(f"{scores.model}-heads"), lambda: rows)
+
+
+def _columns(peak: float, did: str, over: str) -> dict[str, Any]:
+    """How the table shows its columns; `peak` fills a bar, an active head `did` it, intervals are `over`."""
+    column = st.column_config
+    active = f"share of successful trials in which the head {did}"
+    return {
+        "rank": column.NumberColumn("rank", width=45),
+        "name": column.TextColumn("head", width=65),
+        "kv_group": column.NumberColumn("KV", width=40, help="the key/value head that this query head reads"),
+        "mean": column.ProgressColumn("mean score", width=120, format="%.3f", min_value=0.0, max_value=peak),
+        "low": column.NumberColumn("low", width=52, format="%.3f", help=f"lower end of the 95 % interval over {over}"),
+        "high": column.NumberColumn(
+            "high", width=52, format="%.3f", help=f"upper end of the 95 % interval over {over}"
+        ),
+        "activation": column.NumberColumn("active", width=58, format="percent", help=active),
+        "selected": column.CheckboxColumn("chosen", width=52, help="whether the head is selected on the map"),
+    }
+
+
+def _look_at_row(rows: list[tables.Row]) -> None:
+    picked = state.value("table")["selection"]["rows"]
+    if picked:
+        state.look_at(HeadId(rows[picked[0]]["layer"], rows[picked[0]]["head"]))
+
+
+def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
+    """One head: its figures, its scores by needle, length and depth, and what it copied in one trial."""
+    heads = list(scores.top(scores.grid.size))
+    head = state.focus(scores.grid) or heads[0]
+    key, answer = state.answering("one-head", head, lambda _, now: state.look_at(now))
+    st.subheader("One head", anchor=False, divider="gray")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.selectbox(
+            "Head",
+            heads,
+            heads.index(head),
+            key=key,
+            label_visibility="collapsed",
+            width=140,
+            on_change=answer,
+        )
+        st.caption(sentence(scores, head), width="content")
+    if not trials:
+        st.caption("Scores by needle, length and depth, and the copied tokens, are known for maps detected here.")
+        return
+    with st.container(key="closely"):
+        left, right = st.columns(2, gap="medium")
+        with left:
+            st.markdown("**Its score by needle, length and depth**")
+            name = f"{scores.model}-{head}"
+            shown(
+                charts.head_breakdown(trials, head), name, lambda: tables.breakdown_rows(trials, head), key="chart-head"
+            )
+        with right:
+            _copied(scores.model, trials, head)
+
+
+def sentence(scores: HeadScores, head: HeadId) -> str:
+    """What is known of a head, in a line."""
+    spread = scores.interval
+    between = (
+        ""
+        if spread is None
+        else (f" (95 % interval {span(spread.low[head], spread.high[head], '.3f')} over {scores.clusters.words})")
+    )
+    group = scores.grid.kv_group(head)
+    return (
+        f"{style.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}, mean {scores.mean[head]:.3f}"
+        f"{between}, {scores.detector.active} in "
+        f"{style.percent(scores.activation[head])} of "
+        f"{scores.n_trials} successful trials" + ("" if group is None else f", key/value group {group}") + "."
+    )
+
+
+def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
+    """In one trial, which answer tokens the head copied from which context tokens."""
+    st.markdown("**What it copied in one trial**")
+    found = sorted((trial for trial in trials if trial.success), key=lambda trial: -trial.scores.get(head, 0.0))
+    names = {_trial_name(trial, head): trial for trial in found}
+    picked = st.selectbox("Trial", list(names), key=f"trial-{head}", label_visibility="collapsed")
+    if picked is None:
+        return
+    trial = names[picked]
+    st.text(f"Question: {trial.question}\nAnswer: {trial.response[:600]}")
+    if not tables.copy_rows(trial, head):
+        st.caption(f"{head} copied no token of the needle in this trial.")
+        return
+    st.caption("Tokens of the answer, downwards; the needle's tokens that they were copied from, across.")
+    figure = charts.copy_map(trial, head)
+    shown(figure, f"{model}-{head}-copied", lambda: tables.copy_rows(trial, head), key="chart-copied")
+
+
+def _trial_name(trial: Trial, head: HeadId) -> str:
+    score = trial.scores.get(head, 0.0)
+    return f"{score:.2f} · {trial.context_tokens:,} tokens · depth {style.percent(trial.depth)} · {trial.answer}"
+
+
+def origin(record: Mapping[str, Any], command: str) -> None:
+    """How a map that was detected here was made: the command line that does the same, settings and versions."""
+    if not record:
+        return
+    with st.expander("How this map was made"):
+        if command:
+            st.code(command, language="bash", wrap_lines=True)
+        if same := same_prompts_sentence(record):
+            st.caption(same)
+        facts = {name: record[name] for name in FACTS if record.get(name) is not None}
+        st.dataframe({"what": list(facts), "value": [_flat(value) for value in facts.values()]}, hide_index=True)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_flat(part)}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,109 @@
+"""The export of a checkpoint with the selected heads masked in its weights."""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+
+import streamlit as st
+
+from app.shared import state, watch
+from app.shared.models import ModelRef
+from retmask.compare.ablate import MANIFEST, new_ablate
+from retmask.files import expanded, home, stem
+from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.masks import mask_record
+from retmask.runs.run import Run
+
+
+def section(ref: ModelRef | None, grid: Grid) -> None:
+    """Where to write it, the command that does the same, and what became of it."""
+    st.subheader("Export", anchor=False, divider="gray")
+    mask = state.mask(grid)
+    if not len(mask):
+        st.caption("Select heads to write a checkpoint of the model without them, for transformers or any server.")
+        return
+    if ref is None:
+        st.caption("Name the model above to write a checkpoint of it with this mask.")
+        return
+    st.caption(
+        "A checkpoint with the mask in its weights: plain transformers, or any server, answers as the masked model."
+    )
+    folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
+    out = _target(folder)
+    run = last(out, heads=str(mask), **ref.settings) if out else None
+    if out:
+        command = ["retmask", "ablate", ref.name, "--heads", str(mask), "--out", str(out), *ref.options]
+        st.code(shlex.join(command), language="bash", wrap_lines=True)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or busy(run),
+            on_click=_start, args=(ref, mask, grid, out),
+        )  # fmt: skip
+        st.download_button(
+            "Mask as JSON", json.dumps(mask_record(mask, grid, str(ref)), indent=1), "mask.json", "application/json",
+            key="export_mask", on_click="ignore", type="tertiary", icon=":material/download:",
+        )  # fmt: skip
+    said = state.said("export")
+    if said:
+        st.error(said)
+    if out and run:
+        outcome(run, str(out), "export")
+
+
+def _default(ref: ModelRef, mask: HeadMask) -> Path:
+    """A folder of its own for each model and mask."""
+    name = stem(Path(ref.name).name, "model")
+    digest = hashlib.sha256(" ".join([str(mask), *ref.options]).encode()).hexdigest()[:6]
+    return home() / "checkpoints" / f"{name}{'-tuned' if ref.adapter else ''}-{len(mask)}-heads-{digest}"
+
+
+def _target(folder: str) -> Path | None:
+    """The whole path of a folder. None where there is none yet, or, with a sentence on the page, where none can be."""
+    try:
+        return expanded(folder).resolve() if folder else None
+    except ValueError as error:
+        st.error(state.sentence(error))
+        return None
+
+
+def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
+    try:
+        wanted = {"out": str(out), "heads": str(mask), **ref.settings}
+        state.start("ablate", wanted, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter))
+    except (ValueError, OSError) as error:
+        state.say(state.sentence(error), "export")
+
+
+def last(out: Path, **settings: str) -> Run | None:
+    """The last run with these settings that wrote into a folder; None also where what it wrote is gone."""
+    wanted = {"out": str(out), **settings}.items()
+    run = next((run for run in Run.all("ablate") if wanted <= run.config.items()), None)
+    is_gone = run is not None and run.status == "success" and not (out / MANIFEST).is_file()
+    return None if is_gone else run
+
+
+def busy(run: Run | None) -> bool:
+    """Whether there is such a run and it goes on."""
+    return run is not None and run.status in ("queued", "started")
+
+
+def outcome(run: Run, path: str, what: str) -> None:
+    """What became of a checkpoint in the folder at that path, from an «export» or a «merge»."""
+    status = run.status
+    if status in ("queued", "started"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(*watch.progress(run), width=500)
+            watch.stop(run, f"{what}_cancel-{run.id}")
+    elif status == "success":
+        st.success("It is written. To load it:")
+        st.code(
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f"model = AutoModelForCausalLM.from_pretrained({path!r})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({path!r})",
+            language="python", wrap_lines=True,
+        )  # fmt: skip
+    elif status == "cancelled":
+        st.info(f"This {what} was cancelled, and nothing was written.")
+    else:
+        st.error(state.sentence(run.last_words))

@@ -1,0 +1,100 @@
+"""What moved: the map of a fine-tuned model beside that of the model before."""
+
+import streamlit as st
+
+from app.heads import evidence
+from app.shared import maps, state
+from retmask.compare.trace import jaccard
+from retmask.figures import heads as charts
+from retmask.figures import rows as tables
+from retmask.figures import style
+from retmask.heads.intervals import none_over, over, span
+from retmask.heads.moved import Moved, difference
+from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
+
+MOST = 10  # heads in the table, and outlined on the map
+ASKED = ("counting", "scored", "template", "haystack")  # what a trial is besides its needle, length and depth
+
+
+def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: HeadScores) -> None:
+    """The map of differences, how alike the two maps are in all, and the heads that moved most."""
+    found = state.remembered("moved", (before, after), lambda: difference(before, after))
+    st.caption(f"{state.sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
+    st.caption(trials(found))
+    rows = tables.moved_rows(found)
+    name = f"{base.model}-moved"
+    with st.container(key="beside"):
+        left, right = st.columns([11, 9], gap="medium")
+        with right:
+            _alike(found.before, found.after)
+            _table(rows[:MOST])
+            evidence.downloads(None, evidence.file_name(f"{name}-heads"), lambda: rows)
+        with left:
+            st.caption("Green heads copy more of the needle after fine-tuning, purple ones less.")
+            evidence.shown(charts.difference_map(found, MOST), name, lambda: rows, key="chart-moved")
+
+
+def trials(found: Moved) -> str:
+    """Which trials a difference is of, over what its intervals are, and what is outlined."""
+    if "gates" in (found.before.counting, found.after.counting):
+        return "Gates are of no trials: there is no interval, and nothing is outlined."
+    if not found.pairs:
+        means = f"the mean of {over(found.after.n_trials, 'trial')} less that of {found.before.n_trials}"
+        return f":orange[No trial is known to be in both, so {means} is shown, without an interval or outlines.]"
+    by = found.before.clusters
+    of = f"Of the {over(found.pairs, 'trial')} (needle, length, depth) that both have"
+    if found.interval is None:
+        return f"{of}; {none_over(by.n, by.unit)}, so nothing is outlined."
+    chance = "1 in 20" if by.n > 5 else f"1 in {2 ** (by.n - 1)}"  # all of so few needles on one side of 0
+    n = int(found.holds.sum())
+    return (
+        f"{of}. Outlined: the {min(n, MOST)} largest of {over(n, 'change')} whose 95 % interval over {by.words} leaves "
+        f"out 0; of heads that only waver, about {chance} would too."
+    )
+
+
+def _compared(base: maps.HeadMap, shown: maps.HeadMap) -> str:
+    """Which map it is compared with, and whether the trials of both were asked and scored alike."""
+    says = f'from the map "{state.sentence(maps.label(base.source))[:-1]}".'
+    if any(base.record.get(name) != shown.record.get(name) for name in ASKED):
+        says += " :orange[The two were asked or scored otherwise, so part of what moved is not from the fine-tuning.]"
+    return says
+
+
+def _alike(before: HeadScores, after: HeadScores) -> None:
+    """How alike the two maps are, in two figures."""
+    correlation = spearman(before.mean, after.mean)
+    top = [frozenset(scores.top_share()) for scores in (before, after)]
+    figures = [
+        ("Spearman", "–" if correlation is None else f"{correlation:.3f}",
+         "rank correlation of all heads' mean scores; 1: the same order"),
+        (f"Same top {style.percent(TOP_SHARE)}", f"{len(top[0] & top[1])} of {len(top[0])}",
+         "heads that are among the best on both maps"),
+        ("Jaccard", f"{jaccard(*top):.2f}", "of the best 5 % of heads: those on both maps of those on either"),
+    ]  # fmt: skip
+    for column, (name, value, hint) in zip(st.columns(3, gap="small"), figures, strict=True):
+        column.metric(name, value, help=hint)
+
+
+def _table(rows: list[tables.Row]) -> None:
+    st.markdown("**The heads that moved most**")
+    column = st.column_config
+    st.dataframe(
+        {
+            "head": [row["name"] for row in rows],
+            "change": [row["change"] for row in rows],
+            "95 % interval": [span(row["low"], row["high"], "+.3f") for row in rows],
+            "before": [row["before"] for row in rows],
+            "after": [row["after"] for row in rows],
+            "rank": [f"{row['before_rank']} → {row['after_rank']}" for row in rows],
+        },
+        column_config={
+            "head": column.TextColumn("head", width=58),
+            "change": column.NumberColumn("change", width=62, format="%+.3f"),
+            "95 % interval": column.TextColumn("95 % interval", width=126, help="of the change"),
+            "before": column.NumberColumn("before", width=62, format="%.3f", help="mean score in the paired trials"),
+            "after": column.NumberColumn("after", width=62, format="%.3f", help="mean score in the paired trials"),
+            "rank": column.TextColumn("rank", width=66),
+        },
+        hide_index=True, key="table-moved",
+    )  # fmt: skip

@@ -1,0 +1,182 @@
+"""The review of pairs, one at a time: keep, drop, edit. Every decision is written down at once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from app.pairs import pair_html
+from app.pairs.reviewed import FILTERS, Reviewed, nearest
+from app.shared import state
+from retmask.pairs.pair import RULES, PreferencePair, Verdict, decide
+from retmask.runs.run import Run
+
+EMPTY = "An answer is empty, and training takes no empty ones: edit the pair to keep it."
+KEYS = (
+    "Keys: y keeps, n drops, ← and → step, u takes back, e edits. After a click on a field or a switch, click on the "
+    "empty page first."
+)
+
+
+def section(run: Run, reviewed: Reviewed) -> None:
+    """Filters, the pair that is looked at, and what can be done with it."""
+    st.subheader("Review", anchor=False)
+    shown = _filtered(reviewed)
+    said = state.said("review")
+    if said:
+        st.warning(said)
+    if not shown:
+        _steps(run, reviewed, shown, 0)
+        st.info("No pair is left under this filter.")
+        return
+    at = nearest(shown, int(state.value(_key(run, "at"), reviewed.first)))
+    i = shown[at]
+    state.put(_key(run, "drawn"), i)
+    _steps(run, reviewed, shown, at)
+    pair = reviewed.pair(i)
+    found = reviewed.judged[i]
+    verdict = reviewed.review.verdicts.get(pair.id)
+    edited = pair.id in reviewed.review.edits
+    card = pair_html.standing(pair, verdict, reviewed.keeps(i), found.faults)
+    card += pair_html.prompt(pair.messages, pair.answer, pair.prompt_tokens)
+    if state.value(_key(run, "editing")) == i:
+        st.html(card)
+        _editor(run, i, pair, edited)
+    else:
+        st.html(card + pair_html.answers(pair, edited))
+
+
+def _filtered(reviewed: Reviewed) -> list[int]:
+    """The pairs that are gone through, by what is chosen here."""
+    rules = ["", *(name for name in RULES if reviewed.found[name])]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        which = st.segmented_control("Show", FILTERS, required=True, **state.kept("pairs_filter", FILTERS[0]))
+        search = st.text_input("Search", placeholder="words in prompt or answers", width=230, key="review_search")
+        rule = st.selectbox(
+            "Found by", rules, format_func=lambda name: RULES[name].says if name else "any rule or none", width=330,
+            key=f"review_rule-{'-'.join(rules)}",
+        )  # fmt: skip
+    return reviewed.shown(which or FILTERS[0], search, rule or "")
+
+
+def _steps(run: Run, reviewed: Reviewed, shown: Sequence[int], at: int) -> None:
+    """The position, and the buttons: those that decide go on to the next pair."""
+    here = shown[at] if shown else None
+    before = shown[at - 1] if at > 0 else None
+    after = shown[at + 1] if at + 1 < len(shown) else None
+    history, editing = (
+        state.value(_key(run, "undo"), []),
+        here is not None and state.value(_key(run, "editing")) == here,
+    )
+    with st.container(horizontal=True, vertical_alignment="center", key="review_steps"):
+        _button("Previous", "left", "keyboard_arrow_left", before is None, _look, (run, before), "the pair before")
+        _button("Next", "right", "keyboard_arrow_right", after is None, _look, (run, after), "the pair after")
+        off, decides = here is None or editing, (run, here, after)
+        _button("Keep", "y", "check", off, _decide, (*decides, "keep"), "keep this pair and go on", "primary")
+        _button("Drop", "n", "close", off, _decide, (*decides, "drop"), "drop this pair and go on")
+        _button("Edit", "e", "edit", off, _edit, (run, here), "write other texts")
+        _button("Undo", "u", "undo", editing or not history, _undo, (run,), "take back the last decision", "tertiary")
+        if here is not None:
+            st.markdown(f"**{at + 1:,} of {len(shown):,}**", width="content")
+    st.caption(f"{len(reviewed.review.verdicts):,} of {len(reviewed.judged):,} decided by you. {KEYS}")
+
+
+def _button(
+    label: str, shortcut: str, icon: str, disabled: bool, do: Any, args: tuple[Any, ...], says: str, kind: Any = None
+) -> None:
+    names = {"left": "←", "right": "→"}
+    st.button(
+        label, key=f"review_{label.lower()}", shortcut=shortcut, icon=f":material/{icon}:", disabled=disabled,
+        on_click=do, args=args, help=f"{says} (key {names.get(shortcut, shortcut)})", type=kind or "secondary",
+    )  # fmt: skip
+
+
+def _key(run: Run, what: str) -> str:
+    return f"review-{run.path}-{what}"
+
+
+def _look(run: Run, i: int | None) -> None:
+    """Look at pair `i`. The address names the run from now on: a newer one must not take its place."""
+    state.go_to(pairs=run.reference)
+    state.put(_key(run, "editing"), None)
+    state.put(_key(run, "at"), i)
+
+
+def _edit(run: Run, i: int | None) -> None:
+    _look(run, i)
+    state.put(_key(run, "editing"), i)
+
+
+def _decide(run: Run, i: int, after: int | None, verdict: Verdict) -> None:
+    """Write a verdict down and go on. A press that comes before the next pair is drawn is meant for nothing."""
+    if state.value(_key(run, "drawn")) != i:
+        return
+    pair = _now(run).pair(i)
+    if verdict == "keep" and not (pair.chosen.text.strip() and pair.rejected.text.strip()):
+        state.say(state.sentence(EMPTY), "review")
+    elif _write(run, i, verdict=verdict):
+        _look(run, i if after is None else after)
+        state.put(_key(run, "drawn"), None)
+
+
+def _write(run: Run, i: int, **decision: Any) -> bool:
+    """Write a decision down, and keep how it was before for `_undo`; whether it could be."""
+    now = _now(run)
+    pair_id = now.judged[i].pair.id
+    former = {"verdict": now.review.verdicts.get(pair_id), "edit": now.review.edits.get(pair_id)}
+    if not _written(run, pair_id, decision):
+        return False
+    history = state.value(_key(run, "undo"), [])
+    state.put(_key(run, "undo"), [*history, (i, pair_id, {name: former[name] for name in decision})])
+    return True
+
+
+def _written(run: Run, pair_id: str, decision: Mapping[str, Any]) -> bool:
+    try:
+        decide(run.path, pair_id, **decision)
+    except (OSError, ValueError) as error:
+        state.say(state.sentence(f"the decision could not be written: {error}"), "review")
+        return False
+    return True
+
+
+def _undo(run: Run) -> None:
+    """Write down what was before the last decision, and look at its pair."""
+    *history, (i, pair_id, former) = state.value(_key(run, "undo"))
+    if _written(run, pair_id, former):
+        state.put(_key(run, "undo"), history)
+        _look(run, i)
+
+
+def _editor(run: Run, i: int, pair: PreferencePair, edited: bool) -> None:
+    """The two texts to write in."""
+    keys = [_key(run, f"{name}-{i}") for name in ("chosen", "rejected")]
+    with st.form("review_edit", border=False):
+        for column, key, said in zip(st.columns(2), keys, (pair.chosen, pair.rejected), strict=True):
+            name = "Chosen" if said is pair.chosen else "Rejected"
+            column.text_area(name, said.text, height=240, key=key)
+        with st.container(horizontal=True):
+            st.form_submit_button("Save and keep", type="primary", on_click=_save, args=(run, i, keys))
+            st.form_submit_button("Cancel", on_click=_look, args=(run, i))
+            if edited:
+                st.form_submit_button("The models' own texts", on_click=_restore, args=(run, i))
+
+
+def _save(run: Run, i: int, keys: Sequence[str]) -> None:
+    texts = [str(state.value(key, "")).rstrip() for key in keys]
+    if not all(text.strip() for text in texts):
+        state.say(state.sentence(EMPTY), "review")
+    elif texts[0] == texts[1]:
+        state.say("Both texts are the same: there is nothing to prefer. Change one of them.", "review")
+    elif _write(run, i, edit=texts, verdict="keep"):
+        _look(run, i)
+
+
+def _restore(run: Run, i: int) -> None:
+    if _write(run, i, edit=None):
+        _look(run, i)
+
+
+def _now(run: Run) -> Reviewed:
+    """The pairs and the decisions as they are on disk."""
+    return Reviewed(state.pairs_of(run.path), state.review_of(run.path), ())

@@ -1,0 +1,70 @@
+"""Where two answers of a comparison part, what was lost and added, and how likely each found the other's words."""
+
+import streamlit as st
+
+from app.compare.going import Going
+from app.heads import evidence
+from app.shared import markup
+from retmask.compare.side_by_side import Comparison, changes, first_divergence
+from retmask.figures import masking as effects
+from retmask.figures import rows as tables
+
+
+def section(going: Going, done: Comparison) -> None:
+    """The first column against another one, and one text under the models of the others."""
+    names = [column.name for column in done.columns]
+    if len(names) < 2:
+        st.caption("Differences need two columns: switch on another one and run again.")
+        return
+    other = names[1]
+    if len(names) > 2:
+        other = st.segmented_control(
+            f"Compare {names[0]} with", names[1:], required=True, key=f"other-{'-'.join(names)}", default=names[1]
+        )
+    _texts(done, 0, names.index(other or names[1]))
+    _likelihood(going, done, names)
+
+
+def _texts(done: Comparison, one: int, other: int) -> None:
+    """Two answers in one text, and the first token at which they part."""
+    st.html(f'<div class="said">{_parting(done, one, other)} {markup.legend()}</div>')
+    st.html(markup.differences(changes(done.text(one), done.text(other))))
+
+
+def _parting(done: Comparison, one: int, other: int) -> str:
+    step = first_divergence(done.token_ids[one], done.token_ids[other])
+    if step is None:
+        return "The two answers are the same."
+    tokens = [markup.token_at(done.tokens[column], step) for column in (one, other)]
+    names = [done.columns[column].name for column in (one, other)]
+    return f"They part at token {step + 1:,}: {tokens[0]} {names[0]}, {tokens[1]} {names[1]}."
+
+
+def _likelihood(going: Going, done: Comparison, names: list[str]) -> None:
+    """One text's log-probabilities under every column's model."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**How likely each model finds the words of**")
+        text = st.segmented_control(
+            "Words of",
+            names,
+            required=True,
+            default=names[0],
+            key=f"text-{'-'.join(names)}",
+            label_visibility="collapsed",
+        )
+    own = names.index(text or names[0])
+    if not done.token_ids[own]:
+        st.caption("This answer is empty.")
+        return
+    forced = done.forced[own]
+    others = {name: forced[i].logprobs for i, name in enumerate(names) if i != own}
+    kl = {name: forced[i].kl for i, name in enumerate(names) if i != own}
+    tokens = done.tokens[own]
+    evidence.shown(
+        effects.logprob_lines(forced[own].logprobs, others, tokens, kl),
+        f"{going.model}-{names[own]}-logprobs",
+        lambda: tables.logprob_rows(forced[own].logprobs, others, tokens, kl),
+        key="chart-logprobs",
+    )
+    means = [f"{name} {sum(values) / len(values):.3f}" for name, values in kl.items()]
+    st.caption(f"Mean divergence from the model that wrote it, in nats a token: {', '.join(means)}.")

@@ -1,0 +1,185 @@
+"""Models: what one is loaded by, which were fine-tuned here, and those that are held in memory. No widget."""
+
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from retmask.files import expanded
+from retmask.model.weights import BUILT_IN
+from retmask.runs.run import Run, run_path
+from retmask.train.job import last_step, result
+from retmask.train.trainer import ADAPTER
+
+if TYPE_CHECKING:
+    from retmask.model.lens import LensModel
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """What a model is loaded by: a built-in name, folder or Hub id, the Hub's revision, and an adapter's folder."""
+
+    name: str
+    revision: str = ""
+    adapter: str = ""
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> "ModelRef":
+        """The model that the settings of a run name."""
+        known = config if isinstance(config, Mapping) else {}  # a damaged folder may hold anything
+        return cls(*(str(known.get(name) or "") for name in ("model", "revision", "adapter")))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The same as settings of a run."""
+        return {"model": self.name, "revision": self.revision, "adapter": self.adapter}
+
+    @property
+    def options(self) -> list[str]:
+        """The options of the command line that name it, besides the name."""
+        known = {"--revision": self.revision, "--adapter": self.adapter}
+        return [part for option, value in known.items() if value for part in (option, value)]
+
+    @property
+    def base(self) -> "ModelRef | None":
+        """The model that it was fine-tuned from; None for one that is not known to be fine-tuned."""
+        if self.adapter:
+            return replace(self, adapter="")
+        card = _card(self.name)
+        return ModelRef(str(card["base"]), str(card.get("revision") or "")) if card.get("base") else None
+
+    @property
+    def place(self) -> str:
+        """What tells whether two names mean one model: the name of a built-in or Hub model, a folder's whole path."""
+        if self.name in BUILT_IN:
+            return self.name
+        try:
+            path = expanded(self.name)
+            return str(path.resolve()) if path.exists() else self.name
+        except (ValueError, OSError):
+            return self.name
+
+    def __str__(self) -> str:
+        """The name for people: of what was fine-tuned, also the training."""
+        card = _card(self.adapter or self.name)
+        name = str(card["base"]) if card.get("base") and not self.adapter else self.name
+        by = card.get("run") or self.adapter or (card and self.name)
+        return name + (f" tuned by {by}" if by else "") + (f" at revision {self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model that was fine-tuned here: the training's id, what it is loaded by, what it was trained on, its steps."""
+
+    id: str
+    ref: ModelRef
+    base: ModelRef
+    steps: int
+
+    @property
+    def folder(self) -> str:
+        """The folder of the adapter, or of the whole model."""
+        return self.ref.adapter or self.ref.name
+
+    def trained_on(self, ref: ModelRef | None) -> bool:
+        """Whether that model is the one it was trained on."""
+        return ref is not None and (ref.place, ref.revision, ref.adapter) == (self.base.place, self.base.revision, "")
+
+    def __str__(self) -> str:
+        return f"{self.id}, {self.steps:,} step{'s' * (self.steps != 1)}"
+
+
+def tuned(name: str) -> Tuned | None:
+    """What the training of that id made, or the one in that folder; None where there is none (any more)."""
+    try:
+        path = run_path(name)
+    except ValueError:
+        path = Path(name)
+    return _made_by(name, Run(path)) if name else None
+
+
+def tunings(base: ModelRef) -> list[Tuned]:
+    """What was trained on a model here, newest first."""
+    made = (_made_by(run.id, run) for run in Run.all("train"))
+    return [one for one in made if one and one.trained_on(base)]
+
+
+def _made_by(name: str, run: Run) -> Tuned | None:
+    record, config = run.record, run.config
+    if record.get("kind") != "train" or record.get("discarded") or not config.get("model"):
+        return None
+    folder = result(run)
+    if folder is None:
+        return None
+    base = replace(ModelRef.of_config(config), adapter="")
+    ref = replace(base, adapter=str(folder)) if folder.name == ADAPTER else ModelRef(str(folder))
+    steps = _card(str(folder)).get("steps")  # those of the weights: a training that goes on may be further
+    return Tuned(name, ref, base, steps if isinstance(steps, int) else last_step(run))
+
+
+def _card(folder: str) -> dict[str, Any]:
+    """What our trainer has written into the folder of an adapter or a model; empty where it made none."""
+    try:
+        found = json.loads((Path(folder) / "retmask.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(eq=False)
+class Holding:
+    """The models in memory, for all sessions: one, or the two that a comparison needs."""
+
+    _models: "dict[ModelRef, tuple[float, LensModel]]" = field(default_factory=dict)
+    _alive: "WeakValueDictionary[ModelRef, LensModel]" = field(default_factory=WeakValueDictionary)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def get(self, ref: ModelRef, beside: Collection[ModelRef] = ()) -> "LensModel":
+        """A model, loaded once. Before one is loaded all others are let go but those in `beside`.
+
+        ValueError, one sentence, where it cannot be loaded.
+        """
+        with self._lock:
+            written = _written(ref)
+            if ref not in self._models or self._models[ref][0] != written:
+                self._keep([one for one in beside if one != ref])
+                found = _load(ref)
+                self._models[ref], self._alive[ref] = (written, found), found
+            return self._models[ref][1]
+
+    def drop(self) -> None:
+        """Let go of all models. What is just being computed with one goes on."""
+        with self._lock:
+            self._keep(())
+
+    def held(self) -> "dict[ModelRef, LensModel]":
+        """The models in memory, also those let go of that something is still computed with."""
+        return dict(self._alive)
+
+    def _keep(self, these: Collection[ModelRef]) -> None:
+        gone = [ref for ref in self._models if ref not in these]
+        for ref in gone:
+            del self._models[ref]
+        if gone:
+            from retmask.model.loading import release
+
+            release()
+
+
+def _load(ref: ModelRef) -> "LensModel":
+    from retmask.model.loading import load  # here, since it imports torch
+
+    return load(ref.name, revision=ref.revision or None, adapter=ref.adapter or None)
+
+
+def _written(ref: ModelRef) -> float:
+    """When the weights in a folder were last written: a training that goes on writes them anew."""
+    times = []
+    for folder in filter(None, (ref.adapter, ref.name)):
+        with suppress(OSError, ValueError):
+            times += [file.stat().st_mtime for file in expanded(folder).glob("*.safetensors")]
+    return max(times, default=0.0)

@@ -1,0 +1,169 @@
+"""What runs now: looked at every two seconds, from the sidebar of every page."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+from app.shared import state
+from app.shared.guard import guarded, says
+from retmask.files import home
+from retmask.pairs.job import contacted, sends
+from retmask.runs.overview import progress
+from retmask.runs.run import Run, number
+
+DOING = {  # kinds of runs; the name of a model follows
+    "detect": "Detecting",
+    "dose": "Dose curve of",
+    "ablate": "Exporting",
+    "pairs": "Making pairs with",
+    "train": "Training",
+    "evaluate": "Evaluating",
+}
+
+ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
+ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
+
+
+def active(*kinds: str) -> list[Run]:
+    """The runs of these kinds (default: of all) that go on now or are about to."""
+    runs = [run for run in Run.all() if not kinds or run.record.get("kind") in kinds]
+    return [run for run in runs if run.status in ("queued", "started")]
+
+
+def watch() -> None:
+    """What runs, every two seconds anew while anything does; the whole page follows when a run has something new.
+
+    While nothing does, it looks every ten: the command line may begin a run.
+    """
+    runs = active()
+    _notice(runs)
+    asks = state.value(ASKS)
+    if asks:
+        _confirm(*asks)
+    st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
+
+
+def _watch(drawn: list[tuple[str, str, int]]) -> None:
+    """Progress; `drawn` are the signs of the runs when the page was drawn."""
+    runs = active()
+    for run in runs:
+        _running(run)
+    if _signs(runs) != drawn:
+        st.rerun(scope="app")
+
+
+def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
+    """What changes when a run has something new to show. The page of a training draws its steps anew by itself."""
+    return [(run.id, run.status, 0 if run.record.get("kind") == "train" else run.progress_size) for run in runs]
+
+
+def _notice(runs: list[Run]) -> None:
+    """Say on any page, once, what has become of the runs that went on when this session last looked."""
+    going = {run.reference for run in runs}
+    for run in (Run(home() / "runs" / name) for name in state.value("went_on", set()) - going):
+        status = run.status if run.record else ""
+        if status in ENDED:
+            st.toast(f"{state.sentence(run.id)[:-1]} {ENDED[status]}", icon=ICONS[status], duration="long")
+    state.put("went_on", going)
+
+
+def _running(run: Run) -> None:
+    record = run.record
+    with st.container(border=True):
+        doing = DOING.get(str(record.get("kind")), str(record.get("kind")))
+        st.markdown(f"**{doing}** `{plain(run.config.get('model', ''))}`")
+        share, text = progress(run)
+        st.progress(share, text)
+        with st.container(horizontal=True):
+            if record.get("kind") == "detect" and state.source() != run.id:
+                st.button("Show", key=f"show-{run.id}", on_click=state.choose, args=(run.id,), type="tertiary")
+            stop(run, f"cancel-{run.id}")
+
+
+def stop(run: Run, key: str) -> None:
+    """The button that cancels a run; where it is asked already and takes its time, the one that ends it at once."""
+    asked, slow = stopping(run), run.record.get("kind") == "train"
+    st.button(
+        ("End it now" if slow else "Stopping…") if asked else "Cancel", key=f"{key}-now" if asked else key,
+        disabled=asked and not slow, type="tertiary", on_click=end, args=(run, run.cancel),
+        help="it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
+        if asked and slow else None,
+    )  # fmt: skip
+
+
+def stopping(run: Run) -> bool:
+    """Whether the run's present worker has been asked to stop, by this session or anybody."""
+    return _worker(run) in state.stopping() or run.asked
+
+
+def end(run: Run, by: Callable[[], None]) -> None:
+    """Stop the run's worker `by` what ends it, without making the page wait for it."""
+    known, worker = state.stopping(), _worker(run)
+
+    def stop() -> None:
+        try:
+            by()
+        finally:
+            known.discard(worker)  # where it could not be stopped, the button is there again
+
+    known.add(worker)
+    threading.Thread(target=stop, daemon=True).start()
+
+
+def _worker(run: Run) -> tuple[str, float]:
+    """What tells a run's present worker from the one of a later resume."""
+    return run.id, number(run.record.get("spawned"))
+
+
+def ours(run: Run) -> bool:
+    """Whether the run lies among this app's own. A folder from elsewhere is looked at, never worked on."""
+    return run.path.resolve().parent == home() / "runs"
+
+
+ASKS = "asks_servers"  # in the session: the run that is to go on and whose servers nobody has named here, and where
+
+
+def again(run: Run, where: str = "") -> None:
+    """Let a run that was cancelled or failed go on where it was; where it cannot, `state.said` says why, at a place.
+
+    One that sends prompts to servers is asked about first: its folder may come from anybody.
+    """
+    if contacted(run):
+        state.put(ASKS, (run, where))
+    else:
+        _go_on(run, where)
+
+
+def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
+    """Let a run go on, which may ask these servers."""
+    try:
+        run.spawn(*[servers] if servers else [])
+    except Exception as error:  # a callback has no page to stand on: it would be a traceback
+        state.say(state.sentence(says(error)), where)
+
+
+def _leave() -> None:
+    state.put(ASKS, None)
+
+
+@st.dialog("Send prompts to servers?", on_dismiss=_leave)
+@guarded
+def _confirm(run: Run, where: str) -> None:
+    """Say what goes where, and let the run go on only if that is meant."""
+    st.code(sends(run), language=None, wrap_lines=True)  # as text: an address of a stranger's is no link
+    st.caption("A key goes only to the host that it was given for.")
+    with st.container(horizontal=True):
+        if st.button("Send and go on", type="primary", key="servers_yes"):
+            _leave()
+            _go_on(run, where, contacted(run))
+            st.rerun()
+        if st.button("Cancel", key="servers_no"):
+            _leave()
+            st.rerun()
+
+
+def plain(text: Any) -> str:
+    """Text that stays one piece of code in Markdown: a line break would end it."""
+    return " ".join(str(text).split()).replace("`", "'")[:80]

@@ -1,0 +1,5 @@
+"""`python -m retmask.cli`."""
+
+from retmask.cli.main import main
+
+main()

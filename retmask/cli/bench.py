@@ -1,0 +1,69 @@
+"""`retmask bench ...`: our speed against the plain way, in one process."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retmask.cli.options import Depths, Device, Dtype, Lengths, Model, PresetName, ScoreFile, numbers, out
+from retmask.detect.job import DEFAULT_MODEL, DetectConfig
+from retmask.heads.grid import heads_words
+from retmask.heads.masks import MaskRule
+
+app = typer.Typer(help="Measure our speed against the plain way, in one process.", no_args_is_help=True)
+
+
+@app.command("detect")
+def bench_detect(
+    model: Model = DEFAULT_MODEL,
+    preset: PresetName = "laptop",
+    lengths: Lengths = "",
+    depths: Depths = "",
+    n_needles: Annotated[int, typer.Option(help="how many needles; by default the preset's")] = 0,
+    device: Device = "",
+    dtype: Dtype = "",
+) -> None:
+    """Run a detection and a plain loop on the same prompts; print both times, the ratio and the difference."""
+    from analyses.bench import bench_detect as measure
+    from retmask.model.loading import load
+
+    changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
+    changes |= {"lengths": numbers(lengths, int, "--lengths", "512,1024")} if lengths else {}
+    changes |= {"depths": numbers(depths, float, "--depths", "0,0.5,1")} if depths else {}
+    changes |= {"n_needles": n_needles} if n_needles else {}
+    config = DetectConfig.preset(preset, **changes)
+    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=max(config.lengths))
+    times = measure(loaded, config)
+    out.print(f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {times.trials} trials")
+    out.print(f"ours {times.ours:.1f} s, plain loop {times.plain:.1f} s, ratio {times.ratio:.3f}")
+    out.print(
+        f"same answers in {times.same_answers} of {times.trials} trials; scores differ in {times.differing_trials}, "
+        f"by at most {times.largest_difference:.2g}"
+    )
+
+
+@app.command("pair")
+def bench_pair(
+    model: Model = DEFAULT_MODEL,
+    scores: ScoreFile = "",
+    share: Annotated[float, typer.Option(help="the share of heads that is masked")] = 0.05,
+    prompt_tokens: Annotated[int, typer.Option(help="of the prompt")] = 1000,
+    new_tokens: Annotated[int, typer.Option(help="of the answers")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each is timed, in turn")] = 5,
+    device: Device = "",
+    dtype: Dtype = "",
+) -> None:
+    """Time an unmasked and a masked answer in one batch against an unmasked one alone; print the ratio."""
+    from analyses.bench import bench_pair as measure
+    from retmask.model.loading import load
+
+    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=prompt_tokens + new_tokens)
+    mask = MaskRule(scores=scores or Path(model).name, share=share).build(loaded.grid)
+    times = measure(loaded, mask, prompt_tokens, new_tokens, rounds)
+    out.print(
+        f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {heads_words(len(mask))} masked, "
+        f"the first in layer {mask.first_layer} of {loaded.grid.n_layers}"
+    )
+    out.print(f"{prompt_tokens} + {new_tokens} tokens, fastest of {rounds} rounds in turn:")
+    for name, seconds in times.items():
+        out.print(f"  {name}: {seconds:.2f} s, {seconds / times['one']:.2f} of one")

@@ -1,0 +1,306 @@
+"""The dose curve: what masking more and more heads does to recall, and to plain prose.
+
+Needle recall (on needles, a haystack and depths that detection did not use) and perplexity, for the best heads of a map
+and for random draws of as many others (Wu et al. 2024, arXiv 2404.15574, mask 2 to 100 heads in the same way).
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from retmask.detect.retrieval import different_prompts, pin_measure, run_trials
+from retmask.figures import masking as effects
+from retmask.figures import rows as tables
+from retmask.figures import style
+from retmask.files import HAYSTACKS, append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
+from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.intervals import clusters
+from retmask.heads.masks import control, retrieval_heads
+from retmask.heads.sets import ScoreSet, head_scores, read_set
+from retmask.heads.trials import read_trials
+from retmask.model.weights import check_there, folder_grid
+from retmask.runs.run import Pace, Run
+from retmask.text.chat import Chat
+from retmask.text.needle import Haystack, NeedlePrompt, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
+
+if TYPE_CHECKING:
+    from retmask.model.lens import LensModel
+
+KS = (0, 1, 2, 4, 8, 16, 32)
+DEPTHS = (0.15, 0.4, 0.65, 0.9)  # in no preset of detection
+WINDOW = 512  # tokens of prose that are read at once
+Kind = Literal["top", "random"]
+
+
+class Point(NamedTuple):
+    """One mask on the curve: the best `k` heads, or `k` drawn with a seed."""
+
+    kind: Kind
+    k: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class DoseConfig:
+    """What a dose curve measures. `scores`: a score set, as `read_set` takes it, but no address.
+
+    ValueError for what cannot be measured.
+    """
+
+    model: str
+    scores: str
+    ks: tuple[int, ...] = KS
+    random_seeds: int = 5
+    layer_matched: bool = False
+    trials: int = 24
+    context_tokens: int = 512
+    prose_tokens: int = 2048
+    needles: str = ""
+    haystack: str = "pydoc-end"
+    prose: str = ""
+    revision: str = ""
+    adapter: str = ""
+    device: str = ""
+    dtype: str = ""
+    exclude: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ks", tuple(sorted({0, *map(int, self.ks)})))
+        if self.ks[0] < 0:
+            raise ValueError(f"{self.ks[0]} masked heads are not possible: give 0 or more")
+        if not 0 <= self.random_seeds <= 1000:
+            raise ValueError(f"{self.random_seeds} random draws are not possible: choose 0 to 1,000")
+        if self.trials < 1 or self.prose_tokens < 2:
+            raise ValueError("a point needs at least one trial and two tokens of prose")
+        known = self.map.grid
+        if known and self.map.level == "query":  # else the model's is known when it is loaded
+            self.points(known)
+
+    @classmethod
+    def from_record(cls, config: Mapping[str, Any]) -> "DoseConfig":
+        """The settings in a run.json."""
+        return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config})
+
+    @cached_property
+    def map(self) -> ScoreSet:
+        """The score set whose best heads are masked."""
+        if "://" in self.scores:  # a run's folder may come from anybody, and is to open no address
+            raise ValueError(f"{self.scores[:80]} is not fetched here: download it and give the file")
+        return read_set(self.scores)
+
+    def points(self, grid: Grid) -> list[Point]:
+        """All points in the order in which they are measured. ValueError if more heads are asked for than there are."""
+        points = [Point("top", k) for k in self.ks]
+        points += [Point("random", k, seed) for seed in range(self.random_seeds) for k in self.ks if k]
+        for point in points:
+            self.mask(point, grid)
+        return points
+
+    def mask(self, point: Point, grid: Grid) -> HeadMask:
+        """A point's mask."""
+        if point.k > grid.size:
+            raise ValueError(f"{point.k} heads cannot be masked, the model has {grid.size}: leave that number out")
+        scores = head_scores(self.map, grid)
+        if point.k > scores.n_ranked:
+            raise ValueError(
+                f"{point.k} heads cannot be masked, the list names {scores.n_ranked}: leave that number out"
+            )
+        best = HeadMask.of(scores.top(point.k))
+        if point.seed is None:
+            return best
+        return control(best, grid, point.seed, scores, self.layer_matched, self.exclude)
+
+    def tasks(self) -> list[NeedleTask]:
+        """The needle tasks, none of whose needles and depths the detection behind the scores used.
+
+        ValueError if its haystack is the same, or nothing is left.
+        """
+        file = self.map.path
+        ours = file is not None and file.name == "scores.json"
+        used = read_trials(file.parent) if file and ours else []
+        seen, depths = {trial.needle for trial in used}, {trial.depth for trial in used}
+        config = Run(file.parent).config if file and ours else {}
+        if settled(str(config.get("haystack", "pydoc")), HAYSTACKS) == settled(self.haystack, HAYSTACKS):
+            raise ValueError(f"detection used the haystack {self.haystack} too: choose another with --haystack")
+        path = expanded(self.needles) if self.needles else shipped("needles_held_out.json")
+        needles = [needle for needle in load_needles(path) if needle.needle not in seen]
+        grid = needle_grid(needles, [self.context_tokens], [depth for depth in DEPTHS if depth not in depths])
+        if len(grid) < self.trials:
+            raise ValueError(
+                f"{len(needles)} needles that detection did not use give {len(grid)} trials and {self.trials} were "
+                "asked for: choose fewer, or more needles with --needles"
+            )
+        return grid[: self.trials]
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that does the same: only what differs from the defaults."""
+        out = ["retmask", "dose", self.model, "--scores", self.scores]
+        for field in fields(self)[2:]:
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            flag = "--" + field.name.replace("_", "-")
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            out += [flag] if value is True else [flag, text]
+        return out
+
+
+class DoseProgress(NamedTuple):
+    """How far a curve is: points done of all, seconds left, and the points as they stand in points.jsonl."""
+
+    done: int
+    total: int
+    eta: float
+    points: list[dict[str, Any]]
+
+
+def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
+    """A run for this curve; in `out` an unfinished one with the same settings is taken up again.
+
+    ValueError where `out` holds something else, or the settings name a model, texts or needles that are not there, or
+    scores of another grid.
+    """
+    config = replace(
+        config,
+        model=settled(config.model),
+        scores=settled(config.scores),
+        needles=settled(config.needles, only_path=True),
+        haystack=settled(config.haystack, HAYSTACKS),
+        prose=settled(config.prose, only_path=True),
+        adapter=settled(config.adapter),
+    )
+    check_there(config.model)
+    if grid := folder_grid(config.model):
+        head_scores(config.map, grid).check_grid(grid, config.model)
+        config.points(grid)
+    config.tasks()
+    load_haystack(config.haystack)
+    load_prose(config.prose)
+    return Run.claim("dose", asdict(config), config.command, out, Path(config.model).name, before={"exclude": ""})
+
+
+def read_points(folder: Path) -> list[dict[str, Any]]:
+    """The measured points in a curve's folder, each once, in the order in which they were finished."""
+    points = {_key(line): line for line in read_lines(folder / "points.jsonl") if {"kind", "k", "recalls"} <= set(line)}
+    return list(points.values())
+
+
+def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
+    """Measure what a curve's run says, or the rest of it; yields after every point.
+
+    Each point is in points.jsonl before the next begins; dose.csv follows, and at the end the figure.
+    """
+    if run.status == "success":
+        return
+    from retmask.model.loading import facts, load
+
+    config = DoseConfig.from_record(run.record["config"])
+    with run.working():
+        points = read_points(run.path)
+        run.report(stage="loading", done=len(points))
+        model = load(
+            config.model,
+            revision=config.revision or None,
+            adapter=config.adapter or None,
+            device=config.device or None,
+            dtype=config.dtype or None,
+            context_tokens=config.context_tokens,
+            trust_remote_code=trust_remote_code,
+        )
+        scores = head_scores(config.map, model.grid)
+        scores.check_grid(model.grid, model.name)
+        tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
+        pin_measure(run, tasks, bool(points))
+        texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
+        run.pin(
+            **facts(model, config.adapter),
+            scores_sha256=sha256_text(config.map.scores.to_json()),
+            needles_sha256=sha256_text(texts),
+            haystack={"name": haystack.name, "sha256": haystack.sha256},
+            prose_sha256=sha256_text(prose),
+        )
+        run.update(excluded=list(map(str, sorted(retrieval_heads(scores, config.exclude)))))
+        chat = Chat.resumed(model.tokenizer, run.record)
+        asked = different_prompts(chat, tasks, haystack)
+        run.update(**chat.facts, same_prompts=len(tasks) - len(asked))
+        everything = config.points(model.grid)
+        done = {_key(point) for point in points}
+        left = [point for point in everything if _key(point._asdict()) not in done]
+        pace = Pace()
+        for number, point in enumerate(left, start=1):
+            measured = measure(model, config.mask(point, model.grid), asked, haystack, prose, config.prose_tokens)
+            points.append({**point._asdict(), **measured})
+            append_line(run.path / "points.jsonl", points[-1])
+            _table(run.path, points)
+            eta = pace.left(1, len(left) - number)
+            run.report(stage="points", done=len(points), total=len(everything), eta=round(eta, 1))
+            yield DoseProgress(len(points), len(everything), eta, points)
+        draw(run.path, points)
+
+
+def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the table, and the figure: dose.png where a browser can draw it, else dose.html."""
+    _table(folder, points)
+    figure = effects.dose_curve(points)
+    try:
+        path = folder / "dose.png"
+        path.write_bytes(style.image(figure, "png"))
+    except (ValueError, RuntimeError, OSError):  # no browser, or one that does not start
+        path = folder / "dose.html"
+        write_atomic(path, figure.to_html())
+    return path
+
+
+def _table(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    write_atomic(folder / "dose.csv", tables.to_csv(tables.dose_rows(points)))
+
+
+def measure(
+    model: "LensModel",
+    mask: HeadMask,
+    tasks: Sequence[NeedleTask] | Mapping[NeedleTask, NeedlePrompt],
+    haystack: Haystack,
+    prose: str,
+    prose_tokens: int,
+) -> dict[str, Any]:
+    """What a mask does: mean ROUGE-1 recall (0-1), share of needles found (above 0.5), and perplexity of the prose."""
+    began = time.perf_counter()
+    trials = [trial for batch in run_trials(model.under(mask), tasks, haystack) for trial in batch]
+    found = {trial.key: trial for trial in trials}
+    asked = [found[task.key] for task in tasks if task.key in found]  # of tasks with the same prompt only the first is
+    recalls = [trial.recall for trial in asked]
+    return {
+        "recall": round(float(np.mean(recalls)), 4),
+        "found": round(float(np.mean([trial.success for trial in asked])), 4),
+        "perplexity": round(perplexity(model, prose, prose_tokens, mask), 4),
+        "trials": len(recalls),
+        "recalls": recalls,
+        "needles": clusters([trial.needle for trial in asked], "needle").of.tolist(),
+        "heads": str(mask),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def perplexity(model: "LensModel", text: str, tokens: int, mask: HeadMask) -> float:
+    """exp of the mean negative log-probability a token of plain text, read in windows of 512 from the start.
+
+    The first token of each window is given. Where the tokenizer begins texts with a token of its own, so does each
+    window.
+    """
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
+    start = [token for token in model.tokenizer("")["input_ids"][:1] if token == model.tokenizer.bos_token_id]
+    losses: list[float] = []
+    for at in range(0, len(ids) - 1, WINDOW):
+        window = [*start, *ids[at : at + WINDOW]]
+        losses += [-value for value in model.logprobs(window[:1], window[1:], mask)]
+    return float(np.exp(np.mean(losses)))
+
+
+def _key(point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return point["kind"], point["k"], point.get("seed")

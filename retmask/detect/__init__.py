@@ -1,0 +1,1 @@
+"""Which heads copy: the score, the trials, the detectors and their job."""

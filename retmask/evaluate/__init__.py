@@ -1,0 +1,1 @@
+"""What changed, measured against controls."""

@@ -1,0 +1,333 @@
+"""What a fine-tune changed: needle recall of unmasked | masked | tuned on the same held-out prompts, in pairs."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from retmask.detect.retrieval import different_prompts, pin_measure, run_trials
+from retmask.figures.rows import to_csv
+from retmask.files import (
+    HAYSTACKS,
+    append_line,
+    expanded,
+    read_lines,
+    settled,
+    sha256_text,
+    shipped,
+    write_atomic,
+    write_json,
+)
+from retmask.heads.grid import HeadMask
+from retmask.heads.intervals import Interval, clusters, each, interval
+from retmask.heads.masks import ANY_GRID, MaskRule
+from retmask.model.weights import check_there, folder_grid
+from retmask.runs.run import Pace, Run, number, parent_ids
+from retmask.text.chat import Chat
+from retmask.text.needle import NeedleTask, load_haystack, load_needles, needle_grid
+
+if TYPE_CHECKING:
+    from retmask.model.lens import LensModel
+
+DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
+UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
+DRAWS = 10_000  # of the bootstrap
+_KEY = ("condition", "needle", "context_tokens", "depth")
+
+
+class Condition(NamedTuple):
+    """What answers: the model in a folder (empty: the model as it is), with the heads of a rule masked."""
+
+    folder: str = ""
+    rule: MaskRule = MaskRule()
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which conditions answer which held-out prompts.
+
+    `tuned` are folders of adapters (or of whole checkpoints), each perhaps with a name before: `control=folder`; the
+    first is «tuned» without one. `rule` says which heads the masked condition masks, if there is to be one, and `also`
+    further masked conditions by name: `query heads=L17H3,L18H6`. `trials` prompts of `context_tokens` tokens are spread
+    over needles and depths. ValueError for what cannot be.
+    """
+
+    model: str
+    tuned: tuple[str, ...] = ()
+    rule: MaskRule = field(default_factory=MaskRule)
+    also: tuple[str, ...] = ()
+    trials: int = 120
+    context_tokens: int = 512
+    needles: str = ""
+    haystack: str = "pydoc-end"
+    revision: str = ""
+    device: str = ""
+    dtype: str = ""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"{self.trials} trials are too few: choose at least 1")
+        self.conditions()
+
+    @classmethod
+    def from_record(cls, config: Mapping[str, Any]) -> "EvaluateConfig":
+        """The settings in a run.json."""
+        known = {one.name: config[one.name] for one in fields(cls) if one.name in config}
+        lists = {name: tuple(known.get(name, ())) for name in ("tuned", "also")}
+        return cls(**{**known, **lists, "rule": MaskRule(**config.get("rule", {}))})
+
+    def conditions(self) -> dict[str, "Condition"]:
+        """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
+        found = {UNMASKED: Condition()} | ({MASKED: Condition(rule=self.rule)} if self.rule.given else {})
+        for text in self.also:
+            name, _, heads = (part.strip() for part in text.partition("="))
+            if not name or not HeadMask.parse(heads, ANY_GRID):
+                raise ValueError(f"{text[:60]!r} names no mask: write name=L17H3,L18H6")
+            if name in found or re.fullmatch(rf"{MASKED}|{TUNED}( \d+)?", name):
+                raise ValueError(f"{name} is what another condition is called: give the mask a name of its own")
+            found[name] = Condition(rule=MaskRule(heads=heads))
+        for place, text in enumerate(self.tuned, start=1):
+            name, equals, folder = text.partition("=")
+            if not equals or "/" in name:  # the "=" of a folder that is called lr=0.02
+                name, folder = TUNED if place == 1 else f"{TUNED} {place}", text
+            if name in found:
+                raise ValueError(f"there are two conditions named {name}: give each a name, as in name=folder")
+            found[name] = Condition(folder)
+        return found
+
+    @property
+    def context_tokens_in_all(self) -> int:
+        """How many tokens of context are read for all conditions: what the time goes by."""
+        return self.trials * self.context_tokens * len(self.conditions())
+
+    def tasks(self) -> list[NeedleTask]:
+        """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
+        needles = load_needles(expanded(self.needles) if self.needles else shipped("needles_held_out.json"))
+        grid = needle_grid(needles, [self.context_tokens], DEPTHS)
+        if len(grid) < self.trials:
+            raise ValueError(
+                f"{len(needles)} needles at {len(DEPTHS)} depths give {len(grid)} trials and {self.trials} were asked "
+                "for: choose fewer, or more needles with --needles"
+            )
+        return grid[: self.trials]
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that does the same: only what differs from the defaults."""
+        out = ["retmask", "evaluate", self.model]
+        out += [part for folder in self.tuned for part in ("--tuned", folder)]
+        out += [part for mask in self.also for part in ("--also", mask)]
+        for holder, skip in ((self.rule, ()), (self, ("model", "tuned", "also", "rule"))):
+            for one in fields(holder):
+                value = getattr(holder, one.name)
+                if one.name not in skip and value != one.default:
+                    flag = "mask-seed" if holder is self.rule and one.name == "seed" else one.name.replace("_", "-")
+                    out += [f"--{flag}", str(value)]
+        return out
+
+
+class EvaluateProgress(NamedTuple):
+    """How far an evaluation is: trials done of all, seconds left, and which condition is being measured."""
+
+    done: int
+    total: int
+    eta: float
+    condition: str
+
+
+class Difference(NamedTuple):
+    """Mean recall of one condition minus that of another on the same prompts, with 95 % paired bootstrap intervals.
+
+    `low` and `high` draw prompts; `needle_low` and `needle_high` draw needles with all their prompts, which is the
+    stricter, since prompts of one needle are alike. None where fewer than 3 can be drawn. `better` and `worse` count
+    prompts, `needles` the needles.
+    """
+
+    condition: str
+    against: str
+    mean: float
+    low: float | None
+    high: float | None
+    needle_low: float | None
+    needle_high: float | None
+    better: int
+    worse: int
+    needles: int
+
+
+def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
+    """A run that measures; in `out` an unfinished one with the same settings is taken up again.
+
+    ValueError where `out` holds something else, or a model, mask, adapter, needles or haystack is not there.
+    """
+    check_there(config.model)
+    grid = folder_grid(config.model)
+    for one in config.conditions().values():
+        if one.rule.given:
+            one.rule.check(grid)
+    config.tasks()
+    load_haystack(config.haystack)
+    folders = {name: one.folder for name, one in config.conditions().items() if one.folder}
+    for folder in folders.values():
+        if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
+            raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
+    tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
+    rule = config.rule.settled()
+    config = replace(
+        config,
+        model=settled(config.model),
+        tuned=tuned,
+        rule=rule,
+        needles=settled(config.needles, only_path=True),
+        haystack=settled(config.haystack, HAYSTACKS),
+    )
+    record = asdict(config) | {"rule": rule.to_json(), "tuned": list(config.tuned), "also": list(config.also)}
+    parents = parent_ids(*folders.values(), config.rule.scores)
+    name = Path(config.model).name
+    return Run.claim("evaluate", record, config.command, out, name, parents, before={"also": []})
+
+
+def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProgress]:
+    """Measure what a run says, or the rest of it; yields after every batch of prompts.
+
+    Each answer is a line of answers.jsonl before the next batch; at the end results.json and results.csv.
+    """
+    if run.status == "success":
+        return
+    from retmask.model.loading import facts, release
+
+    config = EvaluateConfig.from_record(run.record["config"])
+    tasks, haystack, conditions = config.tasks(), load_haystack(config.haystack), config.conditions()
+    with run.working():
+        answers = read_answers(run.path)
+        pin_measure(run, tasks, bool(answers))
+        texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
+        run.pin(needles_sha256=sha256_text(texts), haystack={"name": haystack.name, "sha256": haystack.sha256})
+        run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
+        pace = Pace()
+        total = len(tasks) * len(conditions)
+        model: LensModel | None = None
+        masks: dict[str, HeadMask] = {}
+        for name, (folder, _) in conditions.items():
+            if sum(key[0] == name for key in answers) >= number(_asked(run).get(name), len(tasks)):
+                continue
+            if model is None or folder:
+                model = None  # two models need not fit
+                release()
+                model = _load(config, folder, trust_remote_code)
+                known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
+                run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
+                run.pin(dtype=known["dtype"])
+            if not masks:  # all of them before the first answer: a head that is not there is to be said at once
+                masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
+                run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
+                run.update(
+                    **({"excluded": [*map(str, config.rule.excluded(model.grid))]} if config.rule.random else {})
+                )
+            chat = Chat.resumed(model.tokenizer, run.record)
+            run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
+            asked = different_prompts(chat, tasks, haystack)
+            if not folder:
+                run.update(same_prompts=len(tasks) - len(asked))
+            run.update(asked={**_asked(run), name: len(asked)})
+            total = len(asked) * len(conditions)
+            left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
+            pace.go_on()
+            for batch in run_trials(model.under(masks.get(name, HeadMask())), left, haystack, chat=chat):
+                for trial in batch:
+                    line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
+                    line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
+                    append_line(run.path / "answers.jsonl", line)
+                    answers[name, trial.needle, trial.context_tokens, trial.depth] = line
+                eta = pace.left(len(batch), total - len(answers))
+                run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
+                yield EvaluateProgress(len(answers), total, eta, name)
+        found = summary(list(answers.values()), list(conditions))
+        write_json(run.path / "results.json", found)
+        write_atomic(run.path / "results.csv", to_csv(found["conditions"]))
+        run.update(results={row["condition"]: row["recall"] for row in found["conditions"]})
+        if pace.each:
+            run.update(pace=pace.each / config.context_tokens)
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """How many prompts each condition has been asked so far: tasks that ask the same prompt are one."""
+    known = run.record.get("asked")
+    return known if isinstance(known, dict) else {}
+
+
+def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":
+    from retmask.model.loading import load, load_tuned
+
+    how: dict[str, Any] = {
+        "revision": config.revision or None,
+        "device": config.device or None,
+        "dtype": config.dtype or None,
+        "context_tokens": config.context_tokens,
+        "trust_remote_code": trust_remote_code,
+    }
+    return load_tuned(config.model, folder, **how) if folder else load(config.model, **how)
+
+
+def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:
+    """The answers in a run's folder, each once, by condition and task. Lines that are none are passed over."""
+    return {tuple(line[name] for name in _KEY): line for line in read_lines(folder / "answers.jsonl") if _sound(line)}
+
+
+def _sound(line: Mapping[str, Any]) -> bool:
+    """Whether a line is an answer: a damaged file may hold anything."""
+    kinds: dict[str, type | tuple[type, ...]] = dict(zip(_KEY, (str, str, int, (int, float)), strict=True))
+    kinds |= {"recall": (int, float), "response": str}
+    return all(isinstance(line.get(name), kind) for name, kind in kinds.items())
+
+
+def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> dict[str, Any]:
+    """Means of every condition, and differences of every two on the same prompts, the later minus the earlier.
+
+    Recall is mean ROUGE-1 recall (0-1), found the share above 0.5; `low` and `high` are its 95 % interval over needles,
+    each with all its prompts, None with fewer than 3.
+    """
+    by: dict[str, dict[Any, float]] = {name: {} for name in conditions}
+    for line in answers:
+        if line["condition"] in by:
+            key = (line["needle"], line["context_tokens"], line["depth"])
+            by[line["condition"]][key] = float(line["recall"])
+    keys = sorted(set.intersection(*(set(known) for known in by.values())))
+    rows, needles = [], clusters([key[0] for key in keys], "needle")
+    for name in conditions:
+        values = [by[name][key] for key in keys]
+        low, high = _ends(interval(np.array(values), needles, draws=DRAWS))
+        found = sum(value > 0.5 for value in values) / len(values)
+        recall = sum(values) / len(values)
+        rows.append(
+            {"condition": name, "trials": len(values), "recall": round(recall, 4), "low": low, "high": high,
+             "found": round(found, 4), "needles": needles.n}
+        )  # fmt: skip
+    differences = [
+        difference(
+            one, other, [by[one][key] for key in keys], [by[other][key] for key in keys], [key[0] for key in keys]
+        )
+        for i, other in enumerate(conditions)
+        for one in conditions[i + 1 :]
+    ]
+    return {"conditions": rows, "differences": [found._asdict() for found in differences]}
+
+
+def difference(
+    condition: str, against: str, values: Sequence[float], others: Sequence[float], needles: Sequence[str]
+) -> Difference:
+    """The paired difference of two conditions; `needles` says which prompts belong together."""
+    gaps = np.asarray(values) - np.asarray(others)
+    by_needle = clusters(needles, "needle")
+    low, high = _ends(interval(gaps, each(len(gaps), "prompt"), draws=DRAWS))
+    needle_low, needle_high = _ends(interval(gaps, by_needle, draws=DRAWS))
+    better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
+    mean = round(float(gaps.mean()), 4)
+    return Difference(condition, against, mean, low, high, needle_low, needle_high, better, worse, by_needle.n)
+
+
+def _ends(found: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if found is None else (round(float(found.low), 4), round(float(found.high), 4))

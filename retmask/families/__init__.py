@@ -1,0 +1,1 @@
+"""Score sets of models beside each other: agreement and concentration."""

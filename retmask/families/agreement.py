@@ -1,0 +1,256 @@
+"""How far maps of one model's heads agree: between detectors, counting rules, kinds of trials, and samples of trials.
+
+A head that scores nothing is in no top: where fewer heads than asked for are above 0, the top is smaller.
+
+Heads that tie at the cut of a top share the places that are left: each belongs to it by (places left) / (heads tied),
+heads above the cut by 1. Two tops then share the sum of the products of these memberships, which is what they would
+share on average if each drew its places among the tied heads at random. Where a head stands says nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from retmask.heads.grid import Grid, share_count
+from retmask.heads.scores import TOP_SHARE, HeadScores, TrialLabel, spearman
+from retmask.heads.sets import ScoreSet
+from retmask.heads.trials import Trial, collect_scores
+
+Rule = Literal["set", "steps", "activation"]
+By = Literal["needle", "length", "depth"]
+_LEVELS: dict[By, Callable[[Trial], str | int | float]] = {
+    "needle": lambda trial: trial.needle,
+    "length": lambda trial: trial.context_tokens,
+    "depth": lambda trial: trial.depth,
+}
+
+
+class Agreement(NamedTuple):
+    """How far two maps of the same heads agree.
+
+    `spearman`: rank correlation over all heads (-1 to 1), None where one map is flat or a list without scores.
+    `jaccard`: |A ∩ B| / |A ∪ B| of the two tops of `k` heads (0-1). `overlap`: |A ∩ B| / k (0-1); chance gives
+    k / n_heads. `k` is at most the number of heads above 0 in either map; where that is 0, both figures are 0. Where
+    heads tie at the cut, |A ∩ B| is the expected one, as this module's docstring says: a map that ties there does not
+    agree fully even with itself. `n_heads` is None for two lists of heads whose model's grid is not known.
+    """
+
+    spearman: float | None
+    jaccard: float
+    overlap: float
+    k: int
+    n_heads: int | None
+
+
+class Overlap(NamedTuple):
+    """Overlap (0-1) of top heads over random samples of `n_trials` trials: the mean, and the middle 95 % of draws."""
+
+    n_trials: int
+    mean: float
+    low: float
+    high: float
+
+
+def agreement(one: HeadScores, other: HeadScores, k: int | None = None) -> Agreement:
+    """How far two maps on one grid agree, on all heads and on the best `k` (5 % of the heads by default).
+
+    ValueError, one sentence, where the grids differ or `k` is no number of their heads.
+    """
+    other.check_grid(one.grid, one.model)
+    n = one.grid.size
+    asked = share_count(n, TOP_SHARE) if k is None else k
+    if not 1 <= asked <= n:
+        raise ValueError(f"the best {asked} of {n} heads cannot be compared: choose 1 to {n}")
+    means = np.stack([one.mean.ravel(), other.mean.ravel()])
+    size = min(asked, *map(int, (_settled(means) > 0).sum(axis=1)))
+    shared = float(np.prod(_memberships(means, size), axis=0).sum()) if size else 0.0
+    return Agreement(
+        spearman=spearman(one.mean, other.mean),
+        jaccard=shared / (2 * size - shared) if size else 0.0,
+        overlap=shared / size if size else 0.0,
+        k=size,
+        n_heads=n,
+    )
+
+
+def set_agreement(one: ScoreSet, other: ScoreSet, k: int | None = None) -> Agreement:
+    """How far two score sets of one model agree, whatever they are; `sets.strangers` tells whether they may be of two.
+
+    A list of heads is laid on the other set's grid; it has no Spearman, and `k` is at most its length, which it is by
+    default where no grid is known. ValueError, one sentence, where one set is of key/value heads and the other of query
+    heads, or where their grids cannot be those of one model.
+    """
+    pair = on_one_grid(one, other)
+    known = one.grid or other.grid
+    found = agreement(*pair, k or (None if known else min(scores.n_ranked for scores in pair)))
+    found = found if known else found._replace(n_heads=None)
+    return found._replace(spearman=None) if one.ranking or other.ranking else found
+
+
+def on_one_grid(one: ScoreSet, other: ScoreSet) -> tuple[HeadScores, HeadScores]:
+    """The scores of two sets on one grid: that of either, else the smallest that holds two lists.
+
+    ValueError where they are of different kinds of heads, or do not fit.
+    """
+    if one.level != other.level:
+        raise ValueError(
+            "gates of key/value heads and scores of query heads are not compared head by head: a gate stands for a "
+            "whole group of query heads"
+        )
+    if one.level == "kv":
+        other.scores.check_grid(one.scores.grid, one.model)
+        return one.scores, other.scores
+    smallest = Grid(
+        max(found.scores.grid.n_layers for found in (one, other)),
+        max(found.scores.grid.n_heads for found in (one, other)),
+    )
+    grid = one.grid or other.grid or smallest
+    return one.on(grid).scores, other.on(grid).scores
+
+
+def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> HeadScores | None:
+    """The successful trials' copies counted by another rule; None if none succeeded, or if none holds any copy.
+
+    `set`: the share of the needle's scored tokens that the head copied (Wu et al. 2024, arXiv 2404.15574, eq. 1).
+    `steps`: the same with each step counted, as in RetMask's public code; may pass 1. `activation`: 1 if the head
+    copied at all, so that the mean is Wu et al.'s activation frequency. ValueError for another rule, and for a head
+    that is not on the grid.
+    """
+    if rule not in get_args(Rule):
+        raise ValueError(f"counting {rule!r} is unknown: choose {', '.join(get_args(Rule))}")
+    found = [trial for trial in trials if trial.success]
+    if not any(trial.copied for trial in found):
+        return None
+    values = np.zeros((len(found), grid.n_layers, grid.n_heads))
+    for i, trial in enumerate(found):
+        grid.check(trial.copied)
+        for head, pairs in trial.copied.items():
+            values[(i, *head)] = _count(pairs, trial.needle_span, rule)
+    return HeadScores(model, values, rule, grid.n_kv_heads, tuple(TrialLabel(*trial.key) for trial in found))
+
+
+def slices(
+    trials: Sequence[Trial], grid: Grid, model: str, counting: str, by: By
+) -> dict[str | int | float, HeadScores]:
+    """The scores of the successful trials of each needle (its text), length (tokens) or depth (0-1), in that order.
+
+    Needles stand in the order of the trials; what no trial succeeded at is left out. ValueError for another `by`, and
+    for a head that is not on the grid.
+    """
+    if by not in _LEVELS:
+        raise ValueError(f"trials cannot be parted by {by!r}: choose {', '.join(_LEVELS)}")
+    level = _LEVELS[by]
+    levels = list(dict.fromkeys(map(level, trials)))
+    if by != "needle":
+        levels = sorted(levels, key=float)
+    parts = {
+        name: collect_scores([trial for trial in trials if level(trial) == name], grid, model, counting)
+        for name in levels
+    }
+    return {name: scores for name, scores in parts.items() if scores is not None}
+
+
+def split_half(
+    values: Float[np.ndarray, "trial layer head"],
+    share: float = TOP_SHARE,
+    draws: int = 200,
+    seed: int = 0,
+    size: int | None = None,
+) -> Overlap | None:
+    """How far the top `share` (0-1) of heads of two random halves of the trials overlap, or of two samples of `size`.
+
+    The samples share no trial; of an odd number one trial is in no half. A half says less than the whole, so this is
+    less than what two detections as large as the whole would share; copies of a trial in both halves make it more.
+    The top has as many heads in every sample. None for fewer than 2 trials or where every score is 0. ValueError where
+    there are no two samples of that size.
+    """
+    flat = values.reshape(len(values), -1)
+    half, k = len(flat) // 2 if size is None else size, _top_size(flat, share)
+    if size is not None and not 1 <= size <= len(flat) // 2:
+        raise ValueError(f"{len(flat)} trials have no two samples of {size}: choose 1 to {len(flat) // 2}")
+    if not half or not k:
+        return None
+    places = _places(len(flat), draws, seed)
+    one = _tops(flat, places < half, k)
+    other = _tops(flat, (places >= half) & (places < 2 * half), k)
+    return _overlap(half, (one * other).sum(axis=1) / k)
+
+
+def parts_overlap(
+    values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], share: float = TOP_SHARE
+) -> float:
+    """The mean overlap (0-1) of the top `share` (0-1) of heads of every two parts; `part` numbers each trial's part.
+
+    The top has as many heads in every part, at most those above 0 in all the trials together. nan for fewer than 2
+    parts or where every score is 0.
+    """
+    flat = values.reshape(len(values), -1)
+    k, names = _top_size(flat, share), np.unique(part)
+    if len(names) < 2 or not k:
+        return float("nan")
+    tops = _tops(flat, part == names[:, None], k)
+    return float((tops @ tops.T)[np.triu_indices(len(names), 1)].mean() / k)
+
+
+def stability_curve(
+    values: Float[np.ndarray, "trial layer head"], share: float = TOP_SHARE, draws: int = 200, seed: int = 0
+) -> list[Overlap]:
+    """How far the top `share` (0-1) of heads of 1, 2, 4, 8 ... random trials overlaps that of all; empty if all is 0.
+
+    The last point is all the trials, 1 by construction unless heads tie at the cut. The sample is part of the whole, so
+    the curve nears 1 however noisy the trials are: read how early it rises, and take `split_half` for how far samples
+    agree.
+    """
+    flat = values.reshape(len(values), -1)
+    n, k = len(flat), _top_size(flat, share)
+    if not k:
+        return []
+    places = _places(n, draws, seed)
+    whole = _tops(flat, np.ones((1, n), dtype=bool), k)
+    sizes = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
+    return [_overlap(size, (_tops(flat, places < size, k) * whole).sum(axis=1) / k) for size in sizes]
+
+
+def _count(pairs: Sequence[tuple[int, int]], span: tuple[int, int], rule: Rule) -> float:
+    """What a head's (step, position) pairs of one trial come to."""
+    if rule == "activation":
+        return float(bool(pairs))
+    counted = len(pairs) if rule == "steps" else len({position for _, position in pairs})
+    return counted / (span[1] - span[0])
+
+
+def _top_size(flat: Float[np.ndarray, "trial head"], share: float) -> int:
+    return min(share_count(flat.shape[1], share), int((_settled(flat.mean(axis=0)) > 0).sum()))
+
+
+def _places(n: int, draws: int, seed: int) -> Int[np.ndarray, "draw trial"]:
+    """Each trial's place in a random order, draw by draw."""
+    return np.asarray(np.random.default_rng(seed).random((draws, n)).argsort(axis=1))
+
+
+def _tops(
+    flat: Float[np.ndarray, "trial head"], chosen: Bool[np.ndarray, "draw trial"], k: int
+) -> Float[np.ndarray, "draw head"]:
+    """How far each head belongs (0-1) to the best `k` of each choice of trials."""
+    return _memberships(chosen @ flat / chosen.sum(axis=1, keepdims=True), k)
+
+
+def _memberships(means: Float[np.ndarray, "map head"], k: int) -> Float[np.ndarray, "map head"]:
+    """How far each head belongs (0-1) to the best `k` of each map; ties at the cut share its places."""
+    means = _settled(means)
+    cut = -np.partition(-means, k - 1, axis=1)[:, k - 1 : k]
+    above, tied = means > cut, means == cut
+    part = (k - above.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
+    return np.where(means > 0, above + tied * part, 0.0)
+
+
+def _settled(means: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Means without what the order of summing leaves, so that equal scores stay equal."""
+    return np.asarray(np.round(means, 12))
+
+
+def _overlap(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return Overlap(n_trials, float(shares.mean()), float(low), float(high))

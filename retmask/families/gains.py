@@ -1,0 +1,187 @@
+"""What fine-tuning has gained, beside how concentrated the model's retrieval heads were: the points of a scatter.
+
+Two kinds of points, never of one measure: differences in needle recall (0 to 1) of our own evaluations, and numbers
+from papers, such as HELMET's points (0 to 100). Each says what was measured and in which unit.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from retmask.files import read_object, shipped
+from retmask.heads.concentration import Concentration, concentration
+from retmask.heads.formats import family
+from retmask.heads.sets import ScoreSet, read_set
+from retmask.runs.run import Run, number, run_path
+
+COPIES = ("set", "steps", "activation", "unknown")  # detectors whose concentration is told
+UNMASKED, TUNED = "unmasked", r"tuned( \d+)?"  # conditions of an evaluation; others may be controls
+ENOUGH = 10  # models, before a relation between two of their properties can be looked for at all
+_FURTHEST = 10  # runs from an evaluation back to the detection
+
+
+class Gain(NamedTuple):
+    """How much a model gained by its fine-tune, and how concentrated its base model's retrieval scores were.
+
+    `before`, `after` and `gain` = after - before are in `unit`, and `measured` says on what. `low` and `high` are the
+    95 % interval of the gain over needles, with all prompts of a needle drawn together; None for papers, which give
+    none. `n` counts prompts, None where the source does not. `scores` names the score set that `figures` come
+    from, with their counting; both are empty where the base model has none. `source` is a run's id or a citation.
+    """
+
+    model: str
+    family: str
+    source: str
+    measured: str
+    unit: str
+    before: float
+    after: float
+    gain: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    scores: str = ""
+    counting: str = ""
+    figures: Concentration | None = None
+    own: bool = False
+
+    @property
+    def relative(self) -> float | None:
+        """The gain as a part of what was there before; None where that was nothing."""
+        return self.gain / self.before if self.before > 0 else None
+
+
+def own_gains() -> list[Gain]:
+    """The gains that our finished evaluations measured, newest first: «tuned» minus «unmasked» on the same prompts.
+
+    Only conditions named «tuned», or «tuned 2» and so on, count: others may be controls. An evaluation whose folder
+    is damaged is left out.
+    """
+    known: dict[str, ScoreSet | None] = {}
+    return [gain for run in Run.all("evaluate") for gain in _of_run(run, known)]
+
+
+def published_gains() -> list[Gain]:
+    """The gains that papers report for models whose score files are public, with figures computed from these."""
+    listed = json.loads(shipped("gains.json").read_text(encoding="utf-8"))
+    return [
+        Gain(**{**one, "family": family(one["model"]), "gain": round(one["after"] - one["before"], 6)})._replace(
+            figures=Concentration(**one["figures"])
+        )
+        for one in listed
+    ]
+
+
+def warning(points: Sequence[Gain]) -> str:
+    """The sentence that goes with a scatter of these points: how many they are, and what they cannot show."""
+    if not points:
+        return "No gain has been measured yet: fine-tune a model, and evaluate it."
+    counted = {point.counting for point in points if point.figures}
+    models, ways = {point.model for point in points}, {(point.measured, point.unit) for point in points}
+    said = f"{_many(len(points), 'point')} of {_many(len(models), 'model')}"
+    if len(ways) > 1:
+        said += f", measured in {len(ways)} ways whose sizes do not compare"
+    if len(counted) > 1:
+        said += f", their scores counted in {len(counted)} ways whose concentration does not compare"
+    if len(models) < ENOUGH:
+        return f"{said}: too few to say whether concentration and gain go together."
+    return f"{said}: models differ in more than concentration, so this shows no cause."
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
+    """The gains of one evaluation; none where it has no results that can be read."""
+    results, config = read_object(run.path / "results.json"), run.config
+    rows = {str(row.get("condition")): row for row in _mappings(results.get("conditions"))}
+    differences = [one for one in _mappings(results.get("differences")) if one.get("against") == UNMASKED]
+    tuned = {name: one for one in differences if re.fullmatch(TUNED, name := str(one.get("condition")))}
+    model = config.get("model")
+    if not tuned or not isinstance(model, str):
+        return
+    base = _base_set(run, model, known)
+    for condition, found in tuned.items():
+        told = (rows.get(UNMASKED, {}).get("recall"), rows.get(condition, {}).get("recall"), found.get("mean"))
+        before, after, gain = (_number(value) for value in told)
+        if before is None or after is None or gain is None:
+            continue
+        yield Gain(
+            base.model if base else PurePosixPath(model).name,
+            family(model) or (base.family if base else ""),
+            run.reference,
+            f"needle recall, {number(config.get('context_tokens')):.0f} tokens",
+            "recall, 0 to 1",
+            before,
+            after,
+            gain,
+            low=_number(found.get("needle_low")),
+            high=_number(found.get("needle_high")),
+            n=int(number(rows[condition].get("trials"))) or None,
+            scores=base.source if base else "",
+            counting=base.counting if base else "",
+            figures=concentration(base.scores.mean) if base else None,
+            own=True,
+        )
+
+
+def _base_set(run: Run, model: str, known: dict[str, ScoreSet | None]) -> ScoreSet | None:
+    """The score set of the base model: the one that the evaluation or its training began with, else any other."""
+    for source in _sources(run, model):
+        if "://" in source:  # a record may come from anybody, and is to open no address
+            continue
+        if source not in known:
+            try:
+                known[source] = read_set(source)
+            except ValueError:
+                known[source] = None
+        found = known[source]
+        copies = found is not None and found.counting in COPIES
+        if found and copies and not found.tuned and _is_of(found, model):
+            return found
+    return None
+
+
+def _sources(run: Run, model: str) -> Iterator[str]:
+    """What may hold the base model's scores, the nearest to the run first."""
+    runs, seen = [run], 0
+    while runs and seen < _FURTHEST:
+        one, seen = runs.pop(0), seen + 1
+        record, config = one.record, one.config
+        if record.get("kind") == "detect":
+            yield one.reference
+        rule = config.get("rule")
+        told = [rule.get("scores") if isinstance(rule, dict) else None, config.get("scores")]
+        yield from (name for name in told if isinstance(name, str) and name)
+        runs += [parent for name in one.parents if (parent := _run(name))]
+    yield model
+    yield from (other.id for other in Run.all("detect") if other.config.get("model") == model)
+
+
+def _run(name: str) -> Run | None:
+    try:
+        path = Path(name) if "/" in name else run_path(name)
+    except ValueError:
+        return None
+    run = Run(path)
+    return run if run.record else None
+
+
+def _is_of(found: ScoreSet, model: str) -> bool:
+    """Whether a set is of that model. A file that does not say was taken for it when heads were masked."""
+    config = found.record.get("config")
+    return not isinstance(config, dict) or config.get("model") == model
+
+
+def _number(value: object) -> float | None:
+    """A number that a record gives, None where it is none."""
+    found = number(value, math.nan)
+    return None if math.isnan(found) else found
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

@@ -1,0 +1,1 @@
+"""Plotly figures in one style, and the rows of data behind them. No Streamlit, no model."""

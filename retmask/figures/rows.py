@@ -1,0 +1,190 @@
+"""The rows of data behind figures: values in, rows of plain data out, and CSV. No figure, no model."""
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from retmask.heads.grid import HeadId
+from retmask.heads.intervals import Clusters, clusters, each, interval
+from retmask.heads.moved import Moved
+from retmask.heads.scores import HeadScores
+
+if TYPE_CHECKING:
+    from retmask.heads.trials import Trial
+
+Row = dict[str, Any]
+
+
+class Trace(Protocol):
+    """What the rows need of a traced answer: its length, and which head copied at which step, from which position."""
+
+    @property
+    def n_steps(self) -> int:
+        """How many tokens were generated."""
+
+    @property
+    def copied(self) -> Mapping[HeadId, Mapping[int, int]]:
+        """Of each head, the steps at which it copied and the context position that it looked at."""
+
+
+def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row]:
+    """One row a head, best first: its names, rank, mean, 95 % interval, activation (0-1) and whether it is selected.
+
+    The ends of the interval are None where there is none; `over` says what it is over, such as «3 needles».
+    """
+    spread = scores.interval
+    return [
+        {
+            "rank": int(scores.rank[head]),
+            "name": str(head),
+            "layer": head.layer,
+            "head": head.head,
+            "kv_group": scores.grid.kv_group(head),
+            "mean": round(float(scores.mean[head]), 6),
+            "low": spread and round(float(spread.low[head]), 6),
+            "high": spread and round(float(spread.high[head]), 6),
+            "over": scores.clusters.words,
+            "activation": round(float(scores.activation[head]), 6),
+            "selected": head in selected,
+        }
+        for head in scores.top(scores.grid.size)
+    ]
+
+
+def moved_rows(found: Moved) -> list[Row]:
+    """One row a head of what moved between two maps: what holds first, and the largest change first.
+
+    `change` is the mean after minus the mean before, `low` and `high` its 95 % interval, None where there is none;
+    means and ranks are of the trials that both maps have, where they have any.
+    """
+    before, after, spread = found.before, found.after, found.interval
+    change = np.round(found.change, 6)
+    return [
+        {
+            "name": str(head),
+            "layer": head.layer,
+            "head": head.head,
+            "change": float(change[head]),
+            "low": spread and round(float(spread.low[head]), 6),
+            "high": spread and round(float(spread.high[head]), 6),
+            "holds": bool(found.holds[head]),
+            "before": round(float(before.mean[head]), 6),
+            "before_rank": int(before.rank[head]),
+            "after": round(float(after.mean[head]), 6),
+            "after_rank": int(after.rank[head]),
+        }
+        for head in sorted(before.grid.heads(), key=lambda head: (not found.holds[head], -abs(change[head])))
+    ]
+
+
+def recall_rows(trials: Iterable["Trial"]) -> list[Row]:
+    """One row for each length and depth that has been tried: trials, how many found their needle, mean recall (0-1)."""
+
+    def place(trial: "Trial") -> tuple[int, float]:
+        return trial.context_tokens, trial.depth
+
+    rows = []
+    for (length, depth), group in groupby(sorted(trials, key=place), key=place):
+        cell = list(group)
+        recall = sum(trial.recall for trial in cell) / len(cell)
+        found = sum(trial.success for trial in cell)
+        rows.append({"length": length, "depth": depth, "trials": len(cell), "found": found, "recall": round(recall, 4)})
+    return rows
+
+
+def breakdown_rows(trials: Iterable["Trial"], head: HeadId) -> list[Row]:
+    """A head's mean score (0-1) in the successful trials of each needle, each length (tokens) and each depth (0-1)."""
+    found = [trial for trial in trials if trial.success]
+    rows = []
+    for by, field in (("needle", "needle"), ("length", "context_tokens"), ("depth", "depth")):
+        for value in sorted({getattr(trial, field) for trial in found}):
+            scores = [trial.scores.get(head, 0.0) for trial in found if getattr(trial, field) == value]
+            rows.append({"by": by, "value": value, "trials": len(scores), "score": round(float(np.mean(scores)), 6)})
+    return rows
+
+
+def copy_rows(trial: "Trial", head: HeadId) -> list[Row]:
+    """One row for each token of the answer that the head copied: its step, and the context token it looked at."""
+    start = trial.needle_span[0]
+    return [
+        {
+            "step": step,
+            "answer_token": trial.response_tokens[step],
+            "position": position,
+            "needle_token": trial.needle_tokens[position - start],
+        }
+        for step, position in trial.copied.get(head, ())
+        if step < len(trial.response_tokens) and 0 <= position - start < len(trial.needle_tokens)
+    ]
+
+
+def dose_rows(points: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """One row a point of the masking curve, by number of masked heads, kind and seed.
+
+    A point has the recall (0-1) of each of its trials in `recalls`, and the number of each trial's needle in `needles`;
+    one measured before these were kept has none. `low` and `high` are the 95 % interval of the mean over what `over`
+    says, needles or trials, None where these are fewer than 3.
+    """
+    rows = []
+    for point in sorted(points, key=lambda point: (point["k"], point["kind"], point["seed"] or 0)):
+        recalls = point["recalls"] or [point["recall"]]
+        by = _needles(point, len(recalls))
+        found = interval(np.array(recalls, dtype=float), by)
+        row = {name: point[name] for name in ("kind", "k", "seed", "recall")}
+        row |= {
+            "low": found and round(min(float(found.low), point["recall"]), 6),
+            "high": found and round(max(float(found.high), point["recall"]), 6),
+            "over": by.words,
+        }
+        rows.append(row | {name: point[name] for name in ("found", "perplexity", "trials", "heads")})
+    return rows
+
+
+def _needles(point: Mapping[str, Any], n: int) -> Clusters:
+    told = point.get("needles")
+    return clusters(told, "needle") if isinstance(told, list) and len(told) == n else each(n, "trial")
+
+
+def trace_rows(trace: Trace, tokens: Sequence[str]) -> list[Row]:
+    """One row a copy, in order of step and head: what was generated, the head, the context position it came from."""
+    copies = sorted((step, head, at) for head, steps in trace.copied.items() for step, at in steps.items())
+    return [
+        {
+            "step": step,
+            "token": tokens[step],
+            "head": str(head),
+            "layer": head.layer,
+            "head_index": head.head,
+            "position": at,
+        }
+        for step, head, at in copies
+    ]
+
+
+def logprob_rows(
+    own: Sequence[float],
+    others: Mapping[str, Sequence[float]],
+    tokens: Sequence[str],
+    kl: Mapping[str, Sequence[float]],
+) -> list[Row]:
+    """One row a token: its log-probability under its own model and the others, and their divergences, all in nats."""
+    return [
+        {"step": step, "token": token, "own": own[step]}
+        | {name: values[step] for name, values in others.items()}
+        | {f"kl {name}": values[step] for name, values in kl.items()}
+        for step, token in enumerate(tokens)
+    ]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV with a line of names; empty for no rows."""
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return out.getvalue()

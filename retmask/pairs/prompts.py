@@ -1,0 +1,370 @@
+"""Prompts to answer unmasked and masked: made here, with or without a known answer, or read from a file or the Hub."""
+
+import json
+import random
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from retmask.files import check_text, expanded, read_text, sha256_text, shipped
+from retmask.pairs.rows import Blank, check_texts, content, json_rows, passed_over, role, system, turns
+from retmask.text.needle import load_haystack
+from retmask.text.recall import words
+
+CHARS_PER_TOKEN = 4.3  # of English prose, about
+FILES = (".jsonl", ".json", ".txt")  # how a file of prompts ends; anything else is a data set of the Hub
+_MOST = 1_000_000  # prompts at a time
+_LONGEST = 12  # words of an answer
+_TRIES = 200  # facts tried for one prompt: the answer may stand in the prose already
+_FORMS = ("prompt", "messages", "conversation", "conversations")
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_SLOT = re.compile(r"\{(\w+?)(_\d)?\}")
+_BOUNDARY = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!etc)[.!?][\"')\]]*\s+(?=[A-Z\"(*])|\n\n+")
+Messages = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class PairPrompt:
+    """One prompt to answer: the turns as (role, content), the last of them the user's; a system turn may come first.
+
+    `id` is unique in its set. `arm` is grounded, chat, file or hub. `answer` is the short answer where it is known; of
+    a grounded prompt it stands verbatim in the text.
+    """
+
+    id: str
+    messages: Messages
+    arm: str = "file"
+    answer: str = ""
+
+    @property
+    def text(self) -> str:
+        """The content of the last user turn."""
+        return self.messages[-1][1]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A sentence, the question for it, and the answer as it stands in the sentence."""
+
+    sentence: str
+    question: str
+    answer: str
+
+
+def generate(arm: str, count: int, seed: int) -> list[PairPrompt]:
+    """That many prompts of an arm, grounded or chat. ValueError for another arm, or what is no count or seed."""
+    if arm not in ("grounded", "chat"):
+        raise ValueError(f"there are no {arm} prompts: choose grounded or chat")
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"{count} prompts are not possible: choose 1 to {_MOST:,}")
+    if seed < 0:
+        raise ValueError(f"the seed {seed} is below 0: choose 0 or more")
+    return grounded(count, seed) if arm == "grounded" else chat(count, seed)
+
+
+def grounded(count: int, seed: int, prose: str | None = None, tokens: tuple[int, int] = (100, 600)) -> list[PairPrompt]:
+    """Questions about a fact that stands in some prose, by default that of `load_passages`.
+
+    The stretch of prose has `tokens` (least, most) at 4.3 characters each and begins at another sentence in every
+    prompt, until all have been used. Its length is drawn log-uniformly, so that many suit a small model too, and
+    the depth of the fact uniformly. In half of the prompts stand one or two more facts of the same kind, with other
+    subjects and other values. Item i depends on seed and i alone, so that a longer count begins with the same items.
+    ValueError where the prose is too short or holds the answers already.
+    """
+    prose = load_passages() if prose is None else prose
+    least, most = (round(CHARS_PER_TOKEN * bound) for bound in tokens)
+    if not 0 < least <= most:
+        raise ValueError(
+            f"passages of {tokens[0]} to {tokens[1]} tokens are not possible: give the least, then the most"
+        )
+    starts = [0, *(match.end() for match in _BOUNDARY.finditer(prose)), len(prose)]
+    order = [start for start in starts if start + most <= len(prose)]
+    if not order:
+        raise ValueError(f"the prose has {len(prose)} characters, and passages need {most}: give a longer text")
+    random.Random(f"passages {seed}").shuffle(order)
+    out = []
+    for index in range(count):
+        rng = random.Random(f"grounded {seed} {index}")
+        length = least * (most / least) ** rng.random()
+        passage = _passage(prose, starts, order[index % len(order)], length, (least, most))
+        content, answer = _question(passage, rng)
+        out.append(PairPrompt(f"grounded-{seed}-{index:05d}", (("user", content),), "grounded", answer))
+    return out
+
+
+def chat(count: int, seed: int) -> list[PairPrompt]:
+    """Short instructions as people write them to an assistant, 5 to 60 words, none twice, answers unknown.
+
+    A longer count begins with the same items.
+    """
+    seen: dict[str, None] = {}
+    for index in range(count):
+        rng = random.Random(f"chat {seed} {index}")
+        text = ""
+        while not text or text in seen:
+            template = rng.choice(_words()["chat"])
+            text = _filled(template, _drawn(template, rng))
+        seen[text] = None
+    return [PairPrompt(f"chat-{seed}-{index:05d}", (("user", text),), "chat") for index, text in enumerate(seen)]
+
+
+def load_passages() -> str:
+    """The prose of grounded prompts: the second quarter of the characters of CPython's manual.
+
+    Disjoint from the texts that are measured on: detections up to 10,000 tokens, all presets among them, read the
+    first quarter, held-out evaluation the second half, perplexity the last quarter.
+    """
+    text = load_haystack("pydoc").text
+    start = text.index("\n\n", len(text) // 4) + 2
+    return text[start : text.rindex("\n\n", start, len(text) // 2)]
+
+
+def digest(prompts: Iterable[PairPrompt]) -> str:
+    """The SHA-256 over ids, messages and answers, in their order."""
+    return sha256_text(json.dumps([[one.id, one.messages, one.answer] for one in prompts]))
+
+
+@lru_cache(maxsize=1)
+def _words() -> dict[str, Any]:
+    """The word lists and templates that come with the package."""
+    value: dict[str, Any] = json.loads(shipped("facts.json").read_text(encoding="utf-8"))
+    return value
+
+
+def content_words(text: str) -> list[str]:
+    """The words of more than three letters, without case."""
+    return [word for word in words(text) if len(word) > 3 and word.isalpha()]
+
+
+def _fill(template: str, rng: random.Random) -> str:
+    """The template with every slot filled from the word lists, whose entries may have slots of their own."""
+    return _joined(_SLOT.sub(lambda slot: _fill(rng.choice(_words()["words"][slot[1]]), rng), template))
+
+
+def _drawn(template: str, rng: random.Random) -> dict[str, str]:
+    """A value for every slot of the template, no two the same: `{town}` is one town, `{town_2}` another."""
+    values: dict[str, str] = {}
+    for slot in _SLOT.finditer(template):
+        while slot[0] not in values:
+            drawn = _fill(rng.choice(_words()["words"][slot[1]]), rng)
+            if drawn not in values.values():
+                values[slot[0]] = drawn
+    return values
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    """The template with these values, beginning with a capital."""
+    text = _joined(_SLOT.sub(lambda slot: values[slot[0]], template))
+    return text[0].upper() + text[1:]
+
+
+def _joined(text: str) -> str:
+    """The text with every `a(n)` made a or an."""
+    return re.sub(r"\ba\(n\) (?=(\w))", lambda match: "an " if match[1] in "aeiou" else "a ", text)
+
+
+def _fact(template: dict[str, str], rng: random.Random) -> Fact:
+    """A fact from a template. No long word of its answer (of 12 words at most) is in it twice or in the question."""
+    subject = _drawn(template["question"], rng)
+    question = _filled(template["question"], subject)
+    while True:
+        answer = _fill(template["answer"], rng)
+        long = content_words(answer)
+        apart = len(set(long)) == len(long) and not set(long) & set(content_words(question))
+        if apart and len(answer.split()) <= _LONGEST:
+            return Fact(_filled(template["fact"], {**subject, "{answer}": answer}), question, answer)
+
+
+def _passage(prose: str, starts: Sequence[int], start: int, chars: float, bounds: tuple[int, int]) -> str:
+    """The prose from `start` to the sentence end nearest to `chars` within bounds; where there is none, cut there."""
+    first, last = (bisect_left(starts, start + bound + 2) for bound in bounds)  # 2 for the white space after it
+    end = min(starts[first:last], key=lambda end: abs(end - start - chars), default=start + round(chars))
+    return prose[start:end].strip()
+
+
+def _question(passage: str, rng: random.Random) -> tuple[str, str]:
+    """The prompt about a fact in the passage, and the answer, which stands once in it."""
+    wrapping, others = rng.choice(_words()["wrappings"]), rng.choice((0, 0, 1, 2))
+    for _ in range(_TRIES):
+        template = rng.choice(_words()["facts"])
+        facts = [_fact(template, rng) for _ in range(1 + others)]
+        depths = [rng.random() for _ in facts]
+        text = _hidden(passage, [fact.sentence for fact in facts], depths)
+        content = wrapping.replace("{question}", facts[0].question).replace("{text}", text)  # in this order
+        clear = len({fact.question for fact in facts}) == len(facts)
+        if clear and content.lower().count(facts[0].answer.lower()) == 1:
+            return content, facts[0].answer
+    raise ValueError("the prose holds the answers of the facts to hide in it: give another text")
+
+
+def _hidden(passage: str, sentences: Sequence[str], depths: Sequence[float]) -> str:
+    """The passage with every sentence at the sentence boundary nearest to its depth (0-1)."""
+    text = passage + " "
+    places = [0, *(match.end() for match in _BOUNDARY.finditer(passage)), len(text)]
+    chosen = [min(places, key=lambda place: abs(place - depth * len(text))) for depth in depths]
+    for place, sentence in sorted(zip(chosen, sentences, strict=True), reverse=True):
+        text = f"{text[:place]}{sentence} {text[place:]}"
+    return text.strip()
+
+
+class Prompts(NamedTuple):
+    """Prompts that were read, and how many rows were passed over for each reason."""
+
+    prompts: list[PairPrompt]
+    passed_over: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def sentence(self) -> str:
+        """What was passed over, in words; empty for nothing."""
+        parts = [f"{count:,} {why}" for why, count in self.passed_over.items()]
+        n = sum(self.passed_over.values())
+        return f"{n:,} row{'s' * (n != 1)} passed over: {', '.join(parts)}" if parts else ""
+
+
+def load_prompts(source: str, count: int = 0) -> list[PairPrompt]:
+    """The prompts that `read_prompts` reads."""
+    return read_prompts(source, count).prompts
+
+
+def read_prompts(source: str, count: int = 0) -> Prompts:
+    """Prompts from a .jsonl, .json or .txt file or a dataset on the Hub, `owner/name` or `owner/name:split`; 0: all.
+
+    A row has a `prompt`, a text or a list of messages, or `messages` (OpenAI's): of these the turns after the last of
+    the user's are left out. Or it has a `conversation` (LMSYS) or `conversations` (ShareGPT), of which the system turn
+    and the user's first are taken. `answer` and `id` may be given. A text file has a prompt a line. Of a dataset at
+    most `count` rows are taken. Rows in other languages than English, by their `language`, those `redacted` and those
+    without text are passed over and counted; of a dataset also those that are no prompts. ValueError, one sentence
+    with the place, for what is not such a source, or where nothing is left.
+    """
+    if count < 0:
+        raise ValueError(f"{count} prompts are not possible: give 1 or more, or 0 for all")
+    if source.casefold().endswith(FILES):
+        found = _file_prompts(expanded(source))
+        return found._replace(prompts=found.prompts[:count]) if count else found
+    if not _HUB.fullmatch(source) or expanded(source).exists():
+        raise ValueError(f"{source!r} holds no prompts: give a .jsonl, .json or .txt file, or a dataset as owner/name")
+    return _hub_prompts(source, count)
+
+
+def _file_prompts(path: Path) -> Prompts:
+    """The prompts of a file. ValueError with the line for what is none, or where an id or all is missing."""
+    lines: dict[str, int] = {}
+    out, passed = [], Counter[str]()
+    rows = _lines(path) if path.suffix.casefold() == ".txt" else json_rows(path)
+    for where, number, row in rows:
+        why = passed_over(row)
+        if why:
+            passed[why] += 1
+            continue
+        try:
+            prompt = _prompt(row, where, f"{path.stem}-{number}", "file")
+        except Blank:
+            passed["without text"] += 1
+            continue
+        if prompt.id in lines:
+            raise ValueError(
+                f"{where}: the id {prompt.id!r} is that of line {lines[prompt.id]} too: each may stand once"
+            )
+        lines[prompt.id] = number
+        out.append(prompt)
+    found = Prompts(out, passed)
+    if not out:
+        raise ValueError(f"{path} holds no prompt to ask ({found.sentence or 'it is empty'}): give at least one")
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines() would cut at U+2028 too
+        if line.strip():
+            yield f"{path.name}, line {number}", number, {"prompt": line.strip()}
+
+
+def _prompt(row: Mapping[str, Any], where: str, own_id: str, arm: str) -> PairPrompt:
+    """The prompt of a row, `own_id` where it gives none. `Blank` where it has no text."""
+    known, answer = row.get("id"), row.get("answer")
+    if known is not None and (isinstance(known, bool) or not isinstance(known, str | int) or not str(known).strip()):
+        raise ValueError(f"{where}: id is not a text")
+    if answer is not None and not isinstance(answer, str):
+        raise ValueError(f"{where}: answer is not a text")
+    name = own_id if known is None else str(known)
+    for text, what in ((name, "id"), (answer or "", "answer")):
+        check_text(text, f"{where}, {what}")
+    return PairPrompt(name, _messages(row, where), arm, answer or "")
+
+
+def _messages(row: Mapping[str, Any], where: str) -> Messages:
+    """The turns of a row that are asked. `Blank` where the prompt is a text or null and there is none."""
+    if not row.keys() & set(_FORMS):
+        if not row:
+            raise Blank(f"{where}: there is nothing in it")
+        raise ValueError(f"{where}: there is no {', '.join(_FORMS)}, only {', '.join(row)[:80]}")
+    check_texts(row, where)
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return (*system(row), ("user", content(prompt, where)))
+    found = turns(_asked(row, where), where)
+    if any(name == "system" for name, _ in found[1:]):
+        raise ValueError(f"{where}: a system turn stands after others: it may only come first")
+    if not found or found[-1][0] == "system":
+        raise ValueError(f"{where}: no turn of the user's, so there is nothing to answer")
+    return tuple(found)
+
+
+def _asked(row: Mapping[str, Any], where: str) -> list[Any]:
+    """The messages of a row that are asked, as they stand there."""
+    name = next(name for name in _FORMS if name in row)
+    held = row[name]
+    messages = [held] if isinstance(held, Mapping) else held
+    if not isinstance(messages, list):
+        raise ValueError(f"{where}: {name} is {'not a text' if name == 'prompt' else 'no list of messages'}")
+    messages = [*({"role": name, "content": text} for name, text in system(row, messages, where)), *messages]
+    if name.startswith("conversation"):
+        first = [one for one in messages if role(one) == "user"][:1]
+        return [*(one for one in messages[:1] if role(one) == "system"), *first]
+    last = max((at for at, one in enumerate(messages) if role(one) != "assistant"), default=-1)
+    return messages[: last + 1]
+
+
+def _hub_prompts(source: str, count: int) -> Prompts:
+    """The first `count` usable rows of a dataset, whose ids are their numbers."""
+    if not count:
+        raise ValueError(f"the dataset {source} may be without end: say how many prompts to take")
+    name, _, split = source.partition(":")
+    out, passed = [], Counter[str]()
+    for number, raw in enumerate(_hub_rows(name, split or "train")):
+        row = {key: value for key, value in raw.items() if value is not None}
+        if not raw.keys() & set(_FORMS):
+            raise ValueError(f"the dataset {name} has no column {', '.join(_FORMS)}, only {', '.join(raw)}")
+        why = passed_over(row)
+        try:
+            if not why:
+                out.append(_prompt({**row, "id": None}, f"{name}, row {number}", f"{name}-{number}", "hub"))
+        except Blank:
+            why = "without text"
+        except ValueError:  # nobody here can mend the row
+            why = "that are no prompts"
+        if why:
+            passed[why] += 1
+        if len(out) == count:
+            break
+    found = Prompts(out, passed)
+    if not out:
+        raise ValueError(f"the dataset {source} holds no prompt in English ({found.sentence}): choose another")
+    return found
+
+
+def _hub_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset as they come."""
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(name, split=split, streaming=True)
+    except Exception as error:  # network, Hub, file formats: several libraries raise their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"the dataset {name} cannot be read: {reason}. Check its name and the network") from error

@@ -1,0 +1,293 @@
+"""What a training would take, known before it starts: the trainer's own pairs, and its model without weights."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retmask.files import home
+from retmask.pairs.files import pairs_file, read_rows
+from retmask.runs.overview import duration
+from retmask.runs.run import Run, number
+from retmask.runs.turns import card_keys, device_key
+from retmask.train.launch import placing
+from retmask.train.trainer import DpoConfig
+
+if TYPE_CHECKING:
+    import torch
+
+_ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
+_OF_THE_BEST = 0.6  # a training's share of the speed at which matrices are multiplied: about, not calibrated
+_GIB = 2**30
+
+
+class Preflight(NamedTuple):
+    """What a training would take, known before it starts: sizes in bytes, lengths in tokens, shares 0-1.
+
+    `problems` are sentences, each with the number to change; with none it can start. `warnings` can be lived with.
+    `left_out` are the ids of pairs that would teach nothing; `trained` is how many numbers are trained; `seconds` is
+    about how long it will take, 0 where that cannot be told.
+    """
+
+    pairs: int
+    held_out: int
+    steps: int
+    longest: int
+    cut: float
+    needed: int
+    free: int
+    disk_needed: int
+    disk_free: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    trained: int = 0
+    seconds: float = 0.0
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        left = f", {len(self.left_out):,} left out" if self.left_out else ""
+        return (
+            f"{_many(self.steps, 'step')} over {_many(self.pairs, 'pair')} ({self.held_out:,} held out{left}); "
+            f"{self.cut:.0%} of the pairs are cut by max length, the longest has {self.longest:,} tokens; "
+            f"{self.trained:,} numbers are trained; about {self.needed / _GIB:.1f} GiB of memory "
+            f"({self.free / _GIB:.1f} free), {self.disk_needed / _GIB:.2f} GiB of disk ({self.disk_free / _GIB:.1f} "
+            f"free) and {duration(self.seconds)}."
+        )
+
+
+def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None = None, revision: str = "",
+              trust_remote_code: bool = False) -> Preflight:  # fmt: skip
+    """What this training would take. ValueError, one sentence, where model or pairs cannot be read at all."""
+    from retmask.model.lens import longest_context
+    from retmask.model.loading import load_tokenizer, plan
+    from retmask.model.memory import choose_device, choose_dtype, free_bytes
+    from retmask.train.lora import trained_numbers
+    from retmask.train.tokens import moment, prepared
+
+    rows = read_rows(pairs_file(pairs))
+    device = choose_device(config.device or None)
+    dtype = choose_dtype(config.dtype or None, device)
+    planned = plan(
+        model, revision=revision or None, device=device, dtype=dtype, attention=config.attention or None,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    tokenizer = load_tokenizer(planned.source, trust_remote_code)
+    made = prepared(
+        rows, tokenizer, planned.vocabulary, config, moment({"made_with": Run(pairs_file(pairs).parent).record})
+    )
+    weights = sum(one.numel() for one in planned.empty.parameters())
+    trained = trained_numbers(config, planned.empty)
+    # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
+    frozen = 0 if config.method == "full" else weights * dtype.itemsize
+    passes = _activations(planned.config.get_text_config(), planned.attention, made.longest, config, dtype)
+    disk_needed = 3 * 3 * 4 * trained + 4 * trained  # two checkpoints and the one being written, then the result
+    folder = _existing(out or home())
+    speed = known_speed(model, config) or _speed(weights, config, device, dtype)
+    found = Preflight(
+        pairs=len(made.train),
+        held_out=len(made.held_out),
+        steps=_steps(len(made.train), config),
+        longest=made.longest,
+        cut=made.cut,
+        needed=int(1.1 * (frozen + 16 * trained + passes)),
+        free=int(free_bytes(device)),
+        disk_needed=disk_needed,
+        disk_free=shutil.disk_usage(folder).free,
+        problems=(),
+        warnings=(),
+        left_out=made.left_out,
+        trained=trained,
+        seconds=_steps(len(made.train), config) * config.batch * made.tokens / max(1, len(made.train)) / speed,
+    )
+    problems = _problems(found, config, folder, longest_context(planned.config))
+    return found._replace(problems=tuple(problems), warnings=(*_warnings(found, config, planned.empty), *made.doubts))
+
+
+def known_speed(model: str, config: DpoConfig) -> float:
+    """The tokens a second of the last training of that model on the same kind of device; 0 where there is none."""
+    wanted = (model, config.method, device_key(config.device))
+    for run in Run.all("train"):
+        told = run.config
+        if (told.get("model"), told.get("method"), device_key(str(told.get("device") or ""))) == wanted:
+            speeds = [number(line.get("tokens_per_s")) for line in run.latest if line.get("stage") == "steps"]
+            if speeds and speeds[-1] > 0:
+                return speeds[-1]
+    return 0.0
+
+
+def _speed(weights: int, config: DpoConfig, device: "torch.device", dtype: "torch.dtype") -> float:
+    """About how many tokens a second are trained on: from how fast the device multiplies two matrices just now.
+
+    A token takes 2 operations a weight forwards, 4 backwards and 2 for the reference (Kaplan et al. 2020).
+    """
+    import torch
+
+    side = 512 if device.type == "cpu" else 4096
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()
+        times.append(time.perf_counter() - begin)
+    rate = 2 * side**3 / min(times)
+    return _OF_THE_BEST * rate / ((10 if config.gradient_checkpointing else 8) * weights)
+
+
+def _activations(text: Any, attention: str, longest: int, config: DpoConfig, dtype: "torch.dtype") -> int:
+    """What a pass over the longest pair keeps for the way back, in bytes."""
+    tokens, layers = 2 * config.micro_batch * min(longest, config.max_length), text.num_hidden_layers
+    whole = 2 if config.gradient_checkpointing else layers
+    kept = tokens * text.hidden_size * (_ACTIVATIONS * whole + layers)
+    if attention == "eager":  # scores, their softmax and what dropout leaves of it
+        kept += 3 * whole * tokens * min(longest, config.max_length) * text.num_attention_heads
+    return int(kept * dtype.itemsize)
+
+
+def _steps(pairs: int, config: DpoConfig) -> int:
+    """How many steps there will be, as the trainer counts them."""
+    return config.max_steps or math.ceil(config.epochs * max(1, math.ceil(pairs / config.batch)))
+
+
+def _problems(found: Preflight, config: DpoConfig, folder: Path, reads: int) -> Iterator[str]:
+    if found.pairs + found.held_out < 2:
+        left = "no pair is left to train on" if not found.pairs else "one pair is too few to train on"
+        longer = f"raise max length to {found.longest}, or " if found.left_out else ""
+        yield f"{left}{_left_out(found, config)}: {longer}make more pairs"
+    if found.needed > found.free and not config.accelerate_config and not _later(found, config):
+        yield f"{_memory(found.needed, found.free)}: {_less_memory(config)}"
+    yield from _unshared(config)
+    if found.disk_needed > found.disk_free:
+        yield (
+            f"checkpoints need about {found.disk_needed / _GIB:.2f} GiB and {found.disk_free / _GIB:.2f} are free on "
+            f"the disk of {folder}: free some, or choose another --out"
+        )
+    if not os.access(folder, os.W_OK):
+        yield f"{folder} cannot be written to: choose another --out"
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        yield f"{config.report_to} is not installed: pip install {config.report_to}, or report to none"
+    if found.cut == 1:
+        yield f"every pair is longer than max length {config.max_length}: raise it to {found.longest}"
+    if min(found.longest, config.max_length) > reads:
+        yield f"the model reads {reads:,} tokens and the longest pair has {found.longest:,}: max length {reads} at most"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _left_out(found: Preflight, config: DpoConfig) -> str:
+    """How many pairs are left out and why, to follow a clause; empty for none."""
+    if not found.left_out:
+        return ""
+    many = len(found.left_out)
+    verb = "is" if many == 1 else "are"
+    return (
+        f", {many:,} {verb} left out whose prompt alone fills max length {config.max_length} or whose answers are the "
+        "same up to there"
+    )
+
+
+def _memory(needed: int, free: int) -> str:
+    return f"training needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} are free"
+
+
+def _later(found: Preflight, config: DpoConfig) -> str:
+    """The run that this one would wait behind, where the device has room enough once that is over; else empty."""
+    from retmask.model.memory import choose_device, total_bytes
+
+    return ahead(config) if found.needed <= total_bytes(choose_device(config.device or None)) else ""
+
+
+def ahead(config: DpoConfig) -> str:
+    """The run that works now on a device which a training of these settings would take; empty for none."""
+    key = device_key(config.device)
+    own = {key, *(card_keys(config.processes) if key.startswith("cuda") else [])}
+    return next((run.reference for run in Run.all() if run.status == "started" and own & {*run.devices}), "")
+
+
+def _unshared(config: DpoConfig) -> Iterator[str]:
+    """What is wrong with how a step is shared out over processes and the cards of this machine."""
+    import torch
+
+    from retmask.model.memory import choose_device
+
+    try:
+        cards = placing(config).processes
+    except ValueError as error:
+        yield str(error)
+        return
+    there = torch.cuda.device_count()
+    if choose_device(config.device or None).type == "cuda" and not config.accelerate_config and cards > there:
+        yield f"{cards} GPUs were asked for and {there} are here: lower processes"
+    if config.batch % (config.micro_batch * cards):
+        yield (
+            f"{config.batch} pairs a step cannot be shared out over {cards} devices of {config.micro_batch}: choose a "
+            f"multiple of {config.micro_batch * cards}"
+        )
+
+
+def _less_memory(config: DpoConfig) -> str:
+    """What to change so that less memory is needed."""
+    if config.micro_batch > 1:
+        return f"lower micro batch from {config.micro_batch} to 1"
+    if not config.gradient_checkpointing:
+        return "switch gradient checkpointing on"
+    if config.method == "full":
+        return "share it out with an accelerate config (DeepSpeed or FSDP), or train a LoRA adapter"
+    return f"lower max length from {config.max_length}, or take a smaller model"
+
+
+def _warnings(found: Preflight, config: DpoConfig, adapted: Any) -> Iterator[str]:
+    if found.needed > found.free:
+        if config.accelerate_config:
+            yield f"{_memory(found.needed, found.free)} on one device; the accelerate config is to share it out"
+        elif before := _later(found, config):
+            yield f"{_memory(found.needed, found.free)} now; it waits behind {before} and looks again after that"
+    if found.left_out and found.pairs:
+        some = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
+        used = found.pairs + found.held_out
+        yield f"{_many(used, 'pair')} {'is' if used == 1 else 'are'} used{_left_out(found, config)}: {some}"
+    if config.eval_share and not found.held_out:
+        yield (
+            f"no pair is held out: {config.eval_share:.0%} of {_many(found.pairs, 'pair')} is less than one, so that "
+            "no reward accuracy will be measured"
+        )
+    if 0 < found.cut < 1:
+        yield (
+            f"{found.cut:.0%} of the pairs are longer than max length {config.max_length} and lose their end: raise it "
+            f"to {found.longest}"
+        )
+    if found.pairs and found.steps * config.batch > 3 * found.pairs * max(1.0, config.epochs):
+        over = f"{_many(found.pairs, 'pair')} more than three times"
+        yield f"{_many(found.steps, 'step')} of {_many(config.batch, 'pair')} go over {over}"
+    if config.method == "lora" and config.target == "all" and _experts_left_alone(adapted):
+        yield "the experts get no adapter, only attention and what else is linear: PEFT does not know how they are kept"
+
+
+def _experts_left_alone(adapted: Any) -> bool:
+    """Whether a mixture's experts, which are one tensor with three axes for all of them, have no adapter."""
+    known = {type(module).__name__ for module in adapted.modules()}
+    return "ParamWrapper" not in known and any(one.ndim == 3 for one in adapted.parameters())
+
+
+def check_memory(record: Mapping[str, Any], config: DpoConfig) -> None:
+    """ValueError where what the pre-flight in a run's record says is needed is not free now that it is its turn."""
+    from retmask.model.memory import choose_device, free_bytes
+
+    found = record.get("preflight")
+    needed = int(number(found.get("needed"))) if isinstance(found, dict) else 0
+    free = int(free_bytes(choose_device(config.device or None)))
+    if needed > free and not config.accelerate_config:
+        raise ValueError(f"{_memory(needed, free)}: {_less_memory(config)}")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())

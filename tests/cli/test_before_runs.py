@@ -1,0 +1,108 @@
+"""What is wrong with a model or a mask is said before a run is made: nothing waits, loads, or stays behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retmask.cli.main import run_command
+from retmask.compare.ablate import new_ablate, new_merge
+from retmask.compare.dose import DoseConfig, new_dose
+from retmask.detect.job import DetectConfig, new_detect
+from retmask.evaluate.job import EvaluateConfig, new_evaluate
+from retmask.files import home
+from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.masks import MaskRule
+from retmask.model.weights import check_there, folder_grid
+from retmask.pairs.job import PairsConfig, new_pairs
+
+L0H1 = MaskRule(heads="L0H1")
+JOBS: dict[str, Callable[[str, Path], object]] = {
+    "detect": lambda model, _: new_detect(DetectConfig.preset("quick", model=model)),
+    "dose": lambda model, _: new_dose(DoseConfig(model, "smollm2-135m")),
+    "pairs": lambda model, _: new_pairs(PairsConfig(model, L0H1, generate="grounded", count=2)),
+    "evaluate": lambda model, _: new_evaluate(EvaluateConfig(model, rule=L0H1)),
+    "ablate": lambda model, out: new_ablate(model, HeadMask.parse("L0H1", Grid(3, 4)), Grid(3, 4), out),
+    "merge": lambda model, out: new_merge(model, out.parent / "adapter", out),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_model_that_is_none_makes_no_run(job: str, tmp_path: Path, fresh_home: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "config.json").write_text('{"hello": 1}')
+    wrong = {"none": "holds no weights", "missing": "there is no model at", "missing.gguf": "there is no file"}
+    for name, says in wrong.items():
+        with pytest.raises(ValueError, match=says):
+            JOBS[job](str(tmp_path / name), tmp_path / "out")
+    assert not (home() / "runs").exists()
+
+
+def test_weights_that_are_not_installed_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RETMASK_HOME", str(tmp_path))
+    monkeypatch.setattr("retmask.model.weights.find_spec", lambda name: None)
+    for name, says in (("gemma-3-270m", "not installed: make gemma, or pip"), ("smollm2-135m", "not installed: pip")):
+        with pytest.raises(ValueError, match=says):
+            check_there(name)
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"heads": "L40H3"}, "outside this model's 30 x 9 grid"),
+        ({"heads": "L17H3:9"}, "outside 0 to 2"),
+        ({"mask": "best14"}, "there is no mask best14"),
+        ({"top_k": 3, "scores": "gemma-3-270m"}, "18 x 4"),
+    ],
+)
+def test_a_mask_that_does_not_fit_makes_no_run(rule: dict[str, str], says: str, fresh_home: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        new_pairs(PairsConfig("smollm2-135m", MaskRule(**rule), generate="grounded", count=2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=says):
+        new_evaluate(EvaluateConfig("smollm2-135m", rule=MaskRule(**rule)))  # type: ignore[arg-type]
+    assert not (home() / "runs").exists()
+
+
+def test_scores_of_another_grid_make_no_curve(tmp_path: Path, fresh_home: Path) -> None:
+    with pytest.raises(ValueError, match="30 x 9 heads and gemma-3-270m has 18 x 4"):
+        new_dose(DoseConfig("gemma-3-270m", "smollm2-135m"))
+
+
+def test_of_a_grid_that_is_not_known_only_what_is_wrong_on_any_is_said(fresh_home: Path) -> None:
+    MaskRule(heads="L40H3").check(None)
+    with pytest.raises(ValueError, match="there is no mask best14"):
+        MaskRule(mask="best14").check(None)
+    with pytest.raises(ValueError, match="is not a head"):
+        MaskRule(heads="17").check(None)
+
+
+def test_a_mask_file_whose_grid_is_no_grid_is_none(tmp_path: Path) -> None:
+    (tmp_path / "mask.json").write_text(json.dumps({"grid": ["x", 2], "scales": {"0-1": 0.0}}))
+    with pytest.raises(ValueError, match="is no mask file"):
+        MaskRule(mask=str(tmp_path / "mask.json")).check(None)
+
+
+def test_the_grid_is_known_for_sure_of_folders_and_built_in_models_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 3, "num_attention_heads": 4}')
+    assert folder_grid(str(tmp_path)) == Grid(3, 4, 4)
+    assert folder_grid("smollm2-135m") == Grid(30, 9, 3)
+    assert folder_grid("someone/SmolLM2-135M-pruned") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--prompt", "hi", "--heads", "L40H3"], "30 x 9 grid"),
+        (["--prompt", "hi", "--top-p", "7"], "7"),
+        (["--prompt", "  "], "the prompt is empty"),
+    ],
+)
+def test_ask_says_what_is_wrong_before_it_loads(
+    options: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retmask.model.loading.load", lambda *_, **__: pytest.fail("it loaded"))
+    assert run_command(["ask", "smollm2-135m", *options]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,658 @@
+"""The Compare page without a browser, with the real model: what a person sets, runs and reads on it."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+from typer.testing import CliRunner
+
+from retmask.cli import main as cli
+from retmask.compare.side_by_side import Comparison, Prompt, changes
+from retmask.files import append_line, home, shipped
+from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.masks import mask_record, saved_masks
+from retmask.heads.scores import HeadScores
+from retmask.model.sampling import Sampling
+from retmask.runs.run import Run
+
+MAIN = Path(__file__).parents[2] / "app" / "main.py"
+BEST = HeadScores.load(shipped("maps", "smollm2-135m"))
+TOP = HeadMask.of(BEST.top_share())
+SHORT = {"tokens": 256, "new_tokens": 32}  # long enough for the needle, and for its loss
+
+
+@pytest.fixture(autouse=True)
+def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home without runs, and the app's folder on the path as Streamlit puts it there."""
+    monkeypatch.syspath_prepend(MAIN.parent)
+
+
+def opened(**query: str) -> AppTest:
+    """The Compare page at an address, drawn."""
+    at = AppTest.from_file(str(MAIN), default_timeout=300)
+    at._page_hash = calc_hash("compare")  # `switch_page` knows pages in files only
+    for name, value in query.items():
+        at.query_params[name] = value
+    return drawn(at.run())
+
+
+def drawn(at: AppTest) -> AppTest:
+    assert not at.exception
+    assert at.header[0].value == "Compare"
+    return at
+
+
+def change(at: AppTest, **values: Any) -> AppTest:
+    """Set widgets of the page, by the names of the settings."""
+    for name, value in values.items():
+        kinds = (at.number_input, at.text_area, at.text_input, at.selectbox, at.toggle, at.segmented_control, at.slider)
+        found = [widget for kind in kinds for widget in kind if widget.key == f"ask_{name}"]
+        drawn(found[0].set_value(value).run())
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return drawn(at.button(key=key).click().run())
+
+
+def answered(**values: Any) -> AppTest:
+    """The page after a run with the best heads masked."""
+    return press(change(opened(heads=str(TOP)), **(SHORT | values)), "run")
+
+
+def texts(at: AppTest) -> list[str]:
+    """The HTML of the columns, in order; then what else is drawn as HTML."""
+    return [element.proto.body for element in at.get("html") if "<style>" not in element.proto.body]
+
+
+def columns(at: AppTest) -> list[str]:
+    return [text for text in texts(at) if "tokens/s" in text]
+
+
+def lines(at: AppTest) -> str:
+    return " ".join(element.value for element in [*at.caption, *at.markdown])
+
+
+def errors(at: AppTest) -> str:
+    return " ".join(error.value for error in at.error).replace("\\", "")
+
+
+def query(at: AppTest, name: str) -> str:
+    value = at.query_params[name]
+    return value if isinstance(value, str) else value[0]
+
+
+def test_opening_imports_no_torch() -> None:
+    names = ", ".join(f"app.compare.{path.stem}" for path in (MAIN.parent / "compare").glob("*.py"))
+    code = f"import sys; import {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
+
+
+def test_without_a_selection_one_button_makes_one() -> None:
+    at = opened()
+    assert "0 of 270 heads masked" in lines(at)
+    assert lines(at).count('No head is selected: press "Mask the top 5 %" above') == 2
+    assert not any("retmask ask" in code.value for code in at.code)
+    at = press(at, "mask_best")
+    assert "14 of 270 heads masked (5.2 %)" in lines(at)
+    assert query(at, "heads") == str(TOP)
+    assert at.code[0].value.startswith("retmask ask smollm2-135m --needle fair --tokens 512 --depth 0.5 --haystack")
+
+
+def test_masking_the_best_heads_loses_the_needle_and_masking_random_ones_does_not() -> None:
+    at = answered()
+    unmasked, masked, control = columns(at)
+    assert '<span class="badge good">recall 1.00</span>' in unmasked
+    assert '<span class="badge bad">recall 0.' in masked
+    assert "badge good" in control
+    assert "ended by itself" in unmasked
+    assert any("Right answer: <b>a wheelbarrow decorated" in text for text in texts(at))
+    assert at.button(key="stop").disabled
+    _differences(at)
+    _trace(at)
+
+
+def _differences(at: AppTest) -> None:
+    parting = next(text for text in texts(at) if "They part at token" in text)
+    assert "unmasked" in parting
+    lost = next(text for text in texts(at) if "<del>" in text and "They part" not in text)
+    assert "wheelbarrow" in lost[lost.index("<del>") : lost.rindex("</del>")]
+    assert "Mean divergence" in lines(at)
+
+
+def _trace(at: AppTest) -> None:
+    drawn(at.segmented_control(key="shown_view").set_value("Trace").run())
+    names = [metric.label for metric in at.metric]
+    assert names == ["Overlap with the mask", "With the top 20", "Persistence", "Entropy", "Effective heads"]
+    assert 0 < float(at.metric[0].value) < 1
+    step = next(box for box in at.selectbox if box.label == "Token")
+    assert any('<mark class="now">' in text and "from position" in text for text in texts(at))
+    head = next(box for box in at.selectbox if box.label == "Head")
+    assert head.value in TOP.heads
+    drawn(step.set_value(0).run())
+    assert next(box for box in at.selectbox if box.label == "Token").value == 0
+
+
+def test_the_command_on_the_page_answers_the_same() -> None:
+    at = answered(tokens=200, new_tokens=6)
+    done = CliRunner().invoke(cli.app, [*shlex.split(at.code[0].value)[1:], "--json"])
+    assert done.exit_code == 0, done.output
+    assert [column["text"] for column in json.loads(done.stdout)["columns"]] == [
+        unescape(re.sub("<.*?>", "", text.split('<div class="said">')[1])) for text in columns(at)
+    ]
+
+
+def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() -> None:
+    at = change(opened(), kind="text", text="Say <b>hello</b> & *nothing* else.", new_tokens=4)
+    assert "is known once the model is loaded" in lines(at)
+    at = press(at, "run")
+    assert len(columns(at)) == 1
+    assert "recall" not in columns(at)[0]
+    assert "No head is selected" in lines(at)
+    assert "tokens as a prompt; the model reads up to 8,188 and 4 new ones" in lines(at)
+    assert "Differences need two columns" in lines(at)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"tokens": 100}, "100 tokens are too few"),
+        ({"kind": "text", "text": "  "}, "the prompt is empty"),
+        ({"haystack": "/no/such/folder"}, "there is no haystack folder /no/such/folder"),
+        ({"unmasked": False, "masked": False, "control": False}, "there is nothing to run: switch on a column"),
+        ({"tokens": 9000}, "reads 8,192 tokens and 9,000 were asked for"),
+        ({"tokens": 10**6}, "reads 8,192 tokens and 1,000,000 were asked for"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
+    from app.compare import ask
+
+    at = press(opened(heads="L17H3", c=ask.keep(ask.Setup(**values))), "run")
+    assert len(at.error) == 1
+    assert sentence in errors(at)
+    assert columns(at) == []
+
+
+def test_an_error_leaves_the_last_answers_and_other_settings_are_told() -> None:
+    at = answered(new_tokens=2, control=False)
+    before = columns(at)
+    assert len(before) == 2
+    at = press(change(at, tokens=100), "run")
+    assert "too few" in errors(at)
+    assert columns(at) == before
+    assert "These answers are of other settings" in lines(at)
+    at = press(change(at, tokens=256), "run")
+    assert errors(at) == ""
+    assert "These answers are of other settings" not in lines(at)
+
+
+def test_a_reload_keeps_the_settings() -> None:
+    values = {"needle": "lift", "tokens": 640, "depth": 0.25, "template": "plain", "control": False, "temperature": 0.7}
+    at = change(opened(), **values, seed=3)
+    again = opened(c=query(at, "c"))
+    kept = {name: again.session_state[f"ask_{name}"] for name in [*values, "seed"]}
+    assert kept == values | {"seed": 3}
+
+
+def test_a_link_keeps_its_settings_whatever_its_receiver_changes() -> None:
+    from app.compare import ask
+
+    at = change(opened(), kind="text", text="One two.", new_tokens=2)
+    sent = query(at, "c")
+    shown = [code.value for code in press(at, "mask_best").code if "--prompt-file" in code.value]
+    file = Path(shlex.split(shown[0])[shlex.split(shown[0]).index("--prompt-file") + 1])
+    other = change(opened(c=sent), text="Three.", new_tokens=9)
+    assert query(other, "c") != sent
+    assert (ask.read(sent).text, ask.read(sent).new_tokens) == ("One two.", 2), "the sender's are as they were"
+    assert file.read_text() == "One two.", "and so is the file in the command that was shown"
+    back = change(other, text="One two.", new_tokens=2)
+    assert query(back, "c") == sent, "the same settings are the same link"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"tokens": "many", "depth": 7, "needle": "none", "seed": true}'])
+def test_settings_that_cannot_be_read_are_the_defaults(content: str, fresh_home: Path) -> None:
+    from app.compare import ask
+
+    (fresh_home / "compare").mkdir()
+    (fresh_home / "compare" / "0123456789ab.json").write_text(content)
+    assert ask.read("0123456789ab") == ask.Setup()
+    assert ask.read("../../etc/passwd") == ask.Setup()
+
+
+def test_settings_come_back_from_their_record() -> None:
+    from app.compare import ask
+
+    setup = ask.Setup(kind="text", text="a\n«b»", depth=0.0, temperature=1.0, matched=True)
+    assert ask.Setup.from_json(json.loads(json.dumps(setup.to_json()))) == setup
+    assert isinstance(ask.Setup.from_json({"depth": 1}).depth, float)
+
+
+def test_the_scale_is_in_the_address_and_heads_that_stay_keep_it() -> None:
+    at = opened(heads="L17H3,L18H6")
+    scale = next(widget for widget in at.number_input if widget.label == "Scale")
+    drawn(scale.set_value(0.5).run())
+    assert query(at, "heads") == "L17H3:0.5,L18H6:0.5"
+    assert "2 of 270 heads at scale 0.5" in lines(at)
+    assert "--heads L17H3,L18H6 --scale 0.5 --scores smollm2-135m" in at.code[0].value
+    again = opened(heads="L17H3:0.5,L18H6")
+    assert "at mixed scales" in lines(again)
+    drawn(again.multiselect[0].set_value([*again.multiselect[0].value, HeadId(20, 1)]).run())
+    assert query(again, "heads") == "L17H3:0.5,L18H6,L20H1"
+
+
+def test_a_mask_is_kept_under_a_name_and_loaded() -> None:
+    at = opened(heads="L17H3:0.5,L18H6")
+    at.text_input(key="mask_name").set_value("two of them").run()
+    at = press(at, "mask_save")
+    assert "is not a mask name" in errors(at)
+    at.text_input(key="mask_name").set_value("two").run()
+    at = press(at, "mask_save")
+    assert saved_masks() == ["two"]
+    assert not at.error
+    again = press(opened(), "mask_load")
+    assert query(again, "heads") == "L17H3:0.5,L18H6"
+
+
+def test_a_map_that_names_no_model_asks_for_it_and_must_fit_it(tmp_path: Path) -> None:
+    HeadScores("mine", np.random.default_rng(0).random((3, 4, 8)) / 10).save(tmp_path / "mine.json")
+    at = press(opened(map=str(tmp_path / "mine.json"), heads="L1H2"), "run")
+    assert "the model is missing" in errors(at)
+    at = press(change(at, model="smollm2-135m"), "run")
+    assert "4 x 8" in errors(at)
+    assert "30 x 9" in errors(at)
+    at = press(change(at, model="/no/such/model"), "run")
+    assert "/no/such/model" in errors(at)
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ({"adapter": "some/lora"}, "--adapter some/lora"),
+        ({"revision": "v2"}, "--revision v2"),
+        ({"adapter": "a", "revision": "v2"}, "--revision v2 --adapter a"),
+        ({"adapter": "", "revision": None}, ""),
+    ],
+)
+def test_a_map_of_an_adapter_or_a_revision_is_of_that_model(config: dict[str, str], options: str) -> None:
+    run = Run.create("detect", {"model": "smollm2-135m", **config})
+    run.update(status="success")
+    BEST.save(run.path / "scores.json")
+    at = opened(map=run.id, heads="L17H3")
+    assert not any(widget.key == "ask_model" for widget in at.text_input)
+    commands = [code.value for code in at.code]
+    assert len(commands) == 3, "ask, dose, ablate"
+    for command in commands:
+        assert options in command
+        assert ("--adapter" in command, "--revision" in command) == ("--adapter" in options, "--revision" in options)
+
+
+def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.shared import state
+
+    at = press(change(opened(), kind="text", text="One two.", new_tokens=2), "run")
+    assert not errors(at)
+    ((ref, known),) = at.session_state["loaded"].items()
+    assert (str(ref), known.has_template) == ("smollm2-135m", True)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a drawing loads no model")
+
+    monkeypatch.setattr(state, "model", never)
+    monkeypatch.setattr(known.tokenizer.__class__, "__call__", never)
+    at = change(at, new_tokens=3)
+    assert "and 3 new ones" in lines(at), "the length is remembered"
+
+
+def test_line_ends_of_windows_leave_the_file_as_it_is(fresh_home: Path) -> None:
+    from app.compare import ask
+
+    file = ask.keep_text("a\r\nb\rc")
+    assert file.read_bytes() == b"a\nb\nc"
+    before = file.stat().st_mtime_ns
+    assert ask.keep_text("a\r\nb\rc").stat().st_mtime_ns == before
+
+
+def curve_of(scores: str, ks: tuple[int, ...], **fields: Any) -> Run:
+    """A dose curve's run, as its worker leaves it."""
+    run = Run.create("dose", {"model": "smollm2-135m", "scores": scores, "trials": 2, "context_tokens": 512})
+    run.update(command=["retmask", "dose", "smollm2-135m"], **fields)
+    for k in ks:
+        found = {"recall": 1 / (k + 1), "found": 1.0, "perplexity": 20.0 + k, "trials": 2, "recalls": [1.0, 0.5]}
+        append_line(run.path / "points.jsonl", {"kind": "top", "k": k, "seed": None, **found, "heads": ""})
+    return run
+
+
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that were started from now on; none of them works."""
+    started: list[Run] = []
+
+    def spawn(run: Run) -> None:
+        run.update(spawned=time.time())
+        started.append(run)
+
+    monkeypatch.setattr(Run, "spawn", spawn)
+    return started
+
+
+def test_a_dose_curve_is_started_with_what_the_form_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = spawned(monkeypatch)
+    at = opened()
+    at.text_input(key="dose_ks").set_value("1, 2 4")
+    at.number_input(key="dose_seeds").set_value(2)
+    drawn(at.number_input(key="dose_trials").set_value(3).run())
+    assert any(text.startswith("10 points.") for text in (caption.value for caption in at.caption))
+    at = press(at, "dose_start")
+    assert not errors(at)
+    assert [run.record["kind"] for run in started] == ["dose"]
+    config = started[0].record["config"]
+    kept = {name: config[name] for name in ("model", "scores", "ks", "random_seeds", "trials", "context_tokens")}
+    assert kept == {
+        "model": "smollm2-135m", "scores": "smollm2-135m", "ks": [0, 1, 2, 4], "random_seeds": 2, "trials": 3,
+        "context_tokens": 512,
+    }  # fmt: skip
+    assert any(button.key == f"dose_cancel-{started[0].id}" for button in at.button)
+
+
+@pytest.mark.parametrize(
+    ("ks", "sentence"),
+    [("1,two", "is not a list of numbers of heads"), ("1,500", "500 heads cannot be masked, the model has 270")],
+)
+def test_a_wrong_list_of_head_counts_is_one_sentence(ks: str, sentence: str) -> None:
+    at = opened()
+    drawn(at.text_input(key="dose_ks").set_value(ks).run())
+    assert len(at.error) == 1
+    assert sentence in errors(at)
+    assert at.button(key="dose_start").disabled
+
+
+def test_a_curve_is_drawn_with_what_became_of_it() -> None:
+    run = curve_of("smollm2-135m", (0, 1, 2), status="success")
+    curve_of("gemma-3-270m", (0, 1), status="success")  # of another map
+    at = opened()
+    assert [len(box.options) for box in at.selectbox if box.label == "Curve"] == [1]
+    assert "2 trials a point" in lines(at)
+    assert len(at.get("plotly_chart")) == 1
+    assert not at.warning
+    run.update(status="error", error="ValueError: the disk is full")
+    at = opened()
+    assert [warning.value for warning in at.warning] == ["ValueError\\: the disk is full."]
+    assert at.button(key=f"dose_again-{run.id}").label == "Continue it"
+    run.update(status="cancelled", error=None)
+    assert "its points are kept" in opened().warning[0].value
+
+
+def export_to(at: AppTest, folder: str) -> AppTest:
+    """The page with another folder for the checkpoint."""
+    place = next(widget for widget in at.text_input if widget.label == "Folder")
+    return drawn(place.set_value(folder).run())
+
+
+def test_a_curve_is_told_how_long_it_may_take_by_the_last_one() -> None:
+    last = curve_of("smollm2-135m", (0, 4), status="success", started="2026-01-01T00:00:00+00:00",
+                    ended="2026-01-01T00:02:00+00:00")  # fmt: skip
+    assert last.config["trials"] * 2 * last.config["context_tokens"] == 2048
+    at = opened()
+    at.text_input(key="dose_ks").set_value("1")
+    for key, value in (("dose_seeds", 1), ("dose_trials", 4), ("dose_tokens", 512)):
+        at.number_input(key=key).set_value(value)
+    at = drawn(at.run())
+    assert "3 points, about 6 min." in lines(at), "3 x 4 x 512 tokens, at 2048 tokens in two minutes"
+    at = drawn(at.number_input(key="dose_trials").set_value(0).run())
+    assert "the number of trials must be a number from 1 to 10,000" in errors(at)
+    assert at.button(key="dose_start").disabled
+
+
+def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = spawned(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at = export_to(opened(heads="L17H3,L18H6:0.5"), "~/light")
+    assert any(code.value.endswith(f"--out {tmp_path / 'light'}") for code in at.code)
+    at = press(at, "export_start")
+    assert [run.record["kind"] for run in started] == ["ablate"]
+    assert started[0].record["config"] == {
+        "model": "smollm2-135m", "heads": "L17H3,L18H6:0.5", "out": str(tmp_path / "light"), "revision": "",
+        "adapter": "",
+    }  # fmt: skip
+    assert at.button(key="export_start").disabled
+    assert not export_to(at, str(tmp_path / "other")).button(key="export_start").disabled
+    started[0].update(status="success")
+    at = export_to(at, "~/light")
+    assert not at.button(key="export_start").disabled
+    assert not at.success, "the folder is gone"
+    (tmp_path / "light").mkdir()
+    (tmp_path / "light" / "mask.json").write_text("{}")
+    at = export_to(at, "~/light")
+    assert [success.value for success in at.success] == ["It is written. To load it:"]
+    at = export_to(opened(heads="L17H3"), "~/light")
+    assert not at.success, "another mask lies there"
+
+
+def test_an_export_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = spawned(monkeypatch)
+    other = HeadMask.parse("L1H1", BEST.grid)
+    (tmp_path / "mask.json").write_text(json.dumps({"mask": mask_record(other, BEST.grid, "smollm2-135m")}))
+    at = press(export_to(opened(heads="L17H3"), str(tmp_path)), "export_start")
+    assert len(at.error) == 1
+    assert "holds the checkpoint of another mask (1 head)" in errors(at)
+    at = export_to(at, "~nobody-of-that-name/x")
+    assert len(at.error) == 1
+    assert "~nobody-of-that-name is not known" in errors(at)
+    assert at.button(key="export_start").disabled
+    assert started == []
+    assert not (home() / "runs").exists()
+
+
+def test_a_map_in_an_unknown_home_is_one_sentence() -> None:
+    at = opened(map="~nobody-of-that-name/x")
+    assert len(at.error) == 1
+    assert "~nobody-of-that-name is not known" in errors(at)
+
+
+def test_the_command_says_what_the_settings_say() -> None:
+    from app.compare import ask
+    from app.shared.models import ModelRef
+
+    setup = ask.Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
+    parts = shlex.split(setup.command(ModelRef("my model"), HeadMask.of([HeadId(1, 2)], 0.5), "a map", None))
+    assert parts[:3] == ["retmask", "ask", "my model"]
+    options = shlex.join(parts[3:])
+    assert options == (
+        "--needle lift --tokens 640 --depth 0.25 --haystack pydoc-end --heads L1H2 --scale 0.5 --scores 'a map' "
+        "--control-seed 2 --layer-matched --max-new-tokens 64 --temperature 0.7 --top-p 1 --seed 5"
+    )
+    own = replace(setup, kind="text", control=False, temperature=0.0, template="plain")
+    mixed = HeadMask({HeadId(1, 2): 0.5, HeadId(1, 3): 0.0})
+    assert own.command(ModelRef("m"), mixed, "a map", Path("a b.txt")) == (
+        "retmask ask m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control --max-new-tokens 64"
+    )
+    tuned = own.command(ModelRef("m", "v2", "a"), HeadMask(), "a map", Path("b.txt"), "runs/x/adapter")
+    assert tuned == (
+        "retmask ask m --revision v2 --adapter a --prompt-file b.txt --template plain --tuned runs/x/adapter "
+        "--max-new-tokens 64"
+    )
+
+
+def test_the_control_has_the_scales_of_the_mask_layer_by_layer() -> None:
+    from app.compare import ask
+    from app.shared.models import ModelRef
+
+    mask = HeadMask({HeadId(3, 1): 0.5, HeadId(3, 4): 0.5, HeadId(9, 0): 0.0})
+    drawn_heads = ask.Setup(matched=True).control_mask(mask, BEST)
+    assert [(head.layer, scale) for head, scale in drawn_heads.scales.items()] == [(3, 0.5), (3, 0.5), (9, 0.0)]
+    assert not set(drawn_heads.heads) & set(mask.heads)
+    for seed in range(20):
+        heads = ask.Setup(exclude="50%", control_seed=seed).control_mask(mask, BEST).heads
+        assert not set(heads) & set(BEST.top_share(0.5))
+    command = ask.Setup(exclude=" 50% ").command(ModelRef("m"), mask, "s", None)
+    assert "--exclude 50%" in command
+    with pytest.raises(ValueError, match="excludes no heads"):
+        ask.Setup(exclude="x").control_mask(mask, BEST)
+
+
+def snapshot(stage: Any, n: int) -> Comparison:
+    prompt = Prompt((1, 2), "plain")
+    return Comparison(prompt, (), Sampling(), stage, ((0,) * n,), (("a",) * n,), ("",), (1.0,))
+
+
+def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> None:
+    from app.compare import ask
+    from app.compare.going import Going
+    from app.shared.models import ModelRef
+
+    closed = []
+
+    def steps() -> Iterator[Comparison]:
+        try:
+            yield snapshot("reading", 0)
+            for n in range(1, 9):
+                yield snapshot("answering", n)
+            yield snapshot("done", 8)
+        finally:
+            closed.append(True)
+
+    def begun() -> Going:
+        return Going(steps(), ModelRef("m"), ask.Setup(), HeadMask(), BEST, None)
+
+    going = begun()
+    for _ in range(3):
+        going.advance()
+    assert going.now is not None
+    assert going.now.text(0) == "aa"
+    going.stop()
+    going.advance()
+    assert (going.now.text(0), going.over, going.done) == ("aa", True, None)
+    assert closed == [True], "stopping lets go of the caches"
+    going = begun()
+    while not going.over:
+        going.advance()
+    assert going.done is not None
+    assert closed == [True, True]
+
+
+def test_an_answer_that_was_stopped_before_its_first_token_has_no_recall() -> None:
+    from app.shared import markup
+
+    now = replace(snapshot("answering", 0), prompt=Prompt((1,), "plain", answer="a b"))
+    assert "recall" not in markup.answer(now, 0, True, 0.5)
+    now = replace(snapshot("answering", 2), prompt=Prompt((1,), "plain", answer="aa b"))
+    assert "recall 0.50" in markup.answer(now, 0, True, 0.5), "one of the two words was said"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("tokens", 99, "the length in tokens must be a number from 100 to 1,000,000"),
+        ("new_tokens", 0, "the number of new tokens must be a number from 1 to 512"),
+        ("temperature", 5.5, "the temperature must be a number from 0 to 5"),
+        ("control_seed", -1, "the seed of the control must be a number from 0 to 1,000,000,000"),
+    ],
+)
+def test_a_setting_out_of_range_is_said_and_runs_nothing(name: str, value: Any, sentence: str) -> None:
+    at = change(opened(heads="L17H3"), **{name: value})
+    assert sentence in errors(at)
+    assert at.button(key="run").disabled
+
+
+def test_settings_that_cannot_be_kept_are_used_all_the_same(fresh_home: Path) -> None:
+    at = opened(heads="L17H3")
+    (fresh_home / "compare").write_text("no folder")
+    at = change(at, new_tokens=9)
+    assert "The settings are not kept over a reload" in errors(at)
+    assert next(widget for widget in at.number_input if widget.label == "New tokens").value == 9
+
+
+def test_a_scale_out_of_range_is_said_and_changes_nothing() -> None:
+    at = opened(heads="L17H3:0.5")
+    scale = next(widget for widget in at.number_input if widget.label == "Scale")
+    at = drawn(scale.set_value(3.0).run())
+    assert "the scale must be a number from 0 to 2" in errors(at)
+    assert query(at, "heads") == "L17H3:0.5"
+
+
+def test_ones_own_text_can_have_a_right_answer() -> None:
+    at = change(opened(), kind="text", text="Say hello.", answer=" hello world ", new_tokens=8)
+    assert "--answer 'hello world'" in next(code.value for code in press(at, "mask_best").code if "ask" in code.value)
+    at = press(at, "run")
+    assert not errors(at)
+    assert all("recall" in column for column in columns(at))
+    assert any("Right answer: <b>hello world" in text for text in texts(at))
+
+
+def test_stopping_between_two_steps_keeps_the_last_one() -> None:
+    from app.compare import ask
+    from app.compare.going import Going
+    from app.shared.models import ModelRef
+
+    going = Going(iter((snapshot("reading", 0),)), ModelRef("m"), ask.Setup(), HeadMask(), BEST, None)
+    going.advance()
+    going.steps = iter(())  # what `stop` does, between the look and the step
+    going.advance()
+    assert going.now == snapshot("reading", 0)
+
+
+@pytest.mark.parametrize(
+    ("length", "read", "standing"),
+    [
+        (7950, 2048, "Reading the prompt: 2,048 of 7,950 tokens"),
+        (7950, 0, "Reading the prompt…"),
+        (1999, 1024, "Reading the prompt…"),
+    ],
+)
+def test_a_long_prompt_says_how_far_it_has_been_read(length: int, read: int, standing: str) -> None:
+    from app.shared import markup
+
+    now = replace(snapshot("reading", 0), prompt=Prompt((1,) * length, "plain"), read_tokens=read)
+    assert f">{standing}<" in markup.answer(now, 0, False, 0.5)
+
+
+NASTY = '<img src=x onerror="alert(1)"> & <script>'
+
+
+def test_no_text_of_a_model_becomes_markup() -> None:
+    from app.shared import markup
+
+    parts = [
+        markup.said(NASTY), markup.differences(changes(NASTY, NASTY + " more")), markup.marked([NASTY, "b"], [0]),
+        markup.marked([NASTY], [], [0]), markup.token_at([NASTY], 0), markup.fact("a", NASTY),
+    ]  # fmt: skip
+    for part in parts:
+        assert "<img" not in part
+        assert "<script" not in part
+        assert escape("onerror") in part or "…" in part
+
+
+class Letters:
+    """A tokenizer of one letter a token, of which 0 is the first byte of a two-byte one."""
+
+    def decode(self, ids: Any, **_: Any) -> str:
+        return "".join("\ufffd" if token == 0 else chr(96 + token) for token in ids).replace("\ufffda", "é")
+
+
+def test_tokens_side_by_side_are_the_decoded_text() -> None:
+    from app.shared import markup
+
+    assert markup.pieces(Letters(), [2, 0, 1, 3]) == ["b", "", "é", "c"]
+    assert markup.pieces(Letters(), [2, 0]) == ["b", "\ufffd"]
+
+
+def test_the_context_is_drawn_round_the_heaviest_positions_within_its_limit() -> None:
+    from app.shared import markup
+
+    assert markup.windows({5: 1, 8: 1, 100: 1}, 110, around=3, most=50) == [range(2, 12), range(97, 104)]
+    assert markup.windows({5: 1, 100: 3}, 110, around=3, most=10) == [range(97, 104)]
+    assert markup.windows({0: 1}, 2, around=3, most=10) == [range(0, 2)]
+    drawn_text = markup.context(Letters(), [1] * 60, {30: 1}, [30])
+    assert drawn_text.count("…") == 2
+    assert drawn_text.count("a") > 20

@@ -1,0 +1,473 @@
+"""Score sets from files of three formats, what they say of themselves, and every way a file can be wrong."""
+
+import contextlib
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retmask.files import shipped
+from retmask.heads.formats import family, model_of, short
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.grids import known_grid, model_grid
+from retmask.heads.scores import HeadScores
+from retmask.heads.sets import ScoreSet, head_scores, keep_set, labels, open_scores, read_set, read_text, strangers
+from retmask.runs.run import Run
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
+LIST = b"""# the best four
+attn_head_set: "14-22,13-16,20-3,14-0" # top4
+model_base_class: "LlamaForCausalLM"
+model_name_or_path: "meta-llama/Llama-3.1-8B-Instruct"
+"""
+GATES = b"6.05e-01\t0.0e+00\n1.000e+00\t-1.5e-03\n0.25\t1.0001\n"
+DUO = "attn_patterns/Mistral-7B-Instruct-v0.2/lr=0.02-reg=0.05/full_attention_heads.tsv"
+
+
+def detection(values: list[list[list[float]]], counting: str = "set", **record: object) -> Run:
+    """A run of the kind «detect» with these scores."""
+    config = {"model": "hub/Tiny-1", **record}
+    run = Run.create("detect", config, name="tiny")
+    HeadScores("tiny", np.array(values)).save(run.path / "scores.json")
+    grid = {"n_layers": len(values[0]), "n_heads": len(values[0][0]), "n_kv_heads": 1}
+    run.update(model=config["model"], counting=counting, head_grid=grid, status="success")
+    return run
+
+
+def trials(n: int) -> list[list[list[float]]]:
+    return [[[0.1 + i / 100, 0.0]] for i in range(n)]
+
+
+def test_a_shipped_map() -> None:
+    found = read_set("smollm2-135m")
+    assert (found.model, found.family, found.level, found.counting) == ("smollm2-135m", "SmolLM", "query", "set")
+    assert found.label == "smollm2-135m · copying · shipped"
+    assert found.scores.grid == Grid(30, 9, 3)
+    assert (found.n_trials, len(found.trials()), found.warnings) == (40, 45, [])
+    assert found.path == shipped("maps", "smollm2-135m", "scores.json")
+    assert read_set(str(found.path)).label == found.label
+
+
+def test_a_run_by_its_id_its_folder_and_its_file(fresh_home: Path) -> None:
+    run = detection(trials(12), counting="query")
+    found = read_set(run.id)
+    assert found.label == f"Tiny-1 · query · {run.record['created'][5:19].replace('T', ' ')}"
+    assert (found.counting, found.record["kind"], found.warnings) == ("query", "detect", [])
+    for source in (str(run.path), str(run.path / "scores.json")):
+        again = read_set(source)
+        assert (again.label, again.source, again.path) == (found.label, source, found.path)
+
+
+def test_a_tuned_model_says_so(fresh_home: Path, tmp_path: Path) -> None:
+    by_adapter = read_set(detection(trials(12), adapter="runs/train/adapter").id)
+    assert (by_adapter.model, by_adapter.tuned) == ("Tiny-1", True)
+    assert by_adapter.label.startswith("Tiny-1 tuned · copying")
+    whole = tmp_path / "checkpoint"
+    whole.mkdir()
+    (whole / "retmask.json").write_text(json.dumps({"base": "google/gemma-3-270m"}))
+    merged = read_set(detection(trials(12), model=str(whole)).id)
+    assert (merged.model, merged.family, merged.tuned) == ("gemma-3-270m", "Gemma", True)
+
+
+def test_a_qrhead_list() -> None:
+    found = read_text(LIST, "configs/Llama-3.1-8B-Instruct_qr_head_NQ.yaml")
+    assert (found.model, found.family, found.level, found.ranking) == ("Llama-3.1-8B-Instruct", "Llama", "query", True)
+    assert found.label == "Llama-3.1-8B-Instruct · QRHead list · qr_head_NQ"
+    assert (found.grid, found.n_trials, found.counting) == (Grid(32, 32, 8), 1, "ranking")
+    assert found.scores.top(4) == (HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0))
+    assert sorted(found.scores.values[found.scores.values > 0]) == [0.25, 0.5, 0.75, 1]
+    assert found.trials() == []
+    (warning,) = found.warnings
+    assert "4 heads without scores" in warning
+
+
+def test_a_list_on_the_grid_of_its_model() -> None:
+    found = read_text(LIST.replace(b"meta-llama/Llama-3.1-8B-Instruct", b"a-model"), "x.yaml")
+    assert (found.grid, found.scores.grid) == (None, Grid(21, 23))
+    assert found.warnings[-1] == "the model's grid is not known, so no map is drawn"
+    wide = found.on(Grid(32, 32, 8))
+    assert wide.grid == Grid(32, 32, 8)
+    assert wide.scores.top(4) == found.scores.top(4)
+    assert wide.on(Grid(32, 32)).scores is wide.scores
+    with pytest.raises(ValueError, match="names L20H3 and does not fit on a grid of 20 x 32"):
+        found.on(Grid(20, 32))
+    with pytest.raises(ValueError, match="does not fit"):
+        read_set("smollm2-135m").on(Grid(32, 32))
+
+
+def test_a_list_layer_by_layer_may_be_no_ranking() -> None:
+    found = read_text(b'attn_head_set: "10_3,10_24,11_11"\nmodel_name_or_path: google/gemma-3-4b-it', "x.yaml")
+    assert (found.family, found.grid) == ("Gemma", None)
+    assert found.warnings[0] == "it names L10H24, and gemma-3-4b-it has 34 x 8 heads: it may be of another model"
+    assert "layer by layer" in found.warnings[2]
+
+
+def test_duo_attention_gates() -> None:
+    found = read_text(GATES, DUO)
+    assert (found.model, found.family, found.level) == ("Mistral-7B-Instruct-v0.2", "Mistral", "kv")
+    assert found.label == "Mistral-7B-Instruct-v0.2 · DuoAttention gates"
+    assert (found.scores.grid, found.counting, found.ranking) == (Grid(3, 2), "gates", False)
+    np.testing.assert_array_equal(found.scores.values, [[[0.605, 0], [1, 0], [0.25, 1]]])
+    assert found.warnings[0] == (
+        "2 gates lay outside 0 to 1 by up to 0.002, as rounding in bfloat16 leaves them, and count as 0 or 1"
+    )
+    assert "compared with other gates only" in found.warnings[1]
+    assert read_text(b"0.5\r\n0.25\r\n", "one-kv-head.tsv").scores.grid == Grid(2, 1)
+
+
+def test_gates_count_for_the_query_heads_that_share_them() -> None:
+    gates = read_text(GATES, DUO)
+    np.testing.assert_array_equal(
+        head_scores(gates, Grid(3, 4, 2)).mean, [[0.605, 0.605, 0, 0], [1, 1, 0, 0], [0.25, 0.25, 1, 1]]
+    )
+    np.testing.assert_array_equal(head_scores(gates, Grid(3, 2)).mean, gates.scores.mean)
+    with pytest.raises(ValueError, match="has 3 x 2 key/value heads and the model 32 x 8"):
+        head_scores(gates)  # a Mistral-7B, by its name
+    full = read_text(("\t".join(["0.5"] * 8) + "\n").encode() * 32, DUO)
+    assert head_scores(full).grid == Grid(32, 32, 8)
+
+
+def test_heads_of_an_unknown_grid_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(LIST.replace(b"meta-llama/Llama-3.1-8B-Instruct", b"a-model"))
+    (tmp_path / "y.tsv").write_bytes(GATES)
+    for name in ("x.yaml", "y.tsv"):
+        with pytest.raises(ValueError, match="the grid of its model's heads is not known"):
+            open_scores(str(tmp_path / name))
+    assert open_scores(str(tmp_path / "x.yaml"), Grid(32, 32)).top(40) == (
+        HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0)
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="is not fetched here"):
+        open_scores("https://example.org/scores.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", Grid(32, 32, 8)),
+        ("Llama-3-8B-Instruct-Gradient-1048k", Grid(32, 32, 8)),
+        ("Llama-2-7B-32K-Instruct", Grid(32, 32, 32)),
+        ("Llama-3.2-3B-Instruct_qr_head_NQ", Grid(28, 24, 8)),
+        ("Qwen3-Embedding-8B", Grid(36, 32, 8)),
+        ("Qwen3-80B", None),
+        ("MyLlama-3-8B", None),
+        ("", None),
+    ],
+)
+def test_grids_of_published_models(name: str, grid: Grid | None) -> None:
+    assert known_grid(name) == grid
+
+
+def test_the_grid_in_a_models_folder(tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    others = [("n_layer", "n_head"), ("n_layers", "n_heads"), ("num_layers", "num_heads")]  # GPT-2, MPT, GPT-Neo
+    known = [(sizes, 2), ({"text_config": sizes}, 2), *(({layers: 3, heads: 4}, 4) for layers, heads in others)]
+    for config, grid in ((config, Grid(3, 4, kv)) for config, kv in known):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert model_grid(str(tmp_path)) == grid
+    for text in ("{}", "[" * 100_000, '{"num_hidden_layers": "x"}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"the head grid of .* is not known"):
+            model_grid(str(tmp_path))
+
+
+def test_a_folder_of_gates(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen2-7B" / "lr=0.02"
+    folder.mkdir(parents=True)
+    (folder / "full_attention_heads.tsv").write_bytes(GATES)
+    found = read_set(str(folder))
+    assert (found.model, found.path) == ("Qwen2-7B", folder / "full_attention_heads.tsv")
+
+
+def test_content_tells_the_format_not_the_name() -> None:
+    assert read_text(LIST, "a.json").ranking
+    assert read_text(GATES, "a.yaml").level == "kv"
+    assert read_text(b'\xef\xbb\xbf{"0-0": [0.5]}', "a.tsv").counting == "unknown"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@pytest.mark.parametrize(("name", "n", "distinct"), [("Llama-3.1-8B-Instruct", 342, 59), ("Qwen3-8B", 600, 98)])
+def test_published_files_repeat_most_trials(name: str, n: int, distinct: int) -> None:
+    found = read_set(str(PUBLISHED / f"{name}.json"))
+    assert (found.model, found.n_trials, found.distinct) == (name, n, distinct)
+    assert found.label == f"{name} · score file"
+    assert found.warnings[0].startswith(f"only {distinct} of {n} trials differ in their scores")
+    assert any("pass 1" in line for line in found.warnings) == (name == "Qwen3-8B")
+
+
+@pytest.mark.parametrize(
+    ("values", "counting", "says"),
+    [
+        (trials(1), "set", ["only 1 trial: "]),
+        (trials(9), "set", ["only 9 trials: "]),
+        (trials(10), "set", []),
+        (trials(5) * 2, "set", []),
+        (trials(4) * 3, "set", ["only 4 of 12 trials differ"]),
+        (trials(12), "steps", ["per-step counting"]),
+    ],
+)
+def test_warnings(fresh_home: Path, values: list[list[list[float]]], counting: str, says: list[str]) -> None:
+    found = read_set(detection(values, counting).id).warnings
+    assert len(found) == len(says)
+    assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
+
+
+def test_a_detection_that_is_not_over_says_so(fresh_home: Path) -> None:
+    run = detection(trials(12))
+    run.update(status="cancelled")
+    assert read_set(run.id).warnings == ["its detection is not finished (cancelled): these are the trials so far"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"head_grid": {"n_kv_heads": "x"}}, {"head_grid": {"n_kv_heads": -3}}, {"config": 7}, {"config": {"model": 3}},
+     {"created": None}, {"created": [1]}, {"status": {}}, {"counting": ["x"], "head_grid": {}}, {"head_grid": 5},
+     {"config": {"model": "~nobody-of-that-name/x"}}, {"head_grid": {"n_kv_heads": True}},
+     {"head_grid": {"n_kv_heads": 1.5}}],
+)  # fmt: skip
+def test_a_damaged_record_does_no_harm(fresh_home: Path, record: dict[str, object]) -> None:
+    run = detection(trials(12))
+    run.update(**record)
+    found = read_set(run.id)
+    assert found.label
+    assert isinstance(found.warnings, list)
+    for scores in (found.scores, HeadScores.load(run.path)):
+        assert scores.grid.kv_group(HeadId(0, 1)) in (None, 0)
+
+
+def test_a_deeply_nested_card_says_nothing_of_a_base(fresh_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "retmask.json").write_text("[" * 100_000)
+    assert not read_set(detection(trials(12), model=str(tmp_path)).id).tuned
+
+
+def test_labels_are_all_different() -> None:
+    sets = [read_text(GATES, DUO), read_text(GATES, DUO), read_set("smollm2-135m")]
+    assert labels(sets) == [sets[0].label, f"{sets[0].label} (2)", sets[2].label]
+    plain = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "gates"))
+    numbered = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), ranking=True, path=Path("m-a.yaml"))
+    twin = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), ranking=True, path=Path("m-a (2).yaml"))
+    assert twin.label == f"{numbered.label} (2)"
+    assert len(set(labels([plain, numbered, numbered, twin, twin, twin, numbered]))) == 7
+
+
+def test_trials_in_which_no_head_scored_are_no_copies(fresh_home: Path) -> None:
+    blank = [[[0.0, 0.0]]]
+    found = read_set(detection(trials(6) + blank * 20).id)
+    assert (found.n_trials, found.blank, found.distinct, found.warnings) == (26, 20, 7, [])
+    copied = read_set(detection(trials(2) * 5 + blank * 2).id)
+    assert copied.warnings[0].startswith("only 3 of 12 trials differ")
+
+
+def test_scores_below_zero_of_a_file_alone(fresh_home: Path) -> None:
+    """Our own maps of a signed detector, taken away from their run.json."""
+    kept = keep_set("Qwen3-8B.json", json.dumps({"0-0": [-0.25, *range(11)], "0-1": [0.1] * 12}).encode())
+    found = read_set(kept)
+    assert found.scores.values.min() == -0.25
+    assert any(line.startswith("some scores are below 0") for line in found.warnings)
+    with pytest.raises(ValueError, match="cannot be negative"):
+        HeadScores.load(kept)
+    signed = [[[-0.25, 0.5]], *trials(11)]
+    assert read_set(detection(signed, counting="query").id).warnings == []
+    with pytest.raises(ValueError, match="cannot be negative"):
+        read_set(detection(signed, counting="set").id)
+
+
+def test_sets_of_different_models_are_strangers() -> None:
+    def of(model: str, kin: str = "") -> ScoreSet:
+        return ScoreSet("x", HeadScores(model, np.ones((1, 2, 2))), family=kin)
+
+    assert not strangers(of("Qwen/Qwen3-8B", "Qwen"), of("qwen3-8b"))
+    assert strangers(of("Qwen3-8B", "Qwen"), of("Llama-3.1-8B", "Llama"))
+    assert strangers(of("a"), of("b"))
+    assert strangers(of("scores", "Qwen"), of("scores", "Llama"))
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/meta/Llama-3.1-8B/resolve/main/scores.json", "Llama-3.1-8B"),
+        ("/meta/Llama-3.1-8B/resolve/3f2a/detections/scores.json", "detections"),
+        ("/someone/Qwen3-8B/raw/refs/heads/main/scores.json", "Qwen3-8B"),
+        ("/someone/Qwen3-8B/main/full_attention_heads.tsv", "Qwen3-8B"),
+        ("/someone/Qwen3-8B/blob/v1/lr=0.02/full_attention_heads.tsv", "Qwen3-8B"),
+        ("/a/resolve/main/Llama-7B.json", "Llama-7B"),
+        ("/scores.json", "unnamed"),
+        ("", "unnamed"),
+        ("a\x1b]0;x\x07.json", "a�]0;x�"),
+    ],
+)
+def test_the_model_that_a_path_tells(path: str, model: str) -> None:
+    assert model_of(path) == model
+
+
+def test_a_kept_file_without_a_model_is_not_named_by_its_hash(fresh_home: Path) -> None:
+    kept = keep_set("/scores.json", b'{"0-0": [0.5]}')
+    assert Path(kept).name == "unnamed.json"
+    assert read_set(kept).model == "unnamed"
+
+
+def test_foreign_names_send_nothing_to_the_terminal(fresh_home: Path) -> None:
+    assert short("hub/Tiny\x1b[2J") == "Tiny�[2J"
+    run = detection(trials(12), model="hub/Tiny\x1b[2J", counting="a\x07")
+    run.update(created="2026-\x1b[31m-11T10", status="\x1bc")
+    found = read_set(run.id)
+    assert all(text.isprintable() for text in (found.model, found.label, found.counting, *found.warnings))
+
+
+def test_a_model_without_a_name_is_not_looked_for_here(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "retmask.json").write_text(json.dumps({"base": "google/gemma-3-270m"}))
+    monkeypatch.chdir(tmp_path)
+    run = detection(trials(12))
+    run.update(config={})
+    assert not read_set(run.id).tuned
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "Llama"),
+        ("TinyLlama-1.1B", "Llama"),
+        ("/data/llama/Qwen3-8B/", "Qwen"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "Qwen"),
+        ("deepseek-ai/DeepSeek-V2-Lite", "DeepSeek"),
+        ("gemma3-270m", "Gemma"),
+        ("HuggingFaceTB/SmolLM2-135M", "SmolLM"),
+        ("Mixtral-8x7B", "Mistral"),
+        ("Olmo-3-7B-Think", "OLMo"),
+        ("microsoft/Phi-3-mini", "Phi"),
+        ("dolphin-7b", ""),
+        ("gpt2", "GPT-2"),
+        ("GPT-2-xl", "GPT-2"),
+        ("EleutherAI/pythia-70m", "Pythia"),
+        ("yi-34b", "Yi"),
+        ("my-model", ""),
+        ("", ""),
+    ],
+)
+def test_families(model: str, expected: str) -> None:
+    assert family(model) == expected
+
+
+BAD = [
+    (b"", "is empty"),
+    (b" \n\t\n", "is empty"),
+    (b"# only this\n", "is empty"),
+    (b"\xff\xfe\x00\x01", "not text"),
+    (b"\x89PNG\r\n", "not text"),
+    (b"a\x00b", "not text"),
+    (b"hello world", "none that can be read"),
+    (b"<!doctype html>", "web page"),
+    (b"{", "is not JSON"),
+    (b"[" * 100_000, "is not JSON|nested too deeply"),
+    (b'{"0-0": [NaN]}', "not a finite number"),
+    (b'{"0-0": [1' + b"0" * 5000 + b"]}", "bad-file: 0-0 holds inf"),
+    (b'{"0-0": [1], "0-0": [1]}', "stands twice"),
+    (b"name: x\n", "no attn_head_set"),
+    (b"attn_head_set:\n", "no attn_head_set"),
+    (b"attn_head_set: [1, 2]\n", "no attn_head_set"),
+    (b"x:\n  attn_head_set: 1-2\n", "no attn_head_set"),
+    (b"- attn_head_set: 1-2\nx: 1\n", "is not YAML|no attn_head_set"),
+    (b'attn_head_set: "full_heads"\n', "names all heads"),
+    (b'attn_head_set: "1-2,3-4,1-2"\n', "lists L1H2 twice"),
+    (b'attn_head_set: "1-2,,3-4"\n', "'' is not a head"),
+    (b'attn_head_set: "1-2,x"\n', "'x' is not a head"),
+    (b'attn_head_set: "9999-9999"\n', "'9999-9999' is not a head"),
+    (b'attn_head_set: "-1-2"\n', "'-1-2' is not a head"),
+    (b"attn_head_set: 1-2\nattn_head_set: 1-3\n", "stands twice"),
+    (b"a: &a [x]\nattn_head_set: *a\n", "aliases"),
+    (b"attn_head_set: " + b"[" * 5000, "nested too deeply"),
+    (b"a: " + b"{a: " * 5000, "nested too deeply"),
+    (b'attn_head_set: "\\UFFFFFFFF"\n', "is not YAML"),
+    (b'attn_head_set: "1-2\n', "is not YAML"),
+    (b"attn_head_set: 1-2\n\tx: 3\n", "is not YAML"),
+    (b"a: 1\n" + b"#" * 2**18, "larger than 256 KiB"),
+    (b"0.5\n" * 70_000, "larger than 256 KiB"),
+    (b"0.5\t" * 10_000, "1 rows of 10001 columns"),
+    (b"1\n" * 10_000, "10000 rows of 1 columns"),
+    (b"0.5\t0.5\n0.5\n", "is ragged: row 2 has 1 columns and row 1 has 2"),
+    (b"0.5\t\n", "row 1 holds '', which is no gate"),
+    (b"0.5\tnan\n", "row 1 holds 'nan'"),
+    (b"0.5\tinf\n", "row 1 holds 'inf'"),
+    (b"0.5\t1_0\n", "row 1 holds '1_0'"),
+    (b"0.5\tx\n", "row 1 holds 'x'"),
+    (b"0.5\n-0.02\n", "row 2 holds '-0.02'"),
+    (b"0.5\n1.02\n", "row 2 holds '1.02'"),
+    (b"1e999\n", "row 1 holds '1e999'"),
+]
+
+
+@pytest.mark.parametrize(("content", "says"), BAD, ids=range(len(BAD)))
+def test_bad_files_get_one_sentence_soon(content: bytes, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad-file"
+    file.write_bytes(content)
+    began = time.monotonic()
+    for read in (lambda: read_text(content, "bad-file"), lambda: read_set(str(file))):
+        with pytest.raises(ValueError, match=says) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 250
+    assert time.monotonic() - began < 5
+
+
+def test_merge_keys_build_nothing() -> None:
+    """A list of merges of merges would be 9^9 pairs."""
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    with pytest.raises(ValueError, match="aliases"):
+        read_text("\n".join([*lines, "attn_head_set: 1-2"]).encode(), "bomb.yaml")
+
+
+def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retmask.heads.formats.MAX_FILE_BYTES", 100)
+    file = tmp_path / "large.json"
+    file.write_text('{"0-0": [' + "0.5," * 100 + "0.5]}")
+    with pytest.raises(ValueError, match="larger than 64 MiB"):
+        read_set(str(file))
+
+
+@pytest.mark.parametrize("source", ["", " ", "nothing-here", "/no/such/file", "~nobody-of-that-name/x", "a" * 5000,
+                                    "a/" * 3000, "x\0y", "/dev/zero", "train-1"])  # fmt: skip
+def test_no_such_set(fresh_home: Path, source: str) -> None:
+    (fresh_home / "runs" / "train-1").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no score set|name a score set|cannot be read|is not known") as caught:
+        read_set(source)
+    assert len(str(caught.value)) < 250
+
+
+@given(st.binary(max_size=60) | st.text(alphabet="-_0123456789,:\"'\n\t{}[]&*!%@|>attn_head_set.e ", max_size=60))
+def test_anything_is_a_set_or_a_sentence(content: bytes | str) -> None:
+    raw = content if isinstance(content, bytes) else b"attn_head_set: " + content.encode()
+    with contextlib.suppress(ValueError):
+        assert isinstance(read_text(raw, "x"), ScoreSet)
+
+
+def test_an_upload_is_kept_under_its_model(fresh_home: Path) -> None:
+    kept = keep_set(DUO, GATES)
+    digest = hashlib.sha256(GATES).hexdigest()[:12]
+    assert kept == str(fresh_home / "opened" / digest / "Mistral-7B-Instruct-v0.2.tsv")
+    assert Path(kept).read_bytes() == GATES
+    assert read_set(kept).model == "Mistral-7B-Instruct-v0.2"
+    listed = Path(keep_set("Llama-3.1-8B-Instruct_qr_head_NQ.yaml", LIST))
+    assert listed.name == "Llama-3.1-8B-Instruct_qr_head_NQ.yaml"
+    assert read_set(str(listed)).label == "Llama-3.1-8B-Instruct · QRHead list · qr_head_NQ"
+    assert Path(keep_set("../../../../etc/Llama 3.1-8B", b'{"0-0": [0.5]}')).name == "Llama-3.1-8B.json"
+    with pytest.raises(ValueError, match="is not JSON"):
+        keep_set("x.json", b"{")
+    assert len(list((fresh_home / "opened").iterdir())) == 3
+
+
+def test_many_sets_are_light() -> None:
+    """Reading the shapes and labels of twelve sets computes no interval and no mean."""
+    values = np.random.default_rng(0).random((600, 36, 32))
+    sets = [ScoreSet("x", HeadScores(f"m{i}", values)) for i in range(12)]
+    began = time.monotonic()
+    assert len(set(labels(sets))) == 12
+    assert all(one.distinct == 600 for one in sets)
+    assert time.monotonic() - began < 10
+    assert not any("interval" in vars(one.scores) or "_resampled" in vars(one.scores) for one in sets)

@@ -1,0 +1,383 @@
+"""Answers from servers: in order, checked, tried again where that may help, and said plainly where it does not."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from openai_server import MALFORMED, Canned, Fault, OpenAIServer, made_up
+
+from retmask.model.sampling import Sampling
+from retmask.pairs import servers
+from retmask.pairs.servers import Refused, Reply, Server, ServerLost, address, answer_all, key_for
+
+KEY = "sk-very-secret-1234"
+HELLO = (("system", "Be brief."), ("user", "Where is the needle?"))
+PROMPT = "system: Be brief.\nuser: Where is the needle?"
+DRAWN = Sampling(0.7, 0.9, 5)
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited before each retry, in seconds: nobody really waits."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RETMASK_SERVER_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    waited: list[float] = []
+    monkeypatch.setattr(servers, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def there() -> Iterator[OpenAIServer]:
+    with OpenAIServer("tiny") as server:
+        yield server
+
+
+@pytest.fixture
+def asked(there: OpenAIServer) -> Iterator[Server]:
+    with Server.connect(there.url) as server:
+        there.requests.clear()
+        yield server
+
+
+def replying(**choice: object) -> Canned:
+    """A chat completion with one choice of that content."""
+    return Canned(200, json.dumps({"choices": [choice]}).encode())
+
+
+def test_two_servers_answer_each_with_its_model() -> None:
+    with OpenAIServer("normal") as one, OpenAIServer("masked") as other:
+        with Server.connect(one.url) as chosen, Server.connect(other.url.removesuffix("/v1")) as rejected:
+            texts = [server.answer(HELLO, 64, DRAWN) for server in (chosen, rejected)]
+        assert texts == [Reply(made_up(name, PROMPT, 5), 12, "stop") for name in ("normal", "masked")]
+        assert [request.path for request in one.requests] == ["/v1/models", "/v1/chat/completions"]
+        assert one.requests[1].body == {
+            "model": "normal",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Where is the needle?"},
+            ],
+            "max_tokens": 64,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "seed": 5,
+            "chat_template_kwargs": {"enable_thinking": False},
+        }
+        assert other.requests[1].body["model"] == "masked"
+
+
+def test_the_local_server_completes_plain_prompts_too(there: OpenAIServer) -> None:
+    body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 64, "seed": 5}
+    answer = httpx.post(there.url + "/completions", json=body, trust_env=False).json()
+    assert answer["choices"][0]["text"] == made_up("tiny", PROMPT, 5)
+
+
+def test_an_answer_without_room_ends_by_length(asked: Server) -> None:
+    reply = asked.answer(HELLO, 3, DRAWN)
+    assert reply == Reply(" ".join(made_up("tiny", PROMPT, 5).split()[:3]), 3, "length")
+
+
+def test_order_is_kept_and_no_more_are_under_way_than_asked_for() -> None:
+    now, most = [0], [0]
+    lock = threading.Lock()
+
+    def answers(prompt: str, seed: int) -> str:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.002 * (seed % 5))  # later ones overtake
+        with lock:
+            now[0] -= 1
+        return f"answer {seed}"
+
+    with OpenAIServer(answers=answers) as there, Server.connect(there.url) as asked:
+        replies = answer_all(asked, [(HELLO, 9, Sampling(seed=seed)) for seed in range(40)], at_once=4)
+        assert [reply.text for reply in replies] == [f"answer {seed}" for seed in range(40)]
+        assert 2 <= most[0] <= 4
+        assert answer_all(asked, []) == []
+        with pytest.raises(ValueError, match="0 requests at once are too few"):
+            answer_all(asked, [(HELLO, 9, DRAWN)], at_once=0)
+
+
+@pytest.mark.parametrize("fault", ["drop", "cut", 500, 503, 429])
+def test_a_passing_failure_is_tried_again(fault: Fault, there: OpenAIServer, asked: Server, waits: list[float]) -> None:
+    there.fail(fault, fault, fault)
+    assert asked.answer(HELLO, 64, DRAWN).text == made_up("tiny", PROMPT, 5)
+    assert len(there.requests) == 4
+    assert waits == [0.5, 2.0, 5.0]
+
+
+@pytest.mark.parametrize(("named", "waited"), [("7", 7), ("3600", 30), ("0", 0.5), ("-9", 0.5), ("nan", 0.5)])
+def test_the_server_names_how_long_to_wait(
+    named: str, waited: float, there: OpenAIServer, asked: Server, waits: list[float]
+) -> None:
+    there.fail(Canned(429, headers={"Retry-After": named}))
+    asked.answer(HELLO, 64, DRAWN)
+    assert waits == [waited]
+
+
+def test_a_server_that_hangs_is_lost_after_all_tries(there: OpenAIServer) -> None:
+    with Server.connect(there.url, timeout=0.05) as asked:
+        there.fail("hang", for_good=True)
+        with pytest.raises(ServerLost, match=r"failed 4 times \(no answer within 0.05 s\)"):
+            asked.answer(HELLO, 64, DRAWN)
+    assert len(there.requests) == 5
+
+
+def test_a_server_that_died_is_lost_and_says_how_to_go_on(there: OpenAIServer, asked: Server) -> None:
+    there.fail("die")
+    with pytest.raises(ServerLost) as lost:
+        asked.answer(HELLO, 64, DRAWN)
+    assert str(lost.value).startswith(f"{there.url} failed 4 times (")
+    assert "refused" in str(lost.value)
+    assert str(lost.value).endswith(
+        "what is collected is kept, and the same command goes on from there once the server is back"
+    )
+    assert isinstance(lost.value, ValueError)
+
+
+def test_the_first_failure_of_many_ends_the_whole_at_once(there: OpenAIServer, asked: Server) -> None:
+    """One request hangs for longer than this test may take; another is refused."""
+    asked.answer(HELLO, 64, DRAWN)
+    there.fail("hang", 400)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"refused the request \(400: told to fail\)"):
+        answer_all(asked, [(HELLO, 64, DRAWN)] * 500, at_once=2)
+    assert time.monotonic() - began < 2
+    assert len(there.requests) < 100
+
+
+def test_a_refusal_is_not_tried_again(there: OpenAIServer, asked: Server, waits: list[float]) -> None:
+    asked.answer(HELLO, 64, DRAWN)
+    there.requests.clear()
+    there.fail(Canned(400, json.dumps({"error": {"message": "The maximum\n context \x1b[31m" + "is " * 500}}).encode()))
+    with pytest.raises(ValueError, match=r"refused the request \(400: The maximum context \[31mis is") as refused:
+        asked.answer(HELLO, 64, DRAWN)
+    assert not isinstance(refused.value, ServerLost)
+    assert len(str(refused.value)) < 300
+    assert waits == []
+    assert len(there.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"message": "flat"}', "400: flat"),
+        (b'{"detail": "d"}', "400: d"),
+        (b"<h1>\xff", "400: <h1>"),
+        (b"", "nothing"),
+    ],
+)
+def test_what_a_server_says_is_found(body: bytes, said: str, there: OpenAIServer, asked: Server) -> None:
+    asked.answer(HELLO, 64, DRAWN)
+    there.fail(Canned(400, body))
+    with pytest.raises(ValueError, match=said):
+        asked.answer(HELLO, 64, DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (MALFORMED, "did not answer in JSON"),
+        (Canned(200, b"[" * 200_000), "did not answer in JSON"),
+        (Canned(200, b"[]"), "without message or finish_reason"),
+        (Canned(200, b'{"choices": []}'), "without message or finish_reason"),
+        (replying(message={"content": "a"}), "without message or finish_reason"),
+        (replying(message={"content": ["a"]}, finish_reason="stop"), "something else than text"),
+        (replying(message={"content": "a"}, finish_reason="content_filter"), "ended an answer with 'content_filter'"),
+        (Canned(307, headers={"Location": "http://127.0.0.1:9/v1"}), r"points to http://127.0.0.1:9/v1 \(307\)"),
+    ],
+)
+def test_what_is_no_reply_is_said(
+    fault: Fault, said: str, there: OpenAIServer, asked: Server, waits: list[float]
+) -> None:
+    there.fail(fault)
+    with pytest.raises(ValueError, match=said) as wrong:
+        asked.answer(HELLO, 64, DRAWN)
+    assert not isinstance(wrong.value, ServerLost)
+    assert there.url in str(wrong.value)
+    assert len(there.requests) == 1
+
+
+def test_a_response_that_is_too_large_is_not_read_on(
+    there: OpenAIServer, asked: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "LARGEST", 2**20)
+    there.fail(Canned(200, b" " * (2**20 + 1)))
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        asked.answer(HELLO, 64, DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(None, ""), ("", ""), (" as it is\n", " as it is\n"), ("half \ud83d", "half ?")]
+)
+def test_texts_as_servers_give_them(content: str | None, text: str, there: OpenAIServer, asked: Server) -> None:
+    there.fail(replying(message={"content": content}, finish_reason="stop"))
+    assert asked.answer(HELLO, 64, DRAWN) == Reply(text, 0, "stop")
+
+
+def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
+    with OpenAIServer(key=KEY) as there:
+        monkeypatch.setenv("OPENAI_BASE_URL", there.url)
+        asked = Server.connect(there.url)
+        asked.answer(HELLO, 64, DRAWN)
+        assert {request.headers["authorization"] for request in there.requests} == {f"Bearer {KEY}"}
+        assert KEY not in repr(asked) + repr(vars(asked)) + json.dumps(there.requests[-1].body)
+        there.key = "another"  # the refusal repeats what it got
+        with pytest.raises(ValueError, match=r"401: wrong key Bearer \*\*\*\): set RETMASK_SERVER_KEYS=127") as refused:
+            asked.answer(HELLO, 64, DRAWN)
+        assert KEY not in str(refused.value)
+        monkeypatch.delenv("OPENAI_API_KEY")
+        with pytest.raises(ValueError, match="401: wrong key None"):
+            asked.answer(HELLO, 64, DRAWN)
+
+
+@pytest.mark.parametrize("key", ["sk-secret\nX-Header: 1", "sk-secret\u2019"])
+def test_a_key_that_cannot_be_sent_is_not_shown(key: str, asked: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("OPENAI_BASE_URL", asked.url)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY holds characters") as refused:
+        asked.answer(HELLO, 64, DRAWN)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__context__ is None
+
+
+def test_a_key_goes_only_to_the_host_that_it_was_given_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPENAI_API_KEY to OpenAI or OPENAI_BASE_URL, by scheme, host and port; those of RETMASK_SERVER_KEYS by host."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with OpenAIServer() as there, Server.connect(there.url) as asked:
+        asked.answer(HELLO, 64, DRAWN)
+        assert not any("authorization" in request.headers for request in there.requests)
+        monkeypatch.setenv("RETMASK_SERVER_KEYS", f"other=sk-b {there.url.split('/')[2]}=sk-own")
+        asked.answer(HELLO, 64, DRAWN)
+        assert there.requests[-1].headers["authorization"] == "Bearer sk-own"
+        there.fail(Canned(307, headers={"Location": "http://other/v1"}))
+        with pytest.raises(ValueError, match="points to"):
+            asked.answer(HELLO, 64, DRAWN)
+    assert key_for("https://api.openai.com/v1") == ("OPENAI_API_KEY", KEY)
+    for url in ("http://api.openai.com/v1", "https://api.openai.com.evil.org/v1", "https://api.openai.com:444/v1"):
+        assert key_for(url) == ("", "")
+    assert key_for("https://other/v1") == ("RETMASK_SERVER_KEYS", "sk-b")
+    for url in ("http://other/v1", "http://other:443/v1", "http://other:8000/v1", "https://other:8000/v1"):
+        assert key_for(url) == ("", "")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://mine.example:8443/v1/")
+    assert key_for("https://mine.example:8443/v1") == ("OPENAI_API_KEY", KEY)
+    assert key_for("https://api.openai.com/v1") == ("", "")
+
+
+def test_a_key_goes_in_clear_only_to_a_port_that_is_named_and_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETMASK_SERVER_KEYS", "other:443=a other:8000=b 127.0.0.1=c other:x=d")
+    urls = ("https://Other/v1", "http://other:443/v1", "http://other:8000/v1", "http://127.0.0.1/v1", "http://other/v1")
+    assert [key_for(url)[1] for url in urls] == ["a", "", "b", "c", ""]
+
+
+def test_a_server_that_does_not_know_thinking_is_asked_without(there: OpenAIServer, asked: Server) -> None:
+    assert not asked.thinks
+    there.fail(Canned(400, b'{"error": {"message": "Unrecognized request argument: chat_template_kwargs"}}'))
+    assert asked.answer(HELLO, 64, DRAWN).text == made_up("tiny", PROMPT, 5)
+    assert asked.thinks
+    asked.answer(HELLO, 64, DRAWN)
+    assert ["chat_template_kwargs" in request.body for request in there.requests] == [True, False, False]
+
+
+def test_what_a_server_refuses_after_it_has_answered_is_the_prompt(there: OpenAIServer, asked: Server) -> None:
+    asked.answer(HELLO, 64, DRAWN)
+    there.fail(Canned(400, b'{"error": {"message": "System role not supported"}}'))
+    with pytest.raises(Refused, match="System role not supported"):
+        asked.answer(HELLO, 64, DRAWN)
+    assert len(there.requests) == 2
+    assert not asked.thinks
+    there.fail(404)
+    with pytest.raises(ValueError, match="404") as missing:
+        asked.answer(HELLO, 64, DRAWN)
+    assert not isinstance(missing.value, Refused)
+
+
+def test_another_variable_may_hold_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER_KEY", KEY)
+    with OpenAIServer(key=KEY) as there, Server.connect(there.url, key_env="OTHER_KEY") as asked:
+        assert asked.answer(HELLO, 64, DRAWN).ended == "stop"
+
+
+@pytest.mark.parametrize(
+    ("models", "named", "said"),
+    [
+        (["a", "b"], "", "serves 2 models and none is named: choose a, b$"),
+        ([f"m{n}" for n in range(12)], "", "choose m0, m1, m2, m3, m4, m5, m6, m7 and 4 more$"),
+        (["a"], "b", r"refused the request \(404: The model `b` does not exist.\)$"),
+    ],
+)
+def test_which_model_must_be_clear(models: list[str], named: str, said: str) -> None:
+    with OpenAIServer(*models) as there, pytest.raises(ValueError, match=said):
+        Server.connect(there.url, named)
+
+
+def test_a_named_model_that_is_not_listed(there: OpenAIServer) -> None:
+    """`transformers serve FOLDER` lists what lies in the Hub's cache, and fails where that is not there."""
+    with Server.connect(there.url, "tiny"):
+        assert [request.path for request in there.requests] == ["/v1/chat/completions"]
+        assert there.requests[0].body["max_tokens"] == 1
+    there.stop()
+    with pytest.raises(ValueError, match="does not answer"):
+        Server.connect(there.url, "tiny")
+
+
+def test_a_named_model_among_several() -> None:
+    with OpenAIServer("a", "b") as there, Server.connect(there.url, "b") as asked:
+        assert asked.answer(HELLO, 64, DRAWN).text == made_up("b", PROMPT, 5)
+        assert repr(asked) == f"Server(url='{there.url}', model='b', key_env='', timeout=600.0)"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("drop", r"does not answer \(.+\): start the server, or correct the address"),
+        ("die", r"does not answer \(.+\): start the server, or correct the address"),
+        (503, r"does not answer \(503: told to fail\)"),
+        (Canned(404, b'{"detail": "Not Found"}'), r"refused the request \(404: Not Found\)"),
+        (Canned(200, b"<html>"), "did not answer in JSON"),
+        (Canned(200, b'{"models": []}'), "lists no models"),
+        (Canned(200, b'{"data": [{}, 1]}'), "lists no model: name the one it serves"),
+    ],
+)
+def test_connecting_says_what_is_wrong(fault: Fault, said: str, there: OpenAIServer, waits: list[float]) -> None:
+    there.fail(fault)
+    with pytest.raises(ValueError, match=said):
+        Server.connect(there.url)
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", " ", "ftp://host/v1", "http://user:secret@host/v1", "http://host/v1?key=secret", "http://host/#secret",
+     "http://", "host:8000", "http://host:99999", "http://host:x/v1", "http://a..b", "http://ho\nst"],
+)  # fmt: skip
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(ValueError, match="is not a server's address: write it like") as refused:
+        Server.connect(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://h:8000", "http://h:8000/", " http://h:8000/v1 ", "http://h:8000/v1/"])
+def test_addresses_are_completed(url: str) -> None:
+    assert address(url) == "http://h:8000/v1"
+    assert address("https://h/openai") == "https://h/openai/v1"
+
+
+def test_proxies_are_for_other_machines(there: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    with Server.connect(there.url) as asked:
+        assert asked.model == "tiny"
+    monkeypatch.setenv("ALL_PROXY", "socks4://user:secret@host:1")
+    with pytest.raises(ValueError, match="the proxy in the environment cannot be used") as refused:
+        Server("http://elsewhere:8000")
+    assert "secret" not in str(refused.value)
+
+
+def test_what_sampling_does_not_allow_is_not_sent(there: OpenAIServer, asked: Server) -> None:
+    with pytest.raises(ValueError, match="temperature 9 is outside"):
+        asked.answer(HELLO, 64, Sampling(9))
+    assert there.requests == []

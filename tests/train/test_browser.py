@@ -1,0 +1,125 @@
+"""The second half of the loop in a real Chromium: a training that outlives browser and server, and what it made."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import QUIET, App
+
+from retmask.files import append_line
+from retmask.model.weights import resolve
+from retmask.pairs.pair import ITEMS, PreferencePair, Said, write_pairs
+from retmask.runs.run import Run
+from retmask.train.job import last_step, result, steps
+
+pytestmark = pytest.mark.browser
+SETTLED = "[data-testid=stApp][data-test-script-state=notRunning]"
+
+
+@pytest.fixture
+def pairs(fresh_home: Path) -> Run:
+    """A run with short pairs of the default model, so that a step takes a second or two."""
+    run = Run.create("pairs", {"model": "smollm2-135m", "allow": []}, name="short")
+    made = [
+        PreferencePair(
+            f"short-{i}",
+            (("user", f"What is {i} and 1?"),),
+            Said(f"It is {i + 1}.", 5, "stop"),
+            Said("I see.", 3, "stop"),
+        )
+        for i in range(12)
+    ]
+    for number, pair in enumerate(made):
+        append_line(run.path / ITEMS, {"number": number, **pair.to_json()})
+    write_pairs(run.path, made, True, "smollm2-135m")
+    run.update(status="success", model="smollm2-135m", sha256=resolve("smollm2-135m").sha256, chat=True, kept=len(made))
+    return run
+
+
+@pytest.fixture
+def app(fresh_home: Path) -> Iterator[App]:
+    app = App(fresh_home)
+    yield app
+    app.end()
+
+
+@pytest.fixture
+def tab(chromium: str, app: App) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chrome = driver.chromium.launch(executable_path=chromium, args=QUIET)
+        yield chrome.new_page(viewport={"width": 1400, "height": 1000})
+        chrome.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.1)
+
+
+def fill(tab: Any, name: str, value: object) -> None:
+    box = tab.get_by_label(name, exact=True).first
+    box.fill(str(value))
+    box.press("Tab")
+    tab.wait_for_selector(SETTLED, timeout=60_000)
+
+
+def points(tab: Any) -> int:
+    """How many steps the curves show."""
+    return int(
+        tab.evaluate(
+            "() => Math.max(0, ...[...document.querySelectorAll('.st-key-curves .js-plotly-plot')]"
+            ".flatMap(plot => plot.data.map(line => line.x.length)))"
+        )
+    )
+
+
+def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, app: App, pairs: Run) -> None:
+    tab.goto(f"{app.address}train")
+    tab.locator(".st-key-train_start").wait_for(timeout=60_000)
+    fill(tab, "Batch", 2)
+    fill(tab, "Max steps", 14)
+    tab.get_by_role("button", name="Start", exact=True).click()
+    wait_for(lambda: bool(Run.all("train")))
+    (run,) = Run.all("train")
+    wait_for(lambda: points(tab) >= 2)
+
+    tab.reload()
+    wait_for(lambda: points(tab) >= 2)
+    app.kill()
+    at = last_step(run)
+    app.start()
+    tab.goto(f"{app.address}runs")
+    tab.get_by_text(run.id).first.wait_for(state="attached", timeout=60_000)
+    tab.goto(f"{app.address}train")
+    tab.get_by_role("button", name="Stop and keep").wait_for(timeout=60_000)
+    wait_for(lambda: last_step(run) > at)
+    tab.get_by_role("button", name="Stop and keep").click()
+    wait_for(lambda: run.status == "cancelled")
+    stopped = run.record["stopped_at"]
+    assert at < stopped < 14
+    assert result(run) == run.path / "adapter"
+
+    tab.get_by_role("button", name=f"Resume from step {stopped}").click()
+    wait_for(lambda: run.status == "success")
+    assert [line["done"] for line in steps(run)] == list(range(1, 15))
+    tab.get_by_text("Finished after 14 steps").wait_for(timeout=60_000)
+
+    tab.get_by_role("button", name="Load as tuned").click()
+    tab.get_by_role("button", name="It is loaded as tuned").wait_for(timeout=60_000)
+    tab.get_by_role("link", name="Compare").first.click()
+    tab.get_by_role("button", name="Mask the top 5 %").click()
+    tab.wait_for_selector(SETTLED, timeout=60_000)
+    tab.locator(".st-key-ask_tokens input").fill("300")
+    tab.keyboard.press("Control+Enter")
+    tab.wait_for_function(
+        "() => [...document.querySelectorAll('.st-key-answers .facts')].filter("
+        "one => one.textContent.includes('recall')).length === 4",
+        timeout=240_000,
+    )
+    names = tab.locator(".st-key-answers strong").all_inner_texts()
+    assert names == ["unmasked", "masked", "tuned", "random control"]
