@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from retmask.model.bridge import wrap
-from retmask.model.cache import cache_bytes
+from retmask.model.fit import cache_bytes
 from retmask.model.lens import LensModel
 
 SHAPE = LlamaConfig(

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
@@ -195,3 +196,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 HAYSTACKS = ("pydoc", "pydoc-end", "essays")  # known by name; any other is a folder
+
+
+def brief(error: BaseException, most: int = 200) -> str:
+    """What an exception says, in one line."""
+    return shorten(str(error), most, placeholder="...") or type(error).__name__

@@ -16,7 +16,7 @@ from retmask.files import home, inside, sha256_text, shipped, write_atomic, writ
 from retmask.heads.grid import HeadMask
 from retmask.heads.masks import control
 from retmask.heads.scores import HeadScores
-from retmask.model.sampling import Sampling
+from retmask.model.decoding import Sampling
 from retmask.text.needle import NeedleTask, known_needle, load_haystack, load_needles
 
 UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"

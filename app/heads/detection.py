@@ -15,7 +15,7 @@ from retmask.figures import style
 from retmask.heads.detectors import DETECTORS, DetectorName
 from retmask.heads.intervals import FEWEST
 from retmask.heads.scores import HeadScores
-from retmask.model.weights import BUILT_IN
+from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run
 from retmask.text.needle import load_haystack
 

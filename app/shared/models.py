@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from retmask.files import expanded
-from retmask.model.weights import BUILT_IN
+from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run, run_path
 from retmask.train.job import last_step, result
 from retmask.train.trainer import ADAPTER

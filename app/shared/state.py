@@ -606,7 +606,7 @@ def memory(model: str, context_tokens: int) -> tuple[bool, str]:
 
     The first call takes seconds: it imports torch.
     """
-    from retmask.model.memory import estimate
+    from retmask.model.fit import estimate
 
     found = estimate(model, context_tokens)
     return found.fits, found.sentence

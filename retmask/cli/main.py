@@ -68,7 +68,7 @@ from retmask.heads.masks import MaskRule, control, retrieval_heads
 from retmask.heads.scores import THRESHOLD, HeadScores, scores_path
 from retmask.heads.sets import head_scores, open_scores, read_set
 from retmask.heads.trials import Trial, read_trials
-from retmask.model.sampling import Sampling
+from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs import faults
 from retmask.runs.run import Cancelled, Run

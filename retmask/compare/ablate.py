@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from retmask.files import home, sha256_text, write_json
+from retmask.files import brief, home, sha256_text, write_json
 from retmask.heads.grid import Grid, HeadId, HeadMask, heads_words
 from retmask.heads.masks import MaskRule, mask_record
-from retmask.model.weights import brief, check_there, read_config, resolve
+from retmask.model.weights import check_there, read_config, resolve
 from retmask.runs.run import Run, now, parent_ids, versions
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def export(
     folder appears whole or not at all. ValueError where `out` holds anything else, the rule does not fit the model, the
     model cannot be loaded, or there is neither mask nor adapter.
     """
-    from retmask.model.lens import grid_of
+    from retmask.model.fit import grid_of
     from retmask.model.loading import facts, load
 
     source = resolve(name, revision or None)
@@ -99,7 +99,7 @@ def _write(model: "LensModel", mask: HeadMask, folder: Path) -> "Tensor":
     import torch
 
     from retmask.model.bridge import fold
-    from retmask.model.loading import some_ids
+    from retmask.model.parity import some_ids
 
     with torch.no_grad(), model.masked([mask]):
         wanted: Tensor = model.native(input_ids=some_ids(model.native), use_cache=False).logits
@@ -116,7 +116,8 @@ def _check_written(folder: Path, wanted: "Tensor", dtype: str, trusted: bool) ->
     """ValueError where what has been written, read back by plain transformers, answers otherwise than was wanted."""
     import torch
 
-    from retmask.model.loading import differ, read_back, release, some_ids
+    from retmask.model.loading import read_back, release
+    from retmask.model.parity import differ, some_ids
 
     release()
     kind: torch.dtype = getattr(torch, dtype)

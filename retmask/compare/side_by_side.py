@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retmask.compare.trace import Trace
 from retmask.heads.grid import HeadMask
-from retmask.model.sampling import Sampling, Step
+from retmask.model.decoding import Sampling, Step
 from retmask.runs.run import versions
 from retmask.text.chat import Chat, Template
 from retmask.text.needle import Haystack, Needle, NeedleTask

@@ -140,11 +140,3 @@ def longest_shared(prompts: Sequence[Sequence[int]]) -> Trunk:
     ordered = sorted(tuple(prompt) for prompt in prompts)  # neighbours in this order share the most
     length, prompt = max(((shared(a, b), b) for a, b in pairwise(ordered)), default=(0, ()), key=lambda pair: pair[0])
     return Trunk(prompt[:length], new_cache(length))
-
-
-def cache_bytes(config: Any, tokens: int, dtype: torch.dtype) -> int:
-    """The size of one row's keys and values at that length, all positions kept in all layers."""
-    text = config.get_text_config()
-    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * kv_heads * d_head * tokens * dtype.itemsize)

@@ -19,27 +19,16 @@ from torch import Tensor
 from transformers import Cache
 
 from retmask.heads.grid import Grid, HeadMask
-from retmask.model.cache import Trunk, cache_bytes, longest_shared, new_cache, shared, stack, take
+from retmask.model.cache import Trunk, longest_shared, new_cache, shared, stack, take
+from retmask.model.decoding import Sampling, Step, choose, generator
+from retmask.model.fit import LEAST_CHUNK, cache_bytes, free_bytes, grid_of, longest_context, scores_bytes
 from retmask.model.hooks import forking, most, reading, scaling
-from retmask.model.memory import LEAST_CHUNK, free_bytes, scores_bytes
-from retmask.model.sampling import Sampling, Step, choose, generator
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
 LOGITS = 2**25  # logits of a given text that are held at once
 READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
-
-
-def grid_of(config: Any) -> Grid:
-    """The head grid in a transformers config. ValueError where its layers have different numbers of heads."""
-    text = config.get_text_config()
-    by_layer = getattr(text, "num_attention_heads_per_layer", None) or [text.num_attention_heads]
-    if len(set(by_layer)) > 1:
-        counts = ", ".join(map(str, sorted(set(by_layer))))
-        raise ValueError(f"the layers of this model have different numbers of heads ({counts}), which is not supported")
-    kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
 
 
 class Answer(NamedTuple):
@@ -390,20 +379,6 @@ class LensModel:
         with self.lock, self.masked(masks), reading(self.bridge, take, keys) as taken:
             self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
         return torch.stack([taken[layer] for layer in range(self.grid.n_layers)])
-
-
-def longest_context(config: Any) -> int:
-    """The longest context, in tokens, that a transformers config says its model is made for.
-
-    For YaRN (arXiv 2309.00071) its factor times the original length, where that is more: cards that say how to switch
-    it on leave `max_position_embeddings` as it was.
-    """
-    text = config.get_text_config()
-    own = int(getattr(text, "max_position_embeddings", None) or 2**31)
-    rope = getattr(text, "rope_parameters", None) or {}
-    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]  # one for all layers, or by layer type
-    yarn = [each for each in kinds if each.get("rope_type") == "yarn"]
-    return max([own, *(int(each["factor"] * (each.get("original_max_position_embeddings") or own)) for each in yarn)])
 
 
 def fork_plan(masks: Sequence[HeadMask], n_layers: int) -> tuple[list[int], dict[int, int]]:

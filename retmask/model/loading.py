@@ -4,23 +4,20 @@ import copy
 import gc
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
 from safetensors import safe_open
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from retmask.files import expanded, read_object
+from retmask.files import brief, expanded, read_object
 from retmask.model.bridge import wrap
-from retmask.model.lens import LensModel
-from retmask.model.memory import (
+from retmask.model.fit import (
     attention_kinds,
     check_fit,
     choose_device,
@@ -29,12 +26,12 @@ from retmask.model.memory import (
     estimate_for,
     no_model,
 )
-from retmask.model.weights import Source, brief, check_base, digest, read_config, resolve
+from retmask.model.lens import LensModel
+from retmask.model.parity import differ, some_ids
+from retmask.model.weights import Source, check_base, digest, read_config, resolve
 
 ADAPTER = "adapter_model.safetensors"
-_ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # what `differ` takes for rounding
 Shapes = Mapping[str, tuple[int, ...]]
-Logits = Float[Tensor, "1 pos vocabulary"]
 
 
 def load(
@@ -275,26 +272,6 @@ def _untie(hf: Any) -> None:
 def _shares_head(hf: Any) -> bool:
     head, embedding = hf.get_output_embeddings(), hf.get_input_embeddings()
     return head is not None and head.weight.data_ptr() == embedding.weight.data_ptr()
-
-
-def some_ids(hf: Any, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
-    """Token ids spread over a model's vocabulary, and the extra ones: what two forms of it must answer alike."""
-    size = hf.get_input_embeddings().weight.shape[0]
-    return torch.tensor([[*(at * 37 * size // 1000 % size for at in range(1, 25)), *extra]], device=hf.device)
-
-
-def differ(logits: Logits, wanted: Logits, dtype: torch.dtype) -> str:
-    """By what share of what tells tokens apart logits miss those wanted, in percent; empty if by rounding in that type.
-
-    It is the worst position's in float32; in half precision, where a rounding can send a token to other experts, the
-    median.
-    """
-    if logits.shape != wanted.shape:
-        return "100%"
-    centred = [x.float() - x.float().mean(-1, keepdim=True) for x in (logits, wanted)]
-    gaps = (centred[0] - centred[1]).norm(dim=-1) / centred[1].norm(dim=-1).clamp_min(1e-9)
-    gap = float(gaps.max() if dtype == torch.float32 else gaps.median())
-    return "" if gap <= _ROUNDING[dtype] else f"{gap:.1%}"
 
 
 def _check_base(folder: Path, source: Source) -> None:

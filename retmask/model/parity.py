@@ -4,22 +4,22 @@ The passes that are compared are those that the project makes: on the native vie
 another scale on every head.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from textwrap import shorten
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
 from retmask.heads.grid import HeadId, HeadMask
-from retmask.model.cache import cache_bytes, lengthened, new_cache, stack
+from retmask.model.cache import lengthened, new_cache, stack
+from retmask.model.fit import cache_bytes, free_bytes
 from retmask.model.hooks import forking, reading
 from retmask.model.lens import LensModel, fork_plan
-from retmask.model.memory import free_bytes
 
 PREFIX, TAIL = 16, 8  # tokens that are read before the cache is handed on, and after
 # how far apart the same logits may be, as a part of their spread: computed alike, and by kernels that round otherwise
@@ -174,3 +174,29 @@ def can_fork(model: LensModel) -> bool:
         return False  # layers of another make: the rows are then computed one by one
     close: bool = torch.allclose(forked, whole, rtol=0.02, atol=0.02 * float(whole.abs().max()))
     return forked.shape == whole.shape and close
+
+
+_ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # what `differ` takes for rounding
+
+
+Logits = Float[Tensor, "1 pos vocabulary"]
+
+
+def some_ids(hf: Any, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
+    """Token ids spread over a model's vocabulary, and the extra ones: what two forms of it must answer alike."""
+    size = hf.get_input_embeddings().weight.shape[0]
+    return torch.tensor([[*(at * 37 * size // 1000 % size for at in range(1, 25)), *extra]], device=hf.device)
+
+
+def differ(logits: Logits, wanted: Logits, dtype: torch.dtype) -> str:
+    """By what share of what tells tokens apart logits miss those wanted, in percent; empty if by rounding in that type.
+
+    It is the worst position's in float32; in half precision, where a rounding can send a token to other experts, the
+    median.
+    """
+    if logits.shape != wanted.shape:
+        return "100%"
+    centred = [x.float() - x.float().mean(-1, keepdim=True) for x in (logits, wanted)]
+    gaps = (centred[0] - centred[1]).norm(dim=-1) / centred[1].norm(dim=-1).clamp_min(1e-9)
+    gap = float(gaps.max() if dtype == torch.float32 else gaps.median())
+    return "" if gap <= _ROUNDING[dtype] else f"{gap:.1%}"

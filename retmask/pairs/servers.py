@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import httpx
 
-from retmask.model.sampling import Sampling
+from retmask.model.decoding import Sampling
 from retmask.text.chat import chat_template_kwargs
 
 Messages = Sequence[tuple[str, str]]  # (role, content), roles as the server's template knows them: system, user, ...

@@ -28,7 +28,7 @@ class Placing(NamedTuple):
 
 def placing(config: DpoConfig) -> Placing:
     """Where a training of these settings runs. ValueError where its accelerate config cannot be read."""
-    from retmask.model.memory import choose_device
+    from retmask.model.fit import choose_device
 
     if config.accelerate_config:
         return _told(expanded(config.accelerate_config))
@@ -76,7 +76,7 @@ def launch_command(run: Run) -> list[str]:
             "retmask.train.trainer",
             str(run.path),
         ]
-    from retmask.model.memory import choose_device
+    from retmask.model.fit import choose_device
 
     if choose_device(config.device or None).type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -64,9 +64,8 @@ class Preflight(NamedTuple):
 def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None = None, revision: str = "",
               trust_remote_code: bool = False) -> Preflight:  # fmt: skip
     """What this training would take. ValueError, one sentence, where model or pairs cannot be read at all."""
-    from retmask.model.lens import longest_context
+    from retmask.model.fit import choose_device, choose_dtype, free_bytes, longest_context
     from retmask.model.loading import load_tokenizer, plan
-    from retmask.model.memory import choose_device, choose_dtype, free_bytes
     from retmask.train.lora import trained_numbers
     from retmask.train.tokens import moment, prepared
 
@@ -199,7 +198,7 @@ def _memory(needed: int, free: int) -> str:
 
 def _later(found: Preflight, config: DpoConfig) -> str:
     """The run that this one would wait behind, where the device has room enough once that is over; else empty."""
-    from retmask.model.memory import choose_device, total_bytes
+    from retmask.model.fit import choose_device, total_bytes
 
     return ahead(config) if found.needed <= total_bytes(choose_device(config.device or None)) else ""
 
@@ -215,7 +214,7 @@ def _unshared(config: DpoConfig) -> Iterator[str]:
     """What is wrong with how a step is shared out over processes and the cards of this machine."""
     import torch
 
-    from retmask.model.memory import choose_device
+    from retmask.model.fit import choose_device
 
     try:
         cards = placing(config).processes
@@ -278,7 +277,7 @@ def _experts_left_alone(adapted: Any) -> bool:
 
 def check_memory(record: Mapping[str, Any], config: DpoConfig) -> None:
     """ValueError where what the pre-flight in a run's record says is needed is not free now that it is its turn."""
-    from retmask.model.memory import choose_device, free_bytes
+    from retmask.model.fit import choose_device, free_bytes
 
     found = record.get("preflight")
     needed = int(number(found.get("needed"))) if isinstance(found, dict) else 0

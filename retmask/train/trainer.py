@@ -213,8 +213,8 @@ def fit(run: Run) -> int:
     import torch
     from accelerate import PartialState
 
+    from retmask.model.fit import choose_device, choose_dtype
     from retmask.model.loading import load_plain, plan
-    from retmask.model.memory import choose_device, choose_dtype
     from retmask.pairs.files import read_rows
     from retmask.train.lora import lora
     from retmask.train.preflight import check_memory

@@ -43,7 +43,7 @@ def test_a_model_that_is_none_makes_no_run(job: str, tmp_path: Path, fresh_home:
 
 def test_weights_that_are_not_installed_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RETMASK_HOME", str(tmp_path))
-    monkeypatch.setattr("retmask.model.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("retmask.model.gguf.find_spec", lambda name: None)
     for name, says in (("gemma-3-270m", "not installed: make gemma, or pip"), ("smollm2-135m", "not installed: pip")):
         with pytest.raises(ValueError, match=says):
             check_there(name)

@@ -24,7 +24,7 @@ from retmask.files import append_line, home, shipped
 from retmask.heads.grid import HeadId, HeadMask
 from retmask.heads.masks import mask_record, saved_masks
 from retmask.heads.scores import HeadScores
-from retmask.model.sampling import Sampling
+from retmask.model.decoding import Sampling
 from retmask.runs.run import Run
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"

@@ -13,8 +13,8 @@ from tiny import tiny_model, tiny_tokenizer
 from retmask.compare.side_by_side import Column, Comparison, Prompt, changes, compare, first_divergence
 from retmask.compare.trace import Trace, jaccard
 from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.model.decoding import Sampling
 from retmask.model.lens import LensModel
-from retmask.model.sampling import Sampling
 
 A, B, C = HeadId(0, 0), HeadId(0, 1), HeadId(1, 0)
 TRACE = Trace(4, Grid(2, 2), {A: {0: 5, 1: 6, 3: 2}, B: {0: 5}, C: {1: 9}})

@@ -13,7 +13,8 @@ from retmask.detect.retrieval import run_trials
 from retmask.heads.detectors import DETECTORS, attention_mass, query_focus
 from retmask.heads.grid import HeadId, HeadMask
 from retmask.heads.scores import HeadScores
-from retmask.model.cache import Trunk, cache_bytes, longest_shared
+from retmask.model.cache import Trunk, longest_shared
+from retmask.model.fit import cache_bytes
 from retmask.model.lens import LensModel
 from retmask.text.needle import Haystack, Needle, NeedlePrompt, NeedleTask
 

@@ -15,13 +15,12 @@ from tiny import CONFIGS, tiny_folder, tiny_hf, tiny_model
 import retmask
 from analyses.bench import plain_answer, plain_view
 from retmask.heads.grid import Grid, HeadId, HeadMask
-from retmask.model.bridge import fold
+from retmask.model.bridge import few_rows, fold
 from retmask.model.cache import longest_shared, new_cache, shared, stack
+from retmask.model.decoding import Sampling, Step, choose, generator
+from retmask.model.fit import Estimate, check_fit, estimate
 from retmask.model.hooks import reading
 from retmask.model.lens import LensModel, fork_plan
-from retmask.model.linear import few_rows
-from retmask.model.memory import Estimate, check_fit, estimate
-from retmask.model.sampling import Sampling, Step, choose, generator
 from retmask.model.weights import resolve
 
 IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])

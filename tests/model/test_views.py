@@ -12,9 +12,9 @@ from zoo import zoo_config, zoo_hf
 
 from retmask.heads.grid import HeadId, HeadMask
 from retmask.model.bridge import wrap
-from retmask.model.cache import cache_bytes
+from retmask.model.fit import cache_bytes, longest_context
 from retmask.model.hooks import reading
-from retmask.model.lens import LensModel, longest_context
+from retmask.model.lens import LensModel
 from retmask.model.parity import check_parity
 
 IDS = torch.arange(3, 33)[None]

@@ -21,7 +21,7 @@ import retmask
 from retmask.compare.ablate import export
 from retmask.files import home, sha256, sha256_text
 from retmask.heads.masks import MaskRule
-from retmask.model.memory import cgroup_rooms, estimate, free_bytes, scores_bytes
+from retmask.model.fit import cgroup_rooms, estimate, free_bytes, scores_bytes
 from retmask.model.weights import digest, resolve
 from retmask.runs.run import Run
 from retmask.train.job import _check_model
@@ -359,9 +359,9 @@ def test_the_limits_of_containers_and_jobs_count(tmp_path: Path) -> None:
 
 
 def test_free_memory_is_no_more_than_a_limit_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("retmask.model.memory.cgroup_rooms", lambda: iter([5000, 3000]))
+    monkeypatch.setattr("retmask.model.fit.cgroup_rooms", lambda: iter([5000, 3000]))
     assert free_bytes(torch.device("cpu")) == 3000
-    monkeypatch.setattr("retmask.model.memory.cgroup_rooms", lambda: iter([-5]))
+    monkeypatch.setattr("retmask.model.fit.cgroup_rooms", lambda: iter([-5]))
     assert free_bytes(torch.device("cpu")) == 0
     with pytest.raises(ValueError, match="0 MiB is free on this machine's cpu"):
         retmask.load(str(tiny_folder(tmp_path)), **HOW)

@@ -18,10 +18,10 @@ from retmask.cli.main import app
 from retmask.heads.grid import HeadId, HeadMask
 from retmask.heads.masks import MaskRule
 from retmask.heads.scores import HeadScores
-from retmask.model import memory
+from retmask.model import fit as memory
 from retmask.model.cache import stack, starts
+from retmask.model.decoding import Sampling
 from retmask.model.lens import LensModel
-from retmask.model.sampling import Sampling
 from retmask.pairs import job as pairing
 from retmask.pairs.files import read_rows
 from retmask.pairs.job import PairsConfig, answer_both, join, new_pairs, pairs

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from openai_server import MALFORMED, Canned, Fault, OpenAIServer, made_up
 
-from retmask.model.sampling import Sampling
+from retmask.model.decoding import Sampling
 from retmask.pairs import servers
 from retmask.pairs.servers import Refused, Reply, Server, ServerLost, address, answer_all, key_for
 

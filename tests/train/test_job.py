@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_refused_with_the_number_to_change(
     assert (fits.pairs, fits.held_out, fits.steps, fits.cut, fits.problems) == (9, 3, 6, 0, ())
     assert fits.longest == len("question 11?so wrong 11") + 1
     assert preflight(str(folder), pairs, DpoConfig(batch=2, device="cpu", eval_share=0.25)).steps == 5
-    monkeypatch.setattr("retmask.model.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("retmask.model.fit.free_bytes", lambda device: 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
     found = preflight(str(folder), pairs, DpoConfig(batch=4, micro_batch=2, device="cpu"))
     assert "lower micro batch from 2 to 1" in found.problems[0]

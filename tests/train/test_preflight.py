@@ -121,7 +121,7 @@ def test_a_check_refuses_what_the_training_refuses(folder: Path, tmp_path: Path)
 def test_a_run_that_waits_behind_another_is_not_refused_for_what_that_one_holds(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retmask.model.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("retmask.model.fit.free_bytes", lambda device: 1000)
     file = pairs(tmp_path, ["a?", "b?"])
     assert "training needs about" in preflight(str(folder), file, CONFIG).problems[0]
     before = Run.create("detect", {"device": "cpu"})
@@ -130,7 +130,7 @@ def test_a_run_that_waits_behind_another_is_not_refused_for_what_that_one_holds(
         assert found.problems == ()
         assert f"it waits behind {before.id} and looks again after that" in found.warnings[0]
         for limits, total in (([(1000, 0)], 10**12), ([], 1000)):  # of its container, or of the machine
-            monkeypatch.setattr("retmask.model.memory.cgroup_limits", lambda *_, limits=limits: iter(limits))
+            monkeypatch.setattr("retmask.model.fit.cgroup_limits", lambda *_, limits=limits: iter(limits))
             monkeypatch.setattr(psutil, "virtual_memory", lambda total=total: type("", (), {"total": total}))
             assert "training needs about" in preflight(str(folder), file, CONFIG).problems[0], "it would never fit"
     with pytest.raises(ValueError, match="training needs about"):

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from retmask.model.cache import cache_bytes
-from retmask.model.weights import brief, read_config, resolve
+from retmask.files import brief
+from retmask.heads.grid import Grid
+from retmask.model.weights import read_config, resolve
 
-_WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
+WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
 LEAST_CHUNK = 64  # tokens that eager attention, which stores chunk x context for every head, reads at once at least
 _UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is more than this
 
@@ -34,7 +35,7 @@ class Estimate(NamedTuple):
     @property
     def needed_bytes(self) -> int:
         """Weights, two caches (a prompt and what it shares with others), attention scores, and a fifth more."""
-        return int(_WORKING_ROOM * (self.weights_bytes + 2 * self.cache_bytes + self.scores_bytes))
+        return int(WORKING_ROOM * (self.weights_bytes + 2 * self.cache_bytes + self.scores_bytes))
 
     @property
     def fits(self) -> bool:
@@ -52,7 +53,7 @@ class Estimate(NamedTuple):
         )
         if self.fits:
             return says + "."
-        left = self.free_bytes / _WORKING_ROOM - self.weights_bytes
+        left = self.free_bytes / WORKING_ROOM - self.weights_bytes
         tokens = int(left * self.context_tokens / (2 * self.cache_bytes + self.scores_bytes)) // 128 * 128
         if tokens >= 128:
             return f"{says}: choose at most {tokens:,} tokens."
@@ -78,7 +79,7 @@ def estimate_for(
 ) -> Estimate:
     """The estimate for a transformers config. ValueError if the model is of no causal kind, or needs untrusted code."""
     empty = empty_model(name, config, trust_remote_code)
-    weights = sum(p.numel() for p in empty.parameters()) * dtype.itemsize
+    weights = weights_bytes(empty, dtype)
     cache = cache_bytes(config, context_tokens, dtype)
     eager = empty.config._attn_implementation == "eager"
     return Estimate(
@@ -91,6 +92,11 @@ def estimate_for(
         place=f"this machine's {device.type}",
         scores_bytes=scores_bytes(config, min(context_tokens, LEAST_CHUNK), context_tokens, dtype) if eager else 0,
     )
+
+
+def weights_bytes(empty: Any, dtype: torch.dtype) -> int:
+    """The size of a model's weights in that type; the model may be on the meta device."""
+    return int(sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize)
 
 
 def empty_model(name: str, config: Any, trust_remote_code: bool = False, attention: str | None = None) -> Any:
@@ -238,3 +244,36 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name not in known:
         raise ValueError(f"dtype {name!r} is unknown: choose {', '.join(known)}")
     return known[name]
+
+
+def grid_of(config: Any) -> Grid:
+    """The head grid in a transformers config. ValueError where its layers have different numbers of heads."""
+    text = config.get_text_config()
+    by_layer = getattr(text, "num_attention_heads_per_layer", None) or [text.num_attention_heads]
+    if len(set(by_layer)) > 1:
+        counts = ", ".join(map(str, sorted(set(by_layer))))
+        raise ValueError(f"the layers of this model have different numbers of heads ({counts}), which is not supported")
+    kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
+
+
+def longest_context(config: Any) -> int:
+    """The longest context, in tokens, that a transformers config says its model is made for.
+
+    For YaRN (arXiv 2309.00071) its factor times the original length, where that is more: cards that say how to switch
+    it on leave `max_position_embeddings` as it was.
+    """
+    text = config.get_text_config()
+    own = int(getattr(text, "max_position_embeddings", None) or 2**31)
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]  # one for all layers, or by layer type
+    yarn = [each for each in kinds if each.get("rope_type") == "yarn"]
+    return max([own, *(int(each["factor"] * (each.get("original_max_position_embeddings") or own)) for each in yarn)])
+
+
+def cache_bytes(config: Any, tokens: int, dtype: torch.dtype) -> int:
+    """The size of one row's keys and values at that length, all positions kept in all layers."""
+    text = config.get_text_config()
+    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * kv_heads * d_head * tokens * dtype.itemsize)
