@@ -11,7 +11,7 @@ import streamlit as st
 
 from app.compare import page as compare
 from app.families import page as families
-from app.families import set_list
+from app.families import sets
 from app.heads import detection as detect
 from app.heads import page as heads
 from app.pairs import page as pairs
@@ -81,7 +81,7 @@ def opener() -> None:
         "Path of a score file or run folder", key="open_path", placeholder="folder/scores.json",
         help="also a list of QRHead or gates of DuoAttention, of a model that they name",
     )  # fmt: skip
-    upload = st.file_uploader("or drop one here", type=set_list.ENDINGS, key="open_upload", max_upload_size=64)
+    upload = st.file_uploader("or drop one here", type=sets.ENDINGS, key="open_upload", max_upload_size=64)
     model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
     kv = st.number_input(
         "Key/value heads", value=None, step=1, key="open_kv", placeholder="not known",

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.families import agree, gained, set_list
-from app.families.set_list import Shown
+from app.families import agreement, gains, sets
+from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import state
 from app.shared.guard import guarded
@@ -32,7 +32,7 @@ def page(on_heads: StreamlitPage) -> None:
     """Draw the page; `on_heads` is where heads are selected."""
     st.header("Families", anchor=False)
     st.caption("In which models do few heads hold the retrieval, and do two score sets name the same heads?")
-    shown = set_list.section()
+    shown = sets.section()
     if shown:
         _table(shown)
         _figures(shown, on_heads)
@@ -48,8 +48,8 @@ def _figures(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
         "Concentration": lambda: _concentration(shown),
         "Maps": lambda: _maps(shown),
         "Depth": lambda: _depth(shown),
-        "Gain": lambda: gained.section(),
-        "Agreement": lambda: agree.section(shown, on_heads),
+        "Gain": lambda: gains.section(),
+        "Agreement": lambda: agreement.section(shown, on_heads),
     }
     drawn[view]()
 
@@ -64,9 +64,9 @@ def _table(shown: Sequence[Shown]) -> None:
         )  # fmt: skip
         with st.popover("What the detectors measure", icon=":material/info:", type="tertiary", key="detectors"):
             _definitions({one.set.counting for one in shown})
-    if wrong := set_list.wrong_threshold():
+    if wrong := sets.wrong_threshold():
         st.error(f"{state.sentence(wrong)} Until then it is {THRESHOLD:g}.")
-    threshold = set_list.threshold()
+    threshold = sets.threshold()
     with st.spinner("Working out intervals…"):
         rows = _rows(shown, threshold)
     with line:
@@ -180,7 +180,7 @@ def _concentration(shown: Sequence[Shown]) -> None:
     if not shown:
         return
     named = {one.label: one.set.scores.mean for one in shown}
-    threshold = set_list.threshold()
+    threshold = sets.threshold()
     relative = st.toggle("Ranks in % of the heads", **state.kept("ranks_relative", True))
     _legend(shown)
     with st.container(key="beside"):
@@ -194,7 +194,7 @@ def _concentration(shown: Sequence[Shown]) -> None:
                 shown, "ranks", lambda: families.rank_curves(named, relative, threshold), lambda: curve_rows(shown),
                 relative, threshold,
             )  # fmt: skip
-    name = gained.figure_of("concentration_figure", "gini")
+    name = gains.figure_of("concentration_figure", "gini")
     rows = _rows(shown, threshold)
     evidence.shown(families.figure_dots(rows, name), f"sets-{name}", lambda: rows, key="chart-dots")
 

@@ -6,9 +6,9 @@ import numpy as np
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.families import disagree
+from app.evaluate import masks
 from app.families.matrix import MEASURES
-from app.families.set_list import Shown
+from app.families.sets import Shown
 from app.heads import evidence, moved
 from app.shared import state
 from retmask.families.agreement import Agreement, on_one_grid, set_agreement
@@ -50,7 +50,7 @@ def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, firs
         )
     first, second = on_one_grid(one.set, other.set)
     _heads(one, other, first, second, found.k, on_heads)
-    disagree.behaviour(one, other, (first.top(found.k), second.top(found.k)))
+    masks.behaviour(one, other, (first.top(found.k), second.top(found.k)))
 
 
 def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Shown:

@@ -3,7 +3,7 @@
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.pairs import making, outcome, pair_html
+from app.pairs import card, form, gate
 from app.shared import state, watch
 from retmask.pairs.job import LEFT
 from retmask.runs.overview import progress
@@ -23,10 +23,10 @@ WHAT = (
 def page(heads_page: StreamlitPage, train_page: StreamlitPage | None = None) -> None:
     """Draw the page; heads are selected on `heads_page`, and pairs are trained on on `train_page`."""
     st.header("Pairs", anchor=False)
-    st.html(pair_html.STYLE)
+    st.html(card.STYLE)
     runs = Run.all("pairs")
     st.caption(WHAT)
-    making.section(heads_page, is_first=not runs)
+    form.section(heads_page, is_first=not runs)
     run = _picked(runs)
     if run is None:
         st.info('There are no pairs yet. Choose prompts above and press "Make pairs": a few hundred are a beginning.')
@@ -34,7 +34,7 @@ def page(heads_page: StreamlitPage, train_page: StreamlitPage | None = None) -> 
     _condition(run)
     _notes(run)
     if state.pairs_of(run.path):
-        outcome.section(run, train_page)
+        gate.section(run, train_page)
     _origin(run)
 
 

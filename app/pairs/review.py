@@ -5,8 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.pairs import pair_html
-from app.pairs.reviewed import FILTERS, Reviewed, nearest
+from app.pairs import card
+from app.pairs.decisions import FILTERS, Reviewed, nearest
 from app.shared import state
 from retmask.pairs.pair import RULES, PreferencePair, Verdict, decide
 from retmask.runs.run import Run
@@ -37,13 +37,13 @@ def section(run: Run, reviewed: Reviewed) -> None:
     found = reviewed.judged[i]
     verdict = reviewed.review.verdicts.get(pair.id)
     edited = pair.id in reviewed.review.edits
-    card = pair_html.standing(pair, verdict, reviewed.keeps(i), found.faults)
-    card += pair_html.prompt(pair.messages, pair.answer, pair.prompt_tokens)
+    above = card.standing(pair, verdict, reviewed.keeps(i), found.faults)
+    above += card.prompt(pair.messages, pair.answer, pair.prompt_tokens)
     if state.value(_key(run, "editing")) == i:
-        st.html(card)
+        st.html(above)
         _editor(run, i, pair, edited)
     else:
-        st.html(card + pair_html.answers(pair, edited))
+        st.html(above + card.answers(pair, edited))
 
 
 def _filtered(reviewed: Reviewed) -> list[int]:

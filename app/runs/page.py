@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.evaluate import measured
-from app.runs import one_run
+from app.evaluate import training
+from app.runs.run import COLOURS, closely, followed, link, named
 from app.shared import state
 from retmask.runs import overview
 from retmask.runs.overview import Summary
@@ -42,8 +42,8 @@ def _open_measured(run: Run) -> None:
 
 def _measured(run: Run) -> str:
     """The training that made the model which an evaluation has measured; empty where it is none of the runs."""
-    names = parent_ids(folder) if (folder := measured.measures(run)) else []
-    known = [name for name in names if (made := one_run.named(name)) and made.record.get("kind") == "train"]
+    names = parent_ids(folder) if (folder := training.measures(run)) else []
+    known = [name for name in names if (made := named(name)) and made.record.get("kind") == "train"]
     return next(iter(known), "")
 
 
@@ -101,7 +101,7 @@ def _table(rows: list[Summary]) -> None:
         return
     ids = [row.run for row in rows]
     chosen = [ids.index(name) for name in state.run_ids() if name in ids]
-    key = f"runs-{hash(tuple(ids))}-{one_run.followed()}"
+    key = f"runs-{hash(tuple(ids))}-{followed()}"
     columns = {
         "run": (265, [row.run for row in rows]),
         "status": (85, [[row.status] for row in rows]),  # a list is drawn as a coloured badge
@@ -117,7 +117,7 @@ def _table(rows: list[Summary]) -> None:
     )
     high = TALL if wrap else HIGH
     shown = {name: st.column_config.TextColumn(width=width) for name, (width, _) in columns.items()}
-    colours = [one_run.COLOURS[status] for status in STATUSES]
+    colours = [COLOURS[status] for status in STATUSES]
     shown["status"] = st.column_config.MultiselectColumn(width=columns["status"][0], options=STATUSES, color=colours)
     st.dataframe(
         {name: values for name, (_, values) in columns.items()},
@@ -134,13 +134,13 @@ def _picked(event: Any, ids: list[str]) -> None:
 
 def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:
     """The run that is chosen, or those that are, beside each other."""
-    known = [(name, one_run.named(name)) for name in dict.fromkeys(state.run_ids())]
+    known = [(name, named(name)) for name in dict.fromkeys(state.run_ids())]
     for name, one in known:
         if one is None:
             st.warning(f"There is no run {state.sentence(name)[:-1]} any more.")
     runs = [one for _, one in known if one]
     if len(runs) == 1:
-        one_run.closely(runs[0], _opens(runs[0], pages))
+        closely(runs[0], _opens(runs[0], pages))
     elif runs:
         _beside(runs)
     else:
@@ -159,7 +159,7 @@ def _beside(runs: list[Run]) -> None:
     st.subheader(f"{len(runs)} runs beside each other", anchor=False, divider="gray")
     with st.container(horizontal=True, gap="small"):
         for one in runs:
-            one_run.link(one.id, "beside")
+            link(one.id, "beside")
     for title, rows in (
         ("The figures they have come to", overview.results(runs)),
         ("The settings in which they differ", overview.differences(runs)),

@@ -17,7 +17,7 @@ import streamlit as st
 from app.compare import ask
 from app.compare.ask import Setup
 from app.compare.going import Going
-from app.pairs.reviewed import Judged, judged
+from app.pairs.decisions import Judged, judged
 from app.shared.address import from_url, to_url
 from app.shared.maps import HeadMap, locate, opened_files, shipped_maps
 from app.shared.models import Holding, ModelRef, Tuned

@@ -9,7 +9,7 @@ from app.heads import evidence
 from app.shared import state, watch
 from app.shared.guard import guarded, says
 from app.train import form as train_form
-from app.train import trained
+from app.train import result
 from retmask.figures import training as curves
 from retmask.runs.overview import duration, summary, when
 from retmask.runs.run import Run, number
@@ -42,7 +42,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
         st.fragment(guarded(_going), run_every=2)(run)
     else:
         _curves(run)
-        trained.section(run, compare_page, heads_page)
+        result.section(run, compare_page, heads_page)
     with st.expander("How this training was started", key="train_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)

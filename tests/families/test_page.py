@@ -151,7 +151,7 @@ def test_gains_that_are_not_drawn_are_counted_and_told(monkeypatch: pytest.Monke
         Gain("m", "", "run", "needle recall", "recall, 0 to 1", before, 0.9, 0.9 - before, figures=known)
         for before, known in ((0.5, figures), (0.5, None), (0.0, figures))
     )
-    monkeypatch.setattr("app.families.gained.own_gains", lambda: [drawn, bare, zero])
+    monkeypatch.setattr("app.families.gains.own_gains", lambda: [drawn, bare, zero])
     said = words(opened(view="Gain"))
     assert "1 point of 1 model: too few" in said
     assert "1 without a score set of the base model, 1 with 0 before" in said
@@ -159,7 +159,7 @@ def test_gains_that_are_not_drawn_are_counted_and_told(monkeypatch: pytest.Monke
 
 def test_a_new_detection_is_seen_by_the_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr("app.families.gained.own_gains", lambda: asked.append(1) or [])
+    monkeypatch.setattr("app.families.gains.own_gains", lambda: asked.append(1) or [])
     at = opened(view="Gain")
     drawn(at.run())
     assert len(asked) == 1
@@ -171,7 +171,7 @@ def test_a_new_detection_is_seen_by_the_gains(monkeypatch: pytest.MonkeyPatch) -
 def test_the_measure_of_gains_is_kept_over_another_view(monkeypatch: pytest.MonkeyPatch) -> None:
     ways = ("recall", "tokens")
     points = [Gain("m", "", "run", way, "points", 0.5, 0.9, 0.4) for way in ways]
-    monkeypatch.setattr("app.families.gained.own_gains", lambda: points)
+    monkeypatch.setattr("app.families.gains.own_gains", lambda: points)
     at = opened(view="Gain")
     drawn(at.selectbox(key="shown_gain_way_own").set_value("tokens (points)").run())
     for view in ("Depth", "Gain"):
@@ -260,7 +260,7 @@ def test_trials_that_cannot_be_read_are_told() -> None:
 
 
 def test_parts_that_round_to_one_name_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices = importlib.import_module("app.families.slices")
+    slices = importlib.import_module("app.families.trials")
     monkeypatch.setattr(slices, "slices", lambda *_: {0.3331: BEST, 0.3332: BEST, 0.5: BEST})
     parts = slices._parts(SimpleNamespace(set=read_set(SMOL)), "Depth")
     assert list(parts) == [f"0.3331 ({BEST.n_trials})", f"0.3332 ({BEST.n_trials})", f"50 % ({BEST.n_trials})"]
@@ -481,13 +481,13 @@ def test_what_one_mask_does_that_the_other_does_not(spawned: list[Run]) -> None:
 
 
 def test_a_measurement_that_goes_on_is_not_begun_again_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.families import disagree
+    from app.evaluate import masks
     from app.shared.models import ModelRef
 
     monkeypatch.setattr("retmask.runs.processes.start", lambda path, servers: None)  # it is about to come
     one, other = (SimpleNamespace(label=name) for name in "ab")
     for _ in range(2):
-        disagree._measure(ModelRef(SMOL), (one, other), (TOP[:1], TOP[1:2]), 4)
+        masks._measure(ModelRef(SMOL), (one, other), (TOP[:1], TOP[1:2]), 4)
         st.cache_resource.clear()
     assert len(Run.all("evaluate")) == 1
 

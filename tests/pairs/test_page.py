@@ -148,9 +148,7 @@ def decisions(run: Run) -> list[dict[str, Any]]:
 
 
 def test_opening_imports_no_torch() -> None:
-    names = (
-        "app.pairs.page, app.pairs.making, app.pairs.outcome, app.pairs.review, app.pairs.reviewed, app.pairs.pair_html"
-    )
+    names = "app.pairs.page, app.pairs.form, app.pairs.gate, app.pairs.review, app.pairs.decisions, app.pairs.card"
     code = f"import sys; import {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
 
@@ -326,19 +324,19 @@ def test_a_file_of_pairs_in_another_form_is_kept_in_utf_8() -> None:
 
 
 def test_an_upload_is_kept_only_if_it_holds_prompts() -> None:
-    from app.pairs import making
+    from app.pairs import form
 
-    path = making.keep_prompts("../My prompts!.jsonl", b'{"prompt": "Hello"}\n')
+    path = form.keep_prompts("../My prompts!.jsonl", b'{"prompt": "Hello"}\n')
     assert path.parent == home() / "prompts"
     assert path.name.startswith("My-prompts-")
     assert path.suffix == ".jsonl"
     with pytest.raises(ValueError, match="not JSON"):
-        making.keep_prompts("bad.jsonl", b"{")
+        form.keep_prompts("bad.jsonl", b"{")
     with pytest.raises(ValueError, match="UTF-8"):
-        making.keep_prompts("bad.txt", b"\xff\xfe\x00")
+        form.keep_prompts("bad.txt", b"\xff\xfe\x00")
     assert list((home() / "prompts").iterdir()) == [path]
-    assert making.keep_prompts("_x.jsonl", b'{"prompt": "Hello"}\n').name.startswith("x-")
-    assert making.keep_prompts("_.jsonl", b'{"prompt": "Hello"}\n').name.startswith("prompts-")
+    assert form.keep_prompts("_x.jsonl", b'{"prompt": "Hello"}\n').name.startswith("x-")
+    assert form.keep_prompts("_.jsonl", b'{"prompt": "Hello"}\n').name.startswith("prompts-")
 
 
 def test_the_newest_run_is_shown_and_another_can_be_picked() -> None:
@@ -433,12 +431,12 @@ def test_search_and_rules_narrow_the_review() -> None:
 
 
 def test_a_press_meant_for_a_pair_that_has_gone_decides_nothing() -> None:
-    from app.pairs import review, reviewed
+    from app.pairs import decisions, review
 
     run = made(10)
     opened()
-    assert reviewed.nearest([2, 5, 9], 3) == 1
-    assert reviewed.nearest([2, 5, 9], 10) == 2
+    assert decisions.nearest([2, 5, 9], 3) == 1
+    assert decisions.nearest([2, 5, 9], 10) == 2
     review._decide(run, 4, 5, "keep")  # nothing is drawn in this session
     assert decisions(run) == []
 

@@ -390,9 +390,9 @@ def test_what_is_in_a_file_is_shown(name: str, content: str) -> None:
 def _draw_content(path: str) -> None:
     from pathlib import Path
 
-    from app.runs import one_run
+    from app.runs.run import _content
 
-    one_run._content(Path(path))
+    _content(Path(path))
 
 
 @pytest.mark.browser

@@ -660,17 +660,17 @@ def test_load_as_tuned_says_so() -> None:
 
 
 def test_detect_takes_the_grid_of_the_map_whose_heads_were_masked() -> None:
-    from app.train import trained
+    from app.train import result
 
     run = with_adapter(a_training())
     config = DetectConfig.preset("quick", model="smollm2-135m", counting="steps")
     base = Run.create("detect", {**asdict(config), "lengths": [384, 768], "depths": [0.0, 0.5, 1.0]})
     Run(run.path.parent / run.parents[0]).update(parents=[base.id])
-    found = trained.detection(run)
+    found = result.detection(run)
     assert (found.lengths, found.n_needles, found.counting) == ((384, 768), 3, "steps")
     assert (found.model, found.adapter) == ("smollm2-135m", str(run.path / ADAPTER))
     shutil.rmtree(base.path)
-    assert trained.detection(run).lengths == DetectConfig.preset("laptop").lengths, "that of the shipped map"
+    assert result.detection(run).lengths == DetectConfig.preset("laptop").lengths, "that of the shipped map"
 
 
 def test_the_detection_of_the_tuned_model_is_started_and_its_map_looked_at(spawned: list[str]) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.families import matrix, set_list, slices, two_sets
-from app.families.set_list import Shown
+from app.families import matrix, sets, trials, two_sets
+from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import state
 from retmask.families.agreement import Agreement, set_agreement
@@ -26,7 +26,7 @@ def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
         two_sets.section(shown, k, on_heads, _alike(shown, found))
     else:
         st.info("Choose a second score set above to see how far the two agree.")
-    slices.section(shown, measure, k)
+    trials.section(shown, measure, k)
 
 
 def _size(shown: Sequence[Shown]) -> int | None:
@@ -56,7 +56,7 @@ def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
     if k and all(
         k <= one.set.grid.size for one in shown if one.set.grid
     ):  # the command refuses more heads than a set has
-        st.code(set_list.command(shown, k), language="bash", wrap_lines=True)
+        st.code(sets.command(shown, k), language="bash", wrap_lines=True)
     reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
     if reasons:
         n = len(reasons)

@@ -7,7 +7,7 @@ from typing import get_args
 import streamlit as st
 
 from app.families import matrix, two_sets
-from app.families.set_list import Shown
+from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import state
 from retmask.families.agreement import By, Rule, agreement, recounted, slices, split_half

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.pairs import pair_html
+from app.pairs import card
 from app.shared import selection, state, uploads
 from app.shared.maps import HeadMap
 from retmask.figures import style
@@ -271,7 +271,7 @@ def _preview(config: PairsConfig) -> None:
         except ValueError as error:
             st.error(state.sentence(error))
             return
-        st.html("".join(pair_html.prompt(item.messages, item.answer) for item in items[:PREVIEW]))
+        st.html("".join(card.prompt(item.messages, item.answer) for item in items[:PREVIEW]))
 
 
 def _read(config: PairsConfig) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.evaluate import measured
+from app.evaluate import training
 from app.heads import export
 from app.shared import maps, models, state
 from app.shared.models import ModelRef
@@ -35,7 +35,7 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) ->
     st.subheader(f"The {'adapter' if is_adapter else 'model'}{_step_of(folder)}", anchor=False, divider="gray")
     _held_out(run)
     _use(run, compare_page, heads_page)
-    measured.section(run)
+    training.section(run)
     with st.expander("Its card and files", key="train_card"):
         _card(folder)
         _files(folder)

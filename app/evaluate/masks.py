@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from app.families.set_list import Shown
+from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import maps, markup, state, watch
 from app.shared.models import ModelRef

@@ -8,7 +8,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.heads import evidence
 from app.pairs import review
-from app.pairs.reviewed import Reviewed
+from app.pairs.decisions import Reviewed
 from app.shared import state, watch
 from app.shared.guard import guarded
 from app.train import form as train_form
