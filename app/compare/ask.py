@@ -111,7 +111,7 @@ class Setup:
 
         `scores` is the map, `file` holds one's own text, `tuned` is the folder of the tuned model, if it is to answer.
         """
-        parts = ["retmask", "ask", model.name, *model.options]
+        parts = ["retmask", "compare", model.name, *model.options]
         if self.kind == "text":
             parts += ["--prompt-file", str(file)]
             parts += ["--answer", self.answer.strip()] if self.answer.strip() else []

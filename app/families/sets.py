@@ -51,7 +51,7 @@ def command(shown: Sequence[Shown], k: int | None = None) -> str:
     """The command line that compares the same sets, with the threshold of the page and with `k` best heads."""
     least = threshold()
     options = [] if least == THRESHOLD else ["--threshold", f"{least:g}"]
-    return shlex.join(["retmask", "compare", *(one.name for one in shown), *options, *(["--k", str(k)] if k else [])])
+    return shlex.join(["retmask", "families", *(one.name for one in shown), *options, *(["--k", str(k)] if k else [])])
 
 
 def threshold() -> float:

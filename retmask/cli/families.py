@@ -1,4 +1,4 @@
-"""The command `compare`: score sets side by side, how few heads hold each, and whether they name the same heads."""
+"""`retmask families`: score sets side by side, how few heads hold each, and whether they name the same heads."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ _SHOWN = {  # figures in the table of sets: name, heading, how a value is writte
 }
 
 
-def compare(
+def families(
     sources: Annotated[
         list[str], typer.Argument(help="built-in models, runs, score files, lists of heads, or https addresses")
     ],
@@ -47,7 +47,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="write the curves here, to look at in a browser")] = None,
     png: Annotated[Path | None, typer.Option(help="write the curves here as a picture")] = None,
 ) -> None:
-    """Compare maps of heads: how concentrated each is, and whether two name the same heads. For answers see `ask`."""
+    """How concentrated each map of heads is, and whether two name the same heads."""
     if k < 0 or not threshold >= 0:
         raise ValueError("--k and --threshold cannot be negative")
     sets = [read_set(source) for source in sources]
@@ -170,6 +170,3 @@ def _write(
             png.write_bytes(figure.to_image("png", width=WIDTH, height=figure.layout.height, scale=2))
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be written: {error.strerror}") from None
-
-
-COMMANDS = {"compare": compare}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from retmask.detect.job import PRESETS
+from retmask.heads.masks import MaskRule
 from retmask.runs.overview import behind, duration, stopping_words
 from retmask.runs.run import Run
 
@@ -103,3 +104,10 @@ def numbers(text: str, kind: Callable[[str], Any], flag: str, example: str) -> t
         raise ValueError(
             f"{flag} {text!r} is not a list of numbers: write them with commas, such as {example}"
         ) from None
+
+
+def mask_rule(
+    mask: str, heads: str, top_k: int, threshold: float, share: float, random: int, seed: int, scores: str,
+    scale: float, exclude: str,
+) -> MaskRule:  # fmt: skip
+    return MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale), exclude)

@@ -100,9 +100,9 @@ def test_the_grid_is_known_for_sure_of_folders_and_built_in_models_alone(tmp_pat
         (["--prompt", "  "], "the prompt is empty"),
     ],
 )
-def test_ask_says_what_is_wrong_before_it_loads(
+def test_compare_says_what_is_wrong_before_it_loads(
     options: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("retmask.model.loading.load", lambda *_, **__: pytest.fail("it loaded"))
-    assert run_command(["ask", "smollm2-135m", *options]) == 2
+    assert run_command(["compare", "smollm2-135m", *options]) == 2
     assert says in capsys.readouterr().err

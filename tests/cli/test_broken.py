@@ -131,9 +131,9 @@ def sound(things: Path) -> dict[tuple[str, ...], list[str]]:
         ("train",): [model, "--pairs", str(things / "pairs.jsonl"), *full],
         ("merge",): [model, "--adapter", str(things / "adapter"), *full],
         ("evaluate",): [model, "--heads", "L0H0", "--trials", "2", *full],
-        ("ask",): [str(things / "model no weights"), "--prompt", "a"],
+        ("compare",): [str(things / "model no weights"), "--prompt", "a"],
         ("heads",): [str(things / "empty.json")],
-        ("compare",): [str(things / "empty.json")],
+        ("families",): [str(things / "empty.json")],
         ("bench", "detect"): [str(things / "model no weights")],
         ("bench", "pair"): [str(things / "model no weights")],
         ("runs", "list"): ["--status", "none"],
@@ -294,7 +294,7 @@ def test_what_nobody_has_foreseen_is_one_sentence_too(
     def fail(name: str) -> None:
         raise KeyError("a\nb")
 
-    monkeypatch.setattr("retmask.cli.main.scores_path", fail)
+    monkeypatch.setattr("retmask.cli.heads.scores_path", fail)
     monkeypatch.setattr(faults, "debugging", lambda: False)
     assert run_command(["heads", "x"]) == 1
     said = "retmask: something unexpected happened: KeyError: 'a\\nb'; run again with --debug for the traceback\n"

@@ -82,12 +82,12 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
         (["detect", "--n-needles", "50"], "holds 8 needles and 50 were asked for"),
         (["detect", "--device", "meta"], "device 'meta' cannot run a model here"),
         (["detect", "--out", "/proc/nowhere"], "/proc/nowhere"),
-        (["ask"], "say what to ask in one way"),
-        (["ask", "--prompt", "a", "--needle", "glacier"], "say what to ask in one way"),
-        (["ask", "--needle", "nothing"], "needle 'nothing' is unknown: choose soup"),
-        (["ask", "--prompt-file", "/nowhere.txt"], "/nowhere.txt"),
-        (["ask", "--prompt", "a", "--template", "x"], "template 'x' is unknown"),
-        (["ask", "--prompt", "a", "--heads", "L99H0"], "L99H0 is outside this model's 30 x 9 grid"),
+        (["compare"], "say what to ask in one way"),
+        (["compare", "--prompt", "a", "--needle", "glacier"], "say what to ask in one way"),
+        (["compare", "--needle", "nothing"], "needle 'nothing' is unknown: choose soup"),
+        (["compare", "--prompt-file", "/nowhere.txt"], "/nowhere.txt"),
+        (["compare", "--prompt", "a", "--template", "x"], "template 'x' is unknown"),
+        (["compare", "--prompt", "a", "--heads", "L99H0"], "L99H0 is outside this model's 30 x 9 grid"),
         (["ablate", "smollm2-135m", "--out", "/tmp/never"], "say in one way which heads to mask"),
         (["dose", "smollm2-135m", "--scores", "/nowhere"], "there is no score set"),
         (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--ks", "0,a"], "with commas, such as 0,14,27"),
@@ -113,17 +113,17 @@ def test_command_says_what_differs() -> None:
     assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1", "--n-needles", "3"]
 
 
-def test_ask_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, score_file: Path) -> None:
+def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, score_file: Path) -> None:
     """What the commands print and write; the exported folder says unmasked what the mask says on the original."""
     model, out = tiny_folder(tmp_path), tmp_path / "out"
     HeadScores("tiny", np.arange(12.0).reshape(1, 3, 4) / 20).save(score_file)
     best = ["--scores", score_file, "--top-k", "2"]
-    asked = json.loads(retmask("ask", model, "--prompt", "abcabc", *best, "--max-new-tokens", "9", "--json").stdout)
+    asked = json.loads(retmask("compare", model, "--prompt", "abcabc", *best, "--max-new-tokens", "9", "--json").stdout)
     assert [column["name"] for column in asked["columns"]] == ["unmasked", "masked", "random control"]
     assert asked["columns"][1]["mask"] == "L2H2,L2H3"
     done = retmask("ablate", model, *best, "--out", out)
     assert "2 heads masked (L2H2,L2H3), float32" in done.stdout, done.stderr
-    again = retmask("ask", out, "--prompt", "abcabc", "--max-new-tokens", "9")
+    again = retmask("compare", out, "--prompt", "abcabc", "--max-new-tokens", "9")
     assert again.stdout.splitlines()[1].strip() == asked["columns"][1]["text"].splitlines()[0].strip()
     curve = retmask(
         "dose", model, "--scores", score_file, "--ks", "1", "--random-seeds", "1", "--trials", "1",

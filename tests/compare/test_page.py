@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
-from retmask.cli import main as cli
+from retmask.cli.main import app
 from retmask.compare.side_by_side import Comparison, Prompt, changes
 from retmask.files import append_line, home, shipped
 from retmask.heads.grid import HeadId, HeadMask
@@ -104,11 +104,11 @@ def test_without_a_selection_one_button_makes_one() -> None:
     at = opened()
     assert "0 of 270 heads masked" in lines(at)
     assert lines(at).count('No head is selected: press "Mask the top 5 %" above') == 2
-    assert not any("retmask ask" in code.value for code in at.code)
+    assert not any("retmask compare" in code.value for code in at.code)
     at = press(at, "mask_best")
     assert "14 of 270 heads masked (5.2 %)" in lines(at)
     assert query(at, "heads") == str(TOP)
-    assert at.code[0].value.startswith("retmask ask smollm2-135m --needle fair --tokens 512 --depth 0.5 --haystack")
+    assert at.code[0].value.startswith("retmask compare smollm2-135m --needle fair --tokens 512 --depth 0.5 --haystack")
 
 
 def test_masking_the_best_heads_loses_the_needle_and_masking_random_ones_does_not() -> None:
@@ -147,7 +147,7 @@ def _trace(at: AppTest) -> None:
 
 def test_the_command_on_the_page_answers_the_same() -> None:
     at = answered(tokens=200, new_tokens=6)
-    done = CliRunner().invoke(cli.app, [*shlex.split(at.code[0].value)[1:], "--json"])
+    done = CliRunner().invoke(app, [*shlex.split(at.code[0].value)[1:], "--json"])
     assert done.exit_code == 0, done.output
     assert [column["text"] for column in json.loads(done.stdout)["columns"]] == [
         unescape(re.sub("<.*?>", "", text.split('<div class="said">')[1])) for text in columns(at)
@@ -466,7 +466,7 @@ def test_the_command_says_what_the_settings_say() -> None:
 
     setup = ask.Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
     parts = shlex.split(setup.command(ModelRef("my model"), HeadMask.of([HeadId(1, 2)], 0.5), "a map", None))
-    assert parts[:3] == ["retmask", "ask", "my model"]
+    assert parts[:3] == ["retmask", "compare", "my model"]
     options = shlex.join(parts[3:])
     assert options == (
         "--needle lift --tokens 640 --depth 0.25 --haystack pydoc-end --heads L1H2 --scale 0.5 --scores 'a map' "
@@ -475,11 +475,12 @@ def test_the_command_says_what_the_settings_say() -> None:
     own = replace(setup, kind="text", control=False, temperature=0.0, template="plain")
     mixed = HeadMask({HeadId(1, 2): 0.5, HeadId(1, 3): 0.0})
     assert own.command(ModelRef("m"), mixed, "a map", Path("a b.txt")) == (
-        "retmask ask m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control --max-new-tokens 64"
+        "retmask compare m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control "
+        "--max-new-tokens 64"
     )
     tuned = own.command(ModelRef("m", "v2", "a"), HeadMask(), "a map", Path("b.txt"), "runs/x/adapter")
     assert tuned == (
-        "retmask ask m --revision v2 --adapter a --prompt-file b.txt --template plain --tuned runs/x/adapter "
+        "retmask compare m --revision v2 --adapter a --prompt-file b.txt --template plain --tuned runs/x/adapter "
         "--max-new-tokens 64"
     )
 
@@ -583,7 +584,9 @@ def test_a_scale_out_of_range_is_said_and_changes_nothing() -> None:
 
 def test_ones_own_text_can_have_a_right_answer() -> None:
     at = change(opened(), kind="text", text="Say hello.", answer=" hello world ", new_tokens=8)
-    assert "--answer 'hello world'" in next(code.value for code in press(at, "mask_best").code if "ask" in code.value)
+    assert "--answer 'hello world'" in next(
+        code.value for code in press(at, "mask_best").code if "retmask compare" in code.value
+    )
     at = press(at, "run")
     assert not errors(at)
     assert all("recall" in column for column in columns(at))

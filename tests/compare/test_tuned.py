@@ -20,7 +20,7 @@ from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 from typer.testing import CliRunner
 
 import retmask
-from retmask.cli import main as cli
+from retmask.cli.main import app
 from retmask.detect.job import DetectConfig
 from retmask.files import append_line, shipped
 from retmask.heads.grid import Grid, HeadId, HeadMask
@@ -164,9 +164,9 @@ def test_a_training_is_chosen_and_answers_beside_the_others(base: Path) -> None:
 
 
 def _the_command(at: AppTest, run: Run, answers: dict[str, str]) -> None:
-    command = next(code.value for code in at.code if code.value.startswith("retmask ask"))
+    command = next(code.value for code in at.code if code.value.startswith("retmask compare"))
     assert f"--tuned {run.path / 'adapter'}" in command
-    done = CliRunner().invoke(cli.app, [*shlex.split(command)[1:], "--json"])
+    done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--json"])
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
     assert {column["name"]: column["text"] for column in data["columns"]} == answers
@@ -194,7 +194,7 @@ def test_a_reload_keeps_the_tuned_model_and_without_heads_it_answers_beside_the_
     again = opened(map=query(at, "map"), tuned=query(at, "tuned"), c=query(at, "c"))
     assert tuned_switch(again).value is True
     assert f"Tuned: {run.id}" in lines(again)
-    command = next(code.value for code in again.code if code.value.startswith("retmask ask"))
+    command = next(code.value for code in again.code if code.value.startswith("retmask compare"))
     assert command.endswith(f"--tuned {run.path / 'model'} --max-new-tokens 4")
     assert "control" not in command
     other = opened("heads", map=query(at, "map"), tuned=query(at, "tuned"))

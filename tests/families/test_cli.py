@@ -1,4 +1,4 @@
-"""`retmask compare`: what it prints of sets worked by hand, what it writes, and what it refuses."""
+"""`retmask families`: what it prints of sets worked by hand, what it writes, and what it refuses."""
 
 import csv
 import json
@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from retmask.cli import families as cli_compare
 from retmask.cli.main import app
 from retmask.figures.style import browser
 from retmask.heads.scores import HeadScores
@@ -21,8 +20,8 @@ PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command on a terminal of 100 columns."""
-    monkeypatch.setattr(cli_compare, "out", Console(highlight=False, soft_wrap=True, markup=False, width=100))
-    return lambda *words: CliRunner().invoke(app, ["compare", *map(str, words)])
+    monkeypatch.setattr("retmask.cli.families.out", Console(highlight=False, soft_wrap=True, markup=False, width=100))
+    return lambda *words: CliRunner().invoke(app, ["families", *map(str, words)])
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def a_detection(name: str, counting: str = "set", values: Any = None) -> Run:
 def test_opens_with_the_shipped_maps() -> None:
     at = opened()
     assert chosen(at) == [SMOL, GEMMA]
-    assert codes(at)[0] == f"retmask compare {SMOL} {GEMMA}"
+    assert codes(at)[0] == f"retmask families {SMOL} {GEMMA}"
     assert list(table(at)["set"]) == [f"{SMOL} · copying · shipped", f"{GEMMA} · copying · shipped"]
     assert list(table(at)["family"]) == ["SmolLM", "Gemma"]
     assert list(table(at)["grid"]) == ["30 x 9", "18 x 4"]
@@ -238,7 +238,7 @@ def test_the_command_has_the_threshold_and_the_number_of_heads() -> None:
     drawn(at.number_input(key="shown_sets_threshold").set_value(0.5).run())
     assert codes(at)[0].endswith(" --threshold 0.5")
     drawn(at.number_input(key="shown_agree_k").set_value(9).run())
-    assert any(code.startswith("retmask compare") and code.endswith(" --threshold 0.5 --k 9") for code in codes(at))
+    assert any(code.startswith("retmask families") and code.endswith(" --threshold 0.5 --k 9") for code in codes(at))
 
 
 def test_models_of_different_names_are_told_under_the_matrix(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
-from retmask.cli import main as cli
+from retmask.cli.main import app
 from retmask.detect.job import PRESETS, DetectConfig
 from retmask.files import shipped
 from retmask.heads.grid import Grid, HeadId, HeadMask
@@ -127,7 +127,7 @@ def test_rules_select_and_say_their_command(kind: str, values: dict[str, Any], h
 )
 def test_the_command_on_the_page_names_the_same_heads(kind: str, values: dict[str, Any]) -> None:
     at = rule(opened(), kind, **values)
-    done = CliRunner().invoke(cli.app, [*shlex.split(commands(at)[0])[1:], "--json"])
+    done = CliRunner().invoke(app, [*shlex.split(commands(at)[0])[1:], "--json"])
     assert done.exit_code == 0, done.output
     assert sorted_names(HeadId.parse(row["head"]) for row in json.loads(done.stdout)["heads"]) == chips(at)
 

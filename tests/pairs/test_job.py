@@ -13,8 +13,8 @@ from openai_server import Canned, OpenAIServer
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
-from retmask.cli import jobs
 from retmask.cli.main import app
+from retmask.cli.runs import work
 from retmask.heads.grid import HeadId, HeadMask
 from retmask.heads.masks import MaskRule
 from retmask.heads.scores import HeadScores
@@ -214,7 +214,7 @@ def test_a_server_that_nobody_has_named_is_not_contacted(
     normal, masked = servers
     run = new_pairs(PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out")
     monkeypatch.setenv("RETMASK_SERVERS", normal.url)
-    for do in (lambda: list(pairs(run)), lambda: list(pairs(run, servers=[normal.url])), lambda: jobs.work(run)):
+    for do in (lambda: list(pairs(run)), lambda: list(pairs(run, servers=[normal.url])), lambda: work(run)):
         with pytest.raises(ValueError, match="name these servers again") as caught:
             do()
         assert prompts in str(caught.value)
@@ -227,7 +227,7 @@ def test_a_server_that_nobody_has_named_is_not_contacted(
     assert pairing.sends(other).startswith("other sends the prompts in \ufffd[2Jx.txt to ")
     assert not normal.requests + masked.requests
     monkeypatch.setenv("RETMASK_SERVERS", f"{normal.url} {masked.url}")
-    jobs.work(run)
+    work(run)
     assert len(read_items(run.path)) == 12
 
 

@@ -18,8 +18,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
-from retmask.cli import main as cli
-from retmask.cli import train as cli_train
+from retmask.cli.main import app
 from retmask.detect.job import DetectConfig
 from retmask.runs.run import Run
 from retmask.train.job import Preflight, train_command
@@ -388,9 +387,9 @@ def test_the_command_gives_the_settings_that_the_form_shows(
         seen.append(given)
         return FOUND
 
-    monkeypatch.setattr(cli_train, "checked", look)
+    monkeypatch.setattr("retmask.cli.train.checked", look)
     at = change(preset(opened(), name), **changes)
-    done = CliRunner().invoke(cli.app, [*command(at)[1:], "--check"])
+    done = CliRunner().invoke(app, [*command(at)[1:], "--check"])
     assert done.exit_code == 0, done.output
     assert seen[0][:3] == ("smollm2-135m", pairs.id, DpoConfig.preset(name, **changes))
 

@@ -11,7 +11,7 @@ from tiny import CONFIGS, tiny_folder, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
-from retmask.cli import main as cli
+from retmask.cli.main import app
 from retmask.model.loading import load_plain, plan
 from retmask.runs.run import Run
 from retmask.train.job import checked, new_train
@@ -112,10 +112,10 @@ def test_a_check_refuses_what_the_training_refuses(folder: Path, tmp_path: Path)
     assert "; ".join(found.problems) == str(error.value)
     assert "holds a run with other settings" in found.problems[1]
     command = ["train", str(folder), "--pairs", str(file), "--batch", "4", "--device", "cpu", "--check"]
-    done = CliRunner().invoke(cli.app, command)
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
     assert "was made with another" in done.output.replace("\n", " ")
-    assert CliRunner().invoke(cli.app, [*command, "--any-pairs"]).exit_code == 0
+    assert CliRunner().invoke(app, [*command, "--any-pairs"]).exit_code == 0
 
 
 def test_a_run_that_waits_behind_another_is_not_refused_for_what_that_one_holds(
