@@ -18,7 +18,8 @@ from retmask.heads.trials import Trial
 from retmask.model.bridge import second_view
 from retmask.model.lens import Answer, LensModel
 from retmask.text.chat import Chat
-from retmask.text.needle import ANSWER_TOKENS, NeedlePrompt, load_haystack
+from retmask.text.haystack import load_haystack
+from retmask.text.needle import ANSWER_TOKENS, NeedlePrompt
 
 
 class DetectTimes(NamedTuple):

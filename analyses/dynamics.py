@@ -35,7 +35,7 @@ from retmask.heads.masks import retrieval_heads
 from retmask.heads.scores import HeadScores, scores_path
 from retmask.model.cache import stack
 from retmask.model.weights import resolve
-from retmask.text.needle import load_haystack
+from retmask.text.haystack import load_haystack
 from retmask.text.recall import recall
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from retmask.heads.sets import ScoreSet, read_set
 from retmask.heads.trials import Trial, collect_scores
 from retmask.model import loading
 from retmask.model.weights import Source
-from retmask.text.needle import load_haystack
+from retmask.text.haystack import load_haystack
 
 GRID = Grid(2, 10)
 ONE, OTHER = HeadId(0, 3), HeadId(1, 7)

@@ -21,7 +21,8 @@ from retmask.heads.masks import MaskRule, control
 from retmask.heads.scores import HeadScores
 from retmask.model.lens import LensModel
 from retmask.model.weights import resolve
-from retmask.text.needle import NeedleTask, known_needle, load_haystack, load_needles
+from retmask.text.haystack import load_haystack
+from retmask.text.needle import NeedleTask, known_needle, load_needles
 
 LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sliding window of 512
 

@@ -17,7 +17,8 @@ from retmask.heads.grid import HeadMask
 from retmask.heads.masks import control
 from retmask.heads.scores import HeadScores
 from retmask.model.decoding import Sampling
-from retmask.text.needle import NeedleTask, known_needle, load_haystack, load_needles
+from retmask.text.haystack import load_haystack
+from retmask.text.needle import NeedleTask, known_needle, load_needles
 
 UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"
 HELD_OUT = shipped("needles_held_out.json")

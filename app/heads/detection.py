@@ -17,7 +17,7 @@ from retmask.heads.intervals import FEWEST
 from retmask.heads.scores import HeadScores
 from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run
-from retmask.text.needle import load_haystack
+from retmask.text.haystack import load_haystack
 
 CUSTOM = "custom"
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}

@@ -7,7 +7,8 @@ from html import escape
 
 from app.shared.markup import ENDINGS, GAP, fact, where
 from retmask.compare.side_by_side import Change, changes
-from retmask.pairs.pair import RULES, Message, PreferencePair, Said
+from retmask.pairs.gate import RULES
+from retmask.pairs.pair import Message, PreferencePair, Said
 from retmask.text.recall import contains, pieces
 
 LONG, MOST = 700, 20_000  # characters: of a prompt that is folded, and of a text that is drawn at all

@@ -8,7 +8,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from retmask.pairs.pair import PreferencePair, Review, faults, read_items
+from retmask.pairs.gate import faults
+from retmask.pairs.pair import PreferencePair, read_items
+from retmask.pairs.review import Review
 
 FILTERS = ["All", "Kept", "Dropped", "Edited", "Undecided"]
 

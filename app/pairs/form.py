@@ -14,11 +14,11 @@ from app.shared.maps import HeadMap
 from retmask.figures import style
 from retmask.files import expanded, settled
 from retmask.heads.masks import MaskRule
+from retmask.pairs.gate import RULES
 from retmask.pairs.job import PairsConfig, new_pairs
-from retmask.pairs.pair import RULES
-from retmask.pairs.prompts import FILES, load_prompts, read_prompts
 from retmask.runs.overview import duration
 from retmask.runs.run import Run, number
+from retmask.text.sources import FILES, load_prompts, read_prompts
 
 SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
 ARMS = {

@@ -14,7 +14,9 @@ from app.shared.guard import guarded
 from app.train import form as train_form
 from retmask.figures import style
 from retmask.pairs.files import llama_factory, read_rows
-from retmask.pairs.pair import PAIRS, RULES, Statistics, new_version, read_items, statistics
+from retmask.pairs.gate import RULES, Statistics, statistics
+from retmask.pairs.pair import PAIRS, read_items
+from retmask.pairs.review import new_version
 from retmask.runs.run import Run
 
 MAX_LENGTH = 1024  # tokens, as the training has it by default

@@ -5,7 +5,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import card, form, gate
 from app.shared import state, watch
-from retmask.pairs.job import LEFT
+from retmask.pairs.remote import LEFT
 from retmask.runs.overview import progress
 from retmask.runs.run import Run, number, run_path
 

@@ -8,7 +8,9 @@ import streamlit as st
 from app.pairs import card
 from app.pairs.decisions import FILTERS, Reviewed, nearest
 from app.shared import state
-from retmask.pairs.pair import RULES, PreferencePair, Verdict, decide
+from retmask.pairs.gate import RULES
+from retmask.pairs.pair import PreferencePair
+from retmask.pairs.review import Verdict, decide
 from retmask.runs.run import Run
 
 EMPTY = "An answer is empty, and training takes no empty ones: edit the pair to keep it."

@@ -29,7 +29,8 @@ from retmask.heads.grid import Grid, HeadId, HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet, open_scores, read_set
 from retmask.heads.trials import Trial, read_trials
-from retmask.pairs.pair import ITEMS, REVIEW, Review, read_review
+from retmask.pairs.pair import ITEMS
+from retmask.pairs.review import REVIEW, Review, read_review
 from retmask.runs import faults
 from retmask.runs.run import Run, whole
 from retmask.train.job import Preflight

@@ -45,7 +45,8 @@ from retmask.heads.masks import MaskRule, control, retrieval_heads
 from retmask.heads.sets import open_scores
 from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid
-from retmask.text.needle import NeedleTask, known_needle, load_haystack
+from retmask.text.haystack import load_haystack
+from retmask.text.needle import NeedleTask, known_needle
 
 
 def compare(

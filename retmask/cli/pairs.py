@@ -30,9 +30,12 @@ from retmask.cli.options import (
 )
 from retmask.files import expanded, write_atomic
 from retmask.pairs.files import llama_factory_text, read_rows
-from retmask.pairs.job import LEFT, PairsConfig, join, new_pairs
+from retmask.pairs.gate import RULES, gate_counts, statistics
+from retmask.pairs.job import PairsConfig, new_pairs
 from retmask.pairs.job import pairs as do_pairs
-from retmask.pairs.pair import PAIRS, RULES, gate_counts, read_items, statistics
+from retmask.pairs.join import join
+from retmask.pairs.pair import PAIRS, read_items
+from retmask.pairs.remote import LEFT
 from retmask.runs.run import Run
 
 

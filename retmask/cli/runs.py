@@ -21,7 +21,7 @@ from retmask.evaluate.job import evaluate
 from retmask.files import home
 from retmask.heads.scores import printable
 from retmask.pairs.job import contacted, pairs, sends
-from retmask.pairs.servers import address
+from retmask.pairs.server import address
 from retmask.runs import overview
 from retmask.runs import processes as workers
 from retmask.runs.overview import Summary, summary

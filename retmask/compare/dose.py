@@ -26,7 +26,8 @@ from retmask.heads.trials import read_trials
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run
 from retmask.text.chat import Chat
-from retmask.text.needle import Haystack, NeedlePrompt, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
+from retmask.text.haystack import Haystack, load_haystack, load_prose
+from retmask.text.needle import NeedlePrompt, NeedleTask, load_needles, needle_grid
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel

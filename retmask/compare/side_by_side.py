@@ -16,7 +16,8 @@ from retmask.heads.grid import HeadMask
 from retmask.model.decoding import Sampling, Step
 from retmask.runs.run import versions
 from retmask.text.chat import Chat, Template
-from retmask.text.needle import Haystack, Needle, NeedleTask
+from retmask.text.haystack import Haystack
+from retmask.text.needle import Needle, NeedleTask
 from retmask.text.recall import pieces, recall
 
 if TYPE_CHECKING:

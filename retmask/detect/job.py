@@ -14,7 +14,8 @@ from retmask.heads.trials import Trial, collect_scores, read_trials
 from retmask.model.weights import check_there
 from retmask.runs.run import Pace, Run, number
 from retmask.text.chat import Chat
-from retmask.text.needle import Haystack, NeedleTask, load_haystack, load_needles, needle_grid
+from retmask.text.haystack import Haystack, load_haystack
+from retmask.text.needle import NeedleTask, load_needles, needle_grid
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel

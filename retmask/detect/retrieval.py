@@ -20,7 +20,8 @@ from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial
 from retmask.text.chat import Chat
-from retmask.text.needle import Haystack, NeedlePrompt, NeedleTask
+from retmask.text.haystack import Haystack
+from retmask.text.needle import NeedlePrompt, NeedleTask
 from retmask.text.recall import recall
 
 if TYPE_CHECKING:

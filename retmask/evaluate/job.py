@@ -27,7 +27,8 @@ from retmask.heads.masks import ANY_GRID, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run, number, parent_ids
 from retmask.text.chat import Chat
-from retmask.text.needle import NeedleTask, load_haystack, load_needles, needle_grid
+from retmask.text.haystack import load_haystack
+from retmask.text.needle import NeedleTask, load_needles, needle_grid
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel

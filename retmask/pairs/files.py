@@ -10,8 +10,8 @@ from typing import Any
 
 from retmask.files import check_text, expanded
 from retmask.pairs.pair import PAIRS
-from retmask.pairs.rows import Blank, Turn, check_texts, content, conversation, json_rows, system, turns
 from retmask.runs.run import run_path
+from retmask.text.conversations import Blank, Turn, check_texts, content, conversation, json_rows, system, turns
 
 _NAMES = ("prompt", "chosen", "rejected")
 _KEPT = ("id", "model", "answer")  # columns for people and for checks; training passes over them

@@ -5,30 +5,27 @@ out in shards, make the same pairs as one that runs through.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retmask.files import append_line, settled, sha256, sha256_text
-from retmask.heads.grid import HeadMask
 from retmask.heads.masks import MaskRule
 from retmask.heads.scores import printable
 from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid
-from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, Said, check_rules, faults, read_items, write_pairs
-from retmask.pairs.prompts import PairPrompt, Prompts, digest, generate, read_prompts
+from retmask.pairs.gate import check_rules, faults
+from retmask.pairs.local import Local
+from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, read_items, write_pairs
+from retmask.pairs.remote import Servers
 from retmask.runs.run import Pace, Run, parent_ids
-from retmask.text.chat import Chat
+from retmask.text.prompts import PairPrompt, digest, generate
+from retmask.text.sources import Prompts, read_prompts
 
 if TYPE_CHECKING:
-    from retmask.model.lens import LensModel
+    pass
 
-BLOCK = 8  # prompts answered together on a CPU: measured 1.4 s a pair against 2.7 s one at a time
-_MOST_BLOCK = 64
-AT_ONCE = 16  # prompts that two servers are asked at the same time
-LEFT = "left to the server"  # thinking, where a server refuses to switch it off
 _PUBLISH = 30.0  # seconds between two writings of pairs.jsonl
 
 
@@ -87,7 +84,7 @@ class PairsConfig:
                 "say which heads to mask: --mask FILE, --heads …, or --scores FILE with --top-k N or --share P"
             )
         if self.server:
-            from retmask.pairs.servers import address
+            from retmask.pairs.server import address
 
             object.__setattr__(self, "server", address(self.server))  # before anything of it is written down
             object.__setattr__(self, "masked_server", address(self.masked_server))
@@ -192,7 +189,7 @@ def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = 
     with run.working():
         known = {pair.id: pair for pair in read_items(run.path)}
         run.report(stage="loading", done=len(known))
-        backend: _Local | _Servers = _Servers(run, config) if config.server else _Local(run, config, trust_remote_code)
+        backend: Local | Servers = Servers(run, config) if config.server else Local(run, config, trust_remote_code)
         run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", config.batch or backend.block))
         book = _Book(run, config, backend.chat, [prompt.id for prompt in prompts], known)
         blocks = _blocks(len(prompts), run.record["batch"], config)
@@ -270,290 +267,3 @@ def _blocks(total: int, size: int, config: PairsConfig) -> list[range]:
     """The blocks of prompts, by number, that this shard answers: which prompts stand together is the same in any."""
     blocks = [range(at, min(at + size, total)) for at in range(0, total, size)]
     return blocks[config.shard :: config.shards]
-
-
-class _Local:
-    """The built-in backend: one model, a mask for each row of a batch."""
-
-    def __init__(self, run: Run, config: PairsConfig, trust_remote_code: bool) -> None:
-        from retmask.model.loading import facts, load
-
-        self.config = config
-        self.model = load(
-            config.model,
-            revision=config.revision or None,
-            adapter=config.adapter or None,
-            device=config.device or None,
-            dtype=config.dtype or None,
-            trust_remote_code=trust_remote_code,
-        )
-        self.mask = config.rule.build(self.model.grid)
-        self.chat_of = Chat.resumed(self.model.tokenizer, run.record)
-        self.chat = self.chat_of.kind == "chat"
-        self.missed: dict[str, int] = {}
-        run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
-        run.pin(thinking=self.chat_of.facts["thinking"])
-        run.update(clock=self.chat_of.facts["clock"])
-        run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
-        if config.rule.random:
-            run.update(excluded=[*map(str, config.rule.excluded(self.model.grid))])
-
-    @property
-    def block(self) -> int:
-        """How many prompts stand together, by the kind of device alone: shards on other machines must agree."""
-        return BLOCK if self.model.device.type == "cpu" else _MOST_BLOCK
-
-    def answer(
-        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Mapping[str, PreferencePair]
-    ) -> Iterator[tuple[int, PreferencePair]]:
-        """A pair for each prompt, with its number. Those that are known are answered again, so that none stands alone.
-
-        A prompt that the template refuses or that is too long for the model is a pair without answers. One that there
-        is no memory for now is none: it goes into `missed`, for another time.
-        """
-        limit, left, refused = self.config.max_new_tokens, [], []
-        for number, prompt, sampling in asked:
-            try:
-                ids = self.chat_of.prompt(prompt.messages, f"prompt {prompt.id}")
-            except ValueError as error:
-                refused.append((number, _without_answer(prompt, str(error))))
-                continue
-            if len(ids) + limit > self.model.max_tokens:
-                longer = f"the prompt has {len(ids):,} tokens, and with {limit:,} new ones the model reads "
-                yield number, _without_answer(prompt, f"{longer}{self.model.max_tokens:,} at most", len(ids))
-                continue
-            left.append(_Asked(number, prompt, sampling, ids))
-        if len(refused) == len(asked) and not known:  # it may be the template, not the prompts
-            raise ValueError(refused[0][1].unanswered)
-        yield from refused
-        while left:
-            many = self._together([len(one.ids) + limit for one in left])
-            said = self._said(left[:many]) if many else None
-            while said is None and many > 1:  # less was free than it seemed
-                many //= 2
-                said = self._said(left[:many])
-            if said is None:
-                one = left.pop(0)
-                if one.prompt.id not in known:
-                    self.missed[one.prompt.id] = len(one.ids) + limit
-                continue
-            part, left = left[:many], left[many:]
-            for one, two in zip(part, said, strict=True):
-                yield one.number, _pair(self.model.tokenizer, one.prompt, len(one.ids), two, limit, self.chat)
-
-    def _said(self, part: Sequence["_Asked"]) -> list[tuple[list[int], list[int]]] | None:
-        """Both answers to each prompt; None where the memory does not hold them now."""
-        try:
-            limit = self.config.max_new_tokens
-            return answer_both(self.model, [one.ids for one in part], self.mask, [one.sampling for one in part], limit)
-        except Exception as error:
-            if not isinstance(error, NoRoom) and not _is_out_of_memory(error):
-                raise
-        from retmask.model.loading import release
-
-        release()
-        return None
-
-    def _together(self, lengths: Sequence[int]) -> int:
-        """How many of the next prompts to answer in one batch: two rows each, all as long as the longest; 0 for none.
-
-        0 where the first of them alone does not fit into the memory that is free now.
-        """
-        many = len(lengths)
-        if self.model.device.type != "cpu":
-            many = min(many, max(1, self.model.rows_that_fit(max(lengths)) // 2))
-        while many and not _fits(self.model, max(lengths[:many]), many):
-            many //= 2
-        return many
-
-
-class _Asked(NamedTuple):
-    """A prompt that is about to be answered: its number, itself, how its answers are drawn, its tokens."""
-
-    number: int
-    prompt: PairPrompt
-    sampling: Sampling
-    ids: list[int]
-
-
-class NoRoom(ValueError):
-    """There is too little free memory now."""
-
-
-def _fits(model: "LensModel", tokens: int, prompts: int) -> bool:
-    try:
-        model.check_rows(tokens, 2 * prompts)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed: on a GPU, or on a CPU, where torch says so in a RuntimeError."""
-    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return names or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
-
-
-def _without_answer(prompt: PairPrompt, why: str, tokens: int = 0) -> PreferencePair:
-    """What is written down for a prompt that cannot be asked."""
-    nothing = Said("", 0, "stop")
-    return PreferencePair(
-        prompt.id, prompt.messages, nothing, nothing, prompt.arm, prompt.answer, tokens, unanswered=why
-    )
-
-
-def answer_both(
-    model: "LensModel",
-    prompts: Sequence[Sequence[int]],
-    mask: HeadMask,
-    sampling: Sequence[Sampling],
-    max_new_tokens: int,
-) -> list[tuple[list[int], list[int]]]:
-    """The token ids of an unmasked and a masked answer to each prompt, all in one batch.
-
-    ValueError where a prompt is too long for the model, `NoRoom` where the batch is for the memory that is free now.
-    """
-    from retmask.model.cache import stack, starts
-
-    longest = max(map(len, prompts)) + max_new_tokens
-    model.check_length(longest)
-    try:
-        model.check_rows(longest, 2 * len(prompts))
-    except ValueError as error:
-        raise NoRoom(str(error)) from None
-    masks = [HeadMask(), mask]
-    caches = [model.fan_out(prompt[:-1], len(prompt), masks) for prompt in prompts]
-    cache = stack(caches, longest)
-    del caches
-    begin = starts([len(prompt) - 1 for prompt in prompts for _ in masks])
-    last = [prompt[-1] for prompt in prompts for _ in masks]
-    draws = [one for one in sampling for _ in masks]
-    said: list[list[int]] = [[] for _ in last]
-    for step in model.decode(cache, last, max_new_tokens, masks * len(prompts), draws, begin):
-        for text, token in zip(said, step, strict=True):
-            text += [token.token_id] if token else []
-    return list(zip(said[::2], said[1::2], strict=True))
-
-
-def _pair(
-    tokenizer: Any, prompt: PairPrompt, prompt_tokens: int, two: tuple[list[int], list[int]], limit: int, chat: bool
-) -> PreferencePair:
-    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in two]
-    said = [
-        Said(text.strip() if chat else text.rstrip(), len(ids), "length" if len(ids) >= limit else "stop")
-        for text, ids in zip(texts, two, strict=True)
-    ]
-    diverged = next((i for i, (a, b) in enumerate(zip(*two, strict=False)) if a != b), None)
-    if diverged is None and len(two[0]) != len(two[1]):
-        diverged = min(map(len, two))
-    return PreferencePair(
-        prompt.id, prompt.messages, said[0], said[1], prompt.arm, prompt.answer, prompt_tokens, diverged
-    )
-
-
-class _Servers:
-    """Two OpenAI-compatible servers: the model as it is, and its masked checkpoint. Their templates make prompts."""
-
-    chat = True
-
-    def __init__(self, run: Run, config: PairsConfig) -> None:
-        from retmask.pairs.servers import Server
-
-        self.run, self.config = run, config
-        self.missed: dict[str, int] = {}
-        self.answered, self.thinking = 0, ""
-        named = ((config.server, config.server_model), (config.masked_server, config.masked_server_model))
-        self.servers: list[Server] = [Server.connect(url, name) for url, name in named]
-        run.pin(model=config.model, servers=[server.model for server in self.servers], chat=True)
-
-    @property
-    def block(self) -> int:
-        """How many prompts are under way together."""
-        return _MOST_BLOCK
-
-    def answer(
-        self, asked: Sequence[tuple[int, PairPrompt, Sampling]], known: Mapping[str, PreferencePair]
-    ) -> Iterator[tuple[int, PreferencePair]]:
-        """A pair for each prompt that is not known yet, with its number, as they come. ValueError for a lost server.
-
-        A prompt that a server refuses is a pair without answers; ValueError where it refuses all of the first ones, and
-        on a resume what it answered before too.
-        """
-        wanted = [one for one in asked if one[1].id not in known]
-        refused: list[tuple[int, PreferencePair]] = []
-        with ThreadPool(AT_ONCE) as pool:
-            for number, pair in pool.imap_unordered(self._ask, wanted):
-                if pair.unanswered and not self.answered:  # it may be the request that it does not take, not the prompt
-                    refused.append((number, pair))
-                    continue
-                self.answered += 1
-                self._pin_thinking()
-                yield from [*refused, (number, pair)]
-                refused = []
-        if refused and not self._answers_still(known):
-            raise ValueError(refused[0][1].unanswered)
-        yield from refused
-
-    def _answers_still(self, known: Mapping[str, PreferencePair]) -> bool:
-        """Whether the longest prompt that was answered before is answered still: else it is the servers that refuse."""
-        before = [pair for pair in known.values() if not pair.unanswered]
-        if not before:
-            return False
-        one = max(before, key=lambda pair: sum(len(text) for _, text in pair.messages))
-        _, again = self._ask((0, PairPrompt(one.id, one.messages), self.config.sampling(0)))
-        self.answered += not again.unanswered
-        return not again.unanswered
-
-    def _pin_thinking(self) -> None:
-        """Record whether the servers think. ValueError where the run began otherwise: its pairs would be mixed."""
-        thinking = LEFT if any(one.thinks for one in self.servers) else "off"
-        if thinking != self.thinking:
-            self.run.pin(thinking=thinking)
-            self.thinking = thinking
-
-    def _ask(self, asked: tuple[int, PairPrompt, Sampling]) -> tuple[int, PreferencePair]:
-        from retmask.pairs.servers import Refused
-
-        number, prompt, sampling = asked
-        limit = self.config.max_new_tokens
-        try:
-            said = [Said(*server.answer(prompt.messages, limit, sampling)) for server in self.servers]
-        except Refused as error:
-            return number, _without_answer(prompt, str(error))
-        return number, PreferencePair(prompt.id, prompt.messages, said[0], said[1], prompt.arm, prompt.answer)
-
-
-def join(folders: Sequence[Path], out: Path) -> Run:
-    """The pairs of all shards as one run in `out`. ValueError unless each shard of one set is there once, and whole."""
-    runs = [Run.open(folder) for folder in folders]
-    if not runs:
-        raise ValueError("name the folders of the shards")
-    settings = [{**run.record.get("config", {}), "shard": 0, "device": ""} for run in runs]
-    for run, own in zip(runs, settings, strict=True):
-        if run.record.get("kind") != "pairs" or own != settings[0]:
-            raise ValueError(f"{run.path} is not a shard of the same pairs as {runs[0].path}: leave it out")
-        if run.status != "success":
-            raise ValueError(f"{run.path} is not finished ({run.status}): let it go on first")
-    same = ("model", "sha256", "adapter_sha256", "mask", "prompts_sha256", "chat", "batch", "thinking", "clock")
-    for name in same:
-        if len({str(run.record.get(name))[: 10 if name == "clock" else None] for run in runs}) > 1:  # one day's
-            raise ValueError(f"the shards differ in {name}: make them all with the same model and settings")
-    there, wanted = sorted(run.record["config"]["shard"] for run in runs), list(range(settings[0]["shards"]))
-    if there != wanted:
-        raise ValueError(f"shards {', '.join(map(str, there))} are there and 0 to {wanted[-1]} are wanted, each once")
-    config = PairsConfig.from_record({**runs[0].record["config"], "shards": 1, "shard": 0})
-    prompts = config.items()
-    if digest(prompts) != runs[0].record.get("prompts_sha256"):
-        raise ValueError("the prompts have changed since the shards were made: put them back as they were")
-    found = {pair.id: pair for run in runs for pair in read_items(run.path)}
-    record = asdict(config) | {"rule": config.rule.to_json(), "allow": list(config.allow)}
-    whole = Run.claim("pairs", record, config.command, out, parents=[run.path for run in runs])
-    with whole.working():
-        whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
-        known = {pair.id: pair for pair in read_items(out)}
-        book = _Book(whole, config, bool(whole.record.get("chat")), [prompt.id for prompt in prompts], known)
-        for number, prompt in enumerate(prompts):
-            book.enter(number, found[prompt.id])
-        book.publish()
-        whole.update(done=len(prompts), kept=book.kept, pairs_sha256=sha256(out / PAIRS))
-    return whole

@@ -15,7 +15,8 @@ from retmask.heads.grid import Grid, HeadId, HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.model.lens import LensModel
 from retmask.runs.run import Cancelled
-from retmask.text.needle import load_haystack, load_needles
+from retmask.text.haystack import load_haystack
+from retmask.text.needle import load_needles
 
 GRID = Grid(3, 4)
 

@@ -16,7 +16,8 @@ from retmask.heads.scores import HeadScores
 from retmask.model.cache import Trunk, longest_shared
 from retmask.model.fit import cache_bytes
 from retmask.model.lens import LensModel
-from retmask.text.needle import Haystack, Needle, NeedlePrompt, NeedleTask
+from retmask.text.haystack import Haystack
+from retmask.text.needle import Needle, NeedlePrompt, NeedleTask
 
 IDS = (5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21, 70, 71, 72, 73)
 ANSWER = (9, 10, 11)

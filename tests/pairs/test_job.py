@@ -22,10 +22,13 @@ from retmask.model import fit as memory
 from retmask.model.cache import stack, starts
 from retmask.model.decoding import Sampling
 from retmask.model.lens import LensModel
-from retmask.pairs import job as pairing
+from retmask.pairs import local, remote
 from retmask.pairs.files import read_rows
-from retmask.pairs.job import PairsConfig, answer_both, join, new_pairs, pairs
-from retmask.pairs.pair import faults, read_items
+from retmask.pairs.gate import faults
+from retmask.pairs.job import PairsConfig, new_pairs, pairs, sends
+from retmask.pairs.join import join
+from retmask.pairs.local import answer_both
+from retmask.pairs.pair import read_items
 from retmask.runs import processes as workers
 from retmask.runs.run import Cancelled, Run
 
@@ -162,7 +165,7 @@ def test_a_record_comes_back(folder: Path, prompts: str, tmp_path: Path) -> None
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[OpenAIServer]]:
-    monkeypatch.setattr("retmask.pairs.servers.DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("retmask.pairs.server.DELAYS", (0.01, 0.01, 0.01))
     made = [
         OpenAIServer(name, answers=lambda prompt, seed, name=name: f"{name} {prompt[-2:]} {seed % 100}")
         for name in ("normal", "masked")
@@ -176,7 +179,7 @@ def test_two_servers_one_of_which_is_lost(
     prompts: str, fresh_home: Path, tmp_path: Path, servers: list[OpenAIServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was answered before is on disk, in the middle of a block too; the same command goes on with the rest."""
-    monkeypatch.setattr(pairing, "AT_ONCE", 1)
+    monkeypatch.setattr(remote, "AT_ONCE", 1)
     normal, masked = servers
     settings = PairsConfig("some/model", prompts=prompts, server=normal.url, masked_server=masked.url)
     both = (normal.url, masked.url)
@@ -224,7 +227,7 @@ def test_a_server_that_nobody_has_named_is_not_contacted(
     assert named in str(found.exception)
     hostile = dict(run.config) | {"prompts": "\x1b[2Jx.txt"}
     other = Run.create("pairs", hostile, tmp_path / "other")
-    assert pairing.sends(other).startswith("other sends the prompts in \ufffd[2Jx.txt to ")
+    assert sends(other).startswith("other sends the prompts in \ufffd[2Jx.txt to ")
     assert not normal.requests + masked.requests
     monkeypatch.setenv("RETMASK_SERVERS", f"{normal.url} {masked.url}")
     work(run)
@@ -389,8 +392,8 @@ def test_prompts_are_those_of_the_chat(folder: Path, tmp_path: Path, monkeypatch
     run = new_pairs(config(folder, str(path)), tmp_path / "out")
     run.update(clock="1999-05-04T10:00:00")
     asked: list[list[int]] = []
-    both = pairing.answer_both
-    monkeypatch.setattr(pairing, "answer_both", lambda *given: asked.extend(given[1]) or both(*given))
+    both = local.answer_both
+    monkeypatch.setattr(local, "answer_both", lambda *given: asked.extend(given[1]) or both(*given))
     list(pairs(run))
     assert "".join(map(chr, asked[0])) == "1999[user]why[a]"
     assert run.record["clock"] == "1999-05-04T10:00:00"
@@ -430,14 +433,14 @@ def test_a_known_prompt_that_finds_no_memory_leaves_nothing_to_do(
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:3] + lines[4:]))
     run.update(status="error")
-    both, fits = pairing.answer_both, iter([False, False, False, True])
+    both, fits = local.answer_both, iter([False, False, False, True])
 
     def narrow(model: LensModel, asked: list[list[int]], *given: Any) -> Any:
         if len(asked) > 1 or not next(fits):
             raise MemoryError
         return both(model, asked, *given)
 
-    monkeypatch.setattr(pairing, "answer_both", narrow)
+    monkeypatch.setattr(local, "answer_both", narrow)
     list(pairs(run))
     assert run.status == "success"
     assert {pair.id for pair in read_items(run.path)} == {pair.id for pair in whole}
@@ -449,7 +452,7 @@ def test_a_known_prompt_that_finds_no_memory_leaves_nothing_to_do(
 def test_a_batch_that_does_not_fit_is_tried_with_fewer_rows(
     error: Exception, folder: Path, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both, sizes = pairing.answer_both, []
+    both, sizes = local.answer_both, []
 
     def narrow(model: LensModel, asked: list[list[int]], *given: Any) -> Any:
         sizes.append(len(asked))
@@ -457,7 +460,7 @@ def test_a_batch_that_does_not_fit_is_tried_with_fewer_rows(
             raise error
         return both(model, asked, *given)
 
-    monkeypatch.setattr(pairing, "answer_both", narrow)
+    monkeypatch.setattr(local, "answer_both", narrow)
     run = new_pairs(config(folder, prompts), tmp_path / "out")
     list(pairs(run))
     assert sizes[:4] == [4, 2, 1, 3]

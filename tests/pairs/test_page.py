@@ -19,22 +19,12 @@ from retmask.files import append_line, home, shipped
 from retmask.heads.grid import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.pairs.files import llama_factory, read_rows
-from retmask.pairs.pair import (
-    ITEMS,
-    PAIRS,
-    REVIEW,
-    PreferencePair,
-    Review,
-    Said,
-    decide,
-    faults,
-    read_items,
-    read_review,
-    write_pairs,
-)
-from retmask.pairs.prompts import generate
+from retmask.pairs.gate import faults
+from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, Said, read_items, write_pairs
+from retmask.pairs.review import REVIEW, Review, decide, read_review
 from retmask.runs import processes as workers
 from retmask.runs.run import Run, now
+from retmask.text.prompts import generate
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 TOP = HeadMask.of(HeadScores.load(shipped("maps", "smollm2-135m")).top_share())
@@ -226,7 +216,7 @@ def test_a_file_says_how_many_prompts_it_holds_and_what_is_passed_over(tmp_path:
 
 
 def test_a_dataset_with_a_dot_in_its_name_is_not_fetched_as_one_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retmask.pairs.prompts._hub_prompts", lambda *_: pytest.fail("it is fetched"))
+    monkeypatch.setattr("retmask.text.sources._hub_prompts", lambda *_: pytest.fail("it is fetched"))
     at = change(opened(heads=str(TOP)), "source", "hub")
     at = change(change(at, "hub", "owner/data-v1.1"), "count", 8)
     assert any("retmask pairs" in code.value and "owner/data-v1.1" in code.value for code in at.code)

@@ -11,22 +11,9 @@ from trl import extract_prompt
 
 from retmask.files import append_line
 from retmask.pairs.files import _messages, _texts, doubts, llama_factory, llama_factory_text, pairs_file, read_rows
-from retmask.pairs.pair import (
-    ITEMS,
-    RULES,
-    PreferencePair,
-    Said,
-    check_rules,
-    decide,
-    faults,
-    gate_counts,
-    loops,
-    new_version,
-    read_items,
-    read_review,
-    statistics,
-    write_pairs,
-)
+from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, statistics
+from retmask.pairs.pair import ITEMS, PreferencePair, Said, read_items, write_pairs
+from retmask.pairs.review import decide, new_version, read_review
 from retmask.runs.run import Run
 from retmask.text.recall import contains
 

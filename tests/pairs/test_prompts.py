@@ -10,7 +10,9 @@ from types import ModuleType
 import pytest
 
 from retmask.files import shipped
-from retmask.pairs.prompts import (
+from retmask.text.haystack import load_haystack, load_prose
+from retmask.text.needle import load_needles
+from retmask.text.prompts import (
     CHARS_PER_TOKEN,
     PairPrompt,
     chat,
@@ -19,10 +21,8 @@ from retmask.pairs.prompts import (
     generate,
     grounded,
     load_passages,
-    load_prompts,
-    read_prompts,
 )
-from retmask.text.needle import load_haystack, load_needles, load_prose
+from retmask.text.sources import load_prompts, read_prompts
 
 PUBLISHED = [  # the needles of the published detection code
     (

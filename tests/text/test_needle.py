@@ -11,7 +11,8 @@ from tiny import tiny_tokenizer
 
 from retmask.detect.retrieval import different_prompts
 from retmask.text.chat import Chat
-from retmask.text.needle import Haystack, Needle, NeedleTask, load_haystack, load_needles, load_prose, needle_grid
+from retmask.text.haystack import Haystack, load_haystack, load_prose
+from retmask.text.needle import Needle, NeedleTask, load_needles, needle_grid
 from retmask.text.recall import recall
 
 NEEDLE = Needle("The owl of Ulm eats Blue cheese.", "What does the owl of Ulm eat?", "blue cheese")

@@ -1,0 +1,137 @@
+"""The gate: which pairs are worth training on, by rules that can be switched off, and what is to be known of a set."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from retmask.pairs.pair import PreferencePair
+from retmask.text.recall import contains, pieces
+
+LONGER = 5.0  # an answer that many times as long as the other teaches length
+_LOOPS = 4  # a phrase said so often in a row is a loop
+
+
+class Rule(NamedTuple):
+    """A rule of the gate: what is wrong with a pair that it finds, in a few words, and how it finds it."""
+
+    says: str
+    finds: Callable[[PreferencePair], bool]
+
+
+def _identical(pair: PreferencePair) -> bool:
+    return pair.chosen.text.split() == pair.rejected.text.split()
+
+
+def empty(pair: PreferencePair) -> bool:
+    return not pair.chosen.text.strip() or not pair.rejected.text.strip()
+
+
+def _cut(pair: PreferencePair) -> bool:
+    return "length" in (pair.chosen.ended, pair.rejected.ended)
+
+
+def _repeats(pair: PreferencePair) -> bool:
+    return loops(pair.chosen.text) or loops(pair.rejected.text)
+
+
+def _uneven(pair: PreferencePair) -> bool:
+    short, long = sorted((len(pair.chosen.text), len(pair.rejected.text)))
+    return long > LONGER * short
+
+
+def _wrong(pair: PreferencePair) -> bool:
+    return bool(pair.answer) and not contains(pair.chosen.text, pair.answer)
+
+
+def _right(pair: PreferencePair) -> bool:
+    return bool(pair.answer) and contains(pair.rejected.text, pair.answer)
+
+
+RULES = {
+    "identical": Rule("both answers are the same", _identical),
+    "empty": Rule("an answer is empty", empty),
+    "cut": Rule("an answer is cut at the length limit", _cut),
+    "repetition": Rule("an answer goes round in a loop", _repeats),
+    "ratio": Rule(f"one answer is more than {LONGER:g} times as long as the other", _uneven),
+    "chosen-wrong": Rule("the chosen answer does not hold the fact that was asked for", _wrong),
+    "rejected-right": Rule("the rejected answer holds the fact that was asked for", _right),
+}
+
+
+def loops(text: str) -> bool:
+    """Whether a phrase of one to twelve words is said four times in a row."""
+    words = [piece.strip() for piece in pieces(text.casefold())]
+    for size in range(1, 13):
+        same = 0
+        for i in range(len(words) - size):
+            same = same + 1 if words[i] == words[i + size] else 0
+            if same >= size * (_LOOPS - 1):
+                return True
+    return False
+
+
+def faults(pair: PreferencePair, allowed: Iterable[str] = ()) -> list[str]:
+    """The names of the rules that speak against a pair; those in `allowed` are switched off."""
+    off = set(allowed)
+    return [name for name, rule in RULES.items() if name not in off and rule.finds(pair)]
+
+
+def check_rules(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once. ValueError for one that is no rule of the gate."""
+    found = tuple(dict.fromkeys(names))
+    for name in found:
+        if name not in RULES:
+            raise ValueError(f"{name!r} is no rule of the gate: choose from {', '.join(RULES)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is to be known of a set of pairs. Lengths in tokens; `longer`: share of pairs whose chosen answer is longer.
+
+    `diverged` is the median of the first token at which the answers differ; `bias` the mean of chosen minus rejected
+    length; `cut_pairs` and `cut_tokens` the shares of pairs and of answers' tokens that a `max_length` would cut.
+    """
+
+    pairs: int
+    prompt: float
+    chosen: float
+    rejected: float
+    bias: float
+    longer: float
+    diverged: float | None
+    longest: int
+    cut_pairs: float
+    cut_tokens: float
+
+
+def statistics(pairs: Sequence[PreferencePair], max_length: int = 1024) -> Statistics | None:
+    """What is to be known of these pairs; None if there are none."""
+    n = len(pairs)
+    if not n:
+        return None
+    wholes = [(pair.prompt_tokens + one.tokens, one.tokens) for pair in pairs for one in (pair.chosen, pair.rejected)]
+    cut = [min(max(0, whole - max_length), said) for whole, said in wholes]
+    first = [pair.diverged for pair in pairs if pair.diverged is not None]
+    return Statistics(
+        pairs=n,
+        prompt=sum(pair.prompt_tokens for pair in pairs) / n,
+        chosen=sum(pair.chosen.tokens for pair in pairs) / n,
+        rejected=sum(pair.rejected.tokens for pair in pairs) / n,
+        bias=sum(pair.chosen.tokens - pair.rejected.tokens for pair in pairs) / n,
+        longer=sum(pair.chosen.tokens > pair.rejected.tokens for pair in pairs) / n,
+        diverged=median(first) if first else None,
+        longest=max(whole for whole, _ in wholes),
+        cut_pairs=sum(map(any, zip(cut[::2], cut[1::2], strict=True))) / n,
+        cut_tokens=sum(cut) / max(1, sum(said for _, said in wholes)),
+    )
+
+
+def gate_counts(pairs: Iterable[PreferencePair]) -> dict[str, int]:
+    """How many pairs each rule of the gate speaks against, whether it is switched off or not."""
+    counts = dict.fromkeys(RULES, 0)
+    for pair in pairs:
+        for name in faults(pair):
+            counts[name] += 1
+    return counts

@@ -1,0 +1,47 @@
+"""Shards of one set of pairs joined into a run."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from retmask.files import sha256
+from retmask.pairs.job import PairsConfig, _Book
+from retmask.pairs.pair import PAIRS, read_items
+from retmask.runs.run import Run
+from retmask.text.prompts import digest
+
+
+def join(folders: Sequence[Path], out: Path) -> Run:
+    """The pairs of all shards as one run in `out`. ValueError unless each shard of one set is there once, and whole."""
+    runs = [Run.open(folder) for folder in folders]
+    if not runs:
+        raise ValueError("name the folders of the shards")
+    settings = [{**run.record.get("config", {}), "shard": 0, "device": ""} for run in runs]
+    for run, own in zip(runs, settings, strict=True):
+        if run.record.get("kind") != "pairs" or own != settings[0]:
+            raise ValueError(f"{run.path} is not a shard of the same pairs as {runs[0].path}: leave it out")
+        if run.status != "success":
+            raise ValueError(f"{run.path} is not finished ({run.status}): let it go on first")
+    same = ("model", "sha256", "adapter_sha256", "mask", "prompts_sha256", "chat", "batch", "thinking", "clock")
+    for name in same:
+        if len({str(run.record.get(name))[: 10 if name == "clock" else None] for run in runs}) > 1:  # one day's
+            raise ValueError(f"the shards differ in {name}: make them all with the same model and settings")
+    there, wanted = sorted(run.record["config"]["shard"] for run in runs), list(range(settings[0]["shards"]))
+    if there != wanted:
+        raise ValueError(f"shards {', '.join(map(str, there))} are there and 0 to {wanted[-1]} are wanted, each once")
+    config = PairsConfig.from_record({**runs[0].record["config"], "shards": 1, "shard": 0})
+    prompts = config.items()
+    if digest(prompts) != runs[0].record.get("prompts_sha256"):
+        raise ValueError("the prompts have changed since the shards were made: put them back as they were")
+    found = {pair.id: pair for run in runs for pair in read_items(run.path)}
+    record = asdict(config) | {"rule": config.rule.to_json(), "allow": list(config.allow)}
+    whole = Run.claim("pairs", record, config.command, out, parents=[run.path for run in runs])
+    with whole.working():
+        whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
+        known = {pair.id: pair for pair in read_items(out)}
+        book = _Book(whole, config, bool(whole.record.get("chat")), [prompt.id for prompt in prompts], known)
+        for number, prompt in enumerate(prompts):
+            book.enter(number, found[prompt.id])
+        book.publish()
+        whole.update(done=len(prompts), kept=book.kept, pairs_sha256=sha256(out / PAIRS))
+    return whole

@@ -1,0 +1,96 @@
+"""A person's review of the pairs of a run: kept, dropped and edited, and the set that comes of it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from retmask.files import append_line, check_text, read_lines, sha256, write_atomic
+from retmask.pairs.gate import RULES, empty, faults
+from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, read_items, write_pairs
+from retmask.runs.run import Run, now
+
+REVIEW = "review.jsonl"
+_MODEL = ("model", "revision", "sha256", "adapter_sha256", "head_grid", "mask")
+CARRIED = (*_MODEL, "chat", "clock", "thinking", "prompts_sha256")  # facts that hold for the reviewed pairs too
+Verdict = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True)
+class Review:
+    """A person's decisions on the pairs of a run: kept or dropped by id, and edited answers by id.
+
+    What is not decided is kept as the gate says. Every decision is a line of review.jsonl, so that nothing is lost.
+    """
+
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    edits: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def keeps(self, pair: PreferencePair, allowed: Iterable[str]) -> bool:
+        """Whether a pair is in the set: by the person's word, else by the gate's."""
+        verdict = self.verdicts.get(pair.id)
+        return verdict == "keep" if verdict else not faults(pair, allowed)
+
+    def edited(self, pair: PreferencePair) -> PreferencePair:
+        """The pair with the person's texts in place of the models'."""
+        texts = self.edits.get(pair.id)
+        if texts is None:
+            return pair
+        chosen, rejected = (
+            one._replace(text=text) for one, text in zip((pair.chosen, pair.rejected), texts, strict=True)
+        )
+        return replace(pair, chosen=chosen, rejected=rejected)
+
+
+def decide(folder: Path, pair_id: str, **decision: Any) -> None:
+    """Write a decision down: `verdict` keep, drop or None (undecided), or `edit` (chosen, rejected) or None.
+
+    ValueError for a text that no file can hold.
+    """
+    for text in decision.get("edit") or ():
+        check_text(str(text), "the edited text")
+    append_line(folder / REVIEW, {"id": pair_id, **decision})
+
+
+def read_review(folder: Path) -> Review:
+    """The decisions in a run's folder, the last word on each pair."""
+    verdicts: dict[str, Verdict] = {}
+    edits: dict[str, tuple[str, str]] = {}
+    for line in read_lines(folder / REVIEW):
+        name = str(line.get("id"))
+        if "verdict" in line:
+            verdicts.pop(name, None)
+            if line["verdict"] in ("keep", "drop"):
+                verdicts[name] = line["verdict"]
+        if "edit" in line:
+            edits.pop(name, None)
+            if isinstance(line["edit"], list) and len(line["edit"]) == 2:
+                edits[name] = (str(line["edit"][0]), str(line["edit"][1]))
+    return Review(verdicts, edits)
+
+
+def new_version(run: Run, allowed: Sequence[str]) -> Run:
+    """The reviewed pairs of a run as a run of their own, with the first as its parent. ValueError if none is left."""
+    record, items, review = run.record, read_items(run.path), read_review(run.path)
+    kept = [review.edited(pair) for pair in items if review.keeps(pair, allowed)]
+    kept = [pair for pair in kept if not empty(pair)]
+    if not kept:
+        raise ValueError("no pair is left: keep at least one")
+    everything = [name for name in RULES if name != "empty"]  # what a person has kept, no gate takes out again
+    config = {**record.get("config", {}), "allow": everything}
+    new = Run.create("pairs", config, name="reviewed", parents=[run.path])
+    lines = [json.dumps({"number": number, **pair.to_json()}) for number, pair in enumerate(kept)]
+    write_atomic(new.path / ITEMS, "".join(line + "\n" for line in lines))
+    write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
+    decided = {verdict: sum(one == verdict for one in review.verdicts.values()) for verdict in ("keep", "drop")}
+    new.update(
+        **{name: record[name] for name in CARRIED if name in record},
+        status="success",
+        ended=now(),
+        done=len(items),
+        kept=len(kept),
+        pairs_sha256=sha256(new.path / PAIRS),
+        review={"of": run.id, **decided, "edited": len(review.edits)},
+    )
+    return new
