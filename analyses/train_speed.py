@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from analyses.long_context import RESULTS
 from retmask.pairs.pair import PreferencePair, Said, write_pairs
-from retmask.train.job import new_train, steps, train
-from retmask.train.trainer import DpoConfig
+from retmask.train.curves import steps
+from retmask.train.job import new_train, train
+from retmask.train.settings import DpoConfig
 
 WORDS = [f"w{number}" for number in range(1000)]
 

@@ -12,7 +12,8 @@ from app.heads import evidence
 from app.shared import maps, markup, state, watch
 from app.shared.models import ModelRef
 from retmask.detect.retrieval import GATE
-from retmask.evaluate.job import DEPTHS, UNMASKED, EvaluateConfig, new_evaluate, read_answers
+from retmask.evaluate.conditions import UNMASKED
+from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
 from retmask.figures import rows as tables
 from retmask.files import shipped
 from retmask.heads.grid import HeadId

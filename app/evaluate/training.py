@@ -8,14 +8,15 @@ from typing import Any
 import streamlit as st
 
 from app.shared import state, watch
-from retmask.evaluate.job import TUNED, UNMASKED, EvaluateConfig, new_evaluate
+from retmask.evaluate.conditions import TUNED, UNMASKED
+from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.files import expanded
 from retmask.heads.intervals import over, span
 from retmask.heads.masks import MaskRule
 from retmask.runs.overview import duration
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run, number
-from retmask.train.job import result
+from retmask.train.card import result
 
 TRIALS = 120
 

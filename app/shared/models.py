@@ -12,8 +12,9 @@ from weakref import WeakValueDictionary
 from retmask.files import expanded
 from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run, run_path
-from retmask.train.job import last_step, result
-from retmask.train.trainer import ADAPTER
+from retmask.train.card import result
+from retmask.train.checkpoints import ADAPTER
+from retmask.train.curves import last_step
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel

@@ -34,7 +34,7 @@ from retmask.pairs.review import REVIEW, Review, read_review
 from retmask.runs import faults
 from retmask.runs.run import Run, whole
 from retmask.train.job import Preflight
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel

@@ -14,7 +14,7 @@ from retmask.pairs.pair import PAIRS
 from retmask.runs.overview import duration, when
 from retmask.runs.run import Run, number, run_path
 from retmask.train.job import Preflight, new_train, train_command
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 ELSEWHERE = "another file"
 NO_PAIRS = "choose the pairs to train on, or name their file"

@@ -13,8 +13,9 @@ from app.train import result
 from retmask.figures import training as curves
 from retmask.runs.overview import duration, summary, when
 from retmask.runs.run import Run, number
-from retmask.train.job import curves_csv, discard, last_step, steps, stop_and_keep
-from retmask.train.trainer import CHECKPOINTS, STOP, newest
+from retmask.train.checkpoints import CHECKPOINTS, STOP, newest
+from retmask.train.curves import curves_csv, last_step, steps
+from retmask.train.job import discard, stop_and_keep
 
 ACTIVE = ("queued", "started")
 HEALTHY = (

@@ -20,8 +20,8 @@ from retmask.figures.training import accuracy_interval
 from retmask.files import expanded, home, stem
 from retmask.runs import overview
 from retmask.runs.run import Run
-from retmask.train.job import result
-from retmask.train.trainer import ADAPTER
+from retmask.train.card import result
+from retmask.train.checkpoints import ADAPTER
 
 MOST_CARD = 100_000  # characters of a card that are shown
 

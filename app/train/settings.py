@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app.shared import state
-from retmask.train.trainer import PRESETS, DpoConfig
+from retmask.train.settings import PRESETS, DpoConfig
 
 USUAL = next(iter(PRESETS))
 

@@ -11,9 +11,10 @@ from retmask.cli.options import Model, OutDir, Revision, TrustRemoteCode, out, p
 from retmask.compare.ablate import export
 from retmask.files import expanded
 from retmask.heads.masks import MaskRule
-from retmask.train.job import checked, new_train, result, train_command
+from retmask.train.card import result
+from retmask.train.job import checked, new_train, train_command
 from retmask.train.job import train as do_train
-from retmask.train.trainer import PRESETS, DpoConfig
+from retmask.train.settings import PRESETS, DpoConfig
 
 
 def _train(

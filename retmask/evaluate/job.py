@@ -1,14 +1,14 @@
 """What a fine-tune changed: needle recall of unmasked | masked | tuned on the same held-out prompts, in pairs."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from retmask.detect.retrieval import different_prompts, pin_measure, run_trials
+from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED, Condition
+from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv
 from retmask.files import (
     HAYSTACKS,
@@ -22,7 +22,6 @@ from retmask.files import (
     write_json,
 )
 from retmask.heads.grid import HeadMask
-from retmask.heads.intervals import Interval, clusters, each, interval
 from retmask.heads.masks import ANY_GRID, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run, number, parent_ids
@@ -34,16 +33,7 @@ if TYPE_CHECKING:
     from retmask.model.lens import LensModel
 
 DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
-UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
-DRAWS = 10_000  # of the bootstrap
 _KEY = ("condition", "needle", "context_tokens", "depth")
-
-
-class Condition(NamedTuple):
-    """What answers: the model in a folder (empty: the model as it is), with the heads of a rule masked."""
-
-    folder: str = ""
-    rule: MaskRule = MaskRule()
 
 
 @dataclass(frozen=True)
@@ -137,26 +127,6 @@ class EvaluateProgress(NamedTuple):
     total: int
     eta: float
     condition: str
-
-
-class Difference(NamedTuple):
-    """Mean recall of one condition minus that of another on the same prompts, with 95 % paired bootstrap intervals.
-
-    `low` and `high` draw prompts; `needle_low` and `needle_high` draw needles with all their prompts, which is the
-    stricter, since prompts of one needle are alike. None where fewer than 3 can be drawn. `better` and `worse` count
-    prompts, `needles` the needles.
-    """
-
-    condition: str
-    against: str
-    mean: float
-    low: float | None
-    high: float | None
-    needle_low: float | None
-    needle_high: float | None
-    better: int
-    worse: int
-    needles: int
 
 
 def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
@@ -283,52 +253,3 @@ def _sound(line: Mapping[str, Any]) -> bool:
     kinds: dict[str, type | tuple[type, ...]] = dict(zip(_KEY, (str, str, int, (int, float)), strict=True))
     kinds |= {"recall": (int, float), "response": str}
     return all(isinstance(line.get(name), kind) for name, kind in kinds.items())
-
-
-def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> dict[str, Any]:
-    """Means of every condition, and differences of every two on the same prompts, the later minus the earlier.
-
-    Recall is mean ROUGE-1 recall (0-1), found the share above 0.5; `low` and `high` are its 95 % interval over needles,
-    each with all its prompts, None with fewer than 3.
-    """
-    by: dict[str, dict[Any, float]] = {name: {} for name in conditions}
-    for line in answers:
-        if line["condition"] in by:
-            key = (line["needle"], line["context_tokens"], line["depth"])
-            by[line["condition"]][key] = float(line["recall"])
-    keys = sorted(set.intersection(*(set(known) for known in by.values())))
-    rows, needles = [], clusters([key[0] for key in keys], "needle")
-    for name in conditions:
-        values = [by[name][key] for key in keys]
-        low, high = _ends(interval(np.array(values), needles, draws=DRAWS))
-        found = sum(value > 0.5 for value in values) / len(values)
-        recall = sum(values) / len(values)
-        rows.append(
-            {"condition": name, "trials": len(values), "recall": round(recall, 4), "low": low, "high": high,
-             "found": round(found, 4), "needles": needles.n}
-        )  # fmt: skip
-    differences = [
-        difference(
-            one, other, [by[one][key] for key in keys], [by[other][key] for key in keys], [key[0] for key in keys]
-        )
-        for i, other in enumerate(conditions)
-        for one in conditions[i + 1 :]
-    ]
-    return {"conditions": rows, "differences": [found._asdict() for found in differences]}
-
-
-def difference(
-    condition: str, against: str, values: Sequence[float], others: Sequence[float], needles: Sequence[str]
-) -> Difference:
-    """The paired difference of two conditions; `needles` says which prompts belong together."""
-    gaps = np.asarray(values) - np.asarray(others)
-    by_needle = clusters(needles, "needle")
-    low, high = _ends(interval(gaps, each(len(gaps), "prompt"), draws=DRAWS))
-    needle_low, needle_high = _ends(interval(gaps, by_needle, draws=DRAWS))
-    better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
-    mean = round(float(gaps.mean()), 4)
-    return Difference(condition, against, mean, low, high, needle_low, needle_high, better, worse, by_needle.n)
-
-
-def _ends(found: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if found is None else (round(float(found.low), 4), round(float(found.high), 4))

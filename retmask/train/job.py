@@ -3,9 +3,6 @@
 A run's folder gets `pairs.jsonl` (a copy), `checkpoints/`, and at the end `adapter/` with a card (or `model/`).
 """
 
-import csv
-import io
-import json
 import shutil
 import signal
 import time
@@ -14,20 +11,18 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import read_object, settled, sha256, write_atomic, write_json
+from retmask.files import read_object, settled, sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
 from retmask.runs import processes as workers
-from retmask.runs.run import Cancelled, Run, number, parent_ids
+from retmask.runs.run import Cancelled, Run, parent_ids
+from retmask.train.card import write_card
+from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, STOP, newest
+from retmask.train.curves import last_step
 from retmask.train.launch import launch
 from retmask.train.preflight import Preflight, preflight
-from retmask.train.trainer import ADAPTER, CHECKPOINTS, ENDED, FULL, STOP, STOPPED, DpoConfig, newest
-
-_MOST_NAMED = 20  # pairs that the card names; run.json names all
-_CURVES = (
-    "step", "loss", "chosen", "rejected", "margin", "accuracy", "logps_chosen", "logps_rejected", "grad_norm", "lr",
-    "tokens_per_s", "memory",
-)  # fmt: skip
+from retmask.train.settings import DpoConfig
+from retmask.train.trainer import ENDED, STOPPED
 
 
 def checked(
@@ -184,18 +179,12 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
                 raise
             trainer.wait()
         _judge(run, trainer.returncode)
-        _card(run)
+        write_card(run)
         if (run.path / STOP).exists():
             run.update(stopped_at=last_step(run))
             raise Cancelled
         run.update(stopped_at=None)
         shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
-
-
-def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A part of a record, empty where it is none."""
-    part = record.get(name)
-    return part if isinstance(part, dict) else {}
 
 
 def _describe(run: Run, trust_remote_code: bool) -> None:
@@ -222,24 +211,6 @@ def _judge(run: Run, code: int) -> None:
     )
 
 
-def steps(run: Run) -> list[dict[str, Any]]:
-    """The lines of progress of all steps, each step once, in order: what a resume has taken back is left out."""
-    found: dict[int, dict[str, Any]] = {}
-    for line in run.progress:
-        done = line.get("done")
-        if line.get("stage") == "loading" and isinstance(done, int):  # it goes on from the checkpoint of that step
-            found = {step: known for step, known in found.items() if step <= done}
-        elif line.get("stage") == "steps" and isinstance(done, int):
-            found[done] = line
-    return [found[step] for step in sorted(found)]
-
-
-def last_step(run: Run) -> int:
-    """The last step that was done, 0 before the first."""
-    done = steps(run)
-    return int(done[-1]["done"]) if done else 0
-
-
 def stop_and_keep(run: Run) -> None:
     """Ask a training to stop after its present step, with a checkpoint and the adapter as it is then."""
     write_atomic(run.path / STOP, "")
@@ -256,119 +227,3 @@ def discard(run: Run) -> None:
     run.update(discarded=True)
     for name in (CHECKPOINTS, ADAPTER, FULL):
         shutil.rmtree(run.path / name, ignore_errors=True)
-
-
-def result(run: Run) -> Path | None:
-    """The folder of the trained adapter or model; None as long as there is none."""
-    found = [run.path / name for name in (ADAPTER, FULL) if (run.path / name).is_dir()]
-    return found[0] if found else None
-
-
-def curves_csv(run: Run) -> str:
-    """The curves as CSV, a row a step."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _CURVES, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({**line, "step": line["done"]} for line in steps(run))
-    return out.getvalue()
-
-
-def _card(run: Run) -> None:
-    """Put the card, the curves and the record of where it comes from into the result's folder."""
-    folder = result(run)
-    if folder is None:
-        return
-    record = run.record
-    config = record["config"]
-    write_json(
-        folder / "retmask.json",
-        {
-            "base": record["model"],
-            "revision": record.get("revision"),
-            "base_sha256": record.get("sha256"),
-            "run": run.id,
-            "parents": run.parents,
-            "pairs_sha256": record.get("pairs_sha256"),
-            "made_with": record.get("made_with", {}),
-            "steps": last_step(run),
-            "settings": {name: value for name, value in config.items() if name != "pairs"},
-            "versions": record.get("versions", {}),
-        },
-    )
-    if folder.name == ADAPTER and not Path(config["model"]).is_absolute():
-        _name_base(folder, record["model"], config["revision"])
-    write_atomic(folder / "curves.csv", curves_csv(run))
-    write_atomic(folder / "README.md", _readme(run))
-
-
-def _name_base(folder: Path, name: str, revision: str) -> None:
-    """Let the adapter name its base model as people do, and not by the folder it was loaded from."""
-    path = folder / "adapter_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, settings | {"base_model_name_or_path": name, "revision": revision or None})
-
-
-def _readme(run: Run) -> str:
-    record, done = run.record, steps(run)
-    config, made = record["config"], record.get("made_with", {})
-    default = DpoConfig()
-    changed = [
-        f"| {n} | {v} |"
-        for n, v in config.items()
-        if n not in ("model", "pairs", "revision") and v != getattr(default, n)
-    ]
-    rows = (
-        [
-            f"| {line['done']} | {_cells(line)} |"
-            for line in [done[0], *done[len(done) // 2 : len(done) // 2 + 1], done[-1]]
-        ]
-        if done
-        else []
-    )
-    held, sizes = _part(record, "held_out"), _part(record, "preflight")
-    left = [*map(str, sizes.get("left_out") or ())]
-    names = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
-    accuracy = held.get("rewards/accuracies")
-    what = "An adapter (LoRA)" if config["method"] == "lora" else "A model"
-    return "\n".join(
-        [
-            "---",
-            f"base_model: {record['model']}",
-            "library_name: peft" if config["method"] == "lora" else "library_name: transformers",
-            "tags: [retmask, dpo]",
-            "---",
-            "",
-            f"# {record['model']}, fine-tuned on the contrast with its retrieval heads masked",
-            "",
-            f"{what} made by RetMask Workbench (method: arXiv 2601.11020): DPO on the model's own answers (chosen) "
-            "against those of the same model with heads masked (rejected).",
-            "",
-            f"- base model: {record['model']}, revision {record.get('revision') or 'none'}, "
-            f"SHA-256 {record.get('sha256') or 'not known'}",
-            f"- masked heads: {made.get('mask', 'not recorded')}",
-            f"- made from: {', '.join(run.parents) or 'a pairs file'}; pairs SHA-256 {record.get('pairs_sha256')}",
-            f"- pairs: {sizes.get('pairs', '?')} to train on, {sizes.get('held_out', '?')} held out"
-            + (f", {len(left)} left out that teach nothing at this max length: {names}" if left else ""),
-            f"- numbers that were trained: {number(sizes.get('trained')):,.0f}",
-            f"- steps: {last_step(run)}"
-            + ("" if accuracy is None else f"; reward accuracy on held-out pairs: {accuracy:.2f}"),
-            "",
-            "Settings that differ from the defaults:",
-            "",
-            "| setting | value |",
-            "|---|---|",
-            *changed,
-            "",
-            "All steps are in curves.csv:",
-            "",
-            "| step | loss | reward of chosen | of rejected | margin | accuracy |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-def _cells(line: Mapping[str, Any]) -> str:
-    names = ("loss", "chosen", "rejected", "margin", "accuracy")
-    return " | ".join(f"{line[name]:.3f}" if name in line else "" for name in names)

@@ -13,7 +13,7 @@ import psutil
 
 from retmask.files import expanded
 from retmask.runs.run import Run
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 
 class Placing(NamedTuple):

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 # PEFT and TRL ask transformers by its old name; the warning of that is for programmers
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

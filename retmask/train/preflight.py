@@ -15,7 +15,7 @@ from retmask.runs.overview import duration
 from retmask.runs.run import Run, number
 from retmask.runs.turns import card_keys, device_key
 from retmask.train.launch import placing
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 if TYPE_CHECKING:
     import torch

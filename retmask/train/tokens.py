@@ -3,6 +3,7 @@
 The pre-flight and the trainer both make them here, so that what is promised is what is done.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from retmask.pairs.files import doubts
 from retmask.text.chat import Chat
-from retmask.train.trainer import DpoConfig, split
+from retmask.train.settings import DpoConfig
 
 
 class TokenPair(NamedTuple):
@@ -144,3 +145,11 @@ def _check_vocabulary(pairs: Sequence[TokenPair], vocabulary: int) -> None:
             f"the tokenizer makes token {most} and the model knows {vocabulary:,} tokens, from 0: they do not belong "
             "together"
         )
+
+
+def split(rows: Sequence[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
+    """The rows to train on and those held out, drawn with the seed; at least one to train on."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    held = set(order[: min(round(share * len(rows)), len(rows) - 1)])
+    return [row for i, row in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]

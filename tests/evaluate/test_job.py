@@ -9,7 +9,8 @@ from peft import LoraConfig, get_peft_model
 from tiny import tiny_folder, tiny_hf
 
 from retmask.detect.job import PRESETS
-from retmask.evaluate.job import DEPTHS, EvaluateConfig, difference, evaluate, new_evaluate, read_answers, summary
+from retmask.evaluate.differences import difference, summary
+from retmask.evaluate.job import DEPTHS, EvaluateConfig, evaluate, new_evaluate, read_answers
 from retmask.heads.masks import MaskRule
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Cancelled

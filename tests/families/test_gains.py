@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retmask.evaluate.job import MASKED, TUNED, UNMASKED, summary
+from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED
+from retmask.evaluate.differences import summary
 from retmask.families.gains import Gain, own_gains, published_gains, warning
 from retmask.files import write_json
 from retmask.heads.concentration import concentration

@@ -12,7 +12,8 @@ from retmask.files import append_line
 from retmask.model.weights import resolve
 from retmask.pairs.pair import ITEMS, PreferencePair, Said, write_pairs
 from retmask.runs.run import Run
-from retmask.train.job import last_step, result, steps
+from retmask.train.card import result
+from retmask.train.curves import last_step, steps
 
 pytestmark = pytest.mark.browser
 SETTLED = "[data-testid=stApp][data-test-script-state=notRunning]"

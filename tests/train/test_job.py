@@ -20,21 +20,15 @@ from retmask.files import write_json
 from retmask.model.loading import load
 from retmask.pairs.pair import PreferencePair, Said, write_pairs
 from retmask.runs.run import Cancelled, Run
-from retmask.train.job import (
-    _judge,
-    discard,
-    last_step,
-    new_train,
-    preflight,
-    result,
-    steps,
-    stop_and_keep,
-    train,
-    train_command,
-)
+from retmask.train.card import result
+from retmask.train.checkpoints import newest
+from retmask.train.curves import last_step, steps
+from retmask.train.job import _judge, discard, new_train, preflight, stop_and_keep, train, train_command
 from retmask.train.launch import launch_command
 from retmask.train.lora import lora
-from retmask.train.trainer import ENDED, PRESETS, DpoConfig, _arguments, newest, split
+from retmask.train.settings import PRESETS, DpoConfig
+from retmask.train.tokens import split
+from retmask.train.trainer import ENDED, _arguments
 
 SETTINGS = DpoConfig(max_steps=6, batch=2, save_steps=2, learning_rate=5e-3, eval_share=0.25, device="cpu", rank=4)
 

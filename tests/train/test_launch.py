@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from retmask.train.launch import Placing, placing
-from retmask.train.trainer import DpoConfig, _stored
+from retmask.train.settings import DpoConfig
+from retmask.train.trainer import _stored
 
 PLAIN = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nmixed_precision: bf16\nnum_processes: 4\n"
 

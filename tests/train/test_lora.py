@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from retmask.train.lora import attention_layers, lora, trained_numbers
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 _ALL: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 from retmask.cli.main import app
 from retmask.detect.job import DetectConfig
 from retmask.runs.run import Run
+from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, STOP, WHOLE
 from retmask.train.job import Preflight, train_command
-from retmask.train.trainer import ADAPTER, CHECKPOINTS, PRESETS, STOP, WHOLE, DpoConfig
+from retmask.train.settings import PRESETS, DpoConfig
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 FOUND = Preflight(9, 1, 3, 100, 0.0, 2**30, 4 * 2**30, 2**28, 2**33, (), ())

@@ -16,7 +16,7 @@ from retmask.model.loading import load_plain, plan
 from retmask.runs.run import Run
 from retmask.train.job import checked, new_train
 from retmask.train.preflight import check_memory, preflight
-from retmask.train.trainer import DpoConfig
+from retmask.train.settings import DpoConfig
 
 CONFIG = DpoConfig(batch=2, device="cpu", eval_share=0.0)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tiny import tiny_tokenizer
 
+from retmask.train.settings import DpoConfig
 from retmask.train.tokens import Prepared, TokenPair, moment, padding, prepared
-from retmask.train.trainer import DpoConfig
 
 WHEN = datetime(2026, 1, 31, 14, 5)
 CHAT = (
