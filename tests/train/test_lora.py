@@ -106,6 +106,6 @@ def test_a_library_s_old_name_is_no_warning_to_people() -> None:
     """In a process of its own: pytest has filters of its own."""
     make = "from retmask.train.lora import trained_numbers; from transformers import LlamaConfig, LlamaForCausalLM;"
     model = f"LlamaForCausalLM(LlamaConfig(**{_GROUPED}))"
-    use = f"from retmask.train.trainer import DpoConfig; trained_numbers(DpoConfig(rank=4), {model})"
+    use = f"from retmask.train.settings import DpoConfig; trained_numbers(DpoConfig(rank=4), {model})"
     done = subprocess.run([sys.executable, "-c", make + use], capture_output=True, text=True, check=True)
     assert "FutureWarning" not in done.stderr
