@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeGuard, overload
 
 _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -155,6 +155,30 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+@overload
+def number(value: object, default: float = 0.0) -> float: ...
+@overload
+def number(value: object, default: None) -> float | None: ...
+def number(value: object, default: float | None = 0.0) -> float | None:
+    """A number of a record, `default` where it is none: the file may be damaged, or come from anybody."""
+    return float(value) if is_number(value) else default
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """A part of a record that is to be an object; empty where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: object) -> list[dict[str, Any]]:
+    """The objects in a part of a record that is to be a list of them."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -12,9 +12,10 @@ from app.shared.models import ModelRef
 from retmask.compare.dose import KS, DoseConfig, new_dose, read_points
 from retmask.figures import masking as effects
 from retmask.figures import rows as tables
+from retmask.files import number
 from retmask.heads.grid import Grid
 from retmask.runs import overview
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 
 RANGES = (
     ("dose_seeds", "the number of random draws", 0, 100),

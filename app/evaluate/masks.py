@@ -15,11 +15,11 @@ from retmask.detect.retrieval import GATE
 from retmask.evaluate.conditions import UNMASKED
 from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
 from retmask.figures import rows as tables
-from retmask.files import shipped
+from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
 from retmask.runs.overview import duration, progress
 from retmask.runs.pace import seconds_for
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 from retmask.text.needle import load_needles
 
 TRIALS = 60

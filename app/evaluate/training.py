@@ -10,12 +10,12 @@ import streamlit as st
 from app.shared import state, watch
 from retmask.evaluate.conditions import TUNED, UNMASKED
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
-from retmask.files import expanded
+from retmask.files import expanded, number
 from retmask.heads.intervals import over, span
 from retmask.heads.masks import MaskRule
 from retmask.runs.overview import duration
 from retmask.runs.pace import seconds_for
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 from retmask.train.card import result
 
 TRIALS = 120

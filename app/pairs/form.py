@@ -12,12 +12,12 @@ from app.pairs import card
 from app.shared import selection, state, uploads
 from app.shared.maps import HeadMap
 from retmask.figures import style
-from retmask.files import expanded, settled
+from retmask.files import expanded, number, settled
 from retmask.heads.masks import MaskRule
 from retmask.pairs.gate import RULES
 from retmask.pairs.job import PairsConfig, new_pairs
 from retmask.runs.overview import duration
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 from retmask.text.sources import FILES, load_prompts, read_prompts
 
 SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}

@@ -5,9 +5,10 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import card, form, gate
 from app.shared import state, watch
+from retmask.files import number
 from retmask.pairs.remote import LEFT
 from retmask.runs.overview import progress
-from retmask.runs.run import Run, number, run_path
+from retmask.runs.run import Run, run_path
 
 STATUS = {"queued": "waiting", "started": "running", "cancelled": "cancelled", "error": "failed"}
 FACTS = (

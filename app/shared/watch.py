@@ -8,10 +8,10 @@ import streamlit as st
 
 from app.shared import state
 from app.shared.guard import guarded, says
-from retmask.files import home
+from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.overview import progress
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 
 DOING = {  # kinds of runs; the name of a model follows
     "detect": "Detecting",

@@ -9,10 +9,11 @@ import streamlit as st
 
 from app.shared import state, uploads
 from app.train import settings as train_settings
+from retmask.files import number
 from retmask.pairs.files import pairs_file, read_rows
 from retmask.pairs.pair import PAIRS
 from retmask.runs.overview import duration, when
-from retmask.runs.run import Run, number, run_path
+from retmask.runs.run import Run, run_path
 from retmask.train.job import Preflight, new_train, train_command
 from retmask.train.settings import DpoConfig
 

@@ -11,8 +11,9 @@ from app.shared.guard import guarded, says
 from app.train import form as train_form
 from app.train import result
 from retmask.figures import training as curves
+from retmask.files import number
 from retmask.runs.overview import duration, summary, when
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 from retmask.train.checkpoints import CHECKPOINTS, STOP, newest
 from retmask.train.curves import curves_csv, last_step, steps
 from retmask.train.job import discard, stop_and_keep

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from retmask.detect.retrieval import Counting, different_prompts, pin_measure, run_trials, stable_for
-from retmask.files import HAYSTACKS, append_line, settled, sha256_text
+from retmask.files import HAYSTACKS, append_line, number, settled, sha256_text
 from retmask.heads.detectors import DetectorName
 from retmask.heads.grid import Grid
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial, collect_scores, read_trials
 from retmask.model.weights import check_there
-from retmask.runs.run import Pace, Run, number
+from retmask.runs.run import Pace, Run
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack
 from retmask.text.needle import NeedleTask, load_needles, needle_grid

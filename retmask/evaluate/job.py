@@ -14,6 +14,7 @@ from retmask.files import (
     HAYSTACKS,
     append_line,
     expanded,
+    number,
     read_lines,
     settled,
     sha256_text,
@@ -24,7 +25,7 @@ from retmask.files import (
 from retmask.heads.grid import HeadMask
 from retmask.heads.masks import ANY_GRID, MaskRule
 from retmask.model.weights import check_there, folder_grid
-from retmask.runs.run import Pace, Run, number, parent_ids
+from retmask.runs.run import Pace, Run, parent_ids
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, load_needles, needle_grid

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from retmask.files import read_object, shipped
+from retmask.files import number, read_object, shipped
 from retmask.heads.concentration import Concentration, concentration
 from retmask.heads.formats import family
 from retmask.heads.sets import ScoreSet, read_set
-from retmask.runs.run import Run, number, run_path
+from retmask.runs.run import Run, run_path
 
 COPIES = ("set", "steps", "activation", "unknown")  # detectors whose concentration is told
 UNMASKED, TUNED = "unmasked", r"tuned( \d+)?"  # conditions of an evaluation; others may be controls

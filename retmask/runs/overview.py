@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import home, read_lines
-from retmask.runs.run import Run, Status, number
+from retmask.files import home, number, read_lines
+from retmask.runs.run import Run, Status
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
     "loading": "Loading the model…",

@@ -1,6 +1,7 @@
 """How long needle prompts will take here, by what they took last: for an estimate before a run begins."""
 
-from retmask.runs.run import Run, number
+from retmask.files import number
+from retmask.runs.run import Run
 
 
 def seconds_for(tokens: int, model: str, device: str = "") -> float | None:

@@ -42,6 +42,7 @@ from retmask.files import (
     expanded,
     home,
     inside,
+    number,
     read_lines,
     read_object,
     read_tail,
@@ -131,13 +132,6 @@ def whole(config: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, str) and name in _NAMES:
             out[name] = settled(value, HAYSTACKS if name == "haystack" else (), only_path=name in ("needles", "prose"))
     return out
-
-
-def number(value: object, default: float = 0.0) -> float:
-    """A number that a record gives, `default` where it is none: the folder may be damaged, or come from anybody."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        return default
-    return float(value)
 
 
 def now() -> str:
@@ -643,8 +637,8 @@ def _run_of(name: str | Path) -> Iterable[Run]:
 
 def _new_folder(base: str) -> Path:
     """A folder of that name, or the name and a number, that this call has made: two at a time get two."""
-    for number in count(1):
-        path = run_path(base if number == 1 else f"{base}-{number}")
+    for attempt in count(1):
+        path = run_path(base if attempt == 1 else f"{base}-{attempt}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retmask.files import write_atomic, write_json
-from retmask.runs.run import Run, number
+from retmask.files import number, write_atomic, write_json
+from retmask.runs.run import Run
 from retmask.train.checkpoints import ADAPTER, FULL
 from retmask.train.curves import curves_csv, last_step, steps
 from retmask.train.settings import DpoConfig

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retmask.files import home
+from retmask.files import home, number
 from retmask.pairs.files import pairs_file, read_rows
 from retmask.runs.overview import duration
-from retmask.runs.run import Run, number
+from retmask.runs.run import Run
 from retmask.runs.turns import card_keys, device_key
 from retmask.train.launch import placing
 from retmask.train.settings import DpoConfig
