@@ -36,7 +36,6 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
     pip install --use-pep517 -c requirements.lock -r /tmp/needed.txt && \
     rm /tmp/needed.txt
 COPY LICENSE ./
-COPY .streamlit ./.streamlit
 COPY retmask ./retmask
 COPY app ./app
 COPY analyses ./analyses
@@ -51,7 +50,7 @@ ENV HOME=/data \
     STREAMLIT_BROWSER_SERVER_ADDRESS=localhost
 VOLUME /data
 EXPOSE 8501
-# .streamlit/config.toml admits the host names localhost and 127.0.0.1, whatever the address it listens on.
+# app/.streamlit/config.toml admits the host names localhost and 127.0.0.1, whatever the address it listens on.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8501, timeout=4); c.request('GET', '/_stcore/health'); raise SystemExit(c.getresponse().status != 200)"]
-CMD ["streamlit", "run", "app/main.py"]
+CMD ["retmask", "app"]

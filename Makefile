@@ -29,7 +29,7 @@ help:
 	@echo 'make clean    remove .venv and caches; converted models and runs stay'
 
 app: $(SMOLLM2_READY)
-	@$(VENV)/bin/streamlit run app/main.py --server.port $(PORT)
+	@$(VENV)/bin/retmask app --port $(PORT)
 
 test: $(SMOLLM2_READY) $(GEMMA_READY)
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)

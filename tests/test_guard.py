@@ -20,7 +20,8 @@ from streamlit.util import calc_hash
 from retmask.files import shipped
 from retmask.runs import faults
 
-MAIN = Path(__file__).parent.parent / "app" / "main.py"
+ROOT = Path(__file__).parent.parent
+MAIN = ROOT / "app" / "main.py"
 
 
 @pytest.fixture(autouse=True)
@@ -186,23 +187,31 @@ def test_no_address_breaks_a_page(
         assert [button for button in at.button if button.key == "train_start"], "the form is whole"
 
 
-def upgraded(port: int, host: str) -> int:
-    """The status with which the app answers a page, of that host name, that wants to talk to it."""
+def upgraded(port: int, host: str, origin: str = "") -> int:
+    """The status with which the app answers a page, of that host name or another origin, that wants to talk to it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     headers = {"Host": host, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-    headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": f"http://{host}"}
+    headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": origin or f"http://{host}"}
     connection.request("GET", "/_stcore/stream", headers=headers)
     return connection.getresponse().status
 
 
-def test_the_settings_hold_when_it_is_started_from_another_folder(tmp_path: Path) -> None:
-    """It listens on this machine alone, and answers to no other host name."""
+STREAMLIT, RETMASK = ["streamlit", "run", str(MAIN)], ["retmask.cli", "app"]
+
+
+@pytest.mark.parametrize(("module", "port_flag"), [(STREAMLIT, "--server.port"), (RETMASK, "--port")])
+def test_the_settings_hold_wherever_it_is_started(module: list[str], port_flag: str, tmp_path: Path) -> None:
+    """It listens on this machine alone and answers to no other name, whatever that folder's own settings say."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.port", str(port)]
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "config.toml").write_text(
+        '[server]\naddress = "0.0.0.0"\nallowedHosts = ["*"]\nenableCORS = false\nenableXsrfProtection = false\n'
+    )
+    command = [sys.executable, "-m", *module, port_flag, str(port)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(MAIN.parent.parent), environment.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     with (tmp_path / "log.txt").open("wb") as log:
         server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
     try:
@@ -215,6 +224,37 @@ def test_the_settings_hold_when_it_is_started_from_another_folder(tmp_path: Path
         assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
         assert upgraded(port, f"127.0.0.1:{port}") == 101
         assert upgraded(port, "evil.example.org") == 403
+        assert upgraded(port, f"127.0.0.1:{port}", "http://evil.example.org") == 403
     finally:
         server.terminate()
         server.wait(10)
+
+
+SERVED = """
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from streamlit.testing.v1 import AppTest
+from streamlit.web import bootstrap
+
+main = Path(sys.argv[1])
+bootstrap._fix_sys_path(str(main))  # as the server does: the script's folder stands first
+at = AppTest.from_file(str(main), default_timeout=60).run()
+assert at.header and not at.exception, at
+assert Path(sys.modules["app"].__file__).parent == main.parent, sys.modules["app"].__file__
+names = {path.stem for path in main.parent.rglob("*") if path.stem.isidentifier() and not path.stem.startswith("__")}
+print("seen:", len(names), *sorted(name for name in names if find_spec(name)))
+"""
+
+
+def test_the_app_is_a_package_and_no_module_of_it_has_a_bare_name(tmp_path: Path) -> None:
+    """In the interpreter that serves it, also where another package of the name `app` comes first on the path."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("raise RuntimeError('this is another app')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", SERVED, str(MAIN)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    _, n_names, *bare = done.stdout.splitlines()[-1].split()
+    assert int(n_names) > 20
+    assert bare == []

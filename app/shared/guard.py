@@ -45,10 +45,10 @@ def says(error: Exception) -> str:
 def refusal() -> str:
     """Why the app is not served as it was started; empty where it is safe. It knows no passwords.
 
-    Its settings lie in `.streamlit/config.toml`, to which `app/.streamlit` leads: Streamlit finds them from any folder.
+    Its settings lie in `app/.streamlit/config.toml`: Streamlit finds them from any folder.
     """
     address, hosts = st.get_option("server.address"), st.get_option("server.allowedHosts")
-    how = "start it from the folder of the repository with `make app` or `streamlit run app/main.py`"
+    how = "start it with `retmask app`"
     why = ""
     if not hosts or any(host.strip().startswith("*") for host in hosts):
         why = f"any web page could reach it (server.allowedHosts {'holds a wildcard' if hosts else 'is empty'}): {how}"

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,20 @@ for name, command in COMMANDS.items():
 app.command("worker", hidden=True)(runs.worker)
 app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")
+
+
+@app.command("app")
+def serve(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="by default 8501", show_default=False)] = None,
+) -> None:
+    """Serve the pages to a browser on this machine, until Ctrl-C."""
+    root = Path(__file__).parents[2]  # its settings lie beside it in app/.streamlit: Streamlit looks there first
+    if not (root / "app" / "main.py").is_file():
+        raise ValueError(f"the app is not there: {root} holds no app/main.py, install retmask anew")
+    paths = filter(None, [str(root), os.environ.get("PYTHONPATH")])  # what it starts must find this retmask too
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(root / "app" / "main.py")]
+    os.execv(sys.executable, command + (["--server.port", str(port)] if port else []))
 
 
 @app.callback()
