@@ -27,7 +27,7 @@ from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack, load_prose
-from retmask.text.needle import NeedlePrompt, NeedleTask, load_needles, needle_grid
+from retmask.text.needle import NeedlePrompt, NeedleTask, load_needles, needle_grid, needles_sha256
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -218,11 +218,10 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
         scores.check_grid(model.grid, model.name)
         tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
         pin_measure(run, tasks, bool(points))
-        texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
         run.pin(
             **facts(model, config.adapter),
             scores_sha256=sha256_text(config.map.scores.to_json()),
-            needles_sha256=sha256_text(texts),
+            needles_sha256=needles_sha256(task.needle for task in tasks),
             haystack={"name": haystack.name, "sha256": haystack.sha256},
             prose_sha256=sha256_text(prose),
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from retmask.detect.retrieval import Counting, different_prompts, pin_measure, run_trials, stable_for
-from retmask.files import HAYSTACKS, append_line, number, settled, sha256_text
+from retmask.files import HAYSTACKS, append_line, number, settled
 from retmask.heads.detectors import DetectorName
 from retmask.heads.grid import Grid
 from retmask.heads.scores import HeadScores
@@ -15,7 +15,7 @@ from retmask.model.weights import check_there
 from retmask.runs.run import Pace, Run
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack
-from retmask.text.needle import NeedleTask, load_needles, needle_grid
+from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -238,10 +238,9 @@ def _describe(
     """Record what was measured with; refuse to go on with another model or other texts than the run began with."""
     from retmask.model.loading import facts
 
-    texts = "\n".join(f"{n.needle}\t{n.question}\t{n.answer}" for n in dict.fromkeys(task.needle for task in tasks))
     run.pin(
         **facts(model, config.adapter),
-        needles_sha256=sha256_text(texts),
+        needles_sha256=needles_sha256(dict.fromkeys(task.needle for task in tasks)),
         haystack={"name": haystack.name, "sha256": haystack.sha256},
     )
     scored = {str(task.needle.scored_chars(task.whole_needle)[2]) for task in tasks}

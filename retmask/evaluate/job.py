@@ -17,7 +17,6 @@ from retmask.files import (
     number,
     read_lines,
     settled,
-    sha256_text,
     shipped,
     write_atomic,
     write_json,
@@ -28,7 +27,7 @@ from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run, parent_ids
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack
-from retmask.text.needle import NeedleTask, load_needles, needle_grid
+from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -176,8 +175,10 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
     with run.working():
         answers = read_answers(run.path)
         pin_measure(run, tasks, bool(answers))
-        texts = "\n".join(f"{task.needle.needle}\t{task.needle.question}\t{task.needle.answer}" for task in tasks)
-        run.pin(needles_sha256=sha256_text(texts), haystack={"name": haystack.name, "sha256": haystack.sha256})
+        run.pin(
+            needles_sha256=needles_sha256(task.needle for task in tasks),
+            haystack={"name": haystack.name, "sha256": haystack.sha256},
+        )
         run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
         pace = Pace()
         total = len(tasks) * len(conditions)

@@ -5,13 +5,13 @@ recall measure follow the RetMask code (arXiv 2601.11020) and Wu et al. 2024 (ar
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import check_text, read_text, shipped
+from retmask.files import check_text, read_text, sha256_text, shipped
 from retmask.heads.trials import Scored
 from retmask.text.chat import Chat, ChatText, Template
 from retmask.text.controls import Tokens
@@ -201,6 +201,11 @@ def load_needles(path: Path | None = None) -> list[Needle]:
     if len({needle.needle for needle in needles}) < len(needles):
         raise ValueError(f"the needles file {path} holds one needle twice: each may stand once")
     return needles
+
+
+def needles_sha256(needles: Iterable[Needle]) -> str:
+    """The SHA-256 over sentences, questions and answers, in their order: what a run records of its needles."""
+    return sha256_text("\n".join(f"{needle.needle}\t{needle.question}\t{needle.answer}" for needle in needles))
 
 
 def known_needle(name: str) -> Needle:

@@ -1,6 +1,7 @@
 """Prompts: exact in length, the needle where it was put, with any tokenizer."""
 
 import json
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny import tiny_tokenizer
 from retmask.detect.retrieval import different_prompts
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack, load_prose
-from retmask.text.needle import Needle, NeedleTask, load_needles, needle_grid
+from retmask.text.needle import Needle, NeedleTask, load_needles, needle_grid, needles_sha256
 from retmask.text.recall import recall
 
 NEEDLE = Needle("The owl of Ulm eats Blue cheese.", "What does the owl of Ulm eat?", "blue cheese")
@@ -265,3 +266,9 @@ def test_a_byte_order_mark_is_no_text_of_prose(tmp_path: Path) -> None:
     assert load_prose(str(path)) == "two words\nand more"
     with pytest.raises(ValueError, match=r"the name 'a\\udcff' is not in UTF-8"):
         load_prose("a\udcff")
+
+
+def test_the_hash_of_needles_is_that_of_runs_made_before() -> None:
+    """Their runs could not go on with another one."""
+    needles = [Needle("The key is red.", "What colour?", "red", "key"), Needle("Two.", "How many?", "2")]
+    assert needles_sha256(needles) == sha256(b"The key is red.\tWhat colour?\tred\nTwo.\tHow many?\t2").hexdigest()
