@@ -12,8 +12,8 @@ from transformers import DynamicCache
 
 from retmask.detect.job import DetectConfig
 from retmask.detect.retrieval import different_prompts, run_trials
-from retmask.heads.grid import HeadMask
-from retmask.heads.masks import control
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import control
 from retmask.heads.trials import Trial
 from retmask.model.bridge import second_view
 from retmask.model.lens import Answer, LensModel

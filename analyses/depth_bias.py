@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from plotly import graph_objects as go
 
 from analyses.figures import BUILT_IN, Curve, Panel, opened, panels, rounded, save, show
+from retmask.families.concentration import concentration, intervals
 from retmask.figures.style import MUTED
-from retmask.heads.concentration import concentration, intervals
 from retmask.heads.grid import share_count
 from retmask.heads.intervals import Clusters, Interval, alike, clusters, each, interval
 from retmask.heads.scores import TOP_SHARE, HeadScores, spearman

@@ -19,13 +19,13 @@ import plotly.graph_objects as go
 from analyses.figures import RESULTS, Curve, Panel, panels, rounded, save, show
 from retmask.compare.dose import DoseConfig, dose, new_dose, read_points
 from retmask.detect.job import DetectConfig, detect, new_detect
-from retmask.families.agreement import agreement, recounted
+from retmask.families.agreement import agreement
 from retmask.figures.rows import dose_rows, to_csv
 from retmask.files import write_atomic
 from retmask.heads.detectors import DetectorName
 from retmask.heads.grid import Grid, share_count
 from retmask.heads.scores import TOP_SHARE, HeadScores
-from retmask.heads.trials import read_trials
+from retmask.heads.trials import read_trials, recounted
 from retmask.runs.run import Run, run_path
 
 GRID = {"n_needles": 3, "lengths": (512,), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}

@@ -30,9 +30,10 @@ from retmask.compare.trace import Trace, jaccard
 from retmask.evaluate.differences import summary
 from retmask.evaluate.job import EvaluateConfig
 from retmask.files import append_line, home, read_lines, sha256_text
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
 from retmask.heads.intervals import clusters, interval
-from retmask.heads.masks import retrieval_heads
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import retrieval_heads
 from retmask.heads.scores import HeadScores, scores_path
 from retmask.model.cache import stack
 from retmask.model.weights import resolve

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from plotly import graph_objects as go
 
 from analyses.figures import BUILT_IN, opened, save, show
-from retmask.families.rows import set_rows
-from retmask.figures.sets import curves_together
+from retmask.figures.concentration import curves_together
+from retmask.figures.rows import set_rows
 from retmask.heads.sets import ScoreSet
 
 

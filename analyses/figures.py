@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from retmask.figures.concentration import SERIES
 from retmask.figures.rows import to_csv
-from retmask.figures.sets import SERIES
 from retmask.figures.style import EMPTY, INK, browser, dress
 from retmask.files import write_atomic
 from retmask.heads.sets import ScoreSet, labels, read_set

@@ -13,7 +13,8 @@ import torch
 
 from analyses.bench import bench_pair
 from analyses.long_context import RESULTS, random_model
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 
 
 def main() -> None:

@@ -23,9 +23,10 @@ from jaxtyping import Float, Int
 
 from analyses.figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
 from retmask.detect.job import DetectConfig, detect, new_detect
-from retmask.families.agreement import By, Overlap, parts_overlap, slices, split_half, stability_curve
+from retmask.families.agreement import Overlap, parts_overlap, split_half, stability_curve
 from retmask.figures.style import log_ticks
 from retmask.heads.sets import ScoreSet
+from retmask.heads.trials import By, slices
 from retmask.runs.run import run_path
 
 GRID = {"n_needles": 8, "lengths": (384, 768, 1536), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}

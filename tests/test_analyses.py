@@ -10,7 +10,8 @@ from analyses import depth_bias, dynamics, families, figures, stability
 from retmask.compare.trace import Trace
 from retmask.evaluate.job import EvaluateConfig
 from retmask.files import append_line, sha256_text, write_json
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores, scores_path
 from retmask.heads.sets import ScoreSet, read_set
 from retmask.heads.trials import Trial, collect_scores

@@ -16,8 +16,8 @@ from retmask.compare.side_by_side import Column, Prompt, compare
 from retmask.detect.job import DetectConfig
 from retmask.detect.retrieval import run_trials
 from retmask.files import shipped
-from retmask.heads.grid import HeadMask
-from retmask.heads.masks import MaskRule, control
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import MaskRule, control
 from retmask.heads.scores import HeadScores
 from retmask.model.lens import LensModel
 from retmask.model.weights import resolve

@@ -13,8 +13,8 @@ from typing import Any
 from app.shared.models import ModelRef
 from retmask.compare.side_by_side import Column, Prompt
 from retmask.files import home, inside, sha256_text, shipped, write_atomic, write_json
-from retmask.heads.grid import HeadMask
-from retmask.heads.masks import control
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import control
 from retmask.heads.scores import HeadScores
 from retmask.model.decoding import Sampling
 from retmask.text.haystack import load_haystack

@@ -10,8 +10,8 @@ from app.heads import evidence
 from app.shared import maps, selection, state, watch
 from app.shared.models import ModelRef
 from retmask.compare.dose import KS, DoseConfig, new_dose, read_points
-from retmask.figures import masking as effects
-from retmask.figures import rows as tables
+from retmask.figures.masking import dose_curve
+from retmask.figures.rows import dose_rows
 from retmask.files import number
 from retmask.heads.grid import Grid
 from retmask.runs import overview
@@ -125,8 +125,8 @@ def _curve(runs: list[Run]) -> None:
         st.warning(state.sentence(reason or "its worker ended without a word"))
         st.button("Continue it", on_click=watch.again, args=(run, "dose"), key=f"dose_again-{run.id}")
     if points:
-        rows = tables.dose_rows(points)
-        evidence.shown(effects.dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
+        rows = dose_rows(points)
+        evidence.shown(dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
         over = rows[0]["over"]
         bars = f"too few for intervals, {over}" if rows[0]["low"] is None else f"bars are 95 % intervals over {over}"
         st.caption(

@@ -17,7 +17,8 @@ from app.shared.models import ModelRef, tuned
 from retmask.compare.side_by_side import Column, Comparison, compare
 from retmask.detect.retrieval import GATE
 from retmask.figures import style
-from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.grid import Grid
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 
 IDLE = {

@@ -11,8 +11,8 @@ from app.heads import evidence
 from app.shared import markup, state
 from retmask.compare.side_by_side import Comparison
 from retmask.compare.trace import Trace
-from retmask.figures import masking as effects
-from retmask.figures import rows as tables
+from retmask.figures.masking import trace_raster
+from retmask.figures.rows import trace_rows
 from retmask.heads.grid import HeadId
 
 STATIC = 20  # heads of the fixed set that arXiv 2602.11162 compares with
@@ -41,9 +41,9 @@ def section(going: Going, done: Comparison) -> None:
     key, answer = state.answering("trace", {}, lambda before, now: _picked(state.picked(before, now)))
     with st.container(key="trace"):
         evidence.shown(
-            effects.trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
+            trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
             f"{going.model}-{names[column]}-trace",
-            lambda: tables.trace_rows(trace, tokens),
+            lambda: trace_rows(trace, tokens),
             key=key,
             on_select=answer,
             selection_mode="points",

@@ -14,7 +14,7 @@ from app.shared.models import ModelRef
 from retmask.detect.retrieval import GATE
 from retmask.evaluate.conditions import UNMASKED
 from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
-from retmask.figures import rows as tables
+from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
 from retmask.runs.overview import duration, progress
@@ -239,7 +239,7 @@ def _title(place: int, line: Mapping[str, Any]) -> str:
     return f"{place + 1}. {str(line['needle'])[:90]} · {line['context_tokens']:,} tokens · depth {line['depth']:.0%}"
 
 
-def _rows(prompts: Sequence[Prompt]) -> list[tables.Row]:
+def _rows(prompts: Sequence[Prompt]) -> list[Row]:
     """One row a prompt: recall and answer of each condition."""
     letters = (UNMASKED, "A", "B")
     return [

@@ -12,7 +12,7 @@ from retmask.evaluate.conditions import TUNED, UNMASKED
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.files import expanded, number
 from retmask.heads.intervals import over, span
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.runs.overview import duration
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run

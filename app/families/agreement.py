@@ -9,8 +9,8 @@ from app.families import matrix, sets, trials, two_sets
 from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import state
-from retmask.families.agreement import Agreement, set_agreement
-from retmask.families.rows import Found, every_two, pair_rows
+from retmask.families.agreement import Agreement, Found, every_two, set_agreement
+from retmask.figures.rows import pair_rows
 from retmask.heads.sets import STRANGERS, strangers
 
 

@@ -8,8 +8,8 @@ import streamlit as st
 from app.heads import evidence
 from app.shared import state
 from retmask.families.gains import Gain, own_gains, published_gains, warning
-from retmask.figures import rows as tables
-from retmask.figures import sets as families
+from retmask.figures.concentration import FIGURES, gain_scatter
+from retmask.figures.rows import Row
 from retmask.runs.run import Run
 
 OWN, PAPERS = "Own evaluations", "Papers"
@@ -30,7 +30,7 @@ def section() -> None:
     drawn = [point for point in points if not _left_out(point, name)]
     if drawn:
         st.info(warning(drawn), icon=":material/info:")
-        evidence.shown(families.gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
+        evidence.shown(gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
     reasons = Counter(why for point in points if (why := _left_out(point, name)))
     if reasons:
         said = ", ".join(f"{n} {why}" for why, n in reasons.items())
@@ -67,8 +67,8 @@ def _of_one_measure(points: Sequence[Gain], place: str) -> list[Gain]:
 def figure_of(place: str, default: str) -> str:
     """The figure of concentration that is picked there."""
     picked = st.selectbox(
-        "Figure of concentration", list(families.FIGURES), width=420,
-        format_func=lambda name: families.FIGURES[name].title, **state.kept(place, default),
+        "Figure of concentration", list(FIGURES), width=420,
+        format_func=lambda name: FIGURES[name].title, **state.kept(place, default),
     )  # fmt: skip
     return picked or default
 
@@ -90,7 +90,7 @@ def _table(points: Sequence[Gain], name: str) -> None:
             "source": [point.source for point in points],
         },
         column_config={
-            "concentration": st.column_config.NumberColumn(format="%.3g", help=families.FIGURES[name].title),
+            "concentration": st.column_config.NumberColumn(format="%.3g", help=FIGURES[name].title),
             "gain": st.column_config.NumberColumn(format="%+.3g"),
             "n": st.column_config.NumberColumn(width=50, help="prompts, where the source says how many"),
         },
@@ -102,9 +102,9 @@ def _interval(point: Gain) -> str:
     return "" if point.low is None or point.high is None else f"{point.low:+.2f} to {point.high:+.2f}"
 
 
-def rows(points: Sequence[Gain]) -> list[tables.Row]:
+def rows(points: Sequence[Gain]) -> list[Row]:
     """One row a point: what is known of the gain, and the figures of concentration under their names."""
-    blank = dict.fromkeys(families.FIGURES)
+    blank = dict.fromkeys(FIGURES)
     return [
         {key: value for key, value in point._asdict().items() if key != "figures"}
         | (point.figures._asdict() if point.figures else blank)

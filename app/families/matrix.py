@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from retmask.families.agreement import Agreement
-from retmask.families.rows import Found
-from retmask.figures import sets as families
+from retmask.families.agreement import Agreement, Found
+from retmask.figures.agreement import agreement_map
 
 MEASURES = {
     "Overlap": ("overlap", "the part of the best heads of one that are among the best of the other"),
@@ -30,7 +29,7 @@ def figure(labels: Sequence[str], found: Found, measure: str) -> go.Figure:
         [getattr(one, field) if isinstance(one, Agreement) else None for one in line] for line in cells
     ]
     why = [["left blank" if i == j else _why(one, field) for j, one in enumerate(line)] for i, line in enumerate(cells)]
-    return families.agreement_map(labels, values, measure, why)
+    return agreement_map(labels, values, measure, why)
 
 
 def _why(found: Agreement | str | None, field: str) -> str:

@@ -13,10 +13,20 @@ from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import state
 from app.shared.guard import guarded
-from retmask.figures import rows as tables
-from retmask.figures import sets as families
-from retmask.heads.concentration import THRESHOLD, depth_profile
+from retmask.families.concentration import depth_profile
+from retmask.figures.concentration import (
+    DASHES,
+    FIGURES,
+    SERIES,
+    depth_profiles,
+    figure_dots,
+    lorenz_curves,
+    rank_curves,
+)
+from retmask.figures.maps import small_multiples
+from retmask.figures.rows import Row
 from retmask.heads.detectors import DETECTORS
+from retmask.heads.scores import THRESHOLD
 
 VIEWS = ["Concentration", "Maps", "Depth", "Gain", "Agreement"]
 T = TypeVar("T")
@@ -85,7 +95,7 @@ def _table(shown: Sequence[Shown]) -> None:
     _warnings(shown)
 
 
-def _rows(shown: Sequence[Shown], threshold: float) -> list[tables.Row]:
+def _rows(shown: Sequence[Shown], threshold: float) -> list[Row]:
     """One row of figures a set, under its name on this page."""
     return [state.set_row(one.name, one.stamp, one.set, threshold) | {"label": one.label} for one in shown]
 
@@ -113,7 +123,7 @@ def _definitions(counted: set[str]) -> None:
         st.caption(known.source)
 
 
-def _columns(threshold: float) -> dict[str, tuple[Callable[[tables.Row], Any], Any]]:
+def _columns(threshold: float) -> dict[str, tuple[Callable[[Row], Any], Any]]:
     """What stands in each column of the table, and how."""
     text = st.column_config.TextColumn
     return {
@@ -142,13 +152,13 @@ HINTS = {
 }
 
 
-def _grid(row: tables.Row) -> str:
+def _grid(row: Row) -> str:
     if not row["grid"]:
         return "not known"
     return f"{row['grid']} KV" if row["level"] == "kv" else str(row["grid"])
 
 
-def _trials(row: tables.Row) -> str:
+def _trials(row: Row) -> str:
     return "–" if row["trials"] is None else f"{_aligned(str(row['trials']))} ({row['distinct']})"
 
 
@@ -157,14 +167,14 @@ def _aligned(number: str) -> str:
     return "  " * (WIDE - len(number)) + number
 
 
-def _figure(name: str, digits: int = 0) -> Callable[[tables.Row], str]:
+def _figure(name: str, digits: int = 0) -> Callable[[Row], str]:
     """What says a figure and its interval; shares in per cent. As texts they stand in the order of their numbers."""
-    times = 100 if families.FIGURES[name].share else 1
+    times = 100 if FIGURES[name].share else 1
 
     def said(value: float) -> str:
         return f"{times * value:.{digits}f}"
 
-    def say(row: tables.Row) -> str:
+    def say(row: Row) -> str:
         value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
         if value is None:
             return "–"
@@ -187,16 +197,16 @@ def _concentration(shown: Sequence[Shown]) -> None:
         left, right = st.columns(2, gap="medium")
         with left:
             st.markdown("**How few heads hold the scores**")
-            _curves(shown, "lorenz", lambda: families.lorenz_curves(named), lambda: curve_rows(shown))
+            _curves(shown, "lorenz", lambda: lorenz_curves(named), lambda: curve_rows(shown))
         with right:
             st.markdown("**Scores by rank**")
             _curves(
-                shown, "ranks", lambda: families.rank_curves(named, relative, threshold), lambda: curve_rows(shown),
+                shown, "ranks", lambda: rank_curves(named, relative, threshold), lambda: curve_rows(shown),
                 relative, threshold,
             )  # fmt: skip
     name = gains.figure_of("concentration_figure", "gini")
     rows = _rows(shown, threshold)
-    evidence.shown(families.figure_dots(rows, name), f"sets-{name}", lambda: rows, key="chart-dots")
+    evidence.shown(figure_dots(rows, name), f"sets-{name}", lambda: rows, key="chart-dots")
 
 
 def _with_scores(shown: Sequence[Shown]) -> list[Shown]:
@@ -213,8 +223,8 @@ def _legend(shown: Sequence[Shown]) -> None:
     """The colours of the sets, once for all curves of a view."""
     lines = []
     for number, one in enumerate(shown):
-        color = families.SERIES[number % len(families.SERIES)]
-        dash = STROKES[families.DASHES[number // len(families.SERIES) % len(families.DASHES)]]
+        color = SERIES[number % len(SERIES)]
+        dash = STROKES[DASHES[number // len(SERIES) % len(DASHES)]]
         line = f'<span style="border-top: 3px {dash} {color}; width: 1.6rem; flex: none;"></span>'
         words = f'<span style="overflow-wrap: anywhere;">{escape(one.label)}</span>'
         lines.append(f'<div style="display: flex; align-items: center; gap: 0.4rem;">{line}{words}</div>')
@@ -227,7 +237,7 @@ def _curves(
     shown: Sequence[Shown],
     name: str,
     make: Callable[[], go.Figure],
-    rows: Callable[[], list[tables.Row]],
+    rows: Callable[[], list[Row]],
     *settings: Hashable,
 ) -> None:
     """Curves without a legend of their own, which a narrow column has no room for; the PNG has it."""
@@ -258,7 +268,7 @@ def _maps(shown: Sequence[Shown]) -> None:
     else:
         st.caption("These sets count in different ways, so each map has a colour scale of its own.")
     named = {one.label: one.set.scores for one in shown}
-    figure = _kept(shown, "maps", lambda: families.small_multiples(named, common), common)
+    figure = _kept(shown, "maps", lambda: small_multiples(named, common), common)
     with st.container(key="wide_maps"):
         evidence.shown(figure, "maps", lambda: curve_rows(shown), key="chart-maps")
 
@@ -270,10 +280,10 @@ def _depth(shown: Sequence[Shown]) -> None:
         return
     _legend(shown)
     named = {one.label: one.set.scores.mean for one in shown}
-    _curves(shown, "depth", lambda: families.depth_profiles(named, DEPTHS), lambda: _depth_rows(shown))
+    _curves(shown, "depth", lambda: depth_profiles(named, DEPTHS), lambda: _depth_rows(shown))
 
 
-def curve_rows(shown: Sequence[Shown]) -> list[tables.Row]:
+def curve_rows(shown: Sequence[Shown]) -> list[Row]:
     """One row a head of each set, best first: its rank, also as a share (0-1) of all heads, and its mean."""
     return [
         {
@@ -290,7 +300,7 @@ def curve_rows(shown: Sequence[Shown]) -> list[tables.Row]:
     ]
 
 
-def _depth_rows(shown: Sequence[Shown]) -> list[tables.Row]:
+def _depth_rows(shown: Sequence[Shown]) -> list[Row]:
     """One row for each part of the depth of each set: where it lies (0-1), and its share of the sum (0-1)."""
     return [
         {"set": one.label, "from": part / DEPTHS, "to": (part + 1) / DEPTHS, "share": round(float(share), 6)}

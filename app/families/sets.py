@@ -9,8 +9,8 @@ import streamlit as st
 
 from app.shared import maps, state
 from retmask.files import home, shipped
-from retmask.heads.concentration import THRESHOLD
 from retmask.heads.detectors import DETECTORS
+from retmask.heads.scores import THRESHOLD
 from retmask.heads.sets import ScoreSet, keep_set, labels, read_set
 from retmask.runs.run import Run
 

@@ -10,10 +10,11 @@ from app.families import matrix, two_sets
 from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import state
-from retmask.families.agreement import By, Rule, agreement, recounted, slices, split_half
-from retmask.families.rows import Found, every_two, pair_rows
+from retmask.families.agreement import Found, agreement, every_two, split_half
 from retmask.figures import style
+from retmask.figures.rows import pair_rows
 from retmask.heads.scores import TOP_SHARE, HeadScores
+from retmask.heads.trials import By, Rule, recounted, slices
 
 PARTS: dict[str, By] = {"Needle": "needle", "Length": "length", "Depth": "depth"}
 RULES: dict[Rule, str] = {"set": "each token once", "steps": "every step", "activation": "copied at all"}

@@ -12,13 +12,13 @@ from app.families.sets import Shown
 from app.heads import evidence, moved
 from app.shared import state
 from retmask.families.agreement import Agreement, on_one_grid, set_agreement
-from retmask.figures import heads as charts
-from retmask.figures import rows as tables
-from retmask.figures import sets as families
+from retmask.families.difference import difference
 from retmask.figures import style
+from retmask.figures.agreement import overlap_map
+from retmask.figures.maps import difference_map
+from retmask.figures.rows import Row, moved_rows
 from retmask.heads.formats import Level
 from retmask.heads.grid import Grid, HeadId
-from retmask.heads.moved import difference
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import strangers
 
@@ -99,7 +99,7 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
             elif view == VIEWS[1]:
                 _differences(first, second, name)
             else:
-                figure = families.overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
+                figure = overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
                 evidence.shown(
                     figure, f"{name}-best", lambda: _best_rows(first, second, k, one.set.level), key="chart-overlap"
                 )
@@ -116,8 +116,8 @@ def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
         st.caption(
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
-    figure = charts.difference_map(found, moved.MOST)
-    evidence.shown(figure, f"{name}-differences", lambda: tables.moved_rows(found), key="chart-differences")
+    figure = difference_map(found, moved.MOST)
+    evidence.shown(figure, f"{name}-differences", lambda: moved_rows(found), key="chart-differences")
 
 
 def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:
@@ -130,7 +130,7 @@ def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadI
     }
 
 
-def _best_rows(first: HeadScores, second: HeadScores, k: int, level: Level) -> list[tables.Row]:
+def _best_rows(first: HeadScores, second: HeadScores, k: int, level: Level) -> list[Row]:
     """One row for each head that is among the best of either."""
     return [
         {

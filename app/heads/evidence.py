@@ -10,11 +10,13 @@ import streamlit as st
 
 from app.shared import state
 from retmask.detect.job import same_prompts_sentence
-from retmask.figures import heads as charts
-from retmask.figures import rows as tables
+from retmask.families.concentration import concentration
 from retmask.figures import style
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.figures.heads import copy_map, head_breakdown, needle_grid, rank_curve
+from retmask.figures.rows import Row, breakdown_rows, copy_rows, head_rows, recall_rows, to_csv
+from retmask.heads.grid import HeadId
 from retmask.heads.intervals import none_over, span
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial
 
@@ -30,7 +32,7 @@ FACTS = (  # of a run's record, what a reader of its map needs
 )  # fmt: skip
 
 
-def shown(figure: go.Figure, name: str, rows: Callable[[], list[tables.Row]], **chart: Any) -> None:
+def shown(figure: go.Figure, name: str, rows: Callable[[], list[Row]], **chart: Any) -> None:
     """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
     name = file_name(name)
     config = CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
@@ -43,12 +45,12 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[tables.Row]]) -> None:
+def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[Row]]) -> None:
     """A small menu: the figure as PNG and SVG, its data as CSV and JSON. Files are made when they are asked for."""
     with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
         if figure is not None:
             images(figure, name)
-        button("CSV", lambda: tables.to_csv(rows()).encode(), f"{name}.csv", "text/csv")
+        button("CSV", lambda: to_csv(rows()).encode(), f"{name}.csv", "text/csv")
         button(
             "JSON",
             lambda: json.dumps(rows(), indent=1, ensure_ascii=False).encode(),
@@ -71,12 +73,12 @@ def button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
     st.download_button(text, make, file, mime, key=f"download-{file}", on_click="ignore", type="tertiary")
 
 
-def concentration(scores: HeadScores) -> None:
+def concentration_figures(scores: HeadScores) -> None:
     """How few heads hold the scores, in four figures."""
     if scores.counting == "ranking":
         st.caption("This is a list of heads in order. It has no scores: colours and heights are places in the list.")
         return
-    found = scores.concentration()
+    found = concentration(scores.mean)
     figures = [
         ("Heads ≥ 0.1", found.above, "d", "heads with a mean score of at least 0.1, the usual threshold"),
         ("Gini", found.gini, ".2f", "0: all heads score the same; near 1: one head holds everything"),
@@ -91,8 +93,8 @@ def ranks(scores: HeadScores, selected: HeadMask) -> None:
     """The scores by rank, the selected heads marked."""
     st.markdown("**Scores by rank**")
     heads = set(selected.heads)
-    figure = charts.rank_curve(scores, heads)
-    shown(figure, f"{scores.model}-ranks", lambda: tables.head_rows(scores, heads), key="chart-ranks")
+    figure = rank_curve(scores, heads)
+    shown(figure, f"{scores.model}-ranks", lambda: head_rows(scores, heads), key="chart-ranks")
     by = scores.clusters
     if scores.n_trials > 1:
         st.caption(
@@ -108,13 +110,13 @@ def recall(model: str, trials: Sequence[Trial]) -> None:
         return
     found = sum(trial.success for trial in trials)
     st.caption(f"{found} of {len(trials)} trials found the needle; only these count for the scores.")
-    shown(charts.needle_grid(trials), f"{model}-recall", lambda: tables.recall_rows(trials), key="chart-recall")
+    shown(needle_grid(trials), f"{model}-recall", lambda: recall_rows(trials), key="chart-recall")
 
 
 def table(scores: HeadScores, selected: HeadMask) -> None:
     """All heads, best first; a click on a row looks at that head."""
     st.markdown("**All heads**")
-    rows = tables.head_rows(scores, set(selected.heads))
+    rows = head_rows(scores, set(selected.heads))
     columns = _columns(float(scores.mean.max()) or 1.0, scores.detector.active, scores.clusters.words)
     absent = {"kv_group"} if not scores.n_kv_heads else set()
     absent |= {"low", "high"} if scores.interval is None else set()
@@ -149,7 +151,7 @@ def _columns(peak: float, did: str, over: str) -> dict[str, Any]:
     }
 
 
-def _look_at_row(rows: list[tables.Row]) -> None:
+def _look_at_row(rows: list[Row]) -> None:
     picked = state.value("table")["selection"]["rows"]
     if picked:
         state.look_at(HeadId(rows[picked[0]]["layer"], rows[picked[0]]["head"]))
@@ -180,9 +182,7 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
         with left:
             st.markdown("**Its score by needle, length and depth**")
             name = f"{scores.model}-{head}"
-            shown(
-                charts.head_breakdown(trials, head), name, lambda: tables.breakdown_rows(trials, head), key="chart-head"
-            )
+            shown(head_breakdown(trials, head), name, lambda: breakdown_rows(trials, head), key="chart-head")
         with right:
             _copied(scores.model, trials, head)
 
@@ -214,12 +214,12 @@ def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
         return
     trial = names[picked]
     st.text(f"Question: {trial.question}\nAnswer: {trial.response[:600]}")
-    if not tables.copy_rows(trial, head):
+    if not copy_rows(trial, head):
         st.caption(f"{head} copied no token of the needle in this trial.")
         return
     st.caption("Tokens of the answer, downwards; the needle's tokens that they were copied from, across.")
-    figure = charts.copy_map(trial, head)
-    shown(figure, f"{model}-{head}-copied", lambda: tables.copy_rows(trial, head), key="chart-copied")
+    figure = copy_map(trial, head)
+    shown(figure, f"{model}-{head}-copied", lambda: copy_rows(trial, head), key="chart-copied")
 
 
 def _trial_name(trial: Trial, head: HeadId) -> str:

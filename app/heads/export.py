@@ -11,8 +11,8 @@ from app.shared import state, watch
 from app.shared.models import ModelRef
 from retmask.compare.ablate import MANIFEST, new_ablate
 from retmask.files import expanded, home, stem
-from retmask.heads.grid import Grid, HeadMask
-from retmask.heads.masks import mask_record
+from retmask.heads.grid import Grid
+from retmask.heads.masks import HeadMask, mask_record
 from retmask.runs.run import Run
 
 

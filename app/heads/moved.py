@@ -5,11 +5,11 @@ import streamlit as st
 from app.heads import evidence
 from app.shared import maps, state
 from retmask.compare.trace import jaccard
-from retmask.figures import heads as charts
-from retmask.figures import rows as tables
+from retmask.families.difference import Moved, difference
 from retmask.figures import style
+from retmask.figures.maps import difference_map
+from retmask.figures.rows import Row, moved_rows
 from retmask.heads.intervals import none_over, over, span
-from retmask.heads.moved import Moved, difference
 from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
 
 MOST = 10  # heads in the table, and outlined on the map
@@ -21,7 +21,7 @@ def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: 
     found = state.remembered("moved", (before, after), lambda: difference(before, after))
     st.caption(f"{state.sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
     st.caption(trials(found))
-    rows = tables.moved_rows(found)
+    rows = moved_rows(found)
     name = f"{base.model}-moved"
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
@@ -31,7 +31,7 @@ def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: 
             evidence.downloads(None, evidence.file_name(f"{name}-heads"), lambda: rows)
         with left:
             st.caption("Green heads copy more of the needle after fine-tuning, purple ones less.")
-            evidence.shown(charts.difference_map(found, MOST), name, lambda: rows, key="chart-moved")
+            evidence.shown(difference_map(found, MOST), name, lambda: rows, key="chart-moved")
 
 
 def trials(found: Moved) -> str:
@@ -76,7 +76,7 @@ def _alike(before: HeadScores, after: HeadScores) -> None:
         column.metric(name, value, help=hint)
 
 
-def _table(rows: list[tables.Row]) -> None:
+def _table(rows: list[Row]) -> None:
     st.markdown("**The heads that moved most**")
     column = st.column_config
     st.dataframe(

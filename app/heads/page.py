@@ -8,9 +8,9 @@ from app.heads import detection as detect
 from app.heads import evidence, moved
 from app.shared import maps, selection, state, tuned
 from app.shared.guard import guarded
-from retmask.figures import heads as charts
-from retmask.figures import rows as tables
 from retmask.figures import style
+from retmask.figures.maps import head_heatmap
+from retmask.figures.rows import head_rows
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial
@@ -67,7 +67,7 @@ def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
         with left:
             _map(scores)
         with right:
-            evidence.concentration(scores)
+            evidence.concentration_figures(scores)
             evidence.ranks(scores, state.mask(scores.grid))
         left, right = st.columns([11, 9], gap="medium")
         with left:
@@ -107,9 +107,9 @@ def _map(scores: HeadScores) -> None:
     key, answer = state.answering("map", {}, lambda before, now: _picked(state.picked(before, now), grid))
     with st.container(key="map"):
         evidence.shown(
-            charts.head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
+            head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
             f"{scores.model}-map",
-            lambda: tables.head_rows(scores, selected),
+            lambda: head_rows(scores, selected),
             key=key,
             on_select=answer,
             selection_mode=("points", "box", "lasso"),

@@ -13,7 +13,7 @@ from app.shared import selection, state, uploads
 from app.shared.maps import HeadMap
 from retmask.figures import style
 from retmask.files import expanded, number, settled
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.pairs.gate import RULES
 from retmask.pairs.job import PairsConfig, new_pairs
 from retmask.runs.overview import duration

@@ -4,7 +4,8 @@ import base64
 
 import numpy as np
 
-from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.grid import Grid
+from retmask.heads.masks import HeadMask
 
 MOST_NAMED = 40  # heads that are spelt out; more go as a bit map
 

@@ -6,8 +6,8 @@ from app.compare.going import Going
 from app.heads import evidence
 from app.shared import markup
 from retmask.compare.side_by_side import Comparison, changes, first_divergence
-from retmask.figures import masking as effects
-from retmask.figures import rows as tables
+from retmask.figures.masking import logprob_lines
+from retmask.figures.rows import logprob_rows
 
 
 def section(going: Going, done: Comparison) -> None:
@@ -61,9 +61,9 @@ def _likelihood(going: Going, done: Comparison, names: list[str]) -> None:
     kl = {name: forced[i].kl for i, name in enumerate(names) if i != own}
     tokens = done.tokens[own]
     evidence.shown(
-        effects.logprob_lines(forced[own].logprobs, others, tokens, kl),
+        logprob_lines(forced[own].logprobs, others, tokens, kl),
         f"{going.model}-{names[own]}-logprobs",
-        lambda: tables.logprob_rows(forced[own].logprobs, others, tokens, kl),
+        lambda: logprob_rows(forced[own].logprobs, others, tokens, kl),
         key="chart-logprobs",
     )
     means = [f"{name} {sum(values) / len(values):.3f}" for name, values in kl.items()]

@@ -6,8 +6,9 @@ from contextlib import suppress
 import streamlit as st
 
 from app.shared import state
-from retmask.heads.grid import Grid, HeadId, HeadMask, share_count
-from retmask.heads.masks import load_mask, retrieval_heads, save_mask, saved_masks
+from retmask.heads.grid import Grid, HeadId, share_count
+from retmask.heads.masks import HeadMask, load_mask, save_mask, saved_masks
+from retmask.heads.rules import retrieval_heads
 from retmask.heads.scores import THRESHOLD, TOP_SHARE, HeadScores
 
 MOST_CHIPS = 100

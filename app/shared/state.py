@@ -23,9 +23,9 @@ from app.shared.maps import HeadMap, locate, opened_files, shipped_maps
 from app.shared.models import Holding, ModelRef, Tuned
 from app.shared.models import tuned as find_tuned
 from retmask.detect.job import DEFAULT_MODEL
-from retmask.families.rows import set_rows
-from retmask.figures.rows import Row
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.figures.rows import Row, set_rows
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet, open_scores, read_set
 from retmask.heads.trials import Trial, read_trials

@@ -8,7 +8,7 @@ import typer
 from retmask.cli.options import Depths, Device, Dtype, Lengths, Model, PresetName, ScoreFile, numbers, out
 from retmask.detect.job import DEFAULT_MODEL, DetectConfig
 from retmask.heads.grid import heads_words
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 
 app = typer.Typer(help="Measure our speed against the plain way, in one process.", no_args_is_help=True)
 

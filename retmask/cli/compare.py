@@ -39,9 +39,10 @@ from retmask.detect.job import (
 )
 from retmask.figures.rows import dose_rows
 from retmask.files import check_text, expanded, read_text
-from retmask.heads.grid import HeadId, HeadMask, heads_words
+from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.intervals import span
-from retmask.heads.masks import MaskRule, control, retrieval_heads
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import MaskRule, control, retrieval_heads
 from retmask.heads.sets import open_scores
 from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid

@@ -8,15 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from retmask.families.agreement import Agreement, By, Rule, agreement, recounted, set_agreement, slices
-from retmask.families.rows import Found, every_two, pair_rows, set_rows
-from retmask.figures.rows import Row, to_csv
-from retmask.figures.sets import curves_together, cut
-from retmask.figures.style import browser
+from retmask.families.agreement import Agreement, Found, agreement, every_two, set_agreement
+from retmask.figures.concentration import curves_together
+from retmask.figures.rows import Row, pair_rows, set_rows, to_csv
+from retmask.figures.style import browser, cut
 from retmask.files import write_atomic
-from retmask.heads.concentration import THRESHOLD
-from retmask.heads.scores import HeadScores
+from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import STRANGERS, ScoreSet, labels, read_set, strangers
+from retmask.heads.trials import By, Rule, recounted, slices
 
 WIDTH = 1100  # pixels of the figure
 out = Console(highlight=False, soft_wrap=True, markup=False)  # names may hold brackets

@@ -35,10 +35,11 @@ from retmask.detect.job import (
     same_prompts_sentence,
 )
 from retmask.detect.job import detect as do_detect
-from retmask.heads.grid import HeadId, HeadMask
-from retmask.heads.grids import model_grid
+from retmask.families.concentration import concentration
+from retmask.heads.grid import HeadId, model_grid
 from retmask.heads.intervals import LEVEL, none_over, over, span
-from retmask.heads.masks import retrieval_heads
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import retrieval_heads
 from retmask.heads.scores import THRESHOLD, HeadScores, scores_path
 from retmask.heads.sets import head_scores, read_set
 from retmask.heads.trials import Trial, read_trials
@@ -166,7 +167,7 @@ def heads(
         if random:
             out.print(f"drawn from all heads but the {len(excluded)} retrieval heads: {HeadMask.of(excluded)}")
         return _print_heads(scores, listed, level, trials)
-    figures = {"threshold": level} | scores.concentration(level)._asdict()
+    figures = {"threshold": level} | concentration(scores.mean, level)._asdict()
     rows = [_row(scores, head) for head in listed]
     told = {"heads": rows, "interval": _over(scores), "concentration": figures}
     typer.echo(json.dumps(told | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
@@ -213,7 +214,7 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
     by = scores.clusters
     if scores.counting != "gates":
         out.print(f"intervals over {by.words}" if scores.interval else none_over(by.n, by.unit))
-    figures = scores.concentration(threshold)
+    figures = concentration(scores.mean, threshold)
     out.print(f"{figures.above} of {figures.n_heads} heads >= {threshold:g}, best {scores.top(1)[0]}")
     if figures.gini is not None:
         share = f"top 5 % of heads hold {figures.top_5pct_share:.1%} of the score"

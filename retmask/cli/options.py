@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from retmask.detect.job import PRESETS
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.runs.overview import behind, duration, stopping_words
 from retmask.runs.run import Run
 

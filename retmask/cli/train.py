@@ -10,7 +10,7 @@ import typer
 from retmask.cli.options import Model, OutDir, Revision, TrustRemoteCode, out, progress
 from retmask.compare.ablate import export
 from retmask.files import expanded
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.train.card import result
 from retmask.train.job import checked, new_train, train_command
 from retmask.train.job import train as do_train

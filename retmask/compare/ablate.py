@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from retmask.files import brief, home, sha256_text, write_json
-from retmask.heads.grid import Grid, HeadId, HeadMask, heads_words
-from retmask.heads.masks import MaskRule, mask_record
+from retmask.heads.grid import Grid, HeadId, heads_words
+from retmask.heads.masks import HeadMask, mask_record
+from retmask.heads.rules import MaskRule
 from retmask.model.weights import check_there, read_config, resolve
 from retmask.runs.run import Run, now, parent_ids, versions
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from retmask.detect.retrieval import different_prompts, pin_measure, run_trials
-from retmask.figures import masking as effects
-from retmask.figures import rows as tables
 from retmask.figures import style
+from retmask.figures.masking import dose_curve
+from retmask.figures.rows import dose_rows, to_csv
 from retmask.files import HAYSTACKS, append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
-from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.grid import Grid
 from retmask.heads.intervals import clusters
-from retmask.heads.masks import control, retrieval_heads
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import control, retrieval_heads
 from retmask.heads.sets import ScoreSet, head_scores, read_set
 from retmask.heads.trials import read_trials
 from retmask.model.weights import check_there, folder_grid
@@ -247,7 +248,7 @@ def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
 def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
     """Write the table, and the figure: dose.png where a browser can draw it, else dose.html."""
     _table(folder, points)
-    figure = effects.dose_curve(points)
+    figure = dose_curve(points)
     try:
         path = folder / "dose.png"
         path.write_bytes(style.image(figure, "png"))
@@ -258,7 +259,7 @@ def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def _table(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
-    write_atomic(folder / "dose.csv", tables.to_csv(tables.dose_rows(points)))
+    write_atomic(folder / "dose.csv", to_csv(dose_rows(points)))
 
 
 def measure(

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retmask.compare.trace import Trace
-from retmask.heads.grid import HeadMask
+from retmask.heads.masks import HeadMask
 from retmask.model.decoding import Sampling, Step
 from retmask.runs.run import versions
 from retmask.text.chat import Chat, Template

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 
 from retmask.heads.detectors import DetectorName, attention_mass, query_focus
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.cache import RoomyLayer, Trunk, new_cache
 from retmask.model.hooks import forking
 from retmask.model.lens import LOGITS, READ_CELLS, LensModel

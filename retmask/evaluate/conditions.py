@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 
 UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
 

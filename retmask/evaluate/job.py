@@ -21,8 +21,8 @@ from retmask.files import (
     write_atomic,
     write_json,
 )
-from retmask.heads.grid import HeadMask
-from retmask.heads.masks import ANY_GRID, MaskRule
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import ANY_GRID, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run, parent_ids
 from retmask.text.chat import Chat

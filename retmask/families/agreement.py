@@ -8,23 +8,16 @@ share on average if each drew its places among the tied heads at random. Where a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from retmask.heads.grid import Grid, share_count
-from retmask.heads.scores import TOP_SHARE, HeadScores, TrialLabel, spearman
+from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
 from retmask.heads.sets import ScoreSet
-from retmask.heads.trials import Trial, collect_scores
 
-Rule = Literal["set", "steps", "activation"]
-By = Literal["needle", "length", "depth"]
-_LEVELS: dict[By, Callable[[Trial], str | int | float]] = {
-    "needle": lambda trial: trial.needle,
-    "length": lambda trial: trial.context_tokens,
-    "depth": lambda trial: trial.depth,
-}
+T = TypeVar("T")
 
 
 class Agreement(NamedTuple):
@@ -110,48 +103,6 @@ def on_one_grid(one: ScoreSet, other: ScoreSet) -> tuple[HeadScores, HeadScores]
     return one.on(grid).scores, other.on(grid).scores
 
 
-def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> HeadScores | None:
-    """The successful trials' copies counted by another rule; None if none succeeded, or if none holds any copy.
-
-    `set`: the share of the needle's scored tokens that the head copied (Wu et al. 2024, arXiv 2404.15574, eq. 1).
-    `steps`: the same with each step counted, as in RetMask's public code; may pass 1. `activation`: 1 if the head
-    copied at all, so that the mean is Wu et al.'s activation frequency. ValueError for another rule, and for a head
-    that is not on the grid.
-    """
-    if rule not in get_args(Rule):
-        raise ValueError(f"counting {rule!r} is unknown: choose {', '.join(get_args(Rule))}")
-    found = [trial for trial in trials if trial.success]
-    if not any(trial.copied for trial in found):
-        return None
-    values = np.zeros((len(found), grid.n_layers, grid.n_heads))
-    for i, trial in enumerate(found):
-        grid.check(trial.copied)
-        for head, pairs in trial.copied.items():
-            values[(i, *head)] = _count(pairs, trial.needle_span, rule)
-    return HeadScores(model, values, rule, grid.n_kv_heads, tuple(TrialLabel(*trial.key) for trial in found))
-
-
-def slices(
-    trials: Sequence[Trial], grid: Grid, model: str, counting: str, by: By
-) -> dict[str | int | float, HeadScores]:
-    """The scores of the successful trials of each needle (its text), length (tokens) or depth (0-1), in that order.
-
-    Needles stand in the order of the trials; what no trial succeeded at is left out. ValueError for another `by`, and
-    for a head that is not on the grid.
-    """
-    if by not in _LEVELS:
-        raise ValueError(f"trials cannot be parted by {by!r}: choose {', '.join(_LEVELS)}")
-    level = _LEVELS[by]
-    levels = list(dict.fromkeys(map(level, trials)))
-    if by != "needle":
-        levels = sorted(levels, key=float)
-    parts = {
-        name: collect_scores([trial for trial in trials if level(trial) == name], grid, model, counting)
-        for name in levels
-    }
-    return {name: scores for name, scores in parts.items() if scores is not None}
-
-
 def split_half(
     values: Float[np.ndarray, "trial layer head"],
     share: float = TOP_SHARE,
@@ -213,14 +164,6 @@ def stability_curve(
     return [_overlap(size, (_tops(flat, places < size, k) * whole).sum(axis=1) / k) for size in sizes]
 
 
-def _count(pairs: Sequence[tuple[int, int]], span: tuple[int, int], rule: Rule) -> float:
-    """What a head's (step, position) pairs of one trial come to."""
-    if rule == "activation":
-        return float(bool(pairs))
-    counted = len(pairs) if rule == "steps" else len({position for _, position in pairs})
-    return counted / (span[1] - span[0])
-
-
 def _top_size(flat: Float[np.ndarray, "trial head"], share: float) -> int:
     return min(share_count(flat.shape[1], share), int((_settled(flat.mean(axis=0)) > 0).sum()))
 
@@ -254,3 +197,18 @@ def _settled(means: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
 def _overlap(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
     low, high = np.quantile(shares, [0.025, 0.975])
     return Overlap(n_trials, float(shares.mean()), float(low), float(high))
+
+
+Found = dict[tuple[int, int], Agreement | str]  # of the things with these numbers, or why it cannot be told
+
+
+def every_two(things: Sequence[T], agree: Callable[[T, T], Agreement]) -> Found:
+    """The agreement of every two, the first number below the second, or what its ValueError says."""
+    out: Found = {}
+    for j, other in enumerate(things):
+        for i, one in enumerate(things[:j]):
+            try:
+                out[i, j] = agree(one, other)
+            except ValueError as error:
+                out[i, j] = str(error)
+    return out

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from retmask.families.concentration import Concentration, concentration
 from retmask.files import number, read_object, shipped
-from retmask.heads.concentration import Concentration, concentration
 from retmask.heads.formats import family
 from retmask.heads.sets import ScoreSet, read_set
 from retmask.runs.run import Run, run_path

@@ -4,17 +4,18 @@ import csv
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from retmask.families.agreement import Agreement, Found
+from retmask.families.concentration import concentration, intervals
+from retmask.families.difference import Moved
 from retmask.heads.grid import HeadId
-from retmask.heads.intervals import Clusters, clusters, each, interval
-from retmask.heads.moved import Moved
-from retmask.heads.scores import HeadScores
-
-if TYPE_CHECKING:
-    from retmask.heads.trials import Trial
+from retmask.heads.intervals import FEWEST, Clusters, clusters, each, interval
+from retmask.heads.scores import THRESHOLD, HeadScores
+from retmask.heads.sets import ScoreSet, labels
+from retmask.heads.trials import Trial
 
 Row = dict[str, Any]
 
@@ -81,10 +82,10 @@ def moved_rows(found: Moved) -> list[Row]:
     ]
 
 
-def recall_rows(trials: Iterable["Trial"]) -> list[Row]:
+def recall_rows(trials: Iterable[Trial]) -> list[Row]:
     """One row for each length and depth that has been tried: trials, how many found their needle, mean recall (0-1)."""
 
-    def place(trial: "Trial") -> tuple[int, float]:
+    def place(trial: Trial) -> tuple[int, float]:
         return trial.context_tokens, trial.depth
 
     rows = []
@@ -96,7 +97,7 @@ def recall_rows(trials: Iterable["Trial"]) -> list[Row]:
     return rows
 
 
-def breakdown_rows(trials: Iterable["Trial"], head: HeadId) -> list[Row]:
+def breakdown_rows(trials: Iterable[Trial], head: HeadId) -> list[Row]:
     """A head's mean score (0-1) in the successful trials of each needle, each length (tokens) and each depth (0-1)."""
     found = [trial for trial in trials if trial.success]
     rows = []
@@ -107,7 +108,7 @@ def breakdown_rows(trials: Iterable["Trial"], head: HeadId) -> list[Row]:
     return rows
 
 
-def copy_rows(trial: "Trial", head: HeadId) -> list[Row]:
+def copy_rows(trial: Trial, head: HeadId) -> list[Row]:
     """One row for each token of the answer that the head copied: its step, and the context token it looked at."""
     start = trial.needle_span[0]
     return [
@@ -188,3 +189,59 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return out.getvalue()
+
+
+def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row]:
+    """One row a set: what it is, and its figures of concentration, each with `_low` and `_high` (95 % intervals).
+
+    `over` says what the intervals are over, and is empty where there are none: needles, with all their trials; of a
+    file that does not say its needles, trials, copies of one drawn together.
+
+    `grid` is empty where it is not known. `trials` and `distinct` are None for what has no trials, figures for a list
+    of heads without scores, and ends of intervals where they are over fewer than 3.
+    """
+    return [
+        {
+            "label": label,
+            "model": one.model,
+            "family": one.family,
+            "grid": str(one.grid or ""),
+            "level": one.level,
+            "counting": one.counting,
+            "trials": one.n_trials if one.has_trials else None,
+            "distinct": one.distinct if one.has_trials else None,
+            "over": _over(one.scores.clusters) if one.has_trials else "",
+            "best": str(one.scores.top(1)[0]),
+            **_figures(one, threshold),
+        }
+        for label, one in zip(labels(sets), sets, strict=True)
+    ]
+
+
+def _over(by: Clusters) -> str:
+    return by.words if by.n >= FEWEST else ""
+
+
+def _figures(one: ScoreSet, threshold: float) -> Row:
+    figures = concentration(one.scores.mean, threshold)._asdict()
+    n_heads = figures.pop("n_heads")
+    row: Row = {"n_heads": n_heads if one.grid_known else None}
+    spread = {} if one.ranking else intervals(one.scores.values, one.scores.clusters, threshold)
+    for name, value in figures.items():
+        low, high = spread.get(name) or (None, None)
+        row |= {name: None if one.ranking else _round(value), f"{name}_low": _round(low), f"{name}_high": _round(high)}
+    return row
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def pair_rows(names: Sequence[str], found: Found) -> list[Row]:
+    """One row a pair: its agreement, or `why` there is none."""
+    blank: Row = dict.fromkeys(Agreement._fields)
+    return [
+        {"one": names[i], "other": names[j]}
+        | (one._asdict() | {"why": ""} if isinstance(one, Agreement) else blank | {"why": one})
+        for (i, j), one in found.items()
+    ]

@@ -6,7 +6,8 @@ files are escaped: Plotly reads HTML.
 
 import html
 import shutil
-from typing import Literal
+import textwrap
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -66,3 +67,34 @@ def readable(text: str, most: int = 24) -> str:
     """A token to read: its spaces and line ends shown, escaped, cut at `most` characters."""
     shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return html.escape(shown if len(shown) <= most else shown[: most - 1] + "…", quote=False) or "∅"
+
+
+def shortened(name: str, most: int) -> str:
+    """A name for a figure: its middle left out where it has more than `most` characters, escaped."""
+    return html.escape(cut(name, most), quote=False)
+
+
+def wrapped(name: str, width: int) -> str:
+    """A name for a figure in at most two lines of so many characters, its middle left out where there are more."""
+    lines = textwrap.wrap(" ".join(name.split()), width)
+    if len(lines) > 2:
+        lines = textwrap.wrap(cut(name, 2 * width - 2), width)
+    if len(lines) > 2:  # a break between words has cost more than is there
+        short = cut(name, 2 * width)
+        lines = [short[:width], short[width:]]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def cut(name: str, most: int) -> str:
+    """A name in one line, its middle left out where it has more than `most` characters."""
+    name = " ".join(name.split())
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
+def colorbar(title: str, height: float | None = None) -> dict[str, Any]:
+    """A colour scale beside a figure, as high as its axes or so many pixels from their top."""
+    bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, "xpad": 8, "nticks": 6}
+    return bar if height is None else bar | {"len": height, "lenmode": "pixels", "y": 1, "yanchor": "top"}

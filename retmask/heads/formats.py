@@ -13,8 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from retmask.heads.grid import Grid, HeadId
-from retmask.heads.grids import known_grid
+from retmask.heads.grid import Grid, HeadId, known_grid
 from retmask.heads.scores import MAX_FILE_BYTES, HeadScores, printable
 
 Level = Literal["query", "kv"]

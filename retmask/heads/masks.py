@@ -1,163 +1,114 @@
-"""Masks by rule and by name: how a person says which heads are meant, and the JSON file that keeps it."""
+"""Masks: chosen heads and their scales, and the JSON files that keep them under a name. No model, no torch."""
 
 import json
-import math
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from retmask.files import expanded, home, inside, settled, write_json
-from retmask.heads.grid import Grid, HeadId, HeadMask, share_count
-from retmask.heads.scores import THRESHOLD, HeadScores
-from retmask.heads.sets import open_scores, read_set
+import numpy as np
+from jaxtyping import Float
 
-ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
-_WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
-_HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
+from retmask.files import expanded, home, inside, write_json
+from retmask.heads.grid import Grid, HeadId
 
 
 @dataclass(frozen=True)
-class MaskRule:
-    """One way to say which heads to mask, and at what scale: exactly one of the fields down to `random` is given.
+class HeadMask:
+    """Chosen heads and a scale for each: 0 = masked (a true zero of the head's output), 1 = untouched, at most 2.
 
-    `mask` is the name or path of a saved mask, `heads` a typed list, `top_k`, `threshold` and `share` take the best
-    heads of the scores, `random` draws so many heads, none of them a retrieval head of the scores where there are some:
-    `exclude` says which those are, as `retrieval_heads` has it.
+    Heads that are not named are untouched; the empty mask is «unmasked».
     """
 
-    mask: str = ""
-    heads: str = ""
-    top_k: int = 0
-    threshold: float = 0.0
-    share: float = 0.0
-    random: int = 0
-    seed: int = 0
-    scores: str = ""
-    scale: float | None = None
-    exclude: str = ""
+    scales: Mapping[HeadId, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:  # said before anything waits or loads
-            raise ValueError(f"a share of {self.share} is not possible: choose one above 0 and at most 1")
-        check_exclusion(self.exclude)
-        if self.exclude and not self.scores:
-            raise ValueError("--exclude names the best heads of a score file: give it with --scores")
+        for head, scale in self.scales.items():
+            if not 0 <= scale <= 2:
+                raise ValueError(f"scale {scale} of {head} is outside 0 to 2: 0 masks, 1 leaves untouched")
+        # so that a mask is the one it prints
+        object.__setattr__(self, "scales", {head: round(float(scale), 4) for head, scale in self.scales.items()})
 
-    def to_json(self) -> dict[str, object]:
-        """The record in a run.json; `exclude` only where it is given, as runs that began before it have none."""
-        return {name: value for name, value in asdict(self).items() if name != "exclude" or value}
+    @classmethod
+    def of(cls, heads: Iterable[HeadId], scale: float = 0.0) -> "HeadMask":
+        """These heads, all at one scale."""
+        return cls(dict.fromkeys(sorted(set(heads)), scale))
 
-    def settled(self) -> "MaskRule":
-        """The rule with the whole paths of its files: what a run is to keep. A saved mask's name stays."""
-        mask = self.mask and settled(self.mask, only_path=True) if expanded(self.mask).is_file() else self.mask
-        return replace(self, mask=mask, scores=settled(self.scores))
+    @classmethod
+    def parse(cls, text: str, grid: Grid) -> "HeadMask":
+        """A typed list such as `L17H3, 18-6:0.5`: masked, or scaled to what follows the colon.
 
-    def excluded(self, grid: Grid) -> tuple[HeadId, ...]:
-        """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""
-        if not self.scores:
-            return ()
-        scores = open_scores(self.scores, grid)
-        scores.check_grid(grid, "this model")
-        return tuple(sorted(retrieval_heads(scores, self.exclude)))
+        ValueError for what is no head, no scale or not on the grid.
+        """
+        scales: dict[HeadId, float] = {}
+        for part in re.split(r"[,;\s]+", text.strip()):
+            name, colon, scale = part.partition(":")
+            if not part:
+                continue
+            if colon and not re.fullmatch(r"\d+\.?\d*|\.\d+", scale):
+                raise ValueError(f"{part[:40]!r} has no scale after the colon: write L17H3:0.5")
+            scales[HeadId.parse(name)] = float(scale) if colon else 0.0
+        grid.check(scales)
+        return cls(dict(sorted(scales.items())))
+
+    @classmethod
+    def random(
+        cls, grid: Grid, k: int, seed: int, excluding: Iterable[HeadId] = (), layer_matched: Iterable[HeadId] = ()
+    ) -> "HeadMask":
+        """`k` heads drawn without replacement, the same for the same seed, none of them in `excluding`.
+
+        With `layer_matched`, as many heads of each layer as that set has (`k` must be its size).
+        ValueError where not enough heads are left.
+        """
+        rng = np.random.default_rng(seed)
+        left_out = set(excluding)
+        pool = [head for head in grid.heads() if head not in left_out]
+        layers = [head.layer for head in layer_matched]
+        if layers and len(layers) != k:
+            raise ValueError(f"{k} heads cannot match the layers of {len(layers)}")
+        draws = [(pool, k, "")]
+        if layers:
+            draws = [
+                ([head for head in pool if head.layer == layer], layers.count(layer), f" in layer {layer}")
+                for layer in sorted(set(layers))
+            ]
+        chosen: list[HeadId] = []
+        for candidates, n, where in draws:
+            if n > len(candidates):
+                raise ValueError(f"{n} random heads asked for{where}, {len(candidates)} are left to draw")
+            chosen += [candidates[i] for i in rng.choice(len(candidates), n, replace=False)]
+        return cls.of(chosen)
 
     @property
-    def given(self) -> bool:
-        """Whether it says anything about which heads."""
-        return any(getattr(self, name) for name in _WAYS)
+    def heads(self) -> tuple[HeadId, ...]:
+        """The named heads in order of layer and head."""
+        return tuple(sorted(self.scales))
 
-    def build(self, grid: Grid) -> HeadMask:
-        """The mask on that grid. ValueError, one sentence, where the rule is none, or does not fit the grid."""
-        if min(self.top_k, self.random, self.seed, self.threshold) < 0:
-            raise ValueError("--top-k, --random, --threshold and the seed cannot be negative")
-        ways = [name for name in _WAYS if getattr(self, name)]
-        if len(ways) != 1:
-            said = f", not with {' and '.join(map(_flag, ways))}" if ways else ""
-            raise ValueError(f"say in one way which heads to mask{said}: {_HOW}")
-        built = self._build(ways[0], grid)
-        if not built.heads:
-            raise ValueError(f"{_flag(ways[0])} names no head: choose another value")
-        return built if self.scale is None else built.scaled(self.scale)
+    def scaled(self, scale: float) -> "HeadMask":
+        """The same heads, all at one scale."""
+        return HeadMask.of(self.scales, scale)
 
-    def check(self, grid: Grid | None) -> None:
-        """ValueError, as from `build`, before a model is loaded: in full where its grid is known."""
-        if grid:
-            self.build(grid)
-        elif self.mask:
-            load_mask(self.mask)
-        elif self.heads:
-            HeadMask.parse(self.heads, ANY_GRID)
-        elif self.scores and "://" not in self.scores:  # `build` refuses an address, and none is opened here
-            read_set(self.scores)
+    @property
+    def first_layer(self) -> int | None:
+        """The lowest layer in which a head is not left untouched; None for a mask that changes nothing."""
+        return min((head.layer for head, scale in self.scales.items() if scale != 1), default=None)
 
-    def _build(self, way: str, grid: Grid) -> HeadMask:
-        if way == "mask":
-            return load_mask(self.mask, grid)
-        if way == "heads":
-            return HeadMask.parse(self.heads, grid)
-        scores = open_scores(self.scores, grid) if self.scores else None
-        if scores:
-            scores.check_grid(grid, "this model")
-        if way == "random":
-            return HeadMask.random(grid, self.random, self.seed, excluding=self.excluded(grid))
-        if scores is None:
-            raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
-        asked = self.top_k or (share_count(grid.size, self.share) if way == "share" else 0)
-        if scores.counting == "ranking" and (way == "threshold" or asked > scores.n_ranked):
-            raise ValueError(
-                f"{self.scores[-80:]} is a list of {scores.n_ranked} heads without scores: take no more of them, with "
-                "--top-k"
-            )
-        if way == "top_k":
-            return HeadMask.of(scores.top(self.top_k))
-        return HeadMask.of(scores.above(self.threshold) if way == "threshold" else scores.top_share(self.share))
+    def array(self, grid: Grid) -> Float[np.ndarray, "layer head"]:
+        """The scale of every head of a grid, 1 where none is named. ValueError if a head is not on the grid."""
+        grid.check(self.heads)
+        out = np.ones((grid.n_layers, grid.n_heads))
+        for head, scale in self.scales.items():
+            out[head] = scale
+        return out
 
+    def __len__(self) -> int:
+        return len(self.scales)
 
-def retrieval_heads(scores: HeadScores, rule: str = "") -> tuple[HeadId, ...]:
-    """The heads that a map calls retrieval heads, best first.
-
-    `rule` is the least mean score ("0.05") or the share of the best heads ("5%", "0%" for none). Without one, those
-    with at least 0.1 (Wu et al. 2024) where the scores count copies, all that a list names, and the best 5 % of scores
-    in other units or where none reaches that. ValueError for a rule that is neither.
-    """
-    check_exclusion(rule)
-    if rule.endswith("%"):
-        share = float(rule[:-1]) / 100
-        return scores.top_share(share) if share else ()
-    if rule:
-        return scores.above(float(rule))
-    named = scores.detector.copies or scores.counting == "ranking"
-    return (scores.above(THRESHOLD) if named else ()) or scores.top_share()
-
-
-def check_exclusion(rule: str) -> None:
-    """ValueError for what is neither empty nor a score nor a share, as `retrieval_heads` takes it."""
-    try:
-        number = float(rule.removesuffix("%")) if rule else 0.0
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf or (rule.endswith("%") and number > 100):
-        raise ValueError(f"{rule[:40]!r} excludes no heads: write the least mean score, 0.05, or a share, 5%")
-
-
-def control(
-    mask: HeadMask,
-    grid: Grid,
-    seed: int,
-    scores: HeadScores | None = None,
-    matched: bool = False,
-    exclude: str = "",
-) -> HeadMask:
-    """As many random heads as a mask has, at its scales: none of its own, no retrieval head (`exclude` says which).
-
-    With `matched`, as many of each layer as it has there. ValueError where not enough heads are left.
-    """
-    known = set(retrieval_heads(scores, exclude)) if scores else set()
-    heads = mask.heads
-    try:
-        drawn = HeadMask.random(grid, len(heads), seed, known | set(heads), heads if matched else ())
-    except ValueError as error:
-        ways = ["mask fewer heads", *(["count fewer as retrieval heads (--exclude)"] if known else [])]
-        raise ValueError(f"{error}: {', '.join([*ways, *(['draw from all layers'] if matched else [])])}") from None
-    return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in heads), strict=True)))
+    def __str__(self) -> str:
+        return ",".join(
+            f"{head}:{self.scales[head]:.4f}".rstrip("0").rstrip(".") if self.scales[head] else str(head)
+            for head in self.heads
+        )
 
 
 def save_mask(name: str, mask: HeadMask, grid: Grid, model: str = "") -> Path:
@@ -215,7 +166,3 @@ def saved_masks() -> list[str]:
 def mask_path(name: str) -> Path:
     """Where the mask of that name is kept. ValueError for a name that could lead elsewhere."""
     return inside(home() / "masks", name, "mask name", ".json")
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from retmask.files import expanded, read_lines, read_object, shipped, write_atomic
-from retmask.heads.concentration import THRESHOLD as THRESHOLD
-from retmask.heads.concentration import Concentration, concentration, reaches
 from retmask.heads.detectors import DETECTORS, Detector
 from retmask.heads.grid import Grid, HeadId, share_count
 from retmask.heads.intervals import FEWEST, Clusters, Interval, alike, clusters, interval, resampled
@@ -21,6 +19,8 @@ from retmask.heads.intervals import FEWEST, Clusters, Interval, alike, clusters,
 TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
 MAX_FILE_BYTES = 64 * 2**20
 _HIGHEST = 1000.0  # per-step counts pass 1, by far less than this
+THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
+_HAIR = 1e-12  # what summing may take from a mean
 
 
 class TrialLabel(NamedTuple):
@@ -130,10 +130,6 @@ class HeadScores:
         best = np.argsort(-drawn.reshape(len(drawn), -1), axis=1, kind="stable")[:, :k]
         return float(np.isin(best, list(top)).mean())
 
-    def concentration(self, threshold: float = THRESHOLD) -> Concentration:
-        """How few heads hold the scores; `Concentration` defines the figures."""
-        return concentration(self.mean, threshold)
-
     def check_grid(self, grid: Grid, model: str) -> None:
         """ValueError if these scores cannot belong to a model of that grid."""
         if self.values.shape[1:] != (grid.n_layers, grid.n_heads):
@@ -210,6 +206,11 @@ def spearman(one: Float[np.ndarray, "layer head"], other: Float[np.ndarray, "lay
 def _mean_ranks(values: Float[np.ndarray, " head"]) -> Float[np.ndarray, " head"]:
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which])
+
+
+def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:
+    """Whether each mean is at least the threshold, as in exact arithmetic: the mean of 0.3, 0 and 0 reaches 0.1."""
+    return np.asarray(means >= threshold - _HAIR)
 
 
 def scores_path(name: str) -> Path:

@@ -13,8 +13,7 @@ import numpy as np
 
 from retmask.files import expanded, home, read_object, sha256_text, shipped, stem, write_atomic
 from retmask.heads.formats import Level, family, kind, model_of, read_content, short
-from retmask.heads.grid import Grid
-from retmask.heads.grids import known_grid
+from retmask.heads.grid import Grid, known_grid
 from retmask.heads.intervals import FEWEST, alike, none_over
 from retmask.heads.scores import MAX_FILE_BYTES, HeadScores, printable, scores_path
 from retmask.heads.trials import Trial, read_trials

@@ -1,9 +1,10 @@
-"""A trial: one needle task and what the model did with it, as a line of trials.jsonl; and the scores of many."""
+"""Trials: a needle task and what the model did with it, as a line of trials.jsonl; and the scores of many of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,9 @@ from retmask.heads.scores import HeadScores, TrialLabel
 Scored = Literal["answer", "needle"]
 _BEYOND = 1e12  # no token count, position or score is as large, nor nan
 Pair = tuple[int, int]
+Rule = Literal["set", "steps", "activation"]
+By = Literal["needle", "length", "depth"]
+_LEVELS: dict[By, str] = {"needle": "needle", "length": "context_tokens", "depth": "depth"}  # fields of a trial
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,6 @@ class Trial:
         return cls(**known)
 
 
-def _check(value: Any, *kinds: type) -> Any:
-    """The value, as it is. TypeError where it is of another kind, ValueError for a number beyond all reason."""
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise TypeError(f"{str(value)[:20]!r} is not what a trial holds there")
-    if isinstance(value, int | float) and not abs(value) < _BEYOND:
-        raise ValueError(f"{str(value)[:20]} is no number of a trial")
-    return value
-
-
 def read_trials(folder: Path) -> list[Trial]:
     """The finished trials in a detection's folder, in the order in which they ended, each task once."""
     trials: dict[Any, Trial] = {}
@@ -118,3 +113,62 @@ def collect_scores(trials: Sequence[Trial], grid: Grid, model: str, counting: st
         return None
     labels = tuple(TrialLabel(*trial.key) for trial in found)
     return HeadScores(model, np.stack([trial.dense(grid) for trial in found]), counting, grid.n_kv_heads, labels)
+
+
+def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> HeadScores | None:
+    """The successful trials' copies counted by another rule; None if none succeeded, or if none holds any copy.
+
+    `set`: the share of the needle's scored tokens that the head copied (Wu et al. 2024, arXiv 2404.15574, eq. 1).
+    `steps`: the same with each step counted, as in RetMask's public code; may pass 1. `activation`: 1 if the head
+    copied at all, so that the mean is Wu et al.'s activation frequency. ValueError for another rule, and for a head
+    that is not on the grid.
+    """
+    if rule not in get_args(Rule):
+        raise ValueError(f"counting {rule!r} is unknown: choose {', '.join(get_args(Rule))}")
+    found = [trial for trial in trials if trial.success]
+    if not any(trial.copied for trial in found):
+        return None
+    values = np.zeros((len(found), grid.n_layers, grid.n_heads))
+    for i, trial in enumerate(found):
+        grid.check(trial.copied)
+        for head, pairs in trial.copied.items():
+            values[(i, *head)] = _count(pairs, trial.needle_span, rule)
+    return HeadScores(model, values, rule, grid.n_kv_heads, tuple(TrialLabel(*trial.key) for trial in found))
+
+
+def slices(
+    trials: Sequence[Trial], grid: Grid, model: str, counting: str, by: By
+) -> dict[str | int | float, HeadScores]:
+    """The scores of the successful trials of each needle (its text), length (tokens) or depth (0-1), in that order.
+
+    Needles stand in the order of the trials; what no trial succeeded at is left out. ValueError for another `by`, and
+    for a head that is not on the grid.
+    """
+    if by not in _LEVELS:
+        raise ValueError(f"trials cannot be parted by {by!r}: choose {', '.join(_LEVELS)}")
+    level = attrgetter(_LEVELS[by])
+    levels = list(dict.fromkeys(map(level, trials)))
+    if by != "needle":
+        levels.sort()
+    parts = {
+        name: collect_scores([trial for trial in trials if level(trial) == name], grid, model, counting)
+        for name in levels
+    }
+    return {name: scores for name, scores in parts.items() if scores is not None}
+
+
+def _check(value: Any, *kinds: type) -> Any:
+    """The value, as it is. TypeError where it is of another kind, ValueError for a number beyond all reason."""
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise TypeError(f"{str(value)[:20]!r} is not what a trial holds there")
+    if isinstance(value, int | float) and not abs(value) < _BEYOND:
+        raise ValueError(f"{str(value)[:20]} is no number of a trial")
+    return value
+
+
+def _count(pairs: Sequence[tuple[int, int]], span: tuple[int, int], rule: Rule) -> float:
+    """What a head's (step, position) pairs of one trial come to."""
+    if rule == "activation":
+        return float(bool(pairs))
+    counted = len(pairs) if rule == "steps" else len({position for _, position in pairs})
+    return counted / (span[1] - span[0])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from retmask.heads.grid import HeadMask
+from retmask.heads.masks import HeadMask
 from retmask.model.fit import attention_kinds
 from retmask.model.hooks import Layer, watch
 from retmask.model.lens import LensModel

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from retmask.heads.grid import Grid, HeadMask
+from retmask.heads.grid import Grid
+from retmask.heads.masks import HeadMask
 from retmask.model.cache import Trunk, longest_shared, new_cache, shared, stack, take
 from retmask.model.decoding import Sampling, Step, choose, generator
 from retmask.model.fit import LEAST_CHUNK, cache_bytes, free_bytes, grid_of, longest_context, scores_bytes

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.cache import lengthened, new_cache, stack
 from retmask.model.fit import cache_bytes, free_bytes
 from retmask.model.hooks import forking, reading

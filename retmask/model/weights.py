@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retmask.files import brief, expanded, home, read_object, sha256, sha256_text, write_atomic
-from retmask.heads.grid import Grid
-from retmask.heads.grids import model_grid
+from retmask.heads.grid import Grid, model_grid
 from retmask.model.gguf import BUILT_IN, built_in, check_installed, converted
 
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache

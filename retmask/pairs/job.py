@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retmask.files import append_line, settled, sha256, sha256_text
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.heads.scores import printable
 from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retmask.heads.grid import HeadMask
+from retmask.heads.masks import HeadMask
 from retmask.model.decoding import Sampling
 from retmask.pairs.pair import PreferencePair, Said
 from retmask.runs.run import Run

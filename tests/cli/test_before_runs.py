@@ -12,8 +12,9 @@ from retmask.compare.dose import DoseConfig, new_dose
 from retmask.detect.job import DetectConfig, new_detect
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.files import home
-from retmask.heads.grid import Grid, HeadMask
-from retmask.heads.masks import MaskRule
+from retmask.heads.grid import Grid
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.pairs.job import PairsConfig, new_pairs
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import retmask
 from retmask.compare.ablate import ablate, export, new_ablate
-from retmask.heads.grid import Grid, HeadMask
-from retmask.heads.masks import MaskRule, load_mask
+from retmask.heads.grid import Grid
+from retmask.heads.masks import HeadMask, load_mask
+from retmask.heads.rules import MaskRule
 from retmask.heads.scores import HeadScores
 from retmask.runs.run import Run
 

@@ -11,7 +11,8 @@ from tiny import tiny_folder, tiny_model
 from retmask.compare.dose import DEPTHS, DoseConfig, Point, dose, new_dose, perplexity, read_points
 from retmask.detect.job import PRESETS
 from retmask.files import shipped
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.model.lens import LensModel
 from retmask.runs.run import Cancelled

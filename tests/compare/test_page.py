@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from retmask.cli.main import app
 from retmask.compare.side_by_side import Comparison, Prompt, changes
 from retmask.files import append_line, home, shipped
-from retmask.heads.grid import HeadId, HeadMask
-from retmask.heads.masks import mask_record, saved_masks
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask, mask_record, saved_masks
 from retmask.heads.scores import HeadScores
 from retmask.model.decoding import Sampling
 from retmask.runs.run import Run

@@ -12,7 +12,8 @@ from tiny import tiny_model, tiny_tokenizer
 
 from retmask.compare.side_by_side import Column, Comparison, Prompt, changes, compare, first_divergence
 from retmask.compare.trace import Trace, jaccard
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.decoding import Sampling
 from retmask.model.lens import LensModel
 

@@ -23,7 +23,8 @@ import retmask
 from retmask.cli.main import app
 from retmask.detect.job import DetectConfig
 from retmask.files import append_line, shipped
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import collect_scores, read_trials
 from retmask.model.weights import resolve

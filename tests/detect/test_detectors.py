@@ -11,7 +11,8 @@ from retmask.detect.job import DetectConfig
 from retmask.detect.passes import attention_on, head_scores, losses
 from retmask.detect.retrieval import run_trials
 from retmask.heads.detectors import DETECTORS, attention_mass, query_focus
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.model.cache import Trunk, longest_shared
 from retmask.model.fit import cache_bytes

@@ -11,7 +11,7 @@ from tiny import tiny_folder, tiny_hf
 from retmask.detect.job import PRESETS
 from retmask.evaluate.differences import difference, summary
 from retmask.evaluate.job import DEPTHS, EvaluateConfig, evaluate, new_evaluate, read_answers
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Cancelled
 from retmask.text.needle import load_needles

@@ -7,22 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retmask.families import agreement as agree
-from retmask.families.agreement import (
-    Agreement,
-    agreement,
-    parts_overlap,
-    recounted,
-    set_agreement,
-    slices,
-    split_half,
-    stability_curve,
-)
+from retmask.families.agreement import Agreement, agreement, parts_overlap, set_agreement, split_half, stability_curve
 from retmask.files import shipped
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet
-from retmask.heads.trials import Trial, read_trials
+from retmask.heads.trials import By, Trial, read_trials, recounted, slices
 
 GRID = Grid(2, 2)
 H = HeadId
@@ -217,7 +207,7 @@ def test_slices_by_hand() -> None:
 
 
 @pytest.mark.parametrize("by", ["needle", "length", "depth"])
-def test_slices_part_the_trials(by: agree.By) -> None:
+def test_slices_part_the_trials(by: By) -> None:
     folder = shipped("maps", "smollm2-135m")
     kept = HeadScores.load(folder)
     parts = slices(read_trials(folder), kept.grid, kept.model, kept.counting, by)

@@ -8,9 +8,9 @@ import pytest
 
 from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED
 from retmask.evaluate.differences import summary
+from retmask.families.concentration import concentration
 from retmask.families.gains import Gain, own_gains, published_gains, warning
 from retmask.files import write_json
-from retmask.heads.concentration import concentration
 from retmask.heads.scores import HeadScores
 from retmask.runs.run import Run
 

@@ -13,11 +13,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from retmask.families import rows as set_tables
 from retmask.families.agreement import agreement
+from retmask.families.concentration import concentration
 from retmask.families.gains import Gain
+from retmask.figures import rows as set_tables
 from retmask.files import append_line, shipped
-from retmask.heads.concentration import concentration
 from retmask.heads.grid import HeadId
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import read_set

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retmask.heads.grid import Grid, HeadId, HeadMask, heads_words, share_count
+from retmask.heads.grid import Grid, HeadId, heads_words, share_count
+from retmask.heads.masks import HeadMask
 
 
 def test_head_names() -> None:

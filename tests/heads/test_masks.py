@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retmask.heads.grid import Grid, HeadId, HeadMask
-from retmask.heads.masks import MaskRule, control, load_mask, retrieval_heads, save_mask, saved_masks
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask, load_mask, save_mask, saved_masks
+from retmask.heads.rules import MaskRule, control, retrieval_heads
 from retmask.heads.scores import HeadScores
 
 GRID = Grid(3, 4)

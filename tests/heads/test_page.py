@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from retmask.cli.main import app
 from retmask.detect.job import PRESETS, DetectConfig
+from retmask.families.concentration import concentration
 from retmask.files import shipped
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import keep_set
 from retmask.heads.trials import Trial, read_trials
@@ -85,7 +87,7 @@ def test_opens_with_the_shipped_map() -> None:
     assert "30 layers × 9 heads" in at.caption[0].value
     assert any("0 of 270 heads selected" in line.value for line in at.markdown)
     assert chips(at) == []
-    assert at.metric[0].value == str(BEST.concentration().above)
+    assert at.metric[0].value == str(concentration(BEST.mean).above)
     assert "Band: 95 % interval over 3 needles." in [caption.value for caption in at.caption]
     assert not at.error
 

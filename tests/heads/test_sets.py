@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from retmask.files import shipped
 from retmask.heads.formats import family, model_of, short
-from retmask.heads.grid import Grid, HeadId
-from retmask.heads.grids import known_grid, model_grid
+from retmask.heads.grid import Grid, HeadId, known_grid, model_grid
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet, head_scores, keep_set, labels, open_scores, read_set, read_text, strangers
 from retmask.runs.run import Run

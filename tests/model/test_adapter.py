@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 import retmask
 from retmask.compare.ablate import export
 from retmask.heads.grid import Grid
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.model.weights import resolve
 
 IDS = torch.arange(2, 18)[None] * 7 % 120

@@ -14,7 +14,8 @@ from tiny import CONFIGS, tiny_folder, tiny_hf, tiny_model
 
 import retmask
 from analyses.bench import plain_answer, plain_view
-from retmask.heads.grid import Grid, HeadId, HeadMask
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.bridge import few_rows, fold
 from retmask.model.cache import longest_shared, new_cache, shared, stack
 from retmask.model.decoding import Sampling, Step, choose, generator

@@ -12,7 +12,8 @@ from tiny import tiny_folder, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma3Config
 
 import retmask
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 
 _TEXT = {
     "vocab_size": 128,

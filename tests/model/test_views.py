@@ -10,7 +10,8 @@ from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 from zoo import zoo_config, zoo_hf
 
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
 from retmask.model.fit import cache_bytes, longest_context
 from retmask.model.hooks import reading

@@ -20,7 +20,7 @@ from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 import retmask
 from retmask.compare.ablate import export
 from retmask.files import home, sha256, sha256_text
-from retmask.heads.masks import MaskRule
+from retmask.heads.rules import MaskRule
 from retmask.model.fit import cgroup_rooms, estimate, free_bytes, scores_bytes
 from retmask.model.weights import digest, resolve
 from retmask.runs.run import Run

@@ -14,7 +14,8 @@ from tiny import tiny_tokenizer
 from transformers import DynamicCache
 from zoo import shared_types, zoo_hf
 
-from retmask.heads.grid import HeadId, HeadMask
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
 from retmask.model.lens import LensModel
 

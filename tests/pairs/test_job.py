@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from retmask.cli.main import app
 from retmask.cli.runs import work
-from retmask.heads.grid import HeadId, HeadMask
-from retmask.heads.masks import MaskRule
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import MaskRule
 from retmask.heads.scores import HeadScores
 from retmask.model import fit as memory
 from retmask.model.cache import stack, starts

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from retmask.files import append_line, home, shipped
-from retmask.heads.grid import HeadMask
+from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.pairs.files import llama_factory, read_rows
 from retmask.pairs.gate import faults

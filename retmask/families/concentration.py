@@ -7,13 +7,11 @@ Negative means count as 0.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from retmask.heads.grid import share_count
 from retmask.heads.intervals import Clusters, interval
-
-THRESHOLD = 0.1  # Wu et al. 2024 (arXiv 2404.15574): a head with a mean score of at least 0.1 is a retrieval head
-_HAIR = 1e-12  # what summing may take from a mean
+from retmask.heads.scores import THRESHOLD, reaches
 
 
 class Concentration(NamedTuple):
@@ -78,11 +76,6 @@ def intervals(
         return dict.fromkeys(names)
     ends = zip(names, spread.low.tolist(), spread.high.tolist(), strict=True)
     return {name: None if np.isnan(low) else (low, high) for name, low, high in ends}
-
-
-def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:
-    """Whether each mean is at least the threshold, as in exact arithmetic: the mean of 0.3, 0 and 0 reaches 0.1."""
-    return np.asarray(means >= threshold - _HAIR)
 
 
 def lorenz(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retmask.heads.moved import difference
+from retmask.families.difference import difference
 from retmask.heads.scores import HeadScores, TrialLabel
 
 

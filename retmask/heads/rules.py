@@ -1,0 +1,163 @@
+"""Rules for masks: how a person says which heads are meant, and which heads random controls leave out. No model."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+from retmask.files import expanded, settled
+from retmask.heads.grid import Grid, HeadId, share_count
+from retmask.heads.masks import HeadMask, load_mask
+from retmask.heads.scores import THRESHOLD, HeadScores
+from retmask.heads.sets import open_scores, read_set
+
+ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
+_WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
+_HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """One way to say which heads to mask, and at what scale: exactly one of the fields down to `random` is given.
+
+    `mask` is the name or path of a saved mask, `heads` a typed list, `top_k`, `threshold` and `share` take the best
+    heads of the scores, `random` draws so many heads, none of them a retrieval head of the scores where there are some:
+    `exclude` says which those are, as `retrieval_heads` has it.
+    """
+
+    mask: str = ""
+    heads: str = ""
+    top_k: int = 0
+    threshold: float = 0.0
+    share: float = 0.0
+    random: int = 0
+    seed: int = 0
+    scores: str = ""
+    scale: float | None = None
+    exclude: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:  # said before anything waits or loads
+            raise ValueError(f"a share of {self.share} is not possible: choose one above 0 and at most 1")
+        check_exclusion(self.exclude)
+        if self.exclude and not self.scores:
+            raise ValueError("--exclude names the best heads of a score file: give it with --scores")
+
+    def to_json(self) -> dict[str, object]:
+        """The record in a run.json; `exclude` only where it is given, as runs that began before it have none."""
+        return {name: value for name, value in asdict(self).items() if name != "exclude" or value}
+
+    def settled(self) -> "MaskRule":
+        """The rule with the whole paths of its files: what a run is to keep. A saved mask's name stays."""
+        mask = self.mask and settled(self.mask, only_path=True) if expanded(self.mask).is_file() else self.mask
+        return replace(self, mask=mask, scores=settled(self.scores))
+
+    def excluded(self, grid: Grid) -> tuple[HeadId, ...]:
+        """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""
+        if not self.scores:
+            return ()
+        scores = open_scores(self.scores, grid)
+        scores.check_grid(grid, "this model")
+        return tuple(sorted(retrieval_heads(scores, self.exclude)))
+
+    @property
+    def given(self) -> bool:
+        """Whether it says anything about which heads."""
+        return any(getattr(self, name) for name in _WAYS)
+
+    def build(self, grid: Grid) -> HeadMask:
+        """The mask on that grid. ValueError, one sentence, where the rule is none, or does not fit the grid."""
+        if min(self.top_k, self.random, self.seed, self.threshold) < 0:
+            raise ValueError("--top-k, --random, --threshold and the seed cannot be negative")
+        ways = [name for name in _WAYS if getattr(self, name)]
+        if len(ways) != 1:
+            said = f", not with {' and '.join(map(_flag, ways))}" if ways else ""
+            raise ValueError(f"say in one way which heads to mask{said}: {_HOW}")
+        built = self._build(ways[0], grid)
+        if not built.heads:
+            raise ValueError(f"{_flag(ways[0])} names no head: choose another value")
+        return built if self.scale is None else built.scaled(self.scale)
+
+    def check(self, grid: Grid | None) -> None:
+        """ValueError, as from `build`, before a model is loaded: in full where its grid is known."""
+        if grid:
+            self.build(grid)
+        elif self.mask:
+            load_mask(self.mask)
+        elif self.heads:
+            HeadMask.parse(self.heads, ANY_GRID)
+        elif self.scores and "://" not in self.scores:  # `build` refuses an address, and none is opened here
+            read_set(self.scores)
+
+    def _build(self, way: str, grid: Grid) -> HeadMask:
+        if way == "mask":
+            return load_mask(self.mask, grid)
+        if way == "heads":
+            return HeadMask.parse(self.heads, grid)
+        scores = open_scores(self.scores, grid) if self.scores else None
+        if scores:
+            scores.check_grid(grid, "this model")
+        if way == "random":
+            return HeadMask.random(grid, self.random, self.seed, excluding=self.excluded(grid))
+        if scores is None:
+            raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
+        asked = self.top_k or (share_count(grid.size, self.share) if way == "share" else 0)
+        if scores.counting == "ranking" and (way == "threshold" or asked > scores.n_ranked):
+            raise ValueError(
+                f"{self.scores[-80:]} is a list of {scores.n_ranked} heads without scores: take no more of them, with "
+                "--top-k"
+            )
+        if way == "top_k":
+            return HeadMask.of(scores.top(self.top_k))
+        return HeadMask.of(scores.above(self.threshold) if way == "threshold" else scores.top_share(self.share))
+
+
+def retrieval_heads(scores: HeadScores, rule: str = "") -> tuple[HeadId, ...]:
+    """The heads that a map calls retrieval heads, best first.
+
+    `rule` is the least mean score ("0.05") or the share of the best heads ("5%", "0%" for none). Without one, those
+    with at least 0.1 (Wu et al. 2024) where the scores count copies, all that a list names, and the best 5 % of scores
+    in other units or where none reaches that. ValueError for a rule that is neither.
+    """
+    check_exclusion(rule)
+    if rule.endswith("%"):
+        share = float(rule[:-1]) / 100
+        return scores.top_share(share) if share else ()
+    if rule:
+        return scores.above(float(rule))
+    named = scores.detector.copies or scores.counting == "ranking"
+    return (scores.above(THRESHOLD) if named else ()) or scores.top_share()
+
+
+def check_exclusion(rule: str) -> None:
+    """ValueError for what is neither empty nor a score nor a share, as `retrieval_heads` takes it."""
+    try:
+        number = float(rule.removesuffix("%")) if rule else 0.0
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf or (rule.endswith("%") and number > 100):
+        raise ValueError(f"{rule[:40]!r} excludes no heads: write the least mean score, 0.05, or a share, 5%")
+
+
+def control(
+    mask: HeadMask,
+    grid: Grid,
+    seed: int,
+    scores: HeadScores | None = None,
+    matched: bool = False,
+    exclude: str = "",
+) -> HeadMask:
+    """As many random heads as a mask has, at its scales: none of its own, no retrieval head (`exclude` says which).
+
+    With `matched`, as many of each layer as it has there. ValueError where not enough heads are left.
+    """
+    known = set(retrieval_heads(scores, exclude)) if scores else set()
+    heads = mask.heads
+    try:
+        drawn = HeadMask.random(grid, len(heads), seed, known | set(heads), heads if matched else ())
+    except ValueError as error:
+        ways = ["mask fewer heads", *(["count fewer as retrieval heads (--exclude)"] if known else [])]
+        raise ValueError(f"{error}: {', '.join([*ways, *(['draw from all layers'] if matched else [])])}") from None
+    return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in heads), strict=True)))
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
