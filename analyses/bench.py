@@ -11,12 +11,13 @@ from jaxtyping import Float, Int
 from transformers import DynamicCache
 
 from retmask.detect.job import DetectConfig
-from retmask.detect.retrieval import different_prompts, run_trials
+from retmask.detect.trials import different_prompts, run_trials
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import control
 from retmask.heads.trials import Trial
 from retmask.model.bridge import second_view
-from retmask.model.lens import Answer, LensModel
+from retmask.model.decoding import Answer
+from retmask.model.lens import LensModel
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import ANSWER_TOKENS, NeedlePrompt

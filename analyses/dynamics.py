@@ -36,6 +36,7 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.rules import retrieval_heads
 from retmask.heads.scores import HeadScores, scores_path
 from retmask.model.cache import stack
+from retmask.model.decoding import attended, decode
 from retmask.model.weights import resolve
 from retmask.text.haystack import load_haystack
 from retmask.text.recall import recall
@@ -88,7 +89,7 @@ def step_mask(condition: str, now: frozenset[HeadId], scores: HeadScores, seed: 
 
 def next_tokens(model: "LensModel", cache: "Cache", last: Sequence[int], masks: Sequence[HeadMask]) -> list[int | None]:
     """Every row's next token under its mask, None for a stop token. The cache grows by one."""
-    steps = next(model.decode(cache, last, 1, masks), [None] * len(last))
+    steps = next(decode(model, cache, last, 1, masks), [None] * len(last))
     return [step.token_id if step else None for step in steps]
 
 
@@ -110,8 +111,8 @@ def ablate(
         have = len(prompt_ids) - 1 + step
         last = [row[-1] for row in rows.values()]
         plain = next_tokens(model, cache, last, [HeadMask()] * n)
-        attended = model.attended(cache, have, list(rows.values()), [[token or 0] for token in plain])
-        traces = [Trace.read(at, [token or 0], prompt_ids) for at, token in zip(attended, plain, strict=True)]
+        looked = attended(model, cache, have, list(rows.values()), [[token or 0] for token in plain])
+        traces = [Trace.read(at, [token or 0], prompt_ids) for at, token in zip(looked, plain, strict=True)]
         now = [
             trace.heads_at(0) if token is not None else frozenset() for trace, token in zip(traces, plain, strict=True)
         ]

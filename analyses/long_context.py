@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from retmask.model.bridge import wrap
+from retmask.model.decoding import attended, decode
 from retmask.model.fit import cache_bytes
 from retmask.model.lens import LensModel
 
@@ -61,10 +62,10 @@ def measure(model: LensModel, tokens: int) -> dict[str, float]:
     prompt = torch.randint(3, 100_000, (tokens - 50,)).tolist()
     prefill_s, prefill_gib, cache = timed(lambda: model.prefill(prompt[:-1], tokens))
     texts = [[] for _ in range(1)]
-    decode_s, _, steps = timed(lambda: list(model.decode(cache, prompt[-1:], 50)))
+    decode_s, _, steps = timed(lambda: list(decode(model, cache, prompt[-1:], 50)))
     texts[0] = [step[0].token_id for step in steps]
-    read_s, read_gib, attended = timed(lambda: model.attended(cache, len(prompt) - 1, [prompt], texts))
-    assert attended.shape == (1, 50, *model.grid[:2])
+    read_s, read_gib, looked = timed(lambda: attended(model, cache, len(prompt) - 1, [prompt], texts))
+    assert looked.shape == (1, 50, *model.grid[:2])
     return {
         "tokens": tokens,
         "prefill_s": round(prefill_s, 2),

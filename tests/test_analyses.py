@@ -16,6 +16,7 @@ from retmask.heads.scores import HeadScores, scores_path
 from retmask.heads.sets import ScoreSet, read_set
 from retmask.heads.trials import Trial, collect_scores
 from retmask.model import loading
+from retmask.model.decoding import answers
 from retmask.model.weights import Source
 from retmask.text.haystack import load_haystack
 
@@ -207,7 +208,7 @@ def test_ablation_step_by_step(family: str) -> None:
     scores = HeadScores("tiny", np.random.default_rng(0).random((2, 3, 4)))
     prompt = _prompt_that_is_copied(model)
     found = dynamics.ablate(model, prompt, scores, 6)
-    unmasked = model.answer([prompt], 6)[0]
+    unmasked = answers(model, [prompt], 6)[0]
     trace = Trace.read(unmasked.attended, unmasked.token_ids, prompt)
     assert found["answers"]["unmasked"]["token_ids"] == list(unmasked.token_ids)
     assert found["answers"]["unmasked"]["sizes"] == [len(trace.heads_at(step)) for step in range(6)]
@@ -224,7 +225,7 @@ def _prompt_that_is_copied(model: object) -> list[int]:
     """A prompt of one token that the model goes on with, so that every head that looks at it copies."""
     for token in range(3, 120):
         prompt = [token] * 12
-        answer = model.answer([prompt], 1)[0]  # type: ignore[attr-defined]
+        answer = answers(model, [prompt], 1)[0]  # type: ignore[attr-defined]
         if answer.token_ids == (token,):
             return prompt
     pytest.fail("this tiny model repeats no token")

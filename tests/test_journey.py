@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from analyses.bench import plain_answer, plain_score
-from retmask.compare.ablate import export
-from retmask.compare.side_by_side import Column, Prompt, compare
+from retmask.compare.checkpoint import export
+from retmask.compare.comparison import Column, Prompt
+from retmask.compare.side_by_side import compare
 from retmask.detect.job import DetectConfig
-from retmask.detect.retrieval import run_trials
+from retmask.detect.trials import run_trials
 from retmask.files import shipped
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MaskRule, control

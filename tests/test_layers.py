@@ -104,7 +104,7 @@ BROKEN = [
     ("heads/grid", "from . import files"),
     ("heads/grid", "def lazily():\n    import torch"),
     ("heads/grid", "if TYPE_CHECKING:\n    pass\nelse:\n    import torch"),
-    ("figures/heads", "from retmask.detect.retrieval import Trial"),
+    ("figures/heads", "from retmask.detect.trials import Trial"),
     ("pairs/pair", "import transformer_lens"),
     ("model/lens", "import transformer_lens"),
     ("model/lens", "from trl import DPOTrainer"),

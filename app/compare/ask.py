@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from app.shared.models import ModelRef
-from retmask.compare.side_by_side import Column, Prompt
+from retmask.compare.comparison import Column, Prompt
 from retmask.files import home, inside, sha256_text, shipped, write_atomic, write_json
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import control
 from retmask.heads.scores import HeadScores
-from retmask.model.decoding import Sampling
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle, load_needles
+from retmask.text.sampling import Sampling
 
 UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"
 HELD_OUT = shipped("needles_held_out.json")

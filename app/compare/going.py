@@ -7,7 +7,7 @@ from typing import Any
 
 from app.compare.ask import Setup
 from app.shared.models import ModelRef
-from retmask.compare.side_by_side import Comparison
+from retmask.compare.comparison import Comparison
 from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 

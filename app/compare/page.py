@@ -14,8 +14,9 @@ from app.heads import evidence, export
 from app.shared import differences, maps, markup, selection, state
 from app.shared.guard import guarded
 from app.shared.models import ModelRef, tuned
-from retmask.compare.side_by_side import Column, Comparison, compare
-from retmask.detect.retrieval import GATE
+from retmask.compare.comparison import Column, Comparison
+from retmask.compare.side_by_side import compare
+from retmask.detect.score import GATE
 from retmask.figures import style
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask

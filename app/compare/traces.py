@@ -9,7 +9,7 @@ import streamlit as st
 from app.compare.going import Going
 from app.heads import evidence
 from app.shared import markup, state
-from retmask.compare.side_by_side import Comparison
+from retmask.compare.comparison import Comparison
 from retmask.compare.trace import Trace
 from retmask.figures.masking import trace_raster
 from retmask.figures.rows import trace_rows

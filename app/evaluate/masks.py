@@ -11,7 +11,7 @@ from app.families.sets import Shown
 from app.heads import evidence
 from app.shared import maps, markup, state, watch
 from app.shared.models import ModelRef
-from retmask.detect.retrieval import GATE
+from retmask.detect.score import GATE
 from retmask.evaluate.conditions import UNMASKED
 from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
 from retmask.figures.rows import Row

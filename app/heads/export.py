@@ -9,7 +9,8 @@ import streamlit as st
 
 from app.shared import state, watch
 from app.shared.models import ModelRef
-from retmask.compare.ablate import MANIFEST, new_ablate
+from retmask.compare.ablate import new_ablate
+from retmask.compare.checkpoint import MANIFEST
 from retmask.files import expanded, home, stem
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, mask_record

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from app.shared.markup import ENDINGS, GAP, fact, where
-from retmask.compare.side_by_side import Change, changes
+from retmask.compare.differences import Change, changes
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import Message, PreferencePair, Said
 from retmask.text.recall import contains, pieces

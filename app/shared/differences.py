@@ -5,7 +5,8 @@ import streamlit as st
 from app.compare.going import Going
 from app.heads import evidence
 from app.shared import markup
-from retmask.compare.side_by_side import Comparison, changes, first_divergence
+from retmask.compare.comparison import Comparison
+from retmask.compare.differences import changes, first_divergence
 from retmask.figures.masking import logprob_lines
 from retmask.figures.rows import logprob_rows
 

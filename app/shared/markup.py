@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from retmask.compare.side_by_side import Change, Comparison
+from retmask.compare.comparison import Comparison
+from retmask.compare.differences import Change
 from retmask.heads.grid import HeadId
 
 AROUND = 12  # tokens of context drawn on either side of a position

@@ -33,7 +33,7 @@ from retmask.pairs.pair import ITEMS
 from retmask.pairs.review import REVIEW, Review, read_review
 from retmask.runs import faults
 from retmask.runs.run import Run, whole
-from retmask.train.job import Preflight
+from retmask.train.preflight import Preflight
 from retmask.train.settings import DpoConfig
 
 if TYPE_CHECKING:

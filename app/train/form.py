@@ -14,7 +14,8 @@ from retmask.pairs.files import pairs_file, read_rows
 from retmask.pairs.pair import PAIRS
 from retmask.runs.overview import duration, when
 from retmask.runs.run import Run, run_path
-from retmask.train.job import Preflight, new_train, train_command
+from retmask.train.job import new_train, train_command
+from retmask.train.preflight import Preflight
 from retmask.train.settings import DpoConfig
 
 ELSEWHERE = "another file"

@@ -31,7 +31,7 @@ from retmask.cli.options import (
     out,
     progress,
 )
-from retmask.compare.ablate import export
+from retmask.compare.checkpoint import export
 from retmask.compare.dose import KS, DoseConfig, new_dose, read_points
 from retmask.compare.dose import dose as do_dose
 from retmask.detect.job import (
@@ -44,10 +44,10 @@ from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MaskRule, control, retrieval_heads
 from retmask.heads.sets import open_scores
-from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle
+from retmask.text.sampling import Sampling
 
 
 def compare(
@@ -113,7 +113,7 @@ def compare(
     check_there(model)
     if rule.given:
         rule.check(folder_grid(model))
-    from retmask.compare.side_by_side import Column, Prompt
+    from retmask.compare.comparison import Column, Prompt
     from retmask.compare.side_by_side import compare as answers
     from retmask.model.loading import load, load_tuned
 
@@ -153,7 +153,7 @@ def compare(
 
 def _side_by_side(comparison: Any) -> str:
     """A comparison in plain text."""
-    from retmask.compare.side_by_side import first_divergence
+    from retmask.compare.differences import first_divergence
 
     lines = []
     if comparison.prompt.answer:

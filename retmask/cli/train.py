@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from retmask.cli.options import Model, OutDir, Revision, TrustRemoteCode, out, progress
-from retmask.compare.ablate import export
+from retmask.compare.checkpoint import export
 from retmask.files import expanded
 from retmask.heads.rules import MaskRule
 from retmask.train.card import result

@@ -4,22 +4,19 @@ Needle recall (on needles, a haystack and depths that detection did not use) and
 and for random draws of as many others (Wu et al. 2024, arXiv 2404.15574, mask 2 to 100 heads in the same way).
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
-from retmask.detect.retrieval import different_prompts, pin_measure, run_trials
+from retmask.compare.effect import measure
+from retmask.detect.trials import different_prompts, pin_measure
 from retmask.figures import style
 from retmask.figures.masking import dose_curve
 from retmask.figures.rows import dose_rows, to_csv
 from retmask.files import HAYSTACKS, append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads.grid import Grid
-from retmask.heads.intervals import clusters
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import control, retrieval_heads
 from retmask.heads.sets import ScoreSet, head_scores, read_set
@@ -27,15 +24,11 @@ from retmask.heads.trials import read_trials
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run
 from retmask.text.chat import Chat
-from retmask.text.haystack import Haystack, load_haystack, load_prose
-from retmask.text.needle import NeedlePrompt, NeedleTask, load_needles, needle_grid, needles_sha256
-
-if TYPE_CHECKING:
-    from retmask.model.lens import LensModel
+from retmask.text.haystack import load_haystack, load_prose
+from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
 
 KS = (0, 1, 2, 4, 8, 16, 32)
 DEPTHS = (0.15, 0.4, 0.65, 0.9)  # in no preset of detection
-WINDOW = 512  # tokens of prose that are read at once
 Kind = Literal["top", "random"]
 
 
@@ -260,47 +253,6 @@ def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:
 
 def _table(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(folder / "dose.csv", to_csv(dose_rows(points)))
-
-
-def measure(
-    model: "LensModel",
-    mask: HeadMask,
-    tasks: Sequence[NeedleTask] | Mapping[NeedleTask, NeedlePrompt],
-    haystack: Haystack,
-    prose: str,
-    prose_tokens: int,
-) -> dict[str, Any]:
-    """What a mask does: mean ROUGE-1 recall (0-1), share of needles found (above 0.5), and perplexity of the prose."""
-    began = time.perf_counter()
-    trials = [trial for batch in run_trials(model.under(mask), tasks, haystack) for trial in batch]
-    found = {trial.key: trial for trial in trials}
-    asked = [found[task.key] for task in tasks if task.key in found]  # of tasks with the same prompt only the first is
-    recalls = [trial.recall for trial in asked]
-    return {
-        "recall": round(float(np.mean(recalls)), 4),
-        "found": round(float(np.mean([trial.success for trial in asked])), 4),
-        "perplexity": round(perplexity(model, prose, prose_tokens, mask), 4),
-        "trials": len(recalls),
-        "recalls": recalls,
-        "needles": clusters([trial.needle for trial in asked], "needle").of.tolist(),
-        "heads": str(mask),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-
-
-def perplexity(model: "LensModel", text: str, tokens: int, mask: HeadMask) -> float:
-    """exp of the mean negative log-probability a token of plain text, read in windows of 512 from the start.
-
-    The first token of each window is given. Where the tokenizer begins texts with a token of its own, so does each
-    window.
-    """
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
-    start = [token for token in model.tokenizer("")["input_ids"][:1] if token == model.tokenizer.bos_token_id]
-    losses: list[float] = []
-    for at in range(0, len(ids) - 1, WINDOW):
-        window = [*start, *ids[at : at + WINDOW]]
-        losses += [-value for value in model.logprobs(window[:1], window[1:], mask)]
-    return float(np.exp(np.mean(losses)))
 
 
 def _key(point: Mapping[str, Any]) -> tuple[Any, ...]:

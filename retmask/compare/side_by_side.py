@@ -7,143 +7,22 @@ heads that copied each of its tokens from the context are read: retrieval heads 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import SequenceMatcher
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from retmask.compare.comparison import Column, Comparison, Ending, Forced, Prompt
 from retmask.compare.trace import Trace
 from retmask.heads.masks import HeadMask
-from retmask.model.decoding import Sampling, Step
-from retmask.runs.run import versions
-from retmask.text.chat import Chat, Template
-from retmask.text.haystack import Haystack
-from retmask.text.needle import Needle, NeedleTask
-from retmask.text.recall import pieces, recall
+from retmask.text.sampling import Sampling
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from retmask.model.decoding import Step
     from retmask.model.lens import LensModel
 
-Stage = Literal["reading", "answering", "judging", "done"]
-Ending = Literal["", "stop", "length"]
-Change = tuple[Literal["same", "lost", "added"], str]
 _GREEDY = Sampling()
-
-
-class Column(NamedTuple):
-    """A condition under which the prompt is answered: its name, its mask, and its model where it has one of its own.
-
-    The empty mask is «unmasked»; without a model it is the one that is asked.
-    """
-
-    name: str
-    mask: HeadMask
-    model: "LensModel | None" = None
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt in the tokens of one model; of a needle task also the needle and where its scored tokens stand.
-
-    `answer` is the right answer where one is known, empty for none.
-    """
-
-    token_ids: tuple[int, ...]
-    template: Template
-    needle: Needle | None = None
-    needle_span: tuple[int, int] | None = None
-    answer: str = ""
-
-    @classmethod
-    def of_text(cls, tokenizer: Any, text: str, template: Template | None = None, answer: str = "") -> "Prompt":
-        """A text of one's own, in the chat template or plain. ValueError if it is empty or the template fails."""
-        if not text.strip():
-            raise ValueError("the prompt is empty: write or upload a text, or choose a needle")
-        lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-        chat = Chat.of(tokenizer, template)
-        return cls(tuple(chat.prompt([("user", lines)])), chat.kind, answer=answer)
-
-    @classmethod
-    def of_needle(cls, tokenizer: Any, task: NeedleTask, haystack: Haystack) -> "Prompt":
-        """A needle task's prompt. ValueError where it cannot be rendered for this model."""
-        rendered = task.render(tokenizer, haystack)
-        return cls(rendered.token_ids, rendered.template, task.needle, rendered.needle_span, task.needle.answer)
-
-
-class Forced(NamedTuple):
-    """A given text under one model: log-probability (natural) of each token, and the divergence at that step.
-
-    `kl` is KL(p || q) in nats of the whole next-token distributions, p being the model that wrote the text.
-    """
-
-    logprobs: tuple[float, ...]
-    kl: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is known of a comparison so far. `forced[i][j]`: text i under column j's model; `traces[i]`: of text i.
-
-    `model` and `models` say which weights were asked, in all and in each column; the columns hold no model any more, so
-    that keeping a comparison keeps none in memory.
-    """
-
-    prompt: Prompt
-    columns: tuple[Column, ...]
-    sampling: Sampling
-    stage: Stage
-    token_ids: tuple[tuple[int, ...], ...]
-    tokens: tuple[tuple[str, ...], ...]
-    ended: tuple[Ending, ...]
-    seconds: tuple[float, ...]
-    read_tokens: int = 0
-    forced: tuple[tuple[Forced, ...], ...] = ()
-    traces: tuple[Trace, ...] = ()
-    model: Mapping[str, str | None] = field(default_factory=dict)
-    models: tuple[Mapping[str, str | None], ...] = ()
-
-    def text(self, column: int) -> str:
-        """A column's answer so far."""
-        return "".join(self.tokens[column]).strip()
-
-    def recall(self, column: int) -> float | None:
-        """ROUGE-1 recall (0-1) of the right answer in a column's text; None where none is known."""
-        return recall(self.prompt.answer, self.text(column)) if self.prompt.answer else None
-
-    def rate(self, column: int) -> float:
-        """Tokens a second while the column was being written; 0 before its first token."""
-        return len(self.token_ids[column]) / self.seconds[column] if self.seconds[column] else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """A finished comparison as plain data: of each column its mask, text, tokens, log-probabilities and copies."""
-        return {
-            "model": self.model,
-            "versions": versions(),
-            "prompt_tokens": len(self.prompt.token_ids),
-            "template": self.prompt.template,
-            "needle": self.prompt.needle.needle if self.prompt.needle else None,
-            "answer": self.prompt.answer or None,
-            "sampling": self.sampling._asdict(),
-            "columns": [self._column(i) for i in range(len(self.columns))],
-        }
-
-    def _column(self, i: int) -> dict[str, Any]:
-        under = {column.name: forced for column, forced in zip(self.columns, self.forced[i], strict=True)}
-        return {
-            "name": self.columns[i].name,
-            "model": self.models[i],
-            "mask": str(self.columns[i].mask),
-            "text": self.text(i),
-            "recall": self.recall(i),
-            "ended": self.ended[i],
-            "token_ids": self.token_ids[i],
-            "tokens": self.tokens[i],
-            "logprobs": {name: forced.logprobs for name, forced in under.items()},
-            "kl": {name: forced.kl for name, forced in under.items()},
-            "copied": {str(head): list(steps.items()) for head, steps in self.traces[i].copied.items()},
-        }
 
 
 def compare(
@@ -182,14 +61,14 @@ class _Batch:
     rows: list[int]
     masks: list[HeadMask]
     cache: Any = None
-    steps: Iterator[list[Step | None]] = field(default_factory=lambda: iter(()))
+    steps: "Iterator[list[Step | None]]" = field(default_factory=lambda: iter(()))
     seconds: float = 0.0
 
     def read(self, token_ids: Sequence[int], room: int) -> Iterator[int]:
         """Read a prompt under every mask; how many tokens so far."""
         self.cache = yield from self.model.fanning_out(token_ids, room, self.masks)
 
-    def next(self) -> dict[int, Step]:
+    def next(self) -> "dict[int, Step]":
         """The next token of every column that has not ended."""
         began = time.perf_counter()
         step = next(self.steps, [])
@@ -217,8 +96,7 @@ def _check_alike(model: "LensModel", other: "LensModel") -> None:
             f"{other.name} has {other.grid} heads and {model.name} {model.grid}: compare with a model of the same grid"
         )
     vocabularies = [one.tokenizer.get_vocab() for one in (model, other)]
-    sizes = [one.native.config.get_text_config().vocab_size for one in (model, other)]
-    if vocabularies[0] != vocabularies[1] or sizes[0] != sizes[1]:
+    if vocabularies[0] != vocabularies[1] or model.vocabulary != other.vocabulary:
         raise ValueError(
             f"{other.name} has another vocabulary than {model.name}: compare with a model that reads the same tokens"
         )
@@ -232,6 +110,8 @@ def _compare(
     max_new_tokens: int,
     sampling: Sampling,
 ) -> Iterator[Comparison]:
+    from retmask.model.decoding import decode  # torch takes seconds to import, and a page that compares opens without
+
     ids, n = prompt.token_ids, len(columns)
     none: tuple[Any, ...] = ((),) * n
     unfinished = tuple[Ending, ...]("" for _ in columns)
@@ -246,7 +126,7 @@ def _compare(
     now = replace(now, stage="answering")
     for batch in batches:
         k = len(batch.rows)
-        batch.steps = batch.model.decode(batch.cache, [ids[-1]] * k, max_new_tokens, batch.masks, [sampling] * k)
+        batch.steps = decode(batch.model, batch.cache, [ids[-1]] * k, max_new_tokens, batch.masks, [sampling] * k)
     while said := {row: step for batch in batches for row, step in batch.next().items()}:
         seconds = {row: batch.seconds for batch in batches for row in batch.rows}
         now = _grown(model.tokenizer, now, said, seconds)
@@ -269,7 +149,7 @@ def _ending(max_new_tokens: int, text: Sequence[int]) -> Ending:
     return "length" if len(text) >= max_new_tokens else "stop"
 
 
-def _grown(tokenizer: Any, now: Comparison, said: Mapping[int, Step], seconds: Mapping[int, float]) -> Comparison:
+def _grown(tokenizer: Any, now: Comparison, said: "Mapping[int, Step]", seconds: Mapping[int, float]) -> Comparison:
     """The comparison with one more token in every column that has not ended."""
     ids = tuple((*text, said[i].token_id) if i in said else text for i, text in enumerate(now.token_ids))
     tokens = tuple(
@@ -289,10 +169,12 @@ def _piece(tokenizer: Any, ids: Sequence[int], known: Sequence[str]) -> str:
 
 def _forced(batches: Sequence[_Batch], prompt: Sequence[int], text: Sequence[int], own: int) -> tuple[Forced, ...]:
     """A text under every column's model; `own` is the column that wrote it."""
+    from retmask.model.decoding import continuation_logits
+
     rows = [row for batch in batches for row in batch.rows]
     logprobs: dict[int, list[float]] = {row: [] for row in rows}
     kl: dict[int, list[float]] = {row: [] for row in rows}
-    given = [batch.model.continuation_logits(batch.cache, prompt, text, batch.masks) for batch in batches]
+    given = [continuation_logits(batch.model, batch.cache, prompt, text, batch.masks) for batch in batches]
     at = 0
     for parts in _in_step(given):
         log = dict(zip(rows, (row for part in parts for row in part.log_softmax(-1)), strict=True))
@@ -319,32 +201,12 @@ def _in_step(given: "Sequence[Iterator[Float[Tensor, 'row step vocabulary']]]") 
 
 def _traces(batches: Sequence[_Batch], prompt: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[Trace, ...]:
     """The trace of every text under the model that wrote it."""
+    from retmask.model.decoding import attended
+
     found: dict[int, Trace] = {}
     for batch in batches:
         own = [texts[row] for row in batch.rows]
-        attended = batch.model.attended(batch.cache, len(prompt) - 1, [prompt] * len(own), own, batch.masks)
-        for row, text, looked in zip(batch.rows, own, attended, strict=True):
-            found[row] = Trace.read(looked[: len(text)], text, prompt)
+        looked = attended(batch.model, batch.cache, len(prompt) - 1, [prompt] * len(own), own, batch.masks)
+        for row, text, positions in zip(batch.rows, own, looked, strict=True):
+            found[row] = Trace.read(positions[: len(text)], text, prompt)
     return tuple(found[row] for row in sorted(found))
-
-
-def first_divergence(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first step at which two answers differ, also by one of them ending there; None if they are the same."""
-    for step, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return step
-    return None if len(one) == len(other) else min(len(one), len(other))
-
-
-def changes(before: str, after: str) -> list[Change]:
-    """The words of two texts in one row: those in both, those lost from `before`, those added in `after`."""
-    old, new = pieces(before), pieces(after)
-    out: list[Change] = []
-    matcher = SequenceMatcher(None, [word.strip() for word in old], [word.strip() for word in new], autojunk=False)
-    for tag, a, b, c, d in matcher.get_opcodes():
-        if tag == "equal":
-            out.append(("same", "".join(new[c:d])))
-            continue
-        out += [("lost", "".join(old[a:b]))] if b > a else []
-        out += [("added", "".join(new[c:d]))] if d > c else []
-    return out

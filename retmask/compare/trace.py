@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int
 
-from retmask.detect.retrieval import copies
+from retmask.detect.score import copies
 from retmask.heads.grid import Grid, HeadId
 
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from retmask.detect.retrieval import Counting, different_prompts, pin_measure, run_trials, stable_for
+from retmask.detect.score import Counting
+from retmask.detect.trials import different_prompts, pin_measure, run_trials, stable_for
 from retmask.files import HAYSTACKS, append_line, number, settled
 from retmask.heads.detectors import DetectorName
 from retmask.heads.grid import Grid

@@ -12,8 +12,9 @@ from retmask.heads.detectors import DetectorName, attention_mass, query_focus
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.cache import RoomyLayer, Trunk, new_cache
+from retmask.model.decoding import LOGITS
 from retmask.model.hooks import forking
-from retmask.model.lens import LOGITS, READ_CELLS, LensModel
+from retmask.model.lens import LensModel
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -57,11 +58,7 @@ def attention_on(
     `span` is [start, end) in the cache, which grows by the tokens.
     """
     start, end = span
-    size = max(1, READ_CELLS // (model.grid.n_heads * (cache.get_seq_length() + len(token_ids))))
-    parts = []
-    for ids in torch.tensor([list(token_ids)], device=model.device).split(size, 1):
-        parts.append(model.read(ids, cache, lambda pattern: pattern[0, :, :, start:end].float()).cpu())
-    return torch.cat(parts, 2).numpy()
+    return model.read([token_ids], cache, lambda pattern: pattern[..., start:end].float())[:, 0].numpy()
 
 
 @torch.no_grad()
@@ -77,8 +74,7 @@ def losses(
     ids = [*question, *answer][:-1]
     room = cache.get_seq_length() + len(ids)
     model.check_rows(room, 2)
-    vocabulary = model.native.config.get_text_config().vocab_size
-    size = max(1, min(LOGITS // (len(answer) * vocabulary), model.rows_that_fit(room, n_heads + 1)) - 1)
+    size = max(1, min(LOGITS // (len(answer) * model.vocabulary), model.rows_that_fit(room, n_heads + 1)) - 1)
     out: Float[np.ndarray, "layer head"] = np.zeros((n_layers, n_heads))
     for layer in range(n_layers):
         for first in range(0, n_heads, size):

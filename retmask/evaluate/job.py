@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retmask.detect.retrieval import different_prompts, pin_measure, run_trials
+from retmask.detect.trials import different_prompts, pin_measure, run_trials
 from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED, Condition
 from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv

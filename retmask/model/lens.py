@@ -1,4 +1,4 @@
-"""What a loaded model does: prefill, decode, read where its heads look, with any heads masked.
+"""A loaded model and the passes through it: prefill, a step forwards, where its heads look, with any heads masked.
 
 It is seen twice (`bridge.py`): the native view (transformers, SDPA or FlashAttention) prefills prompts and decodes
 answers and stores nothing quadratic; the bridge reads the attention patterns of a whole answer in one pass over it, on
@@ -10,36 +10,24 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from transformers import Cache
 
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
-from retmask.model.cache import Trunk, longest_shared, new_cache, shared, stack, take
-from retmask.model.decoding import Sampling, Step, choose, generator
+from retmask.model.cache import Trunk, new_cache, shared, stack, take
 from retmask.model.fit import LEAST_CHUNK, cache_bytes, free_bytes, grid_of, longest_context, scores_bytes
 from retmask.model.hooks import forking, most, reading, scaling
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
-LOGITS = 2**25  # logits of a given text that are held at once
 READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
-
-
-class Answer(NamedTuple):
-    """A generated answer, without the stop token.
-
-    `attended` is, for each of its tokens, the position every head attended to most when the token was chosen.
-    """
-
-    token_ids: tuple[int, ...]
-    attended: Int[np.ndarray, "step layer head"]
 
 
 @dataclass
@@ -101,10 +89,6 @@ class LensModel:
             raise ValueError(
                 f"{self.name} reads {self.max_tokens:,} tokens and {tokens:,} were asked for: choose fewer"
             )
-
-    def shared_trunk(self, prompts: Sequence[Sequence[int]]) -> Trunk:
-        """The longest beginning that two of the prompts share, to be prefilled once."""
-        return longest_shared(prompts)
 
     def masked(self, masks: Sequence[HeadMask] | None) -> AbstractContextManager[None]:
         """While open, this model's passes in this thread scale heads: one mask for each batch row, or one for all.
@@ -209,7 +193,7 @@ class LensModel:
     @torch.no_grad()
     def forward(
         self,
-        token_ids: Any,
+        token_ids: Sequence[Sequence[int]] | Tensor,
         cache: Cache,
         masks: Sequence[HeadMask] | None = None,
         keep: int = 1,
@@ -220,12 +204,12 @@ class LensModel:
         `begin`: where in the cache each row begins, if not all at 0.
         """
         with self.lock, self.masked(masks):
-            ids = self._ids(token_ids)
+            ids = self.ids(token_ids)
             given = self._aligned(begin, cache.get_seq_length(), ids.shape[1]) if any(begin) else {}
             out = self.native(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep, **given)
         return out.logits  # type: ignore[no-any-return]
 
-    def _ids(self, token_ids: Any) -> Int[Tensor, "row pos"]:
+    def ids(self, token_ids: Sequence[Sequence[int]] | Tensor) -> Int[Tensor, "row pos"]:
         """Rows of token ids on the model's device. ValueError for one that the model has no embedding for."""
         ids = torch.as_tensor(token_ids)
         if int(ids.max()) >= self.vocabulary:
@@ -257,129 +241,27 @@ class LensModel:
         return max(_LATER_ON_GPU, int(free_bytes(self.device) // 2 // (4 * width * self.native.dtype.itemsize)))
 
     @torch.no_grad()
-    def decode(
-        self,
-        cache: Cache,
-        last_ids: Sequence[int],
-        max_new_tokens: int,
-        masks: Sequence[HeadMask] | None = None,
-        sampling: Sequence[Sampling] | None = None,
-        begin: Sequence[int] = (),
-    ) -> Iterator[list[Step | None]]:
-        """Decoding from a cache of all but the prompts' last tokens: at each step every row's token.
-
-        A mask and a sampling for each row, where they are given; else the mask that is in force, and greedy. `begin`
-        says where in the cache each row begins, where prompts of different lengths are answered together. None for
-        a row that has ended; the iterator ends with the last row. A stop token is not handed out. When half of the rows
-        have ended the others go on in a cache of their own, and the one given stays behind. Nothing is held between
-        steps, so the iterator may be left at any of them.
-        """
-        rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is, -1 once it has ended
-        room = cache.get_seq_length() + max_new_tokens + 1
-        draws = [generator(one) for one in sampling] if sampling else [None] * len(rows)
-        ids = [[last] for last in last_ids]
-        for _ in range(max_new_tokens):
-            logits = self.forward(ids, cache, masks, begin=begin)[:, -1].float()
-            steps = choose(logits, [None if row < 0 else draws[row] for row in rows])
-            ids = [[step.token_id] for step in steps]
-            alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in self.stop_ids]
-            if not alive:
-                return
-            said = {rows[i]: steps[i] for i in alive}
-            yield [said.get(row) for row in range(len(last_ids))]
-            if 2 * len(alive) <= len(rows):
-                cache, ids, rows = take(cache, alive, room), [ids[i] for i in alive], [rows[i] for i in alive]
-                masks = masks and [masks[i] for i in alive]
-                begin = begin and [begin[i] for i in alive]
-            else:
-                rows = [row if i in alive else -1 for i, row in enumerate(rows)]
-
-    @torch.no_grad()
-    def continuation_logits(
-        self, cache: Cache, prompt: Sequence[int], text: Sequence[int], masks: Sequence[HeadMask]
-    ) -> Iterator[Float[Tensor, "row step vocabulary"]]:
-        """The logits with which every mask would have gone on at each token of one given text, some steps at a time.
-
-        `cache` has a row for each mask and holds at least all of the prompt but its last token; it is cut back to that.
-        """
-        if cache.layers:
-            cache.crop(len(prompt) - 1 - cache.get_seq_length())
-        ids = [prompt[-1], *text[:-1]] if text else []
-        size = max(1, LOGITS // (len(masks) * self.native.config.get_text_config().vocab_size))
-        for at in range(0, len(ids), size):
-            part = ids[at : at + size]
-            yield self.forward([part] * len(masks), cache, masks, keep=len(part)).float()
-
-    @torch.no_grad()
-    def logprobs(self, prompt: Sequence[int], text: Sequence[int], mask: HeadMask) -> list[float]:
-        """The log-probability (natural) of each token of a text that follows a prompt, under a mask."""
-        cache = new_cache(len(prompt) + len(text))
-        self._run(prompt[:-1], cache, [mask])
-        out: list[float] = []
-        for logits in self.continuation_logits(cache, prompt, text, [mask]):
-            chosen = torch.tensor(text[len(out) : len(out) + logits.shape[1]], device=self.device)
-            out += logits[0].log_softmax(-1).gather(-1, chosen[:, None])[:, 0].tolist()
-        return out
-
-    @torch.no_grad()
-    def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, trunk: Trunk | None = None) -> list[Answer]:
-        """Greedy answers to prompts of one length, decoded together, with where every head looked for each token."""
-        length = len(prompts[0])
-        assert all(len(prompt) == length for prompt in prompts), "prompts answered together have one length"
-        room = length + max_new_tokens
-        rows = [self.prefill(prompt[:-1], room, trunk) for prompt in prompts]
-        cache = rows[0] if len(rows) == 1 else stack(rows, room)
-        del rows
-        texts: list[list[int]] = [[] for _ in prompts]
-        for step in self.decode(cache, [prompt[-1] for prompt in prompts], max_new_tokens):
-            for text, token in zip(texts, step, strict=True):
-                text += [token.token_id] if token else []
-        attended = self.attended(cache, length - 1, prompts, texts)
-        return [Answer(tuple(text), attended[i, : len(text)]) for i, text in enumerate(texts)]
-
-    @torch.no_grad()
-    def attended(
-        self,
-        cache: Cache,
-        prefix: int,
-        prompts: Sequence[Sequence[int]],
-        texts: Sequence[Sequence[int]],
-        masks: Sequence[HeadMask] | None = None,
-    ) -> Int[np.ndarray, "row step layer head"]:
-        """The position every head attends to most at each step of given answers, read in one pass over them.
-
-        `cache` holds the prompts' first `prefix` tokens, and perhaps more, which is dropped. Rows with shorter answers
-        are filled up; what stands there means nothing. A mask for each row, or None for what is in force.
-        """
-        steps = max(map(len, texts), default=0)
-        grid = self.grid
-        if steps == 0:
-            return np.zeros((len(texts), 0, grid.n_layers, grid.n_heads), dtype=int)
-        cache.crop(prefix - cache.get_seq_length())
-        rows = [[*prompt[prefix:], *text][:steps] for prompt, text in zip(prompts, texts, strict=True)]
-        ids = self._ids([row + [0] * (steps - len(row)) for row in rows])
-        size = max(1, READ_CELLS // (len(rows) * grid.n_heads * (prefix + steps)))
-        parts = []
-        for part in ids.split(size, 1):
-            parts.append(self.read(part, cache, most, masks).permute(1, 3, 0, 2).cpu())
-        return torch.cat(parts, 1).numpy()
-
-    @torch.no_grad()
     def read(
         self,
-        ids: Int[Tensor, "row pos"],
+        token_ids: Sequence[Sequence[int]],
         cache: Cache,
-        take: Callable[[Tensor], Tensor],
+        take: Callable[[Tensor], Tensor] = most,
         masks: Sequence[HeadMask] | None = None,
-    ) -> Tensor:
-        """What `take` makes of the attention patterns [row head query key] of a pass over ids, stacked by layer.
+    ) -> Shaped[Tensor, "layer row head query ..."]:
+        """What `take` makes of the attention patterns [row head query key] of a pass over rows of ids, on the CPU.
 
-        The pass goes on from the cache, which grows, and every pattern has a key for each of its positions.
+        The pass goes on from the cache, which grows, and every pattern has a key for each of its positions. Some ids
+        at a time, so that no layer's pattern grows large; `take` leaves the first three axes.
         """
-        keys = cache.get_seq_length() + ids.shape[1]
-        with self.lock, self.masked(masks), reading(self.bridge, take, keys) as taken:
-            self.bridge(ids, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
-        return torch.stack([taken[layer] for layer in range(self.grid.n_layers)])
+        ids = self.ids(token_ids)
+        size = max(1, READ_CELLS // (len(ids) * self.grid.n_heads * (cache.get_seq_length() + ids.shape[1])))
+        parts = []
+        for part in ids.split(size, 1):
+            keys = cache.get_seq_length() + part.shape[1]
+            with self.lock, self.masked(masks), reading(self.bridge, take, keys) as taken:
+                self.bridge(part, past_key_values=cache, use_cache=True, return_type=None, logits_to_keep=1)
+            parts.append(torch.stack([taken[layer] for layer in range(self.grid.n_layers)]).cpu())
+        return torch.cat(parts, 3)
 
 
 def fork_plan(masks: Sequence[HeadMask], n_layers: int) -> tuple[list[int], dict[int, int]]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retmask.files import append_line, settled, sha256, sha256_text
 from retmask.heads.rules import MaskRule
 from retmask.heads.scores import printable
-from retmask.model.decoding import Sampling
 from retmask.model.weights import check_there, folder_grid
 from retmask.pairs.gate import check_rules, faults
 from retmask.pairs.local import Local
@@ -21,6 +20,7 @@ from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, read_items, write_p
 from retmask.pairs.remote import Servers
 from retmask.runs.run import Pace, Run, parent_ids
 from retmask.text.prompts import PairPrompt, digest, generate
+from retmask.text.sampling import Sampling
 from retmask.text.sources import Prompts, read_prompts
 
 if TYPE_CHECKING:

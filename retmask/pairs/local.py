@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retmask.heads.masks import HeadMask
-from retmask.model.decoding import Sampling
 from retmask.pairs.pair import PreferencePair, Said
 from retmask.runs.run import Run
 from retmask.text.chat import Chat
 from retmask.text.prompts import PairPrompt
+from retmask.text.sampling import Sampling
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -160,6 +160,7 @@ def answer_both(
     ValueError where a prompt is too long for the model, `NoRoom` where the batch is for the memory that is free now.
     """
     from retmask.model.cache import stack, starts
+    from retmask.model.decoding import decode
 
     longest = max(map(len, prompts)) + max_new_tokens
     model.check_length(longest)
@@ -175,7 +176,7 @@ def answer_both(
     last = [prompt[-1] for prompt in prompts for _ in masks]
     draws = [one for one in sampling for _ in masks]
     said: list[list[int]] = [[] for _ in last]
-    for step in model.decode(cache, last, max_new_tokens, masks * len(prompts), draws, begin):
+    for step in decode(model, cache, last, max_new_tokens, masks * len(prompts), draws, begin):
         for text, token in zip(said, step, strict=True):
             text += [token.token_id] if token else []
     return list(zip(said[::2], said[1::2], strict=True))

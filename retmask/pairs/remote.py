@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING
 
-from retmask.model.decoding import Sampling
 from retmask.pairs.local import MOST_BLOCK, _without_answer
 from retmask.pairs.pair import PreferencePair, Said
 from retmask.runs.run import Run
 from retmask.text.prompts import PairPrompt
+from retmask.text.sampling import Sampling
 
 if TYPE_CHECKING:
     from retmask.pairs.job import PairsConfig

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import httpx
 
-from retmask.model.decoding import Sampling
 from retmask.text.chat import chat_template_kwargs
+from retmask.text.sampling import Sampling
 
 Messages = Sequence[tuple[str, str]]  # (role, content), roles as the server's template knows them: system, user, ...
 Request = tuple[Messages, int, Sampling]  # the messages, the longest answer in tokens, how tokens are chosen

@@ -12,7 +12,8 @@ from tiny import CONFIGS, sharing_folder, tiny_folder, tiny_hf, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import retmask
-from retmask.compare.ablate import ablate, export, new_ablate
+from retmask.compare.ablate import ablate, new_ablate
+from retmask.compare.checkpoint import export
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, load_mask
 from retmask.heads.rules import MaskRule

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import tiny_folder, tiny_model
 
-from retmask.compare.dose import DEPTHS, DoseConfig, Point, dose, new_dose, perplexity, read_points
+from retmask.compare.dose import DEPTHS, DoseConfig, Point, dose, new_dose, read_points
+from retmask.compare.effect import perplexity
 from retmask.detect.job import PRESETS
 from retmask.files import shipped
 from retmask.heads.grid import Grid, HeadId
@@ -148,7 +149,7 @@ def test_a_curve_goes_on_where_it_was_and_measures_each_point_once(tmp_path: Pat
 @torch.no_grad()
 def test_perplexity_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two windows of five letters, each read alone; the first letter of each is given."""
-    monkeypatch.setattr("retmask.compare.dose.WINDOW", 5)
+    monkeypatch.setattr("retmask.compare.effect.WINDOW", 5)
     model: LensModel = tiny_model("llama")
     text = "Copy this one"
     losses = []

@@ -19,13 +19,14 @@ from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
-from retmask.compare.side_by_side import Comparison, Prompt, changes
+from retmask.compare.comparison import Comparison, Prompt
+from retmask.compare.differences import changes
 from retmask.files import append_line, home, shipped
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask, mask_record, saved_masks
 from retmask.heads.scores import HeadScores
-from retmask.model.decoding import Sampling
 from retmask.runs.run import Run
+from retmask.text.sampling import Sampling
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 BEST = HeadScores.load(shipped("maps", "smollm2-135m"))

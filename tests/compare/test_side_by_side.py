@@ -10,12 +10,15 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from retmask.compare.side_by_side import Column, Comparison, Prompt, changes, compare, first_divergence
+from retmask.compare.comparison import Column, Comparison, Prompt
+from retmask.compare.differences import changes, first_divergence
+from retmask.compare.side_by_side import compare
 from retmask.compare.trace import Trace, jaccard
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
-from retmask.model.decoding import Sampling
+from retmask.model.decoding import logprobs
 from retmask.model.lens import LensModel
+from retmask.text.sampling import Sampling
 
 A, B, C = HeadId(0, 0), HeadId(0, 1), HeadId(1, 0)
 TRACE = Trace(4, Grid(2, 2), {A: {0: 5, 1: 6, 3: 2}, B: {0: 5}, C: {1: 9}})
@@ -161,7 +164,7 @@ def test_columns_of_a_second_model_say_what_that_model_says(model: LensModel, tu
             assert [forced.logprobs for forced in alone.forced[i]] == [last.forced[row][j].logprobs for j in rows]
     for i, text in enumerate(last.token_ids):
         for j, column in enumerate(columns):
-            own = (column.model or model).logprobs(prompt.token_ids, text, column.mask)
+            own = logprobs(column.model or model, prompt.token_ids, text, column.mask)
             assert last.forced[i][j].logprobs == pytest.approx(own, abs=1e-3)
         assert last.forced[i][i].kl == (0.0,) * len(text)
     assert len(set(last.token_ids)) == 5
@@ -194,7 +197,7 @@ def test_logits_in_pieces_of_other_sizes_go_through_the_steps_together(
     columns = [*COLUMNS, Column("tuned", HeadMask(), tuned)]
     prompt = Prompt.of_text(model.tokenizer, "abcab")
     *_, whole = compare(model, prompt, columns, 9)
-    monkeypatch.setattr("retmask.model.lens.LOGITS", 3 * 2 * 128)  # two steps of three rows, six of one
+    monkeypatch.setattr("retmask.model.decoding.LOGITS", 3 * 2 * 128)  # two steps of three rows, six of one
     *_, pieces = compare(model, prompt, columns, 9)
     for one, other in zip(whole.forced, pieces.forced, strict=True):
         for a, b in zip(one, other, strict=True):

@@ -136,7 +136,8 @@ def choice(at: AppTest) -> Any:
 
 def alone(text: str, new_tokens: int, adapter: Path | None, model: Path) -> str:
     """What a model says to that text by itself."""
-    from retmask.compare.side_by_side import Column, Prompt, compare
+    from retmask.compare.comparison import Column, Prompt
+    from retmask.compare.side_by_side import compare
 
     found = retmask.load(str(model), adapter=str(adapter) if adapter else None, context_tokens=128)
     *_, last = compare(found, Prompt.of_text(found.tokenizer, text), [Column("a", HeadMask())], new_tokens)

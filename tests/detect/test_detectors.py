@@ -9,7 +9,7 @@ from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
 
 from retmask.detect.job import DetectConfig
 from retmask.detect.passes import attention_on, head_scores, losses
-from retmask.detect.retrieval import run_trials
+from retmask.detect.trials import run_trials
 from retmask.heads.detectors import DETECTORS, attention_mass, query_focus
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
@@ -74,7 +74,7 @@ def test_chunks_change_nothing(model: LensModel, monkeypatch: pytest.MonkeyPatch
     cache = model.prefill(IDS[:14], 64)
     whole = losses(model, cache, IDS[14:], ANSWER), attention_on(model, cache, IDS[14:], (3, 9))
     monkeypatch.setattr("retmask.detect.passes.LOGITS", 1)
-    monkeypatch.setattr("retmask.detect.passes.READ_CELLS", 1)
+    monkeypatch.setattr("retmask.model.lens.READ_CELLS", 1)
     cache.crop(14 - cache.get_seq_length())
     single = losses(model, cache, IDS[14:], ANSWER), attention_on(model, cache, IDS[14:], (3, 9))
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(whole, single, strict=True))
@@ -149,7 +149,7 @@ def test_the_places_in_a_rendered_prompt() -> None:
 @pytest.fixture
 def sure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer counts as found: a model of random weights finds nothing."""
-    monkeypatch.setattr("retmask.detect.retrieval.recall", lambda *_: 1.0)
+    monkeypatch.setattr("retmask.detect.trials.recall", lambda *_: 1.0)
 
 
 @pytest.mark.usefixtures("sure")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retmask.detect.retrieval import batches, pin_measure, retrieval_score, stable_for
+from retmask.detect.score import retrieval_score
+from retmask.detect.trials import batches, pin_measure, stable_for
 from retmask.files import append_line
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.trials import Trial, collect_scores, read_trials

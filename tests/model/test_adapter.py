@@ -14,7 +14,7 @@ from tiny import CONFIGS, sharing_folder, tiny_adapter, tiny_folder, tiny_hf, ti
 from transformers import AutoModelForCausalLM
 
 import retmask
-from retmask.compare.ablate import export
+from retmask.compare.checkpoint import export
 from retmask.heads.grid import Grid
 from retmask.heads.rules import MaskRule
 from retmask.model.weights import resolve

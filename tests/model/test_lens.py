@@ -18,11 +18,12 @@ from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.bridge import few_rows, fold
 from retmask.model.cache import longest_shared, new_cache, shared, stack
-from retmask.model.decoding import Sampling, Step, choose, generator
+from retmask.model.decoding import Step, answers, choose, continuation_logits, decode, generator, logprobs
 from retmask.model.fit import Estimate, check_fit, estimate
 from retmask.model.hooks import reading
 from retmask.model.lens import LensModel, fork_plan
 from retmask.model.weights import resolve
+from retmask.text.sampling import Sampling
 
 IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])
 MASK = HeadMask({HeadId(0, 1): 0.0, HeadId(2, 3): 0.5, HeadId(1, 0): 2.0})
@@ -110,10 +111,10 @@ def test_answers_equal_the_plain_loop(model: LensModel) -> None:
     rng = np.random.default_rng(0)
     start = rng.integers(0, 120, 20).tolist()
     prompts = [start[:k] + rng.integers(0, 120, 30 - k).tolist() for k in (20, 12, 0, 20)]
-    trunk = model.shared_trunk(prompts)
+    trunk = longest_shared(prompts)
     assert len(trunk.token_ids) >= 20
     hf = plain_view(model)
-    for prompt, answer in zip(prompts, model.answer(prompts, 12, trunk), strict=True):
+    for prompt, answer in zip(prompts, answers(model, prompts, 12, trunk), strict=True):
         plain = plain_answer(hf, prompt, 12, model.stop_ids)
         assert answer.token_ids == plain.token_ids
         np.testing.assert_array_equal(answer.attended, plain.attended)
@@ -126,7 +127,7 @@ def test_rows_keep_their_masks_when_others_end() -> None:
 
     def texts(chosen: list[HeadMask]) -> list[list[int]]:
         cache = stack([model.prefill(prompt[:-1], 40)] * len(chosen), 40)
-        steps = list(model.decode(cache, [prompt[-1]] * len(chosen), 20, chosen))
+        steps = list(decode(model, cache, [prompt[-1]] * len(chosen), 20, chosen))
         return [[step[row].token_id for step in steps if step[row]] for row in range(len(chosen))]
 
     free = texts(masks)
@@ -180,7 +181,7 @@ def test_sampling_says_the_same_alone_and_beside_others() -> None:
 
     def text(masks: list[HeadMask], row: int) -> list[int]:
         cache = model.fan_out(prompt[:-1], 40, masks)
-        steps = model.decode(cache, [prompt[-1]] * len(masks), 20, masks, [drawn] * len(masks))
+        steps = decode(model, cache, [prompt[-1]] * len(masks), 20, masks, [drawn] * len(masks))
         return [step[row].token_id for step in steps]
 
     assert text([MASK], 0) == text(FAN, 0) == text([HeadMask(), MASK], 1)
@@ -217,7 +218,7 @@ def test_eight_sessions_at_once_say_what_each_says_alone() -> None:
 
     def session(mask: HeadMask, steps: int = 30) -> list[int]:
         cache = model.fan_out(prompt[:-1], 60, [mask, HeadMask()])
-        decoding = model.decode(cache, [prompt[-1]] * 2, 30, [mask, HeadMask()])
+        decoding = decode(model, cache, [prompt[-1]] * 2, 30, [mask, HeadMask()])
         return [step[0].token_id for step, _ in zip(decoding, range(steps), strict=False)]
 
     alone = [session(mask) for mask in masks]
@@ -237,7 +238,7 @@ def test_sessions_in_one_thread_keep_apart() -> None:
 
     def session(mask: HeadMask) -> Iterator[int]:
         cache = model.fan_out(prompt[:-1], 40, [mask])
-        return (step[0].token_id for step in model.decode(cache, [prompt[-1]], 20, [mask]))
+        return (step[0].token_id for step in decode(model, cache, [prompt[-1]], 20, [mask]))
 
     alone = [list(session(mask)) for mask in FAN[:3]]
     turns = list(zip(*map(session, FAN[:3]), strict=True))
@@ -246,17 +247,17 @@ def test_sessions_in_one_thread_keep_apart() -> None:
 
 @torch.no_grad()
 def test_given_texts_have_the_logits_of_a_plain_pass(model: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retmask.model.lens.LOGITS", 3 * 2 * 128)  # three steps at a time
+    monkeypatch.setattr("retmask.model.decoding.LOGITS", 3 * 2 * 128)  # three steps at a time
     prompt, text = IDS[0, :9].tolist(), IDS[0, 9:].tolist()
     cache = model.fan_out(prompt[:-1], 20, [HeadMask(), MASK])
-    parts = list(model.continuation_logits(cache, prompt, text, [HeadMask(), MASK]))
+    parts = list(continuation_logits(model, cache, prompt, text, [HeadMask(), MASK]))
     assert [part.shape[1] for part in parts] == [3, 3, 1]
     with model.masked([MASK]):
         masked = model.native(IDS).logits[0, 8:-1]
     assert close(torch.cat(parts, 1)[1], masked)
     assert close(torch.cat(parts, 1)[0], model.native(IDS).logits[0, 8:-1])
     own = masked.log_softmax(-1).gather(-1, IDS[0, 9:, None])[:, 0]
-    assert model.logprobs(prompt, text, MASK) == pytest.approx(own.tolist(), abs=1e-4)
+    assert logprobs(model, prompt, text, MASK) == pytest.approx(own.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5])
@@ -287,12 +288,12 @@ def test_masks_that_do_not_fit_the_batch_are_refused() -> None:
 def test_answer_ends_at_a_stop_token_and_may_be_empty() -> None:
     model = tiny_model("llama")
     prompt = IDS[0].tolist()
-    free = model.answer([prompt], 6)[0].token_ids
+    free = answers(model, [prompt], 6)[0].token_ids
     assert len(free) == 6
     model.stop_ids = frozenset({free[3]})
-    assert model.answer([prompt], 6)[0].token_ids == free[: free.index(free[3])]
+    assert answers(model, [prompt], 6)[0].token_ids == free[: free.index(free[3])]
     model.stop_ids = frozenset({free[0]})
-    empty = model.answer([prompt, prompt[::-1]], 6)[0]
+    empty = answers(model, [prompt, prompt[::-1]], 6)[0]
     assert empty.token_ids == ()
     assert empty.attended.shape == (0, 3, 4)
 

@@ -13,6 +13,7 @@ from zoo import zoo_config, zoo_hf
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
+from retmask.model.decoding import answers, decode
 from retmask.model.fit import cache_bytes, longest_context
 from retmask.model.hooks import reading
 from retmask.model.lens import LensModel
@@ -60,7 +61,7 @@ def test_a_model_under_a_mask_masks_its_own_passes_only() -> None:
 
     def texts() -> Iterator[int]:
         cache = under.prefill(PROMPT[:-1], 60)
-        for step in under.decode(cache, [PROMPT[-1]], 20):
+        for step in decode(under, cache, [PROMPT[-1]], 20):
             yield step[0].token_id if step[0] else -1
 
     waiting = texts()
@@ -69,12 +70,12 @@ def test_a_model_under_a_mask_masks_its_own_passes_only() -> None:
     whole = begun + [token for token, _ in zip(waiting, range(5), strict=False)]
     waiting.close()
     cache = model.fan_out(PROMPT[:-1], 60, [MASK])
-    steps = model.decode(cache, [PROMPT[-1]], 7, [MASK])
+    steps = decode(model, cache, [PROMPT[-1]], 7, [MASK])
     assert whole == [step[0].token_id for step in steps if step[0]]
-    answer = under.answer([PROMPT], 7)[0]
+    answer = answers(under, [PROMPT], 7)[0]
     assert list(answer.token_ids) == whole
     with model.masked([MASK]):
-        assert (model.answer([PROMPT], 7)[0].attended == answer.attended).all()
+        assert (answers(model, [PROMPT], 7)[0].attended == answer.attended).all()
 
 
 def test_a_tokenizer_without_an_end_stays_without() -> None:
@@ -133,7 +134,7 @@ def test_a_pattern_has_a_key_for_each_position_of_the_cache() -> None:
 def test_token_ids_beyond_the_vocabulary_are_refused() -> None:
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="reads token ids below 128 and its tokenizer gives 128"):
-        model.answer([[*PROMPT, 128]], 4)
+        answers(model, [[*PROMPT, 128]], 4)
     with pytest.raises(ValueError, match="tokenizer and weights do not belong together"):
         model.prefill([500, *PROMPT], 60)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 
 import retmask
-from retmask.compare.ablate import export
+from retmask.compare.checkpoint import export
 from retmask.files import home, sha256, sha256_text
 from retmask.heads.rules import MaskRule
 from retmask.model.fit import cgroup_rooms, estimate, free_bytes, scores_bytes

@@ -17,6 +17,7 @@ from zoo import shared_types, zoo_hf
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
+from retmask.model.decoding import answers
 from retmask.model.lens import LensModel
 
 NO_HEADS = "layer 0 has no attention heads that TransformerLens could show"
@@ -83,7 +84,7 @@ def check_mask(model: LensModel, plain: Any) -> None:
 def check_attended(model: LensModel, plain: Any) -> None:
     """The most attended positions of an answer to a prompt longer than the sliding window."""
     model.stop_ids = frozenset()
-    answer = model.answer([PROMPT], 8)[0]
+    answer = answers(model, [PROMPT], 8)[0]
     cache = DynamicCache()
     plain(torch.tensor([PROMPT[:-1]]), past_key_values=cache)
     last = PROMPT[-1]

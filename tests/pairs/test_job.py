@@ -21,7 +21,6 @@ from retmask.heads.rules import MaskRule
 from retmask.heads.scores import HeadScores
 from retmask.model import fit as memory
 from retmask.model.cache import stack, starts
-from retmask.model.decoding import Sampling
 from retmask.model.lens import LensModel
 from retmask.pairs import local, remote
 from retmask.pairs.files import read_rows
@@ -32,6 +31,7 @@ from retmask.pairs.local import answer_both
 from retmask.pairs.pair import read_items
 from retmask.runs import processes as workers
 from retmask.runs.run import Cancelled, Run
+from retmask.text.sampling import Sampling
 
 MASK = HeadMask.of([HeadId(1, 2), HeadId(2, 0)])
 PROMPTS = ["tell me", "what is the name of it?", "why", "a much longer one, with a comma and an end."]

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from openai_server import MALFORMED, Canned, Fault, OpenAIServer, made_up
 
-from retmask.model.decoding import Sampling
 from retmask.pairs import server as servers
 from retmask.pairs.server import Refused, Reply, Server, ServerLost, address, answer_all, key_for
+from retmask.text.sampling import Sampling
 
 KEY = "sk-very-secret-1234"
 HELLO = (("system", "Be brief."), ("user", "Where is the needle?"))

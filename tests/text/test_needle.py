@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
-from retmask.detect.retrieval import different_prompts
+from retmask.detect.trials import different_prompts
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack, load_prose
 from retmask.text.needle import Needle, NeedleTask, load_needles, needle_grid, needles_sha256

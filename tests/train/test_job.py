@@ -23,9 +23,10 @@ from retmask.runs.run import Cancelled, Run
 from retmask.train.card import result
 from retmask.train.checkpoints import newest
 from retmask.train.curves import last_step, steps
-from retmask.train.job import _judge, discard, new_train, preflight, stop_and_keep, train, train_command
+from retmask.train.job import _judge, discard, new_train, stop_and_keep, train, train_command
 from retmask.train.launch import launch_command
 from retmask.train.lora import lora
+from retmask.train.preflight import preflight
 from retmask.train.settings import PRESETS, DpoConfig
 from retmask.train.tokens import split
 from retmask.train.trainer import ENDED, _arguments

@@ -22,7 +22,8 @@ from retmask.cli.main import app
 from retmask.detect.job import DetectConfig
 from retmask.runs.run import Run
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, STOP, WHOLE
-from retmask.train.job import Preflight, train_command
+from retmask.train.job import train_command
+from retmask.train.preflight import Preflight
 from retmask.train.settings import PRESETS, DpoConfig
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"

@@ -1,20 +1,15 @@
-"""Retrieval scores: needle tasks in, trials out.
+"""Needle tasks in, trials out: asked in batches, judged, and scored by a detector.
 
-A head *copies* at a decode step when the position it attends to most lies in the needle and holds the token that is
-generated at that step. Its score in a trial is the part of the needle that it copied: |g_h ∩ k| / |k|, k being the
-needle's scored token positions (Wu et al. 2024, arXiv 2404.15574, eq. 1). A model's scores are the trials in which it
-found the needle; the others show nothing about retrieval.
-
-Other detectors (`detectors.py`) score the same trials in other ways.
+A model's scores are the trials in which it found the needle; the others show nothing about retrieval.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
+from retmask.detect.score import GATE, Counting, copies, retrieval_score
 from retmask.heads.detectors import NULL_QUESTION, DetectorName
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores
@@ -26,49 +21,9 @@ from retmask.text.recall import recall
 
 if TYPE_CHECKING:
     from retmask.model.cache import Trunk
-    from retmask.model.lens import Answer, LensModel
+    from retmask.model.decoding import Answer
+    from retmask.model.lens import LensModel
     from retmask.runs.run import Run
-
-GATE = 0.5  # a trial counts when its ROUGE-1 recall is above this (RetMask's code)
-Counting = Literal["set", "steps"]
-
-
-def copies(
-    attended: Int[np.ndarray, "step layer head"],
-    generated: Sequence[int],
-    prompt_ids: Sequence[int],
-    needle_span: tuple[int, int],
-) -> Bool[np.ndarray, "step layer head"]:
-    """Whether each head copied from the needle at each step.
-
-    `attended` is the most-attended position of every head when the step's token was chosen; positions from
-    `len(prompt_ids)` on are the answer itself and never count.
-    """
-    start, end = needle_span
-    inside = (attended >= start) & (attended < end)
-    token = np.asarray(prompt_ids)[np.where(inside, attended, start)]
-    hit: Bool[np.ndarray, "step layer head"] = inside & (token == np.asarray(generated, dtype=int)[:, None, None])
-    return hit
-
-
-def retrieval_score(
-    attended: Int[np.ndarray, "step layer head"],
-    generated: Sequence[int],
-    prompt: NeedlePrompt,
-    counting: Counting = "set",
-) -> Float[np.ndarray, "layer head"]:
-    """The score of every head in one trial.
-
-    With `set` (default) each needle position counts once, so scores are in [0, 1]. With `steps` it counts at every
-    step that copies it, as RetMask's public code does: scores are at least 0 and may pass 1.
-    """
-    start, end = prompt.needle_span
-    hit = copies(attended, generated, prompt.token_ids, prompt.needle_span)
-    if counting == "steps":
-        return np.asarray(hit.sum(axis=0) / (end - start))
-    positions = np.arange(start, end)
-    found = (hit[..., None] & (attended[..., None] == positions)).any(axis=0)
-    return np.asarray(found.sum(axis=-1) / (end - start))
 
 
 def pin_measure(run: "Run", tasks: Sequence[NeedleTask], begun: bool) -> None:
@@ -139,17 +94,18 @@ def run_trials(
     """
     if not tasks:
         return
+    from retmask.model.cache import longest_shared  # torch takes seconds to import, and readers of trials need none
+    from retmask.model.decoding import answers
+
     model.check_length(max(task.context_tokens for task in tasks))
     chat = chat or Chat(model.tokenizer)
     asked = tasks if isinstance(tasks, Mapping) else different_prompts(chat, tasks, haystack)
     tasks, prompts = list(asked), list(asked.values())
     longest = max(len(prompt.token_ids) for prompt in prompts)
-    trunk = model.shared_trunk([prompt.token_ids for prompt in prompts])
+    trunk = longest_shared([prompt.token_ids for prompt in prompts])
     for batch in batches(prompts, batch_size or model.rows_that_fit(longest)):
-        answers = model.answer([prompts[i].token_ids for i in batch], tasks[batch[0]].answer_tokens, trunk)
-        trials = [
-            _trial(model, tasks[i], prompts[i], answer, counting) for i, answer in zip(batch, answers, strict=True)
-        ]
+        given = answers(model, [prompts[i].token_ids for i in batch], tasks[batch[0]].answer_tokens, trunk)
+        trials = [_trial(model, tasks[i], prompts[i], answer, counting) for i, answer in zip(batch, given, strict=True)]
         if detector != "copy":
             trials = [
                 _probed(model, detector, (tasks[i], prompts[i], trial), haystack, trunk, chat)
@@ -169,7 +125,7 @@ def _probed(
     chat: Chat,
 ) -> Trial:
     """The trial with the scores of another detector."""
-    from retmask.detect.passes import head_scores  # torch takes seconds to import, and readers of trials need none
+    from retmask.detect.passes import head_scores
 
     task, prompt, trial = done
     empty = task.asking(NULL_QUESTION, prompt, chat, haystack) if detector == "query" else ()
