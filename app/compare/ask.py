@@ -5,14 +5,13 @@ No widget, no model.
 
 import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from app.shared.models import ModelRef
 from retmask.compare.comparison import Column, Prompt
-from retmask.files import home, inside, sha256_text, shipped, write_atomic, write_json
+from retmask.files import home, inside, is_number, mapping, sha256_text, shipped, write_atomic, write_json
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import control
 from retmask.heads.scores import HeadScores
@@ -63,8 +62,7 @@ class Setup:
     @classmethod
     def from_json(cls, record: Any) -> "Setup":
         """The settings in a record; the default of every field that is missing or cannot be."""
-        record = record if isinstance(record, Mapping) else {}
-        values = {field.name: record.get(field.name) for field in fields(cls)}
+        values = {field.name: mapping(record).get(field.name) for field in fields(cls)}
         known = {name: type(getattr(cls, name))(value) for name, value in values.items() if _possible(name, value)}
         return cls(**known)
 
@@ -208,10 +206,7 @@ def _mask_options(mask: HeadMask) -> list[str]:
 def _possible(name: str, value: Any) -> bool:
     """Whether a field can have that value: what a widget cannot show must not come out of a file."""
     default = getattr(Setup, name)
-    if isinstance(default, float):
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        fits = type(value) is type(default)
+    fits = is_number(value) if isinstance(default, float) else type(value) is type(default)
     if name == "needle":
         return fits and value in needles()
     if name in LIMITS:

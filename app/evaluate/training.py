@@ -10,7 +10,7 @@ import streamlit as st
 from app.shared import state, watch
 from retmask.evaluate.conditions import TUNED, UNMASKED
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
-from retmask.files import expanded, number
+from retmask.files import expanded, mapping, number
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import MaskRule
 from retmask.runs.overview import duration
@@ -53,8 +53,7 @@ def _takes(run: Run) -> str:
 
     A trained token takes about four times a read one; answering takes half as long as reading the prompts.
     """
-    made = run.record.get("made_with")
-    conditions = 3 if isinstance(made, dict) and made.get("mask") else 2
+    conditions = 3 if mapping(run.record.get("made_with")).get("mask") else 2
     tokens = conditions * TRIALS * EvaluateConfig.context_tokens
     last = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
     speed = 4 * number(last.get("tokens_per_s"))
@@ -100,10 +99,10 @@ def config(run: Run) -> EvaluateConfig:
 
     ValueError where it has made nothing.
     """
-    folder, settings, made = result(run), run.config, run.record.get("made_with")
+    folder, settings, made = result(run), run.config, mapping(run.record.get("made_with"))
     if folder is None:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
-    mask = made.get("mask") if isinstance(made, dict) else None
+    mask = made.get("mask")
     return EvaluateConfig(
         str(settings["model"]),
         (str(folder),),

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.shared.models import ModelRef
 from retmask.detect.job import DEFAULT_MODEL
-from retmask.files import expanded, home, shipped
+from retmask.files import expanded, home, mapping, shipped
 from retmask.heads.grid import Grid
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial
@@ -65,8 +65,7 @@ class HeadMap:
 
     @property
     def _config(self) -> dict[str, Any]:
-        known = self.record.get("config")
-        return known if isinstance(known, dict) else {}
+        return mapping(self.record.get("config"))
 
     @property
     def argument(self) -> str:

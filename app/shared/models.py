@@ -1,6 +1,5 @@
 """Models: what one is loaded by, which were fine-tuned here, and those that are held in memory. No widget."""
 
-import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from retmask.files import expanded
+from retmask.files import expanded, mapping, read_object
 from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run, run_path
 from retmask.train.card import result
@@ -31,8 +30,7 @@ class ModelRef:
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> "ModelRef":
         """The model that the settings of a run name."""
-        known = config if isinstance(config, Mapping) else {}  # a damaged folder may hold anything
-        return cls(*(str(known.get(name) or "") for name in ("model", "revision", "adapter")))
+        return cls(*(str(mapping(config).get(name) or "") for name in ("model", "revision", "adapter")))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -124,11 +122,7 @@ def _made_by(name: str, run: Run) -> Tuned | None:
 
 def _card(folder: str) -> dict[str, Any]:
     """What our trainer has written into the folder of an adapter or a model; empty where it made none."""
-    try:
-        found = json.loads((Path(folder) / "retmask.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_object(Path(folder) / "retmask.json")
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from app.shared.guard import guarded, says
 from app.train import form as train_form
 from app.train import result
 from retmask.figures import training as curves
-from retmask.files import number
+from retmask.files import mapping, number
 from retmask.runs.overview import duration, summary, when
 from retmask.runs.run import Run
 from retmask.train.checkpoints import CHECKPOINTS, STOP, newest
@@ -88,15 +88,9 @@ def _pick(name: str | None) -> None:
         state.go_to(train=name)
 
 
-def _part(run: Run, name: str) -> dict[str, Any]:
-    """A part of a run's record, empty where it is none: the folder may come from anybody."""
-    part = run.record.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _about(run: Run) -> None:
     """What is trained on what, and how it stands if it is over."""
-    config, sizes = run.config, _part(run, "preflight")
+    config, sizes = run.config, mapping(run.record.get("preflight"))
     st.subheader(state.sentence(str(config.get("model", run.id)))[:-1], anchor=False, divider="gray")
     method = f"LoRA of rank {config.get('rank')}" if config.get("method") == "lora" else "all weights"
     parts = [method, f"learning rate {config.get('learning_rate')}", f"{config.get('batch')} pairs a step"]

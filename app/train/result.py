@@ -1,6 +1,5 @@
 """What a training has made: how well it does on the pairs held out, its files and card, and where to go with it."""
 
-import json
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from retmask.compare.ablate import new_merge
 from retmask.detect.job import DetectConfig, new_detect
 from retmask.figures import style
 from retmask.figures.training import accuracy_interval
-from retmask.files import expanded, home, stem
+from retmask.files import expanded, home, is_number, mapping, read_object, stem
 from retmask.runs import overview
 from retmask.runs.run import Run
 from retmask.train.card import result
@@ -45,19 +44,15 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) ->
 
 def _step_of(folder: Path) -> str:
     """After which step it was saved: a training that was stopped, resumed and cancelled still has that of the stop."""
-    try:
-        step = json.loads((folder / "retmask.json").read_text(encoding="utf-8"))["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    step = read_object(folder / "retmask.json").get("steps")
     return f" as it was after step {step:,}" if isinstance(step, int) else ""
 
 
 def _held_out(run: Run) -> None:
     """The reward accuracy on the pairs that were held out, with its interval."""
-    held, sizes = (run.record.get(name) for name in ("held_out", "preflight"))
-    accuracy = held.get("rewards/accuracies") if isinstance(held, dict) else None
-    n = sizes.get("held_out") if isinstance(sizes, dict) else None
-    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1 or not isinstance(n, int) or n < 1:
+    held, sizes = (mapping(run.record.get(name)) for name in ("held_out", "preflight"))
+    accuracy, n = held.get("rewards/accuracies"), sizes.get("held_out")
+    if not is_number(accuracy) or not 0 <= accuracy <= 1 or not isinstance(n, int) or n < 1:
         st.caption("No reward accuracy was measured: no pairs were held out, or it was stopped before.")
         return
     low, high = accuracy_interval(accuracy, n)
@@ -132,7 +127,7 @@ def _map_of(run: Run, seen: tuple[Run, ...] = ()) -> dict[str, Any]:
         if parent.record.get("kind") == "detect":
             return parent.config
         rule = parent.config.get("rule")
-        scores = str(rule.get("scores") or "") if isinstance(rule, dict) else ""
+        scores = str(mapping(rule).get("scores") or "")
         shipped = Run(maps.locate(scores)).config if scores in maps.shipped_maps() else {}
         found = _map_of(parent, (run, *seen)) or shipped
         if found:

@@ -14,6 +14,7 @@ from retmask.files import (
     HAYSTACKS,
     append_line,
     expanded,
+    mapping,
     number,
     read_lines,
     settled,
@@ -228,8 +229,7 @@ def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProg
 
 def _asked(run: Run) -> dict[str, Any]:
     """How many prompts each condition has been asked so far: tasks that ask the same prompt are one."""
-    known = run.record.get("asked")
-    return known if isinstance(known, dict) else {}
+    return mapping(run.record.get("asked"))
 
 
 def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":

@@ -5,14 +5,13 @@ from papers, such as HELMET's points (0 to 100). Each says what was measured and
 """
 
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from retmask.families.concentration import Concentration, concentration
-from retmask.files import number, read_object, shipped
+from retmask.files import mapping, mappings, number, read_object, shipped
 from retmask.heads.formats import family
 from retmask.heads.sets import ScoreSet, read_set
 from retmask.runs.run import Run, run_path
@@ -98,8 +97,8 @@ def _many(n: int, noun: str) -> str:
 def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
     """The gains of one evaluation; none where it has no results that can be read."""
     results, config = read_object(run.path / "results.json"), run.config
-    rows = {str(row.get("condition")): row for row in _mappings(results.get("conditions"))}
-    differences = [one for one in _mappings(results.get("differences")) if one.get("against") == UNMASKED]
+    rows = {str(row.get("condition")): row for row in mappings(results.get("conditions"))}
+    differences = [one for one in mappings(results.get("differences")) if one.get("against") == UNMASKED]
     tuned = {name: one for one in differences if re.fullmatch(TUNED, name := str(one.get("condition")))}
     model = config.get("model")
     if not tuned or not isinstance(model, str):
@@ -107,7 +106,7 @@ def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
     base = _base_set(run, model, known)
     for condition, found in tuned.items():
         told = (rows.get(UNMASKED, {}).get("recall"), rows.get(condition, {}).get("recall"), found.get("mean"))
-        before, after, gain = (_number(value) for value in told)
+        before, after, gain = (number(value, None) for value in told)
         if before is None or after is None or gain is None:
             continue
         yield Gain(
@@ -119,8 +118,8 @@ def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
             before,
             after,
             gain,
-            low=_number(found.get("needle_low")),
-            high=_number(found.get("needle_high")),
+            low=number(found.get("needle_low"), None),
+            high=number(found.get("needle_high"), None),
             n=int(number(rows[condition].get("trials"))) or None,
             scores=base.source if base else "",
             counting=base.counting if base else "",
@@ -154,8 +153,7 @@ def _sources(run: Run, model: str) -> Iterator[str]:
         record, config = one.record, one.config
         if record.get("kind") == "detect":
             yield one.reference
-        rule = config.get("rule")
-        told = [rule.get("scores") if isinstance(rule, dict) else None, config.get("scores")]
+        told = [mapping(config.get("rule")).get("scores"), config.get("scores")]
         yield from (name for name in told if isinstance(name, str) and name)
         runs += [parent for name in one.parents if (parent := _run(name))]
     yield model
@@ -175,13 +173,3 @@ def _is_of(found: ScoreSet, model: str) -> bool:
     """Whether a set is of that model. A file that does not say was taken for it when heads were masked."""
     config = found.record.get("config")
     return not isinstance(config, dict) or config.get("model") == model
-
-
-def _number(value: object) -> float | None:
-    """A number that a record gives, None where it is none."""
-    found = number(value, math.nan)
-    return None if math.isnan(found) else found
-
-
-def _mappings(value: object) -> list[Mapping[str, Any]]:
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

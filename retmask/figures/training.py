@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from retmask.figures.style import EMPTY, INK, MUTED, ORANGE, PURPLE, TEAL, dress
+from retmask.files import is_number, number
 
 MOST_POINTS = 400  # drawn of a curve: of more steps, every second, third ...
 _FEW = 60  # steps up to which each has a dot
@@ -72,7 +73,7 @@ def training_curves(
 
     `steps` are lines of progress.jsonl as `train.steps` gives them, each step once; values may be missing.
     """
-    steps = [step for step in steps if _number(step.get("done")) is not None]
+    steps = [step for step in steps if is_number(step.get("done"))]
     shown = thinned(steps, MOST_POINTS)
     rows = -(-len(panels) // columns)
     inner = rows * _ROW + (rows - 1) * _GAP
@@ -102,7 +103,7 @@ def thinned(steps: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, 
 
 
 def _scatter(line: Line, steps: Sequence[Mapping[str, Any]]) -> go.Scatter:
-    values = [(int(step["done"]), _number(step.get(line.value))) for step in steps]
+    values = [(int(step["done"]), number(step.get(line.value), None)) for step in steps]
     return go.Scatter(
         x=[step for step, _ in values],
         y=[value for _, value in values],
@@ -116,16 +117,10 @@ def _scatter(line: Line, steps: Sequence[Mapping[str, Any]]) -> go.Scatter:
     )
 
 
-def _number(value: Any) -> float | None:
-    """The value as a finite number; None where it is none."""
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if numeric and math.isfinite(value) else None
-
-
 def _steps_axis(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """An axis to the last step that is planned, but never more than four times as far as what is done."""
     numbers = [int(step["done"]) for step in steps] or [0]
-    done, planned = numbers[-1], _number(steps[-1].get("total")) if steps else None
+    done, planned = numbers[-1], number(steps[-1].get("total"), None) if steps else None
     first = min(1, numbers[0])
     last = max(done, min(int(planned or 0), 4 * done), first + 1)
     pad = (last - first) * 0.03

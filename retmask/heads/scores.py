@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from retmask.files import expanded, read_lines, read_object, shipped, write_atomic
+from retmask.files import expanded, is_number, read_lines, read_object, shipped, write_atomic
 from retmask.heads.detectors import DETECTORS, Detector
 from retmask.heads.grid import Grid, HeadId, share_count
 from retmask.heads.intervals import FEWEST, Clusters, Interval, alike, clusters, interval, resampled
@@ -288,7 +288,7 @@ def _column(column: Any, key: str, name: str, signed: bool) -> list[float]:
     if not isinstance(column, list):
         raise ValueError(f"{name}: {key} is not a list: each head has a list with one score per trial")
     for value in column:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _HIGHEST:
+        if not is_number(value) or abs(value) > _HIGHEST:
             raise ValueError(f"{name}: {key} holds {str(value)[:20]}, which is not a finite number up to {_HIGHEST:g}")
         if value < 0 and not signed:
             raise ValueError(

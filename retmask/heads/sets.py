@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from retmask.files import expanded, home, read_object, sha256_text, shipped, stem, write_atomic
+from retmask.files import expanded, home, mapping, read_object, sha256_text, shipped, stem, write_atomic
 from retmask.heads.formats import Level, family, kind, model_of, read_content, short
 from retmask.heads.grid import Grid, known_grid
 from retmask.heads.intervals import FEWEST, alike, none_over
@@ -306,8 +306,7 @@ def _read_path(source: str, path: Path | None = None) -> ScoreSet:
 
 def _base(record: Mapping[str, Any]) -> str:
     """The model that a detection's model was fine-tuned from; empty for none that is known."""
-    config = record.get("config")
-    config = config if isinstance(config, Mapping) else {}  # a damaged folder may hold anything
+    config = mapping(record.get("config"))
     model = str(config.get("model") or "")
     if config.get("adapter") or not model:
         return model

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import home, number, read_lines
+from retmask.files import home, is_number, mapping, number, read_lines
 from retmask.runs.run import Run, Status
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
@@ -95,8 +95,7 @@ def title(name: str) -> str:
 
 def model_of(record: Mapping[str, Any]) -> str:
     """The model that a run works with, as its settings name it; empty for none."""
-    config = record.get("config")
-    return str((config if isinstance(config, dict) else {}).get("model") or record.get("model") or "")
+    return str(mapping(record.get("config")).get("model") or record.get("model") or "")
 
 
 def _seconds(started: str, ended: str, status: Status) -> float | None:
@@ -244,8 +243,7 @@ def _beside(first: str, runs: Sequence[Run], known: Iterable[Mapping[str, str]])
 def settings(run: Run) -> dict[str, str]:
     """What a run was told and what it ran with, flat (`versions.torch`), as text; what was left to choose as chosen."""
     record = run.record
-    config = record.get("config")
-    told = {name: value for name, value in (config if isinstance(config, dict) else {}).items() if value != ""}
+    told = {name: value for name, value in mapping(record.get("config")).items() if value != ""}
     known = {name: value for name, value in record.items() if name not in NOT_SETTINGS and not _is_figure(name, value)}
     return dict(_flat(told | {name: value for name, value in known.items() if name not in told}))
 
@@ -255,16 +253,15 @@ def figures(run: Run) -> dict[str, float]:
     record = run.record
     found = {name: value for name, value in record.items() if _is_figure(name, value)}
     for name in RESULTS:
-        inner = record.get(name)
-        found |= {f"{name} {key}": value for key, value in (inner if isinstance(inner, dict) else {}).items()}
+        found |= {f"{name} {key}": value for key, value in mapping(record.get(name)).items()}
     last: dict[str, Any] = next((line for line in reversed(run.latest) if _counts(line)), {})
     found |= {name: value for name, value in last.items() if name not in OF_A_LINE and name not in found}
-    if number(found.get("done")) and _is_number(found.get("found")):
+    if number(found.get("done")) and is_number(found.get("found")):
         found["share found"] = found["found"] / found["done"]
     for point in read_lines(run.path / "points.jsonl"):
         if point.get("kind") == "top":
             found |= {f"{what}, best {point.get('k')} heads": point.get(what) for what in ("recall", "perplexity")}
-    return {name: float(value) for name, value in found.items() if _is_number(value)}
+    return {name: float(value) for name, value in found.items() if is_number(value)}
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -276,9 +273,4 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 
 def _is_figure(name: str, value: object) -> bool:
-    return _is_number(value) and name not in (*OF_THE_MOMENT, "seed")
-
-
-def _is_number(value: object) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300
-    return whole or isinstance(value, float)
+    return is_number(value) and name not in (*OF_THE_MOMENT, "seed")

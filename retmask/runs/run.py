@@ -42,6 +42,7 @@ from retmask.files import (
     expanded,
     home,
     inside,
+    mapping,
     number,
     read_lines,
     read_object,
@@ -285,7 +286,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The settings in run.json, empty if there are none."""
-        return _config(self.record)
+        return mapping(self.record.get("config"))
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, atomically, also where several processes do."""
@@ -589,11 +590,6 @@ class Run:
         return shlex.join(parts) if known and parts else ""
 
 
-def _config(record: Mapping[str, Any]) -> dict[str, Any]:
-    config = record.get("config")
-    return config if isinstance(config, dict) else {}
-
-
 def _listed() -> list[tuple[Run, dict[str, Any]]]:
     """The runs under `RETMASK_HOME/runs` with their records, each read once, newest first."""
     files = (home() / "runs").glob("*/run.json")
@@ -607,7 +603,7 @@ def _parents(record: Mapping[str, Any]) -> list[str]:
     recorded = record.get("parents")
     if isinstance(recorded, list) and recorded:
         return list(dict.fromkeys(map(str, recorded)))
-    settings = _config(record)
+    settings = mapping(record.get("config"))
     return parent_ids(*(settings[name] for name in MADE_OF if isinstance(settings.get(name), str)))
 
 

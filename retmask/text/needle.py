@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import check_text, read_text, sha256_text, shipped
+from retmask.files import check_text, is_number, read_text, sha256_text, shipped
 from retmask.heads.trials import Scored
 from retmask.text.chat import Chat, ChatText, Template
 from retmask.text.controls import Tokens
@@ -259,4 +259,4 @@ def _needle(row: Any, where: str) -> Needle:
 
 def _as_text(value: Any) -> Any:
     """A number as it is written, anything else as it is."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return str(value) if is_number(value) else value

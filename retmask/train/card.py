@@ -5,19 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retmask.files import number, write_atomic, write_json
+from retmask.files import mapping, number, write_atomic, write_json
 from retmask.runs.run import Run
 from retmask.train.checkpoints import ADAPTER, FULL
 from retmask.train.curves import curves_csv, last_step, steps
 from retmask.train.settings import DpoConfig
 
 _MOST_NAMED = 20  # pairs that the card names; run.json names all
-
-
-def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A part of a record, empty where it is none."""
-    part = record.get(name)
-    return part if isinstance(part, dict) else {}
 
 
 def result(run: Run) -> Path | None:
@@ -78,7 +72,7 @@ def _readme(run: Run) -> str:
         if done
         else []
     )
-    held, sizes = _part(record, "held_out"), _part(record, "preflight")
+    held, sizes = mapping(record.get("held_out")), mapping(record.get("preflight"))
     left = [*map(str, sizes.get("left_out") or ())]
     names = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
     accuracy = held.get("rewards/accuracies")

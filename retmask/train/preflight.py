@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retmask.files import home, number
+from retmask.files import home, mapping, number
 from retmask.pairs.files import pairs_file, read_rows
 from retmask.runs.overview import duration
 from retmask.runs.run import Run
@@ -279,8 +279,7 @@ def check_memory(record: Mapping[str, Any], config: DpoConfig) -> None:
     """ValueError where what the pre-flight in a run's record says is needed is not free now that it is its turn."""
     from retmask.model.fit import choose_device, free_bytes
 
-    found = record.get("preflight")
-    needed = int(number(found.get("needed"))) if isinstance(found, dict) else 0
+    needed = int(number(mapping(record.get("preflight")).get("needed")))
     free = int(free_bytes(choose_device(config.device or None)))
     if needed > free and not config.accelerate_config:
         raise ValueError(f"{_memory(needed, free)}: {_less_memory(config)}")

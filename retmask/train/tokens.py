@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import compress
 from typing import Any, NamedTuple
 
+from retmask.files import mapping
 from retmask.pairs.files import doubts
 from retmask.text.chat import Chat
 from retmask.train.settings import DpoConfig
@@ -57,8 +58,7 @@ class Prepared(NamedTuple):
 
 def moment(record: Mapping[str, Any]) -> datetime:
     """What a chat template's clock shows in a training: the time at which its pairs were made, else when it began."""
-    made = record.get("made_with")
-    for text in ((made if isinstance(made, dict) else {}).get("clock"), record.get("created")):
+    for text in (mapping(record.get("made_with")).get("clock"), record.get("created")):
         with suppress(TypeError, ValueError):
             return datetime.fromisoformat(text)  # type: ignore[arg-type]
     return datetime.now()

@@ -19,7 +19,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from retmask.files import write_json
+from retmask.files import is_number, write_json
 from retmask.runs.run import Run
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, STOP, mark_whole, newest, step_of
 from retmask.train.settings import DpoConfig
@@ -313,8 +313,7 @@ class _Watch:
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers among what was logged: JSON has no others."""
-    found = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
-    return {name: value for name, value in found.items() if abs(value) < float("inf")}
+    return {name: float(value) for name, value in logs.items() if is_number(value)}
 
 
 def _end_with(lock: Path) -> None:
