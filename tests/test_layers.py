@@ -33,7 +33,7 @@ ONLY = {  # who alone may import these
     "transformer_lens": "model/bridge",
     "trl": "train/trainer",
     "torch": TORCH,
-    "transformers": TORCH + " text/chat",  # where messages become text: no torch comes with it
+    "transformers": TORCH + " text/template",  # where messages become text: no torch comes with it
 }
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from retmask.files import check_text, expanded
-from retmask.pairs.pair import PAIRS
+from retmask.pairs.pair import NAMES, PAIRS
 from retmask.runs.run import run_path
+from retmask.text.chat import plain
 from retmask.text.conversations import Blank, Turn, check_texts, content, conversation, json_rows, system, turns
+from retmask.text.template import Turns
 
-_NAMES = ("prompt", "chosen", "rejected")
 _KEPT = ("id", "model", "answer")  # columns for people and for checks; training passes over them
 _HH = "\n\nAssistant:"  # what comes before every answer in Anthropic's HH
 Row = dict[str, Any]
@@ -55,7 +56,7 @@ def doubts(train: Sequence[Row], held_out: Sequence[Row] = ()) -> list[str]:
     """What speaks against a set of pairs, each in a sentence: answers that do not differ, pairs that are repeated."""
     whole = [*train, *held_out]
     same = sum(row["chosen"] == row["rejected"] for row in whole)
-    again = sum(count - 1 for count in Counter(_key(row, *_NAMES) for row in whole).values())
+    again = sum(count - 1 for count in Counter(_key(row, *NAMES) for row in whole).values())
     trained = {_key(row, "prompt") for row in train}
     seen = sum(_key(row, "prompt") in trained for row in held_out)
     out = []
@@ -161,7 +162,7 @@ def _messages(prompt: str | list[Turn] | None, chosen: list[Turn], rejected: lis
         _check_answer(answer, prompt, f"{where}: {name}")
     if prompt[-1][0] != "user":
         raise ValueError(f"{where}: the prompt ends with a turn of the {prompt[-1][0]}'s: it is to be the user's")
-    return {"prompt": _dicts(prompt), "chosen": _dicts(chosen), "rejected": _dicts(rejected)}
+    return {name: Turns.of(each).messages for name, each in zip(NAMES, (prompt, chosen, rejected), strict=True)}
 
 
 def _check_answer(answer: list[Turn], prompt: list[Turn], where: str) -> None:
@@ -174,16 +175,12 @@ def _check_answer(answer: list[Turn], prompt: list[Turn], where: str) -> None:
         raise ValueError(f"{where} has {len(answer)} turns after the prompt: an answer is one turn of the assistant's")
 
 
-def _dicts(said: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": role, "content": text} for role, text in said]
-
-
 def llama_factory(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of TRL's format in that of LLaMA-Factory (ShareGPT with ranking: conversations, chosen, rejected)."""
     out = []
     for row in rows:
         turns = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
-        system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+        system = [turn["content"] for turn in turns if turn["role"] == "system"]
         names = {"user": "human", "assistant": "gpt"}
         said = [row[key][0]["content"] if isinstance(row[key], list) else row[key] for key in ("chosen", "rejected")]
         out.append(
@@ -193,7 +190,7 @@ def llama_factory(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 ],
                 "chosen": {"from": "gpt", "value": said[0]},
                 "rejected": {"from": "gpt", "value": said[1]},
-                **({"system": system} if system else {}),
+                **({"system": plain([("system", text) for text in system]).text} if system else {}),
             }
         )
     return out

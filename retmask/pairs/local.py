@@ -1,7 +1,7 @@
 """Both answers to prompts from one model that is loaded here: unmasked and masked."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from retmask.heads.masks import HeadMask
 from retmask.pairs.pair import PreferencePair, Said
@@ -85,7 +85,7 @@ class Local:
                 continue
             part, left = left[:many], left[many:]
             for one, two in zip(part, said, strict=True):
-                yield one.number, _pair(self.model.tokenizer, one.prompt, len(one.ids), two, limit, self.chat)
+                yield one.number, _pair(self.chat_of, one.prompt, len(one.ids), two, limit)
 
     def _said(self, part: Sequence["_Asked"]) -> list[tuple[list[int], list[int]]] | None:
         """Both answers to each prompt; None where the memory does not hold them now."""
@@ -183,13 +183,9 @@ def answer_both(
 
 
 def _pair(
-    tokenizer: Any, prompt: PairPrompt, prompt_tokens: int, two: tuple[list[int], list[int]], limit: int, chat: bool
+    chat: Chat, prompt: PairPrompt, prompt_tokens: int, two: tuple[list[int], list[int]], limit: int
 ) -> PreferencePair:
-    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in two]
-    said = [
-        Said(text.strip() if chat else text.rstrip(), len(ids), "length" if len(ids) >= limit else "stop")
-        for text, ids in zip(texts, two, strict=True)
-    ]
+    said = [Said(chat.answer(ids), len(ids), "length" if len(ids) >= limit else "stop") for ids in two]
     diverged = next((i for i, (a, b) in enumerate(zip(*two, strict=False)) if a != b), None)
     if diverged is None and len(two[0]) != len(two[1]):
         diverged = min(map(len, two))

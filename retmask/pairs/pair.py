@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from retmask.files import check_text, read_lines, write_atomic
+from retmask.text.chat import plain
+from retmask.text.template import Turns
 
 ITEMS, PAIRS = "items.jsonl", "pairs.jsonl"
+NAMES = ("prompt", "chosen", "rejected")  # the columns of TRL's preference format
 Message = tuple[str, str]
 
 
@@ -79,11 +82,10 @@ class PreferencePair:
         """
         about = {"id": self.id, "model": model} | ({"answer": self.answer} if self.answer else {})
         if not chat:
-            prompt = plain_prompt(self.messages)
-            return {"prompt": prompt, "chosen": self.chosen.text, "rejected": self.rejected.text, **about}
-        said = [[{"role": "assistant", "content": one.text}] for one in (self.chosen, self.rejected)]
-        prompts = [{"role": role, "content": content} for role, content in self.messages]
-        return {"prompt": prompts, "chosen": said[0], "rejected": said[1], **about}
+            texts = (plain(self.messages).text, self.chosen.text, self.rejected.text)
+            return dict(zip(NAMES, texts, strict=True)) | about
+        turns = (self.messages, [("assistant", self.chosen.text)], [("assistant", self.rejected.text)])
+        return {name: Turns.of(each).messages for name, each in zip(NAMES, turns, strict=True)} | about
 
 
 def _said(record: Sequence[Any]) -> Said:
@@ -91,11 +93,6 @@ def _said(record: Sequence[Any]) -> Said:
     if ended not in ("stop", "length"):
         raise ValueError(f"an answer ends with stop or length, not {ended!r}")
     return Said(str(text), int(tokens), ended)
-
-
-def plain_prompt(messages: Sequence[Message]) -> str:
-    """The messages as one text, for a model without a chat template."""
-    return "\n\n".join(content for _, content in messages)
 
 
 def read_items(folder: Path) -> list[PreferencePair]:

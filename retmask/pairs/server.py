@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import httpx
 
-from retmask.text.chat import chat_template_kwargs
+from retmask.text.chat import NO_THINKING
 from retmask.text.sampling import Sampling
 
 Messages = Sequence[tuple[str, str]]  # (role, content), roles as the server's template knows them: system, user, ...
@@ -134,7 +134,7 @@ class Server:
         if self.thinks:
             return ask(body)
         try:
-            answer = ask({**body, **chat_template_kwargs()})
+            answer = ask({**body, **NO_THINKING})
         except Refused:
             if self._takes.is_set():
                 raise
