@@ -25,6 +25,7 @@ from analyses.figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounde
 from retmask.detect.job import DetectConfig, detect, new_detect
 from retmask.families.agreement import Overlap, parts_overlap, split_half, stability_curve
 from retmask.figures.style import log_ticks
+from retmask.heads.intervals import middle
 from retmask.heads.sets import ScoreSet
 from retmask.heads.trials import By, slices
 from retmask.runs.run import run_path
@@ -46,8 +47,7 @@ def shuffled(values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray
     """The mean overlap where the trials are shuffled among parts of the same sizes, over 200 draws."""
     rng = np.random.default_rng(seed)
     drawn = [parts_overlap(values, rng.permutation(part)) for _ in range(DRAWS)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Overlap(len(values), float(np.mean(drawn)), float(low), float(high))
+    return Overlap(len(values), float(np.mean(drawn)), *middle(np.array(drawn)))
 
 
 def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from app.shared.models import ModelRef
 from retmask.compare.ablate import new_merge
 from retmask.detect.job import DetectConfig, new_detect
 from retmask.figures import style
-from retmask.figures.training import accuracy_interval
 from retmask.files import expanded, home, is_number, mapping, read_object, stem
+from retmask.heads.intervals import proportion_interval
 from retmask.runs import overview
 from retmask.runs.run import Run
 from retmask.train.card import result
@@ -55,7 +55,7 @@ def _held_out(run: Run) -> None:
     if not is_number(accuracy) or not 0 <= accuracy <= 1 or not isinstance(n, int) or n < 1:
         st.caption("No reward accuracy was measured: no pairs were held out, or it was stopped before.")
         return
-    low, high = accuracy_interval(accuracy, n)
+    low, high = proportion_interval(accuracy, n)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.metric("Held-out reward accuracy", f"{accuracy:.2f}", width="content")
         st.caption(

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from retmask.heads.grid import Grid, share_count
+from retmask.heads.intervals import middle
 from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
 from retmask.heads.sets import ScoreSet
 
@@ -195,8 +196,7 @@ def _settled(means: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
 
 
 def _overlap(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return Overlap(n_trials, float(shares.mean()), float(low), float(high))
+    return Overlap(n_trials, float(shares.mean()), *middle(shares))
 
 
 Found = dict[tuple[int, int], Agreement | str]  # of the things with these numbers, or why it cannot be told

@@ -1,9 +1,8 @@
-"""Figures of a training, step by step, and how sure a held-out accuracy is. Steps in, Plotly figure out.
+"""Figures of a training, step by step: lines of its progress in, a Plotly figure out.
 
 Teal is the chosen answer (the model's own), orange the rejected one (with heads masked), as everywhere.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -133,10 +132,3 @@ def _titles_left(figure: go.Figure, n: int) -> None:
     for i, title in enumerate(figure.layout.annotations[:n]):
         left = figure.layout[f"xaxis{i + 1 if i else ''}"].domain[0]
         title.update(x=left, xanchor="left", yshift=4, font={"size": 12, "color": INK})
-
-
-def accuracy_interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval (Wilson) of a share (0-1) that was counted among `n`."""
-    z = 1.96
-    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))

@@ -6,8 +6,9 @@ symmetric distribution have its middle outside of their range one time in four. 
 every interval, and with fewer than 3 there is none.
 """
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,12 +17,13 @@ LEVEL = 0.95
 FEWEST = 3  # clusters; draws of fewer say nothing
 DRAWS = 1000
 _CHUNK = 100  # draws at a time, which bounds the memory
+_ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 Figures = Callable[[Float[np.ndarray, "draw *shape"]], Float[np.ndarray, "draw *figure"]]
 
 
 class Clusters(NamedTuple):
-    """The number of the cluster of each value, from 0 and none left out, and what a cluster is, such as «needle»."""
+    """The number of the cluster of each value, from 0 and none left out, and what a cluster is, such as "needle"."""
 
     of: Int[np.ndarray, " value"]
     unit: str
@@ -33,7 +35,7 @@ class Clusters(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What intervals are over, such as «3 needles»."""
+        """What intervals are over, such as "3 needles"."""
         return over(self.n, self.unit)
 
 
@@ -80,29 +82,41 @@ def interval(
         return None
     make = figures or (lambda means: means)
     point = make(values.mean(axis=0)[None])[0]
-    totals = _totals(values, drawn_by)
-    weights = np.array_split(_weights(drawn_by, draws), max(1, draws // _CHUNK))
-    parts = [make(_means(part, totals, values.shape[1:])) for part in weights]
-    found = np.where(np.isnan(point), 0.0, np.concatenate(parts))
-    quantile = np.nanquantile if np.isnan(found).any() else np.quantile
-    low, high = quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    resampled = _bootstrap(values, drawn_by, lambda means: np.where(np.isnan(point), 0.0, make(means)), draws)
+    low, high = resampled.confidence_interval
+    if np.isnan(low).any():  # scipy has no interval where a draw has no figure
+        low, high = np.nanquantile(resampled.bootstrap_distribution, _ENDS, axis=-1)
     return Interval(np.minimum(low, point), np.maximum(high, point), drawn_by.n, drawn_by.unit)
 
 
-def resampled(
+def resampled_means(
     values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, draws: int = DRAWS
 ) -> Float[np.ndarray, "draw *shape"]:
     """The mean over values in each bootstrap draw of the clusters, always the same draws."""
-    return _means(_weights(drawn_by, draws), _totals(values, drawn_by), values.shape[1:])
+    return np.moveaxis(_bootstrap(values, drawn_by, lambda means: means, draws).bootstrap_distribution, -1, 0)
+
+
+def proportion_interval(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval (Wilson 1927) of a share (0-1) that was counted among `n`, each an observation of its own."""
+    from scipy import stats
+
+    ends = stats.binomtest(round(share * n), n).proportion_ci(LEVEL, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
+def middle(draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
+    """The ends of the middle 95 % of draws."""
+    low, high = np.quantile(draws, _ENDS)
+    return float(low), float(high)
 
 
 def over(n: int, unit: str) -> str:
-    """So many clusters in words: «3 needles», «1 needle»."""
+    """So many clusters in words: "3 needles", "1 needle"."""
     return f"{n} {unit}{'s' * (n != 1)}"
 
 
 def span(low: float | None, high: float | None, form: str = ".2f") -> str:
-    """The ends of an interval in words, such as «0.40 to 0.60»; «–» where there is none."""
+    """The ends of an interval in words, such as "0.40 to 0.60"; "–" where there is none."""
     return "–" if low is None or high is None else f"{low:{form}} to {high:{form}}"
 
 
@@ -111,26 +125,29 @@ def none_over(n: int, unit: str) -> str:
     return f"no interval: it takes {FEWEST} {unit}s or more, and there {'is' if n == 1 else 'are'} {over(n, unit)}"
 
 
-def _weights(drawn_by: Clusters, draws: int) -> Int[np.ndarray, "draw cluster"]:
-    """How often each cluster counts in each draw."""
+def _bootstrap(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, figures: Figures, draws: int) -> Any:
+    """scipy's percentile bootstrap of clusters, drawn with all their values; the draws are its last axis."""
+    from scipy import stats  # here, since it takes a second and most commands make no interval
+
     n = drawn_by.n
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
+    member = drawn_by.of == np.arange(n)[:, None]
+    sums, sizes = member.astype(float) @ values.reshape(len(values), -1), member.sum(axis=1)
 
+    def statistic(drawn: Int[np.ndarray, "draw cluster"], axis: int) -> Float[np.ndarray, "*figure draw"]:
+        at = drawn + n * np.arange(len(drawn))[:, None]  # a draw's sums are a product of matrices, and quick
+        times = np.bincount(at.ravel(), minlength=at.size).reshape(at.shape)
+        means = times.astype(float) @ sums / (times @ sizes)[:, None]
+        return np.moveaxis(figures(means.reshape(len(drawn), *values.shape[1:])), 0, -1)
 
-class _Totals(NamedTuple):
-    """Of each cluster the sum of its values, laid flat, and how many they are."""
-
-    sums: Float[np.ndarray, "cluster flat"]
-    sizes: Int[np.ndarray, " cluster"]
-
-
-def _totals(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters) -> _Totals:
-    member = drawn_by.of == np.arange(drawn_by.n)[:, None]
-    return _Totals(member.astype(float) @ values.reshape(len(values), -1), member.sum(axis=1))
-
-
-def _means(
-    weights: Int[np.ndarray, "draw cluster"], totals: _Totals, shape: tuple[int, ...]
-) -> Float[np.ndarray, "draw *shape"]:
-    means = weights.astype(float) @ totals.sums / (weights @ totals.sizes)[:, None]
-    return np.asarray(means).reshape(len(weights), *shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of draws without a figure
+        return stats.bootstrap(
+            (np.arange(n),),
+            statistic,
+            n_resamples=draws,
+            batch=_CHUNK,
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=0,
+        )

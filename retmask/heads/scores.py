@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from retmask.files import expanded, is_number, read_lines, read_object, shipped, write_atomic
 from retmask.heads.detectors import DETECTORS, Detector
 from retmask.heads.grid import Grid, HeadId, share_count
-from retmask.heads.intervals import FEWEST, Clusters, Interval, alike, clusters, interval, resampled
+from retmask.heads.intervals import FEWEST, Clusters, Interval, alike, clusters, interval, resampled_means
 
 TOP_SHARE = 0.05  # the share of heads whose masking breaks retrieval in the same paper
 MAX_FILE_BYTES = 64 * 2**20
@@ -126,7 +126,7 @@ class HeadScores:
             return None
         k = share_count(self.grid.size, share)
         top = {layer * self.grid.n_heads + head for layer, head in self.top(k)}
-        drawn = resampled(self.values, self.clusters)
+        drawn = resampled_means(self.values, self.clusters)
         best = np.argsort(-drawn.reshape(len(drawn), -1), axis=1, kind="stable")[:, :k]
         return float(np.isin(best, list(top)).mean())
 
@@ -197,15 +197,11 @@ def printable(name: str) -> str:
 
 def spearman(one: Float[np.ndarray, "layer head"], other: Float[np.ndarray, "layer head"]) -> float | None:
     """Spearman's rank correlation of two maps (-1 to 1), equal values sharing their mean rank; None if one is flat."""
-    ranks = [_mean_ranks(values.ravel()) for values in (one, other)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
+    from scipy import stats  # here, since it takes a second
+
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _mean_ranks(values: Float[np.ndarray, " head"]) -> Float[np.ndarray, " head"]:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which])
+    return float(stats.spearmanr(one, other, axis=None).statistic)
 
 
 def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:

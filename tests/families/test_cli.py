@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published import PUBLISHED, with_published
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from retmask.cli.main import app
 from retmask.figures.style import browser
 from retmask.heads.scores import HeadScores
-
-PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
 
 
 @pytest.fixture
@@ -136,7 +135,7 @@ def test_bad_input_is_one_sentence(run: Callable[..., Result], words: list[str],
     assert says in str(found.exception)
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@with_published
 def test_the_published_files(run: Callable[..., Result]) -> None:
     files = [PUBLISHED / "Llama-3.1-8B-Instruct.json", PUBLISHED / "Qwen3-8B.json"]
     llama, qwen = json.loads(run(*files, "--json").stdout)["sets"]

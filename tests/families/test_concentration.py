@@ -1,20 +1,19 @@
 """Figures of concentration: hand-worked cases, what holds for any map, and what is known of the published files."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published import PUBLISHED, with_published
 
 from retmask.families.concentration import Concentration, concentration, depth_profile, lorenz
 from retmask.families.concentration import intervals as over_clusters
 from retmask.heads.grid import HeadId
-from retmask.heads.intervals import alike, each, resampled
+from retmask.heads.intervals import alike, each, resampled_means
 from retmask.heads.scores import HeadScores
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
 RELATIVE = Concentration._fields[3:]
 SCORES = st.just(0.0) | st.floats(1e-12, 1)  # a share of tokens is not so small that a product with it underflows
 MAPS = st.lists(SCORES, min_size=2, max_size=60).filter(any).map(lambda xs: np.array([xs]))
@@ -55,9 +54,9 @@ def test_draws() -> None:
     """Of two copies of 0.5 and one 0.1: both copies alone, or the two trials, or twice the other."""
     values = np.array([[[0.5, 0.0]], [[0.1, 0.2]], [[0.5, 0.0]]])
     assert alike(values, "trial").of.tolist() == [1, 0, 1]
-    means = {round(float(mean), 6) for mean in resampled(values, alike(values, "trial"))[:, 0, 0]}
+    means = {round(float(mean), 6) for mean in resampled_means(values, alike(values, "trial"))[:, 0, 0]}
     assert means == {0.5, round(1.1 / 3, 6), 0.1}
-    assert resampled(values, each(3, "trial")).shape == (1000, 1, 2)
+    assert resampled_means(values, each(3, "trial")).shape == (1000, 1, 2)
 
 
 def test_shares_of_a_hundred_heads() -> None:
@@ -219,7 +218,7 @@ def test_distinct_keeps_the_weight_of_copies() -> None:
     assert low < concentration(values.mean(axis=0)).top_1pct_share < high  # type: ignore[operator]
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@with_published
 @pytest.mark.parametrize(
     ("name", "threshold", "above", "trials", "distinct", "highest"),
     [("Llama-3.1-8B-Instruct", 0.1, 33, 342, 59, 1.0), ("Qwen3-8B", 0.05, 98, 600, 98, 1.94)],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published import PUBLISHED, with_published
 
 from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED
 from retmask.evaluate.differences import summary
@@ -14,7 +15,6 @@ from retmask.files import write_json
 from retmask.heads.scores import HeadScores
 from retmask.runs.run import Run
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
 GRID = {"n_layers": 1, "n_heads": 2, "n_kv_heads": 1}
 
 
@@ -120,7 +120,7 @@ def test_published_gains() -> None:
     assert point.relative == pytest.approx(0.0491, abs=1e-4)
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@with_published
 def test_published_figures_are_those_of_the_published_file() -> None:
     (point,) = published_gains()
     found = concentration(HeadScores.load(PUBLISHED / f"{point.model}.json").mean)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retmask.figures.training import BEHIND, LEARNING, MOST_POINTS, PANELS, accuracy_interval, thinned, training_curves
+from retmask.figures.training import BEHIND, LEARNING, MOST_POINTS, PANELS, thinned, training_curves
 from retmask.runs.run import Run
 from retmask.train.curves import curves_csv, last_step, steps
 
@@ -79,19 +79,6 @@ def test_a_long_training_is_thinned_evenly_with_its_ends(n: int) -> None:
     assert len(kept) <= MOST_POINTS + 1
     assert kept[:1] + kept[-1:] == ([1, n] if n else [])
     assert len({b - a for a, b in pairwise(kept[:-1])}) <= 1
-
-
-@pytest.mark.parametrize(
-    ("share", "n", "low", "high"), [(0.5, 10, 0.237, 0.763), (1.0, 5, 0.566, 1.0), (0, 5, 0, 0.434)]
-)
-def test_the_interval_of_an_accuracy(share: float, n: int, low: float, high: float) -> None:
-    assert accuracy_interval(share, n) == pytest.approx((low, high), abs=0.001)
-
-
-def test_the_interval_holds_the_share_and_shrinks_with_more_pairs() -> None:
-    for share in (0.0, 0.3, 0.875, 1.0):
-        few, many = accuracy_interval(share, 8), accuracy_interval(share, 800)
-        assert few[0] <= many[0] <= share <= many[1] <= few[1]
 
 
 def a_resumed_run(folder: Path) -> Run:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retmask.heads.intervals import alike, clusters, each, interval, none_over, over, span
+from retmask.heads.intervals import alike, clusters, each, interval, middle, none_over, over, proportion_interval, span
 
 VALUES = st.lists(st.floats(0, 1), min_size=3, max_size=30).map(np.array)
 
@@ -65,10 +65,27 @@ def test_figures_that_some_draws_lack_are_of_the_others() -> None:
     assert np.isnan(nothing.low)
 
 
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"), [(0.5, 10, 0.237, 0.763), (1.0, 5, 0.566, 1.0), (0, 5, 0, 0.434)]
+)
+def test_the_interval_of_a_proportion(share: float, n: int, low: float, high: float) -> None:
+    assert proportion_interval(share, n) == pytest.approx((low, high), abs=0.001)
+
+
+def test_the_interval_holds_the_share_and_shrinks_with_more_observations() -> None:
+    for share in (0.0, 0.3, 0.875, 1.0):
+        few, many = proportion_interval(share, 8), proportion_interval(share, 800)
+        assert few[0] <= many[0] <= share <= many[1] <= few[1]
+
+
 def test_clusters() -> None:
     assert clusters(["b", "a", "b"], "needle").of.tolist() == [0, 1, 0]
     assert clusters([], "needle").n == 0
     assert alike(np.array([[[0.5]], [[0.0]], [[0.5]]]), "trial").n == 2
+
+
+def test_the_middle_of_draws() -> None:
+    assert middle(np.arange(41.0)) == pytest.approx((1, 39))
 
 
 def test_words() -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published import PUBLISHED, with_published
 
 from retmask.families.concentration import concentration
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores, TrialLabel, printable, spearman
 from retmask.heads.trials import collect_scores
-
-PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
 
 
 def scores(*trials: list[list[float]]) -> HeadScores:
@@ -168,7 +167,7 @@ def test_scores_of_another_model_are_refused() -> None:
         scores([[1, 0]]).check_grid(Grid(30, 9), "m")
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@with_published
 @pytest.mark.parametrize(
     ("name", "trials", "above", "best"),
     [("Llama-3.1-8B-Instruct", 342, 33, HeadId(15, 30)), ("Qwen3-8B", 600, 57, HeadId(22, 23))],

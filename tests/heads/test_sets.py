@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published import PUBLISHED, with_published
 
 from retmask.files import shipped
 from retmask.heads.formats import family, model_of, short
@@ -18,7 +19,6 @@ from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet, head_scores, keep_set, labels, open_scores, read_set, read_text, strangers
 from retmask.runs.run import Run
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "head_scores"
 LIST = b"""# the best four
 attn_head_set: "14-22,13-16,20-3,14-0" # top4
 model_base_class: "LlamaForCausalLM"
@@ -188,7 +188,7 @@ def test_content_tells_the_format_not_the_name() -> None:
     assert read_text(b'\xef\xbb\xbf{"0-0": [0.5]}', "a.tsv").counting == "unknown"
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published score files are not here")
+@with_published
 @pytest.mark.parametrize(("name", "n", "distinct"), [("Llama-3.1-8B-Instruct", 342, 59), ("Qwen3-8B", 600, 98)])
 def test_published_files_repeat_most_trials(name: str, n: int, distinct: int) -> None:
     found = read_set(str(PUBLISHED / f"{name}.json"))
