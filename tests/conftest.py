@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from retmask.files import home
 from retmask.runs import faults
+from retmask.runs.run import Run
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -74,3 +76,16 @@ def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (fresh / "models").symlink_to(models)
     monkeypatch.setenv("RETMASK_HOME", str(fresh))
     return fresh
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that a page starts from now on; none of them works."""
+    started: list[Run] = []
+
+    def spawn(run: Run) -> None:
+        run.update(spawned=time.time())
+        started.append(run)
+
+    monkeypatch.setattr(Run, "spawn", spawn)
+    return started

@@ -3,19 +3,18 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
 import pytest
+from page import drawn, errors, press, query, words
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
@@ -28,31 +27,12 @@ from retmask.heads.scores import HeadScores
 from retmask.runs.run import Run
 from retmask.text.sampling import Sampling
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+opened = partial(page.opened, "compare")
+
 BEST = HeadScores.load(shipped("maps", "smollm2-135m"))
 TOP = HeadMask.of(BEST.top_share())
 SHORT = {"tokens": 256, "new_tokens": 32}  # long enough for the needle, and for its loss
-
-
-@pytest.fixture(autouse=True)
-def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home without runs, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.syspath_prepend(MAIN.parent)
-
-
-def opened(**query: str) -> AppTest:
-    """The Compare page at an address, drawn."""
-    at = AppTest.from_file(str(MAIN), default_timeout=300)
-    at._page_hash = calc_hash("compare")  # `switch_page` knows pages in files only
-    for name, value in query.items():
-        at.query_params[name] = value
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header[0].value == "Compare"
-    return at
 
 
 def change(at: AppTest, **values: Any) -> AppTest:
@@ -62,10 +42,6 @@ def change(at: AppTest, **values: Any) -> AppTest:
         found = [widget for kind in kinds for widget in kind if widget.key == f"ask_{name}"]
         drawn(found[0].set_value(value).run())
     return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    return drawn(at.button(key=key).click().run())
 
 
 def answered(**values: Any) -> AppTest:
@@ -82,32 +58,13 @@ def columns(at: AppTest) -> list[str]:
     return [text for text in texts(at) if "tokens/s" in text]
 
 
-def lines(at: AppTest) -> str:
-    return " ".join(element.value for element in [*at.caption, *at.markdown])
-
-
-def errors(at: AppTest) -> str:
-    return " ".join(error.value for error in at.error).replace("\\", "")
-
-
-def query(at: AppTest, name: str) -> str:
-    value = at.query_params[name]
-    return value if isinstance(value, str) else value[0]
-
-
-def test_opening_imports_no_torch() -> None:
-    names = ", ".join(f"app.compare.{path.stem}" for path in (MAIN.parent / "compare").glob("*.py"))
-    code = f"import sys; import {names}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
-
-
 def test_without_a_selection_one_button_makes_one() -> None:
     at = opened()
-    assert "0 of 270 heads masked" in lines(at)
-    assert lines(at).count('No head is selected: press "Mask the top 5 %" above') == 2
+    assert "0 of 270 heads masked" in words(at)
+    assert words(at).count('No head is selected: press "Mask the top 5 %" above') == 2
     assert not any("retmask compare" in code.value for code in at.code)
     at = press(at, "mask_best")
-    assert "14 of 270 heads masked (5.2 %)" in lines(at)
+    assert "14 of 270 heads masked (5.2 %)" in words(at)
     assert query(at, "heads") == str(TOP)
     assert at.code[0].value.startswith("retmask compare smollm2-135m --needle fair --tokens 512 --depth 0.5 --haystack")
 
@@ -130,7 +87,7 @@ def _differences(at: AppTest) -> None:
     assert "unmasked" in parting
     lost = next(text for text in texts(at) if "<del>" in text and "They part" not in text)
     assert "wheelbarrow" in lost[lost.index("<del>") : lost.rindex("</del>")]
-    assert "Mean divergence" in lines(at)
+    assert "Mean divergence" in words(at)
 
 
 def _trace(at: AppTest) -> None:
@@ -157,13 +114,13 @@ def test_the_command_on_the_page_answers_the_same() -> None:
 
 def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() -> None:
     at = change(opened(), kind="text", text="Say <b>hello</b> & *nothing* else.", new_tokens=4)
-    assert "is known once the model is loaded" in lines(at)
+    assert "is known once the model is loaded" in words(at)
     at = press(at, "run")
     assert len(columns(at)) == 1
     assert "recall" not in columns(at)[0]
-    assert "No head is selected" in lines(at)
-    assert "tokens as a prompt; the model reads up to 8,188 and 4 new ones" in lines(at)
-    assert "Differences need two columns" in lines(at)
+    assert "No head is selected" in words(at)
+    assert "tokens as a prompt; the model reads up to 8,188 and 4 new ones" in words(at)
+    assert "Differences need two columns" in words(at)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +150,10 @@ def test_an_error_leaves_the_last_answers_and_other_settings_are_told() -> None:
     at = press(change(at, tokens=100), "run")
     assert "too few" in errors(at)
     assert columns(at) == before
-    assert "These answers are of other settings" in lines(at)
+    assert "These answers are of other settings" in words(at)
     at = press(change(at, tokens=256), "run")
     assert errors(at) == ""
-    assert "These answers are of other settings" not in lines(at)
+    assert "These answers are of other settings" not in words(at)
 
 
 def test_a_reload_keeps_the_settings() -> None:
@@ -245,10 +202,10 @@ def test_the_scale_is_in_the_address_and_heads_that_stay_keep_it() -> None:
     scale = next(widget for widget in at.number_input if widget.label == "Scale")
     drawn(scale.set_value(0.5).run())
     assert query(at, "heads") == "L17H3:0.5,L18H6:0.5"
-    assert "2 of 270 heads at scale 0.5" in lines(at)
+    assert "2 of 270 heads at scale 0.5" in words(at)
     assert "--heads L17H3,L18H6 --scale 0.5 --scores smollm2-135m" in at.code[0].value
     again = opened(heads="L17H3:0.5,L18H6")
-    assert "at mixed scales" in lines(again)
+    assert "at mixed scales" in words(again)
     drawn(again.multiselect[0].set_value([*again.multiselect[0].value, HeadId(20, 1)]).run())
     assert query(again, "heads") == "L17H3:0.5,L18H6,L20H1"
 
@@ -313,7 +270,7 @@ def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(state, "model", never)
     monkeypatch.setattr(known.tokenizer.__class__, "__call__", never)
     at = change(at, new_tokens=3)
-    assert "and 3 new ones" in lines(at), "the length is remembered"
+    assert "and 3 new ones" in words(at), "the length is remembered"
 
 
 def test_line_ends_of_windows_leave_the_file_as_it_is(fresh_home: Path) -> None:
@@ -335,20 +292,7 @@ def curve_of(scores: str, ks: tuple[int, ...], **fields: Any) -> Run:
     return run
 
 
-def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """The runs that were started from now on; none of them works."""
-    started: list[Run] = []
-
-    def spawn(run: Run) -> None:
-        run.update(spawned=time.time())
-        started.append(run)
-
-    monkeypatch.setattr(Run, "spawn", spawn)
-    return started
-
-
-def test_a_dose_curve_is_started_with_what_the_form_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = spawned(monkeypatch)
+def test_a_dose_curve_is_started_with_what_the_form_says(spawned: list[Run]) -> None:
     at = opened()
     at.text_input(key="dose_ks").set_value("1, 2 4")
     at.number_input(key="dose_seeds").set_value(2)
@@ -356,14 +300,14 @@ def test_a_dose_curve_is_started_with_what_the_form_says(monkeypatch: pytest.Mon
     assert any(text.startswith("10 points.") for text in (caption.value for caption in at.caption))
     at = press(at, "dose_start")
     assert not errors(at)
-    assert [run.record["kind"] for run in started] == ["dose"]
-    config = started[0].record["config"]
+    assert [run.record["kind"] for run in spawned] == ["dose"]
+    config = spawned[0].record["config"]
     kept = {name: config[name] for name in ("model", "scores", "ks", "random_seeds", "trials", "context_tokens")}
     assert kept == {
         "model": "smollm2-135m", "scores": "smollm2-135m", "ks": [0, 1, 2, 4], "random_seeds": 2, "trials": 3,
         "context_tokens": 512,
     }  # fmt: skip
-    assert any(button.key == f"dose_cancel-{started[0].id}" for button in at.button)
+    assert any(button.key == f"dose_cancel-{spawned[0].id}" for button in at.button)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +327,7 @@ def test_a_curve_is_drawn_with_what_became_of_it() -> None:
     curve_of("gemma-3-270m", (0, 1), status="success")  # of another map
     at = opened()
     assert [len(box.options) for box in at.selectbox if box.label == "Curve"] == [1]
-    assert "2 trials a point" in lines(at)
+    assert "2 trials a point" in words(at)
     assert len(at.get("plotly_chart")) == 1
     assert not at.warning
     run.update(status="error", error="ValueError: the disk is full")
@@ -409,26 +353,25 @@ def test_a_curve_is_told_how_long_it_may_take_by_the_last_one() -> None:
     for key, value in (("dose_seeds", 1), ("dose_trials", 4), ("dose_tokens", 512)):
         at.number_input(key=key).set_value(value)
     at = drawn(at.run())
-    assert "3 points, about 6 min." in lines(at), "3 x 4 x 512 tokens, at 2048 tokens in two minutes"
+    assert "3 points, about 6 min." in words(at), "3 x 4 x 512 tokens, at 2048 tokens in two minutes"
     at = drawn(at.number_input(key="dose_trials").set_value(0).run())
     assert "the number of trials must be a number from 1 to 10,000" in errors(at)
     assert at.button(key="dose_start").disabled
 
 
-def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    started = spawned(monkeypatch)
+def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, spawned: list[Run], tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     at = export_to(opened(heads="L17H3,L18H6:0.5"), "~/light")
     assert any(code.value.endswith(f"--out {tmp_path / 'light'}") for code in at.code)
     at = press(at, "export_start")
-    assert [run.record["kind"] for run in started] == ["ablate"]
-    assert started[0].record["config"] == {
+    assert [run.record["kind"] for run in spawned] == ["ablate"]
+    assert spawned[0].record["config"] == {
         "model": "smollm2-135m", "heads": "L17H3,L18H6:0.5", "out": str(tmp_path / "light"), "revision": "",
         "adapter": "",
     }  # fmt: skip
     assert at.button(key="export_start").disabled
     assert not export_to(at, str(tmp_path / "other")).button(key="export_start").disabled
-    started[0].update(status="success")
+    spawned[0].update(status="success")
     at = export_to(at, "~/light")
     assert not at.button(key="export_start").disabled
     assert not at.success, "the folder is gone"
@@ -440,8 +383,7 @@ def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert not at.success, "another mask lies there"
 
 
-def test_an_export_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    started = spawned(monkeypatch)
+def test_an_export_that_cannot_be_is_one_sentence(spawned: list[Run], tmp_path: Path) -> None:
     other = HeadMask.parse("L1H1", BEST.grid)
     (tmp_path / "mask.json").write_text(json.dumps({"mask": mask_record(other, BEST.grid, "smollm2-135m")}))
     at = press(export_to(opened(heads="L17H3"), str(tmp_path)), "export_start")
@@ -451,7 +393,7 @@ def test_an_export_that_cannot_be_is_one_sentence(monkeypatch: pytest.MonkeyPatc
     assert len(at.error) == 1
     assert "~nobody-of-that-name is not known" in errors(at)
     assert at.button(key="export_start").disabled
-    assert started == []
+    assert spawned == []
     assert not (home() / "runs").exists()
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
 import pytest
+from page import drawn, press, query, words
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 from typer.testing import CliRunner
 
 import retmask
+from app.shared import state
 from retmask.cli.main import app
 from retmask.detect.job import DetectConfig
 from retmask.files import append_line, shipped
@@ -30,18 +31,15 @@ from retmask.heads.trials import collect_scores, read_trials
 from retmask.model.weights import resolve
 from retmask.runs.run import Run
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
 TEXT = "Copy this, please: abcabc"
 MAP = HeadScores("model", np.random.default_rng(0).random((4, 3, 4)) / 10, "set", 2)  # no retrieval head
 
 
 @pytest.fixture(autouse=True)
-def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A home without runs, and the app's folder on the path as Streamlit puts it there; afterwards no model is held."""
-    monkeypatch.syspath_prepend(MAIN.parent)
+def _alone(fresh_home: Path) -> Iterator[None]:
+    """A home without runs; afterwards no model is held."""
     yield
-    if "state" in sys.modules:
-        sys.modules["app.shared.state"]._holding().drop()
+    state._holding().drop()
 
 
 @pytest.fixture
@@ -77,24 +75,9 @@ def trained(base: Path, steps: int = 2, whole: bool = False) -> Run:
     return run
 
 
-def opened(page: str = "compare", **query: str) -> AppTest:
-    """A page at an address, drawn."""
-    at = AppTest.from_file(str(MAIN), default_timeout=300)
-    if page != "heads":
-        at._page_hash = calc_hash(page)  # `switch_page` knows pages in files only
-    for name, value in query.items():
-        at.query_params[name] = value
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header, "the page drew nothing"
-    return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    return drawn(at.button(key=key).click().run())
+def opened(name: str = "compare", **query: str) -> AppTest:
+    """A page at an address."""
+    return page.opened(name, **query)
 
 
 def ask(at: AppTest, new_tokens: int = 6) -> AppTest:
@@ -116,18 +99,9 @@ def said(at: AppTest) -> dict[str, str]:
 NAMES = ("unmasked", "masked", "tuned", "random control")
 
 
-def lines(at: AppTest) -> str:
-    return " ".join(one.value for one in [*at.caption, *at.markdown]).replace("\\", "")
-
-
 def tuned_switch(at: AppTest) -> Any:
     """The toggle of the tuned model's column: after a change elsewhere it is a new widget."""
     return next(toggle for toggle in at.toggle if toggle.label == "Tuned")
-
-
-def query(at: AppTest, name: str) -> str:
-    value = at.query_params.get(name, "")
-    return value if isinstance(value, str) else value[0]
 
 
 def choice(at: AppTest) -> Any:
@@ -159,8 +133,8 @@ def test_a_training_is_chosen_and_answers_beside_the_others(base: Path) -> None:
     assert answers["tuned"] == alone(TEXT, 6, run.path / "adapter", base)
     assert answers["unmasked"] == alone(TEXT, 6, None, base)
     assert answers["tuned"] != answers["unmasked"]
-    assert f"{run.id}, 2 steps" in lines(at)
-    assert "Mean divergence" in lines(at)
+    assert f"{run.id}, 2 steps" in words(at)
+    assert "Mean divergence" in words(at)
     _the_command(at, run, answers)
     _switched_off(at)
 
@@ -178,7 +152,7 @@ def _the_command(at: AppTest, run: Run, answers: dict[str, str]) -> None:
 
 def _switched_off(at: AppTest) -> None:
     drawn(tuned_switch(at).set_value(False).run())
-    assert "These answers are of other settings" in lines(at)
+    assert "These answers are of other settings" in words(at)
     at = press(at, "run")
     assert tuple(said(at)) == ("unmasked", "masked", "random control")
     assert query(at, "tuned"), "only the column is switched off"
@@ -195,12 +169,12 @@ def test_a_reload_keeps_the_tuned_model_and_without_heads_it_answers_beside_the_
     assert answers["tuned"] == alone(TEXT, 4, None, run.path / "model")
     again = opened(map=query(at, "map"), tuned=query(at, "tuned"), c=query(at, "c"))
     assert tuned_switch(again).value is True
-    assert f"Tuned: {run.id}" in lines(again)
+    assert f"Tuned: {run.id}" in words(again)
     command = next(code.value for code in again.code if code.value.startswith("retmask compare"))
     assert command.endswith(f"--tuned {run.path / 'model'} --max-new-tokens 4")
     assert "control" not in command
     other = opened("heads", map=query(at, "map"), tuned=query(at, "tuned"))
-    assert f"Tuned: {run.id}" in lines(other), "on every page"
+    assert f"Tuned: {run.id}" in words(other), "on every page"
 
 
 @pytest.mark.parametrize("name", ["train-that-is-gone", "../../etc", "/no/such/folder", "~nobody/x", ""])
@@ -208,7 +182,7 @@ def test_a_training_that_is_gone_is_none(base: Path, name: str) -> None:
     at = opened(map=detected(model=str(base)).id, heads="L1H2", tuned=name)
     assert not any(button.key == "tuned_off" for button in at.button)
     assert tuned_switch(at).value is False
-    assert "once this model has been fine-tuned, on the Train page" in lines(at)
+    assert "once this model has been fine-tuned, on the Train page" in words(at)
     assert not at.error
 
 
@@ -217,10 +191,10 @@ def test_the_tuned_model_of_another_base_is_left_out(base: Path) -> None:
     at = opened(map="smollm2-135m", tuned=run.id)
     assert tuned_switch(at).disabled
     assert tuned_switch(at).value is False
-    assert f"The tuned model was trained on {base}, so it is left out beside smollm2-135m." in lines(at)
+    assert f"The tuned model was trained on {base}, so it is left out beside smollm2-135m." in words(at)
     on_its_own = detected(model=str(base), adapter=str(run.path / "adapter"))
     at = opened(map=on_its_own.id, tuned=run.id)
-    assert "This map is of the tuned model itself" in lines(at)
+    assert "This map is of the tuned model itself" in words(at)
     assert tuned_switch(at).disabled
 
 
@@ -264,7 +238,7 @@ def test_a_map_made_with_an_adapter_is_compared_with_it(base: Path) -> None:
     run = trained(base)
     at = opened(map=detected(model=str(base), adapter=str(run.path / "adapter")).id, heads="L1H2")
     assert not any(box.key == "ask_model" for box in at.text_input)
-    assert f"{base} tuned by {run.id} answers one prompt" in lines(at)
+    assert f"{base} tuned by {run.id} answers one prompt" in words(at)
     commands = [code.value for code in at.code]
     assert [f"--adapter {run.path / 'adapter'}" in command for command in commands] == [True] * 3, "ask, dose, ablate"
     at = ask(at, 5)
@@ -281,35 +255,23 @@ def moved_map() -> HeadScores:
     return HeadScores("model", values, "set", 2)
 
 
-def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """The runs that were started from now on; none of them works."""
-    started: list[Run] = []
-
-    def spawn(run: Run) -> None:
-        run.update(spawned=time.time())
-        started.append(run)
-
-    monkeypatch.setattr(Run, "spawn", spawn)
-    return started
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_tuned_models_heads_are_detected_and_what_moved_is_shown(
-    base: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+    base: Path, spawned: list[Run], whole: bool
 ) -> None:
-    run, started = trained(base, whole=whole), spawned(monkeypatch)
+    run = trained(base, whole=whole)
     before = detected(model=str(base), lengths=(300, 500), n_needles=2)
     at = press(opened("heads", map=before.id, tuned=run.id), "tuned_detect")
-    config = started[0].record["config"]
+    config = spawned[0].record["config"]
     folder = run.path / ("model" if whole else "adapter")
     assert (config["model"], config["adapter"]) == ((str(folder), "") if whole else (str(base), str(folder)))
     assert (config["lengths"], config["n_needles"]) == ([300, 500], 2), "the trials of the map"
-    assert query(at, "map") == started[0].id
+    assert query(at, "map") == spawned[0].id
     at = press(opened("heads", map=before.id, tuned=run.id), "tuned_map")
-    assert query(at, "map") == started[0].id, "it is not begun twice"
-    started[0].update(status="success", **{name: before.record[name] for name in MEASURED})
-    moved_map().save(started[0].path / "scores.json")
-    _what_moved(opened("heads", map=started[0].id), run, base)
+    assert query(at, "map") == spawned[0].id, "it is not begun twice"
+    spawned[0].update(status="success", **{name: before.record[name] for name in MEASURED})
+    moved_map().save(spawned[0].path / "scores.json")
+    _what_moved(opened("heads", map=spawned[0].id), run, base)
 
 
 MEASURED = ("grid", "counting", "scored", "template", "head_grid", "model")
@@ -325,8 +287,8 @@ def _what_moved(at: AppTest, run: Run, base: Path) -> None:
     assert (table["head"][0], table["change"][0]) == ("L2H3", pytest.approx(0.3))
     assert len(table) == 10
     assert len(at.get("plotly_chart")) == 1
-    assert "minus" in lines(at)
-    assert "other trials" not in lines(at)
+    assert "minus" in words(at)
+    assert "other trials" not in words(at)
 
 
 def test_without_a_map_of_the_base_there_is_nothing_to_subtract(base: Path) -> None:
@@ -340,9 +302,9 @@ def test_without_a_map_of_the_base_there_is_nothing_to_subtract(base: Path) -> N
     HeadScores("m", np.random.default_rng(1).random((2, 30, 9)), "set", 3).save(shipped.path / "scores.json")
     at = opened("heads", map=shipped.id)
     at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
-    assert "smollm2-135m (shipped)" in lines(at)
-    assert "No trial is known to be in both" in lines(at)
-    assert "The two were asked or scored otherwise" in lines(at)
+    assert "smollm2-135m (shipped)" in words(at)
+    assert "No trial is known to be in both" in words(at)
+    assert "The two were asked or scored otherwise" in words(at)
 
 
 def test_what_moved_is_of_the_trials_that_both_maps_have(fresh_home: Path) -> None:
@@ -362,9 +324,9 @@ def test_what_moved_is_of_the_trials_that_both_maps_have(fresh_home: Path) -> No
     after.save(run.path / "scores.json")
     at = opened("heads", map=run.id)
     at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
-    assert "Of the 7 trials (needle, length, depth) that both have" in lines(at)
-    assert "1 change whose 95 % interval over 3 needles leaves out 0" in lines(at)
-    assert "otherwise" not in lines(at)
+    assert "Of the 7 trials (needle, length, depth) that both have" in words(at)
+    assert "1 change whose 95 % interval over 3 needles leaves out 0" in words(at)
+    assert "otherwise" not in words(at)
     table = at.dataframe[0].value
     assert (table["head"][0], table["change"][0]) == ("L0H0", pytest.approx(0.1))
     assert set(table["change"][1:]) == {0.0}
@@ -432,7 +394,6 @@ def test_an_adapter_that_was_written_anew_is_loaded_anew(base: Path, monkeypatch
 
 
 def test_unloading_keeps_the_answers(base: Path) -> None:
-    from app.shared import state
 
     at = ask(opened(map=detected(model=str(base)).id, heads="L1H2", tuned=trained(base).id), 3)
     before = said(at)

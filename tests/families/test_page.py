@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import page
 import pytest
 import streamlit as st
+from page import codes, drawn, press, query, words
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 from retmask.families.agreement import agreement
 from retmask.families.concentration import concentration
@@ -23,49 +24,18 @@ from retmask.heads.scores import HeadScores
 from retmask.heads.sets import read_set
 from retmask.runs.run import Run
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+
 SMOL, GEMMA = "smollm2-135m", "gemma-3-270m"
 BEST = HeadScores.load(shipped("maps", SMOL))
 TOP = BEST.top(14)  # 5 % of 270
 VIEWS = ["Concentration", "Maps", "Depth", "Gain", "Agreement"]
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No runs of this machine's owner, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.setenv("RETMASK_HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(MAIN.parent)
-
-
-@pytest.fixture
-def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """The runs that were started; none of them works."""
-    started: list[Run] = []
-    monkeypatch.setattr(Run, "spawn", lambda run: started.append(run))
-    return started
-
-
 def opened(*sets: str, view: str = "", **query: str) -> AppTest:
     """The Families page, with these sets on it."""
-    at = AppTest.from_file(str(MAIN), default_timeout=120)
-    at._page_hash = calc_hash("families")  # `switch_page` knows pages in files only
-    if sets:
-        at.query_params["sets"] = ",".join(sets)
-    for name, value in query.items():
-        at.query_params[name] = value
-    if view:
-        at.session_state["families_view"] = view
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header[0].value == "Families"
-    return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    return drawn(at.button(key=key).click().run())
+    chosen = {"sets": ",".join(sets)} if sets else {}
+    return page.opened("families", {"families_view": view} if view else None, **chosen, **query)
 
 
 def chosen(at: AppTest) -> list[str]:
@@ -75,22 +45,6 @@ def chosen(at: AppTest) -> list[str]:
 def sets_shown(at: AppTest) -> Any:
     """The choice of sets: after one was added in another way it is a new widget."""
     return next(widget for widget in at.multiselect if widget.label == "Score sets")
-
-
-def query(at: AppTest, name: str) -> str:
-    """A value in the page's address, empty for none."""
-    value = at.query_params.get(name, "")
-    return value if isinstance(value, str) else value[0]
-
-
-def words(at: AppTest) -> str:
-    """All that the page says, without the marks that escape it."""
-    parts = [at.caption, at.markdown, at.info, at.warning, at.error, at.subheader]
-    return " ".join(element.value for part in parts for element in part).replace("\\", "")
-
-
-def codes(at: AppTest) -> list[str]:
-    return [code.value for code in at.code]
 
 
 def table(at: AppTest) -> Any:

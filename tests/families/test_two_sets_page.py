@@ -10,15 +10,9 @@ from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.heads.grid import HeadId
 from retmask.runs.run import Run
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+
 FLIPPED = BEST.values[:, ::-1, ::-1].copy()
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No runs of this machine's owner, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.setenv("RETMASK_HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(MAIN.parent)
 
 
 def gates(path: Path, rows: list[list[float]]) -> str:

@@ -2,15 +2,13 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from page import codes, drawn, errors, opened, press, query
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
@@ -24,29 +22,9 @@ from retmask.heads.sets import keep_set
 from retmask.heads.trials import Trial, read_trials
 from retmask.runs.run import Run
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+
 BEST = HeadScores.load(shipped("maps", "smollm2-135m"))
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No runs of this machine's owner, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.setenv("RETMASK_HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(MAIN.parent)
-
-
-def opened(**query: str) -> AppTest:
-    """The page at an address, drawn."""
-    at = AppTest.from_file(str(MAIN), default_timeout=60)
-    for name, value in query.items():
-        at.query_params[name] = value
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header, "the page drew nothing"
-    return at
 
 
 def chips(at: AppTest) -> list[str]:
@@ -61,24 +39,6 @@ def rule(at: AppTest, kind: str, **values: Any) -> AppTest:
         widget = at.text_input(key=f"rule_{name}") if isinstance(value, str) else at.number_input(key=f"rule_{name}")
         widget.set_value(value)
     return drawn(at.button(key="rule_select").click().run())
-
-
-def query(at: AppTest, name: str) -> str:
-    """A value in the page's address."""
-    value = at.query_params[name]
-    return value if isinstance(value, str) else value[0]
-
-
-def commands(at: AppTest) -> list[str]:
-    return [code.value for code in at.code]
-
-
-def errors(at: AppTest) -> str:
-    return " ".join(error.value for error in at.error)
-
-
-def press(at: AppTest, label: str) -> AppTest:
-    return drawn(next(button for button in at.button if button.label == label).click().run())
 
 
 def test_opens_with_the_shipped_map() -> None:
@@ -101,13 +61,6 @@ def test_a_list_of_heads_has_no_figures_of_concentration(tmp_path: Path) -> None
     assert not at.metric
 
 
-def test_opening_imports_no_torch() -> None:
-    code = (
-        "import sys; import app.heads.detection, app.heads.evidence, app.heads.page; sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("kind", "values", "heads", "command"),
     [
@@ -120,7 +73,7 @@ def test_opening_imports_no_torch() -> None:
 def test_rules_select_and_say_their_command(kind: str, values: dict[str, Any], heads: Any, command: str) -> None:
     at = rule(opened(), kind, **values)
     assert chips(at) == sorted_names(heads)
-    assert commands(at)[0].endswith(command)
+    assert codes(at)[0].endswith(command)
     assert query(at, "heads") == str(HeadMask.of(heads))
 
 
@@ -129,7 +82,7 @@ def test_rules_select_and_say_their_command(kind: str, values: dict[str, Any], h
 )
 def test_the_command_on_the_page_names_the_same_heads(kind: str, values: dict[str, Any]) -> None:
     at = rule(opened(), kind, **values)
-    done = CliRunner().invoke(app, [*shlex.split(commands(at)[0])[1:], "--json"])
+    done = CliRunner().invoke(app, [*shlex.split(codes(at)[0])[1:], "--json"])
     assert done.exit_code == 0, done.output
     assert sorted_names(HeadId.parse(row["head"]) for row in json.loads(done.stdout)["heads"]) == chips(at)
 
@@ -146,7 +99,7 @@ def test_random_is_of_the_same_size_and_the_same_for_a_seed() -> None:
     assert chips(rule(opened(), "Random", random=7, seed=3)) == first
     at = rule(opened(), "Random", random=7, seed=3, exclude="50%")
     assert not set(chips(at)) & set(sorted_names(BEST.top_share(0.5)))
-    assert commands(at)[0].endswith("--random 7 --seed 3 --exclude 50%")
+    assert codes(at)[0].endswith("--random 7 --seed 3 --exclude 50%")
     assert "excludes no heads" in errors(rule(at, "Random", random=7, seed=3, exclude="x"))
 
 
@@ -199,7 +152,7 @@ def test_each_map_has_its_own_selection() -> None:
     at = map_of(at, "gemma-3-270m")
     assert chips(at) == []
     assert "heads" not in at.query_params
-    assert commands(at)[0] == "retmask heads gemma-3-270m"
+    assert codes(at)[0] == "retmask heads gemma-3-270m"
     at = rule(at, "List", list="L5H1, L11H2")
     at.multiselect[0].unselect(at.multiselect[0].value[0]).run()
     assert query(drawn(at), "heads") == "L11H2"
@@ -219,24 +172,24 @@ def test_the_command_of_another_map_of_the_same_grid_names_what_is_selected_ther
     at = rule(opened(), "Top %", share=5.0)
     at.text_input(key="open_path").set_value(str(tmp_path / "other.json")).run()
     at = drawn(at.button(key="open_go").click().run())
-    assert (chips(at), "--top" in commands(at)[0]) == ([], False)
+    assert (chips(at), "--top" in codes(at)[0]) == ([], False)
     at = map_of(at, "smollm2-135m")
-    assert commands(at)[0].endswith("heads smollm2-135m --top 14")
+    assert codes(at)[0].endswith("heads smollm2-135m --top 14")
 
 
 def test_a_rule_that_a_growing_map_has_overtaken_gives_way_to_the_list() -> None:
     run = a_run("success", [], scores=True)
     at = rule(opened(map=run.id), "Top k", top=2)
-    assert commands(at)[0].endswith("--top 2")
+    assert codes(at)[0].endswith("--top 2")
     HeadScores("smollm2-135m", BEST.values[:, ::-1], n_kv_heads=3).save(run.path / "scores.json")
     at = drawn(at.run())
-    assert commands(at)[0].endswith(f"--heads {','.join(sorted_names(BEST.top(2)))}")
+    assert codes(at)[0].endswith(f"--heads {','.join(sorted_names(BEST.top(2)))}")
 
 
 def test_a_typed_scale_is_kept() -> None:
     at = rule(opened(heads="L1H1"), "List", list="L17H3:0.5, L18H6")
     assert query(at, "heads") == "L17H3:0.5,L18H6"
-    assert commands(at)[0].endswith("--heads L17H3:0.5,L18H6")
+    assert codes(at)[0].endswith("--heads L17H3:0.5,L18H6")
 
 
 @pytest.mark.parametrize("typed", ["L40H2", "L1H1, nonsense", ""])
@@ -424,8 +377,8 @@ def test_a_failed_run_says_why_and_keeps_its_partial_map() -> None:
     (run.path / "log.txt").write_text("the last line of the log\n")
     at = opened(map=run.id)
     assert "failed" in errors(at)
-    assert "MemoryError: too little" in commands(at)
-    assert any("the last line of the log" in text for text in commands(at))
+    assert "MemoryError: too little" in codes(at)
+    assert any("the last line of the log" in text for text in codes(at))
     assert at.metric
 
 
@@ -443,9 +396,9 @@ def form(at: AppTest) -> AppTest:
 
 def test_the_form_says_the_command_that_does_the_same() -> None:
     at = form(opened())
-    assert "retmask detect smollm2-135m --preset quick" in commands(at)
+    assert "retmask detect smollm2-135m --preset quick" in codes(at)
     drawn(at.segmented_control(key="detect_preset").set_value("paper").run())
-    assert "retmask detect smollm2-135m --preset paper" in commands(at)
+    assert "retmask detect smollm2-135m --preset paper" in codes(at)
     assert any("600 trials" in caption.value for caption in at.caption)
 
 
@@ -472,18 +425,14 @@ def test_a_form_that_cannot_be_says_so_and_starts_nothing(field: str, value: str
 
 @pytest.mark.parametrize("page", ["compare", "pairs", "families", "runs"])
 def test_the_form_opens_on_every_page(page: str) -> None:
-    at = AppTest.from_file(str(MAIN), default_timeout=60)
-    at._page_hash = calc_hash(page)
-    at = form(drawn(at.run()))
-    assert "retmask detect smollm2-135m --preset quick" in commands(at)
+    at = form(opened(page))
+    assert "retmask detect smollm2-135m --preset quick" in codes(at)
 
 
-def test_start_makes_a_run_and_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    spawned: list[str] = []
-    monkeypatch.setattr(Run, "spawn", lambda self: spawned.append(self.id))
+def test_start_makes_a_run_and_shows_it(spawned: list[Run]) -> None:
     at = form(opened())
     at = drawn(at.button(key="detect_start").click().run())
     (run,) = Run.all("detect")
-    assert spawned == [run.id]
+    assert spawned == [run]
     assert query(at, "map") == run.id
     assert run.record["config"]["lengths"] == list(PRESETS["quick"].lengths)

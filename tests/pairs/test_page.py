@@ -3,17 +3,17 @@
 import fcntl
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import page
 import pytest
 import streamlit as st
+from page import drawn, press, query, words
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 from retmask.files import append_line, home, shipped
 from retmask.heads.masks import HeadMask
@@ -26,17 +26,12 @@ from retmask.runs import processes as workers
 from retmask.runs.run import Run, now
 from retmask.text.prompts import generate
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+opened = partial(page.opened, "pairs")
+
 TOP = HeadMask.of(HeadScores.load(shipped("maps", "smollm2-135m")).top_share())
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> & **bold** ![x](http://127.0.0.1:1/x.png)"
 ODD = [HOSTILE, "# Heading\n\n* one $a^2$", "مرحبا بالعالم", "long " * 5000, "a\u202eb\u2028c", "`x` :red[y]"]
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home without runs, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.setenv("RETMASK_HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(MAIN.parent)
 
 
 def made_up(n: int) -> Iterator[PreferencePair]:
@@ -73,25 +68,6 @@ def made(n: int = 40, path: Path | None = None, pairs: list[PreferencePair] | No
     return run
 
 
-def opened(**query: str) -> AppTest:
-    """The Pairs page at an address, drawn."""
-    at = AppTest.from_file(str(MAIN), default_timeout=60)
-    at._page_hash = calc_hash("pairs")  # `switch_page` knows pages in files only
-    for name, value in query.items():
-        at.query_params[name] = value
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header[0].value == "Pairs"
-    return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    return drawn(at.button(key=key).click().run())
-
-
 def change(at: AppTest, name: str, value: Any) -> AppTest:
     """Set a widget of the form, by its name."""
     kinds = (at.number_input, at.text_input, at.segmented_control, at.multiselect)
@@ -122,25 +98,9 @@ def figure(at: AppTest, name: str) -> str:
     return next(metric.value for metric in at.metric if metric.label == name)
 
 
-def words(at: AppTest) -> str:
-    kinds = (at.error, at.warning, at.info, at.caption, at.markdown)
-    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "")
-
-
-def query(at: AppTest, name: str) -> str:
-    value = at.query_params[name]
-    return value if isinstance(value, str) else value[0]
-
-
 def decisions(run: Run) -> list[dict[str, Any]]:
     path = run.path / REVIEW
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def test_opening_imports_no_torch() -> None:
-    names = "app.pairs.page, app.pairs.form, app.pairs.gate, app.pairs.review, app.pairs.decisions, app.pairs.card"
-    code = f"import sys; import {names}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
 
 
 def test_without_a_run_it_says_what_pairs_are_and_what_to_do() -> None:

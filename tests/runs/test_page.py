@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import page
 import pytest
+from page import codes, drawn, keys, press, query, words
 from serving import QUIET, App
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
@@ -18,7 +20,8 @@ from retmask.heads.scores import HeadScores
 from retmask.runs.overview import when
 from retmask.runs.run import NO_WORD, Run
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+
 BEST = HeadScores.load(shipped("maps", "smollm2-135m"))
 WORKER = """
 import sys, time
@@ -32,50 +35,10 @@ with run.working():
 """
 
 
-@pytest.fixture(autouse=True)
-def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home without runs, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.syspath_prepend(MAIN.parent)
-
-
 def opened(*looked_at: Run, **query: str) -> AppTest:
     """The Runs page, looking at these runs."""
-    at = AppTest.from_file(str(MAIN), default_timeout=120)
-    at._page_hash = calc_hash("runs")  # `switch_page` knows pages in files only
-    if looked_at:
-        at.query_params["run"] = ",".join(run.id for run in looked_at)
-    for name, value in query.items():
-        at.query_params[name] = value
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header[0].value == "Runs"
-    return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    return drawn(at.button(key=key).click().run())
-
-
-def query(at: AppTest, name: str) -> str:
-    """A value in the page's address."""
-    value = at.query_params[name]
-    return value if isinstance(value, str) else value[0]
-
-
-def keys(at: AppTest) -> set[str]:
-    return {button.key for button in at.button}
-
-
-def words(at: AppTest) -> str:
-    parts = [at.caption, at.markdown, at.info, at.warning, at.subheader]
-    return " ".join(element.value for part in parts for element in part).replace("\\", "")
-
-
-def codes(at: AppTest) -> list[str]:
-    return [code.value for code in at.code]
+    chosen = {"run": ",".join(run.id for run in looked_at)} if looked_at else {}
+    return page.opened("runs", **chosen, **query)
 
 
 def a_run(status: str, kind: str = "detect", name: str = "m", parents: tuple[str, ...] = (), **record: Any) -> Run:
@@ -83,14 +46,6 @@ def a_run(status: str, kind: str = "detect", name: str = "m", parents: tuple[str
     run = Run.create(kind, {"model": "smollm2-135m", "counting": kind}, name=name, parents=parents)
     run.update(status=status, command=["retmask", kind, "smollm2-135m"], **record)
     return run
-
-
-@pytest.fixture
-def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """The runs that were started; none of them works."""
-    started: list[Run] = []
-    monkeypatch.setattr(Run, "spawn", lambda run: started.append(run))
-    return started
 
 
 @pytest.fixture
@@ -109,12 +64,6 @@ def working() -> Iterator[tuple[Run, Run]]:
     for worker in workers:
         worker.kill()
         worker.communicate()
-
-
-def test_opening_imports_no_torch() -> None:
-    names = ", ".join(f"app.runs.{path.stem}" for path in (MAIN.parent / "runs").glob("*.py"))
-    code = f"import sys; import {names}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
 
 
 def test_without_runs_it_says_what_to_do() -> None:
@@ -268,10 +217,10 @@ def test_a_damaged_folder_breaks_no_page(kind: str, record: dict[str, Any]) -> N
     run.update(**record)
     at = opened(run)
     assert at.subheader[0].value == run.id
-    for page in ("heads", "pairs", "train"):
-        at._page_hash = calc_hash(page)
+    for name in ("heads", "pairs", "train"):
+        at._page_hash = calc_hash(name)
         at.run()
-        assert not at.exception, page
+        assert not at.exception, name
 
 
 def test_an_evaluation_opens_the_training_that_it_measured() -> None:

@@ -4,18 +4,18 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import page
 import pytest
+from page import drawn, keys, press, query, words
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
@@ -26,15 +26,11 @@ from retmask.train.job import train_command
 from retmask.train.preflight import Preflight
 from retmask.train.settings import PRESETS, DpoConfig
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+pytestmark = pytest.mark.usefixtures("fresh_home")
+opened = partial(page.opened, "train")
+
 FOUND = Preflight(9, 1, 3, 100, 0.0, 2**30, 4 * 2**30, 2**28, 2**33, (), ())
 EVIL = "<b>bold</b> ![x](http://example.org/x.png) $x$"
-
-
-@pytest.fixture(autouse=True)
-def _alone(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home without runs, and the app's folder on the path as Streamlit puts it there."""
-    monkeypatch.syspath_prepend(MAIN.parent)
 
 
 @pytest.fixture
@@ -52,33 +48,6 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DpoConfig]]:
     state.preflight.clear()
     yield asked
     state.preflight.clear()
-
-
-@pytest.fixture
-def spawned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of runs that would have been started."""
-    known: list[str] = []
-    monkeypatch.setattr(Run, "spawn", lambda self: known.append(self.id))
-    return known
-
-
-def opened(**query: str) -> AppTest:
-    """The Train page at an address, drawn."""
-    at = AppTest.from_file(str(MAIN), default_timeout=120)
-    at._page_hash = calc_hash("train")  # `switch_page` knows pages in files only
-    for name, value in query.items():
-        at.query_params[name] = value
-    return drawn(at.run())
-
-
-def drawn(at: AppTest) -> AppTest:
-    assert not at.exception
-    assert at.header[0].value == "Train"
-    return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    return drawn(at.button(key=key).click().run())
 
 
 def setting(at: AppTest, name: str) -> Any:
@@ -103,20 +72,6 @@ def preset(at: AppTest, name: str) -> AppTest:
 def command(at: AppTest) -> list[str]:
     """The command that the form shows."""
     return next(shlex.split(code.value) for code in at.code if code.value.startswith("retmask train"))
-
-
-def lines(at: AppTest) -> str:
-    kinds = (at.caption, at.markdown, at.info, at.success, at.warning, at.error)
-    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "")
-
-
-def keys(at: AppTest) -> set[str]:
-    return {button.key for button in at.button if button.key}
-
-
-def query(at: AppTest, name: str) -> str:
-    value = at.query_params[name]
-    return value if isinstance(value, str) else value[0]
 
 
 def some_pairs(model: str = "smollm2-135m", kept: int = 10, **config: Any) -> Run:
@@ -161,16 +116,10 @@ def with_adapter(run: Run, steps: int = 3, card: str = EVIL) -> Run:
     return run
 
 
-def test_opening_imports_no_torch() -> None:
-    names = ", ".join(f"app.train.{path.stem}" for path in (MAIN.parent / "train").glob("*.py"))
-    code = f"import sys; import {names}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=MAIN.parent.parent, check=False).returncode == 0
-
-
 def test_without_pairs_or_training_it_says_what_is_needed() -> None:
     at = opened()
-    assert "It needs pairs, which the Pairs page makes" in lines(at)
-    assert "choose the pairs to train on, or name their file" in lines(at)
+    assert "It needs pairs, which the Pairs page makes" in words(at)
+    assert "choose the pairs to train on, or name their file" in words(at)
     assert at.button(key="train_start").disabled
 
 
@@ -189,8 +138,8 @@ def test_a_preset_fills_every_widget(name: str) -> None:
     some_pairs()
     at = preset(opened(), name)
     assert {f.name: setting(at, f.name).value for f in fields(DpoConfig)} == asdict(DpoConfig.preset(name))
-    assert PRESETS[name].says in lines(at)
-    assert "Changed against" not in lines(at)
+    assert PRESETS[name].says in words(at)
+    assert "Changed against" not in words(at)
     assert command(at)[5:] == ([] if name == "laptop" else ["--preset", name])
 
 
@@ -250,7 +199,7 @@ def test_pairs_of_a_cancelled_run_are_offered_and_those_that_go_on_named_by_thei
     at.session_state["train_pairs"] = "pairs-gone"
     at = drawn(at.run())
     assert at.text_input(key="shown_train_file").value == str(newest.path.parent / "pairs-gone")
-    assert "there are no pairs at" in lines(at)
+    assert "there are no pairs at" in words(at)
 
 
 def test_a_second_start_finds_the_first(looked: list[DpoConfig], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +221,7 @@ def test_a_second_start_finds_the_first(looked: list[DpoConfig], monkeypatch: py
     assert len(started) == 1
 
 
-def test_a_start_that_was_interrupted_does_not_begin_later(looked: list[DpoConfig], spawned: list[str]) -> None:
+def test_a_start_that_was_interrupted_does_not_begin_later(looked: list[DpoConfig], spawned: list[Run]) -> None:
     from app.train import form as train_form
 
     some_pairs()
@@ -320,7 +269,7 @@ def test_what_was_measured_of_this_training_is_shown() -> None:
     assert recalls(at) == ["0.75"]
     assert at_button(at, "measure") == "Measure it again"
     made.update(created="2025-01-01T00:00:00+00:00")
-    assert "measured before the training went on" in lines(opened())
+    assert "measured before the training went on" in words(opened())
 
 
 def at_button(at: AppTest, key: str) -> str:
@@ -335,11 +284,11 @@ def test_a_revision_is_in_the_command() -> None:
 def test_pairs_in_a_file_of_ones_own(tmp_path: Path) -> None:
     at = opened()
     drawn(at.text_input(key="shown_train_file").set_value(str(tmp_path / "none.jsonl")).run())
-    assert "there are no pairs at" in lines(at)
+    assert "there are no pairs at" in words(at)
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     drawn(at.text_input(key="shown_train_file").set_value(str(file)).run())
-    assert "name the model to train" in lines(at)
+    assert "name the model to train" in words(at)
     drawn(at.text_input(key="shown_train_model").set_value("smollm2-135m").run())
     assert command(at) == ["retmask", "train", "smollm2-135m", "--pairs", str(file)]
 
@@ -356,7 +305,7 @@ def test_pairs_in_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_a_setting_that_cannot_be_is_told_and_starts_nothing(name: str, value: Any, sentence: str) -> None:
     some_pairs()
     at = change(opened(), **{name: value})
-    assert sentence in lines(at)
+    assert sentence in words(at)
     assert at.button(key="train_start").disabled
     assert at.button(key="train_check").disabled
 
@@ -365,9 +314,9 @@ def test_what_differs_from_the_preset_is_said_and_can_be_taken_back() -> None:
     some_pairs()
     at = change(opened(), learning_rate=5e-5, rank=8, gradient_checkpointing=True)
     assert "rank **8** (not 16), learning rate **5e-05** (not 0.0002), gradient checkpointing **on** (not off)" in (
-        lines(at)
+        words(at)
     )
-    assert "Changed against" not in lines(press(at, "train_reset"))
+    assert "Changed against" not in words(press(at, "train_reset"))
     assert command(at)[5:] == []
 
 
@@ -396,14 +345,14 @@ def test_the_command_gives_the_settings_that_the_form_shows(
     assert seen[0][:3] == ("smollm2-135m", pairs.id, DpoConfig.preset(name, **changes))
 
 
-def test_check_says_what_it_takes_and_starts_nothing(looked: list[DpoConfig], spawned: list[str]) -> None:
+def test_check_says_what_it_takes_and_starts_nothing(looked: list[DpoConfig], spawned: list[Run]) -> None:
     some_pairs()
     at = press(change(opened(), rank=2), "train_check")
     figures = {metric.label: metric.value for metric in at.metric}
     assert figures["Steps"] == "3"
     assert figures["Pairs to train on"] == "9"
     assert figures["Memory, of free"] == "1.0 of 4.0 GiB"
-    assert "Nothing speaks against it" in lines(at)
+    assert "Nothing speaks against it" in words(at)
     assert looked == [DpoConfig.preset("laptop", rank=2)]
     drawn(at.run())
     assert len(looked) == 1, "the same question is asked once"
@@ -413,7 +362,7 @@ def test_check_says_what_it_takes_and_starts_nothing(looked: list[DpoConfig], sp
 
 
 def test_problems_are_told_and_refuse_the_start(
-    looked: list[DpoConfig], spawned: list[str], monkeypatch: pytest.MonkeyPatch
+    looked: list[DpoConfig], spawned: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some_pairs()
     found = FOUND._replace(problems=("training needs 9.0 GiB: lower rank",), warnings=("10% lose their end",))
@@ -425,13 +374,13 @@ def test_problems_are_told_and_refuse_the_start(
     assert spawned == []
 
 
-def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoConfig], spawned: list[str]) -> None:
+def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoConfig], spawned: list[Run]) -> None:
     pairs = some_pairs()
     at = change(opened(), rank=2, learning_rate=3e-4)
     shown = command(at)
     at = press(at, "train_start")
     (run,) = Run.all("train")
-    assert spawned == [run.id]
+    assert spawned == [run]
     assert query(at, "train") == run.id
     assert run.record["command"] == shown
     assert DpoConfig.from_record(run.record["config"]) == DpoConfig.preset("laptop", rank=2, learning_rate=3e-4)
@@ -439,13 +388,13 @@ def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoC
     assert "train_start" not in keys(at), "the form is folded away"
 
 
-def test_pairs_of_another_model_are_refused_at_the_start(looked: list[DpoConfig], spawned: list[str]) -> None:
+def test_pairs_of_another_model_are_refused_at_the_start(looked: list[DpoConfig], spawned: list[Run]) -> None:
     some_pairs()
     at = opened()
     drawn(at.text_input(key="shown_train_model").set_value("gemma-3-270m").run())
-    assert "was made with smollm2-135m and not with gemma-3-270m" in lines(press(at, "train_check"))
+    assert "was made with smollm2-135m and not with gemma-3-270m" in words(press(at, "train_check"))
     at = press(at, "train_start")
-    assert "was made with smollm2-135m and not with gemma-3-270m" in lines(at)
+    assert "was made with smollm2-135m and not with gemma-3-270m" in words(at)
     assert spawned == []
     assert Run.all("train") == []
 
@@ -460,7 +409,7 @@ def test_a_model_in_memory_is_named_and_can_be_let_go(monkeypatch: pytest.Monkey
     monkeypatch.setattr(state, "held", lambda: ("smollm2-135m", 2**29))
     monkeypatch.setattr(state, "unload", lambda: gone.append(True))
     at = opened()
-    assert "The app holds the model smollm2-135m in memory, which takes 0.5 GiB" in lines(at)
+    assert "The app holds the model smollm2-135m in memory, which takes 0.5 GiB" in words(at)
     press(at, "train_unload")
     assert gone == [True]
 
@@ -469,11 +418,11 @@ def test_a_finished_training_shows_its_result() -> None:
     run = with_adapter(a_training(held_out={"rewards/accuracies": 0.875}))
     at = opened()
     assert at.subheader[0].value == "smollm2-135m"
-    assert "Finished after 3 steps" in lines(at)
+    assert "Finished after 3 steps" in words(at)
     assert {metric.label: metric.value for metric in at.metric} == {"Held-out reward accuracy": "0.88"}
     assert (
         "Of 24 pairs that it was not trained on, it prefers the chosen answer in 88 % (95 % interval 69 % to 96 %)"
-        in (lines(at))
+        in (words(at))
     )
     assert any(code.value == EVIL for code in at.code), "the card is shown as it is"
     assert run.command in [code.value for code in at.code]
@@ -485,18 +434,18 @@ def test_a_training_of_the_past_is_chosen_and_kept_in_the_address() -> None:
     first, second = a_training(), a_training(status="cancelled")
     second.update(created="2999-01-01T00:00:00+00:00")
     at = opened()
-    assert "cancelled after step 3" in lines(at)
+    assert "cancelled after step 3" in words(at)
     picker = next(box for box in at.selectbox if box.label == "Training")
     drawn(picker.set_value(first.id).run())
     assert query(at, "train") == first.id
-    assert "Finished after 3 steps" in lines(at)
+    assert "Finished after 3 steps" in words(at)
 
 
 def test_a_failed_training_says_its_last_words_and_its_log() -> None:
     run = a_training("error", error=f"RuntimeError: {EVIL}")
     (run.path / "log.txt").write_text(f"first line\n{EVIL}\n")
     at = opened()
-    assert "failed after 3 steps" in lines(at)
+    assert "failed after 3 steps" in words(at)
     codes = [code.value for code in at.code]
     assert f"RuntimeError: {EVIL}" in codes
     assert f"first line\n{EVIL}" in codes
@@ -505,7 +454,7 @@ def test_a_failed_training_says_its_last_words_and_its_log() -> None:
 
 @pytest.mark.parametrize(("checkpoint", "words"), [(2, "Resume from step 2"), (None, "Begin again from step 0")])
 def test_a_cancelled_training_goes_on_from_its_checkpoint(
-    checkpoint: int | None, words: str, spawned: list[str]
+    checkpoint: int | None, words: str, spawned: list[Run]
 ) -> None:
     run = a_training("cancelled")
     if checkpoint:
@@ -513,18 +462,18 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint(
         folder.mkdir(parents=True)
         (folder / WHOLE).write_text('{"step": 2, "sizes": {}}')
     at = opened()
-    assert "cancelled after step 3" in lines(at)
+    assert "cancelled after step 3" in words(at)
     assert at.button(key="train_resume").label == words
     press(at, "train_resume")
-    assert spawned == [run.id]
+    assert spawned == [run]
 
 
 def test_a_training_that_was_stopped_keeps_its_adapter_of_that_step() -> None:
     with_adapter(a_training("cancelled", stopped_at=3))
     at = opened()
-    assert "stopped after step 3. What it had learned by then is kept" in lines(at)
+    assert "stopped after step 3. What it had learned by then is kept" in words(at)
     assert "The adapter as it was after step 3" in [heading.value for heading in at.subheader]
-    assert "No reward accuracy was measured" in lines(at)
+    assert "No reward accuracy was measured" in words(at)
     assert {"train_resume", "train_tune"} <= keys(at)
 
 
@@ -542,7 +491,7 @@ def test_a_late_message_does_not_take_a_new_training_back() -> None:
 def test_a_discarded_training_offers_no_result() -> None:
     a_training("cancelled", discarded=True)
     at = opened()
-    assert "its checkpoints and its adapter are deleted" in lines(at)
+    assert "its checkpoints and its adapter are deleted" in words(at)
     assert "train_tune" not in keys(at)
 
 
@@ -570,7 +519,7 @@ def test_a_training_that_goes_on_shows_how_far_it_is_and_how_to_stop() -> None:
         at = opened()
         assert progress(at).startswith("12 of 30 steps")
         assert "about 6 min left" in progress(at)
-        assert "322 tokens a second · 2.0 GiB of memory" in lines(at)
+        assert "322 tokens a second · 2.0 GiB of memory" in words(at)
         assert "train_resume" not in keys(at)
         press(at, "train_stop")
         assert (run.path / STOP).exists()
@@ -598,7 +547,7 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
     with run.working():
         run.report(**a_step(4))
         at = opened()
-        assert "Stop now, and delete its checkpoints and its adapter?" in lines(at)
+        assert "Stop now, and delete its checkpoints and its adapter?" in words(at)
         press(at, "train_discard")
         assert discarded == [run.id]
         assert at.button(key="train_stop").disabled
@@ -621,7 +570,7 @@ def test_a_training_behind_another_says_which() -> None:
 def test_a_folder_from_elsewhere_is_looked_at_and_not_worked_on(tmp_path: Path) -> None:
     run = with_adapter(a_training("cancelled", path=tmp_path / "elsewhere"))
     at = opened(train=str(run.path))
-    assert "cancelled after step 3" in lines(at)
+    assert "cancelled after step 3" in words(at)
     assert not {"train_resume", "train_change", "train_stop"} & keys(at)
 
 
@@ -650,7 +599,7 @@ def test_a_training_that_is_not_there_is_a_sentence(name: str) -> None:
 
 
 def test_a_run_of_another_kind_is_none() -> None:
-    assert "is a run of another kind" in lines(opened(train=some_pairs().id))
+    assert "is a run of another kind" in words(opened(train=some_pairs().id))
 
 
 def test_load_as_tuned_says_so() -> None:
@@ -674,17 +623,17 @@ def test_detect_takes_the_grid_of_the_map_whose_heads_were_masked() -> None:
     assert result.detection(run).lengths == DetectConfig.preset("laptop").lengths, "that of the shipped map"
 
 
-def test_the_detection_of_the_tuned_model_is_started_and_its_map_looked_at(spawned: list[str]) -> None:
+def test_the_detection_of_the_tuned_model_is_started_and_its_map_looked_at(spawned: list[Run]) -> None:
     with_adapter(a_training())
     at = opened().button(key="train_detect").click().run()
     assert not at.exception
     (run,) = Run.all("detect")
-    assert spawned == [run.id]
+    assert spawned == [run]
     assert query(at, "map") == run.id
     assert "Retrieval heads" in at.header[0].value
 
 
-def test_merge_starts_a_run_and_says_the_command(spawned: list[str], tmp_path: Path) -> None:
+def test_merge_starts_a_run_and_says_the_command(spawned: list[Run], tmp_path: Path) -> None:
     run = with_adapter(a_training())
     at = opened()
     drawn(at.text_input(key=f"merge-{run.id}").set_value(str(tmp_path / "merged")).run())
@@ -694,13 +643,13 @@ def test_merge_starts_a_run_and_says_the_command(spawned: list[str], tmp_path: P
     ]
     press(at, "merge_start")
     (merge,) = Run.all("ablate")
-    assert spawned == [merge.id]
+    assert spawned == [merge]
     assert (merge.record["config"]["adapter"], merge.record["config"]["out"]) == (folder, out)
     merge.update(status="success")
-    assert "It is written" not in lines(drawn(at.run())), "the folder is gone"
+    assert "It is written" not in words(drawn(at.run())), "the folder is gone"
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mask.json").write_text("{}")
-    assert "It is written" in lines(drawn(at.run()))
+    assert "It is written" in words(drawn(at.run()))
 
 
 def test_what_the_browser_sends_late_does_not_take_a_preset_back() -> None:
@@ -745,11 +694,11 @@ def test_the_form_holds_the_pairs_of_the_address_and_the_address_those_of_the_fo
 def test_pairs_that_are_not_there_are_told(tmp_path: Path) -> None:
     a_training()
     at = opened(pairs="nope")
-    assert "there are no pairs at" in lines(at)
+    assert "there are no pairs at" in words(at)
     assert at.button(key="train_start").disabled
     assert query(at, "pairs") == "nope"
     drawn(at.run())
-    assert "there are no pairs at" in lines(at), "as long as the address says so"
+    assert "there are no pairs at" in words(at), "as long as the address says so"
 
 
 def test_a_training_in_the_address_is_looked_at_without_the_form() -> None:
@@ -772,7 +721,7 @@ def test_the_time_that_has_gone_is_shown_while_the_model_loads() -> None:
     run = a_training("queued", done=0)
     with run.working():
         run.update(started="2026-01-01T00:00:00+00:00")
-        said = lines(opened())
+        said = words(opened())
         assert " h " in said
         assert "so far · the first step comes after the model is loaded" in said
 
@@ -780,5 +729,5 @@ def test_the_time_that_has_gone_is_shown_while_the_model_loads() -> None:
 def test_how_long_a_measurement_takes_is_told_from_the_speed_of_the_training() -> None:
     """321.5 trained tokens a second read four times as many; 120 prompts of 512 tokens, asked of two models."""
     with_adapter(a_training())
-    assert "nor pairs have used: about 2 min." in lines(opened())
+    assert "nor pairs have used: about 2 min." in words(opened())
     assert pytest.approx(143, abs=1) == 1.5 * 2 * 120 * 512 / (4 * 321.5)
