@@ -2,40 +2,30 @@
 
 import importlib
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import page
 import pytest
 import streamlit as st
 from page import codes, drawn, press, query, words
+from score_sets import BEST, GEMMA, SMOL, a_detection, a_set, answered, opened
 from streamlit.testing.v1 import AppTest
 
 from retmask.families.agreement import agreement
 from retmask.families.concentration import concentration
 from retmask.families.gains import Gain
 from retmask.figures import rows as set_tables
-from retmask.files import append_line, shipped
+from retmask.files import shipped
 from retmask.heads.grid import HeadId
-from retmask.heads.scores import HeadScores
 from retmask.heads.sets import read_set
 from retmask.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("fresh_home")
 
-SMOL, GEMMA = "smollm2-135m", "gemma-3-270m"
-BEST = HeadScores.load(shipped("maps", SMOL))
 TOP = BEST.top(14)  # 5 % of 270
 VIEWS = ["Concentration", "Maps", "Depth", "Gain", "Agreement"]
-
-
-def opened(*sets: str, view: str = "", **query: str) -> AppTest:
-    """The Families page, with these sets on it."""
-    chosen = {"sets": ",".join(sets)} if sets else {}
-    return page.opened("families", {"families_view": view} if view else None, **chosen, **query)
 
 
 def chosen(at: AppTest) -> list[str]:
@@ -57,24 +47,6 @@ def add(at: AppTest, path: str) -> AppTest:
     number = at.session_state.get("sets_added", 0)
     at.text_input(key=f"set_path-{number}").set_value(path)
     return press(at, f"set_go-{number}")
-
-
-def a_set(path: Path, values: Any) -> Path:
-    """A score file with these values: trial, layer, head."""
-    HeadScores(path.stem, np.asarray(values, dtype=float)).save(path)
-    return path
-
-
-def a_detection(name: str, counting: str = "set", values: Any = None) -> Run:
-    """A finished detection of the default model, with the shipped map's trials."""
-    run = Run.create("detect", {"model": SMOL}, name=name)
-    for file in ("scores.json", "trials.jsonl"):
-        shutil.copy(shipped("maps", SMOL, file), run.path)
-    if values is not None:
-        HeadScores(SMOL, values).save(run.path / "scores.json")
-    grid = {"n_layers": 30, "n_heads": 9, "n_kv_heads": 3}
-    run.update(status="success", model=SMOL, counting=counting, head_grid=grid)
-    return run
 
 
 def test_opens_with_the_shipped_maps() -> None:
@@ -407,13 +379,6 @@ def test_one_set_asks_for_a_second_and_its_trials_are_compared() -> None:
 def test_a_set_without_trials_says_so(tmp_path: Path) -> None:
     file = a_set(tmp_path / "a.json", np.eye(3)[None])
     assert "None of these sets keeps its trials" in words(opened(str(file), view="Agreement"))
-
-
-def answered(run: Run, condition: str, recalls: list[float]) -> None:
-    for number, recall in enumerate(recalls):
-        place = {"needle": f"needle {number}", "context_tokens": 512, "depth": 0.5}
-        line = {"condition": condition, **place, "recall": recall, "response": f"{condition} says <b>{number}</b>"}
-        append_line(run.path / "answers.jsonl", line)
 
 
 def test_what_one_mask_does_that_the_other_does_not(spawned: list[Run]) -> None:

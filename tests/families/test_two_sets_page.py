@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_families_page import BEST, GEMMA, SMOL, a_detection, a_set, answered, codes, opened, press, query, words
+from page import codes, press, query, words
+from score_sets import BEST, GEMMA, SMOL, a_detection, a_set, answered, opened
 
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.heads.grid import HeadId

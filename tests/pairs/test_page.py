@@ -381,12 +381,13 @@ def test_search_and_rules_narrow_the_review() -> None:
 
 
 def test_a_press_meant_for_a_pair_that_has_gone_decides_nothing() -> None:
-    from app.pairs import decisions, review
+    from app.pairs import review
+    from app.pairs.decisions import nearest
 
     run = made(10)
     opened()
-    assert decisions.nearest([2, 5, 9], 3) == 1
-    assert decisions.nearest([2, 5, 9], 10) == 2
+    assert nearest([2, 5, 9], 3) == 1
+    assert nearest([2, 5, 9], 10) == 2
     review._decide(run, 4, 5, "keep")  # nothing is drawn in this session
     assert decisions(run) == []
 

@@ -452,9 +452,9 @@ def test_a_failed_training_says_its_last_words_and_its_log() -> None:
     assert EVIL not in " ".join(element.value for element in [*at.markdown, *at.caption, *at.error])
 
 
-@pytest.mark.parametrize(("checkpoint", "words"), [(2, "Resume from step 2"), (None, "Begin again from step 0")])
+@pytest.mark.parametrize(("checkpoint", "label"), [(2, "Resume from step 2"), (None, "Begin again from step 0")])
 def test_a_cancelled_training_goes_on_from_its_checkpoint(
-    checkpoint: int | None, words: str, spawned: list[Run]
+    checkpoint: int | None, label: str, spawned: list[Run]
 ) -> None:
     run = a_training("cancelled")
     if checkpoint:
@@ -463,7 +463,7 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint(
         (folder / WHOLE).write_text('{"step": 2, "sizes": {}}')
     at = opened()
     assert "cancelled after step 3" in words(at)
-    assert at.button(key="train_resume").label == words
+    assert at.button(key="train_resume").label == label
     press(at, "train_resume")
     assert spawned == [run]
 
