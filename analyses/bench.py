@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from transformers import DynamicCache
 
-from retmask.detect.job import DetectConfig
+from retmask.detect.job import DetectSettings
 from retmask.detect.trials import different_prompts, run_trials
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import control
@@ -137,7 +137,7 @@ def _timed(work: Any, model: LensModel) -> float:
     return time.perf_counter() - began
 
 
-def bench_detect(model: LensModel, config: DetectConfig) -> DetectTimes:
+def bench_detect(model: LensModel, config: DetectSettings) -> DetectTimes:
     """Run a detection's trials both ways, batch by batch in turn, so that a noisy machine disturbs both alike."""
     tasks, haystack = config.tasks(), load_haystack(config.haystack)
     hf = plain_view(model)

@@ -17,8 +17,8 @@ from typing import Any, get_args
 import plotly.graph_objects as go
 
 from analyses.figures import RESULTS, Curve, Panel, panels, rounded, save, show
-from retmask.compare.dose import DoseConfig, dose, new_dose, read_points
-from retmask.detect.job import DetectConfig, detect, new_detect
+from retmask.compare.dose import DOSE, DoseSettings, read_points
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.families.agreement import agreement
 from retmask.figures.rows import dose_rows, to_csv
 from retmask.files import write_atomic
@@ -36,20 +36,24 @@ CONTROL = "random heads"
 
 def detected(model: str, detector: DetectorName) -> Run:
     """The detection of a model's heads by a detector, made first where it is not finished."""
-    run = new_detect(DetectConfig(model, detector=detector, **GRID), run_path(f"by-{detector}-{model}"))
-    for at in detect(run):
+    run = DETECT.new(DetectSettings(model=model, detector=detector, **GRID), run_path(f"by-{detector}-{model}"))
+    for at in DETECT.work(run):
         print(f"{model}, {detector}: {at.done} of {at.total} trials, {at.eta or 0:.0f} s left", flush=True)
     return run
 
 
 def masked(model: str, detector: str, scores: Run, grid: Grid) -> list[Mapping[str, Any]]:
     """The points of the dose curve of a detector's best heads; random draws for the first detector alone."""
-    config = DoseConfig(
-        model, str(scores.path), tuple(share_count(grid.size, share) for share in SHARES), trials=TRIALS,
-        random_seeds=DRAWS if detector == "copy" else 0, prose_tokens=512,
-    )  # fmt: skip
-    run = new_dose(config, run_path(f"dose-by-{detector}-{model}"))
-    for at in dose(run):
+    config = DoseSettings(
+        model=model,
+        scores=str(scores.path),
+        ks=tuple(share_count(grid.size, share) for share in SHARES),
+        trials=TRIALS,
+        random_seeds=DRAWS if detector == "copy" else 0,
+        prose_tokens=512,
+    )
+    run = DOSE.new(config, run_path(f"dose-by-{detector}-{model}"))
+    for at in DOSE.work(run):
         print(f"{model}, masked by {detector}: {at.done} of {at.total} points, {at.eta:.0f} s left", flush=True)
     return dose_rows(read_points(run.path))
 

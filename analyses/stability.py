@@ -22,7 +22,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from analyses.figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
-from retmask.detect.job import DetectConfig, detect, new_detect
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.families.agreement import Overlap, parts_overlap, split_half, stability_curve
 from retmask.figures.style import log_ticks
 from retmask.heads.intervals import middle
@@ -37,8 +37,8 @@ TWO, WITHIN = "two samples", "sample against all"
 
 def wide(model: str) -> str:
     """The folder of the wider detection of a built-in model, made first where it is not finished."""
-    run = new_detect(DetectConfig(model, **GRID), run_path(f"wide-{model}"))
-    for progress in detect(run):
+    run = DETECT.new(DetectSettings(model=model, **GRID), run_path(f"wide-{model}"))
+    for progress in DETECT.work(run):
         print(f"{model}: {progress.done} of {progress.total} trials, {progress.eta or 0:.0f} s left", flush=True)
     return str(run.path)
 

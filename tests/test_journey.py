@@ -14,7 +14,7 @@ from analyses.bench import plain_answer, plain_score
 from retmask.compare.checkpoint import export
 from retmask.compare.comparison import Column, Prompt
 from retmask.compare.side_by_side import compare
-from retmask.detect.job import DetectConfig
+from retmask.detect.job import DetectSettings
 from retmask.detect.trials import run_trials
 from retmask.files import shipped
 from retmask.heads.masks import HeadMask
@@ -32,7 +32,7 @@ LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sli
 def test_scores_equal_the_plain_loop(name: str, request: pytest.FixtureRequest) -> None:
     """Batched on a shared trunk and read in one pass = prefilled alone and read step by step."""
     model: LensModel = request.getfixturevalue(name)
-    config = DetectConfig(lengths=LENGTHS[name], depths=(0.0, 1.0), n_needles=1 if name == "gemma" else 2)
+    config = DetectSettings(lengths=LENGTHS[name], depths=(0.0, 1.0), n_needles=1 if name == "gemma" else 2)
     tasks, haystack = config.tasks(), load_haystack()
     hf = AutoModelForCausalLM.from_pretrained(resolve(model.name).folder, dtype=torch.float32)  # nothing of ours in it
     trials = [trial for batch in run_trials(model, tasks, haystack, batch_size=4) for trial in batch]
@@ -46,7 +46,7 @@ def test_scores_equal_the_plain_loop(name: str, request: pytest.FixtureRequest) 
 
 
 def test_long_context_is_refused_past_the_models_length(smollm: LensModel) -> None:
-    config = DetectConfig(lengths=(9000,), depths=(0.5,), n_needles=1)
+    config = DetectSettings(lengths=(9000,), depths=(0.5,), n_needles=1)
     with pytest.raises(ValueError, match="reads 8,192 tokens and 9,000 were asked for"):
         list(run_trials(smollm, config.tasks(), load_haystack()))
 
@@ -57,7 +57,7 @@ def test_masked_heads_lose_the_needle_and_random_ones_do_not(smollm: LensModel) 
     scores.check_grid(smollm.grid, smollm.name)
     best = HeadMask.of(scores.top_share())
     controls = [HeadMask.random(smollm.grid, len(best), seed, excluding=best.heads) for seed in (1, 2)]
-    tasks = DetectConfig(lengths=(256,), depths=(0.7,), n_needles=8).tasks()
+    tasks = DetectSettings(lengths=(256,), depths=(0.7,), n_needles=8).tasks()
 
     def recall(mask: HeadMask) -> float:
         with smollm.masked([mask]):

@@ -9,7 +9,7 @@ import streamlit as st
 from app.heads import evidence
 from app.shared import maps, selection, state, watch
 from app.shared.models import ModelRef
-from retmask.compare.dose import KS, DoseConfig, new_dose, read_points
+from retmask.compare.dose import DOSE, KS, DoseSettings, read_points
 from retmask.figures.masking import dose_curve
 from retmask.figures.rows import dose_rows
 from retmask.files import number
@@ -69,7 +69,7 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         st.error(said)
 
 
-def _takes(shown: maps.HeadMap, config: DoseConfig, n: int) -> str:
+def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
     """How long so many points may take, by the last thing this machine has done with the model; empty where unknown."""
     done = (run for run in Run.all("dose") if run.status == "success" and run.config.get("model") == config.model)
     last, tokens = next(done, None), 0.0
@@ -86,24 +86,30 @@ def _takes(shown: maps.HeadMap, config: DoseConfig, n: int) -> str:
 
 def _config(
     ref: ModelRef | None, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int, exclude: str
-) -> DoseConfig:
+) -> DoseSettings:
     """The settings. ValueError, one sentence, for what cannot be."""
     if ref is None:
         raise ValueError("the model is missing: name its folder or its Hub id above")
     parts = [part for part in ks.replace(",", " ").split() if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
-    config = DoseConfig(
-        ref.name, scores, tuple(map(int, parts)), seeds, matched, trials, tokens,
-        revision=ref.revision, adapter=ref.adapter, exclude=exclude,
-    )  # fmt: skip
+    config = DoseSettings(
+        **ref.settings,
+        scores=scores,
+        ks=tuple(map(int, parts)),
+        random_seeds=seeds,
+        layer_matched=matched,
+        trials=trials,
+        context_tokens=tokens,
+        exclude=exclude,
+    )
     config.tasks()
     return config
 
 
-def _start(config: DoseConfig) -> None:
+def _start(config: DoseSettings) -> None:
     try:
-        state.start("dose", asdict(config), lambda: new_dose(config))
+        state.start("dose", asdict(config), lambda: DOSE.new(config))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "dose")
 

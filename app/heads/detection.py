@@ -10,7 +10,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.shared import maps, state, watch
 from app.shared.guard import guarded
-from retmask.detect.job import PRESETS, DetectConfig, new_detect, no_map_sentence, same_prompts_sentence
+from retmask.detect.job import DETECT, PRESETS, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.figures import style
 from retmask.heads.detectors import DETECTORS, DetectorName
 from retmask.heads.intervals import FEWEST
@@ -96,19 +96,20 @@ def _more() -> dict[str, Any]:
         }  # fmt: skip
 
 
-def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectConfig:
+def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectSettings:
     """The settings. ValueError, one sentence, for what cannot be."""
     if not model:
         raise ValueError("Name a model: a folder with its files, or its id on the Hub")
     if preset != CUSTOM:
-        config = DetectConfig.preset(preset, model=model, **more)
+        n_needles = PRESETS[preset].values["n_needles"]  # also of a file of one's own
+        config = from_preset(DetectSettings, preset, model=model, n_needles=n_needles, **more)
     else:
         wrong = state.out_of_range(("detect_needles", "the number of needles", 1, 1000))
         if wrong:
             raise ValueError(wrong)
         lengths = [int(x) for x in _numbers(str(grid["lengths"]), r"\d{1,7}", "a length in whole tokens")]
         depths = [float(x) for x in _numbers(str(grid["depths"]), r"\d*\.?\d+", "a depth from 0 to 1")]
-        config = DetectConfig(
+        config = DetectSettings(
             model=model, lengths=tuple(lengths), depths=tuple(depths), n_needles=int(grid["n_needles"]), **more
         )
     config.tasks()
@@ -124,7 +125,7 @@ def _numbers(text: str, form: str, meaning: str) -> list[str]:
     return parts
 
 
-def _memory(config: DetectConfig) -> None:
+def _memory(config: DetectSettings) -> None:
     """The memory estimate, made when it is asked for: it takes some seconds the first time."""
     if not st.toggle("Check that it fits into memory", key="detect_memory"):
         return
@@ -137,11 +138,11 @@ def _memory(config: DetectConfig) -> None:
     (st.success if fits else st.warning)(state.sentence(says))
 
 
-def _start(config: DetectConfig) -> bool:
+def _start(config: DetectSettings) -> bool:
     """Begin the detection and look at its map; whether it could be begun."""
     try:
         with st.spinner("Starting…"):
-            run = state.start("detect", asdict(config), lambda: new_detect(config))
+            run = state.start("detect", asdict(config), lambda: DETECT.new(config))
     except (ValueError, OSError) as error:
         st.error(state.sentence(error))
         return False

@@ -7,8 +7,9 @@ import streamlit as st
 from app.shared import models, state
 from app.shared.maps import HeadMap
 from app.shared.models import ModelRef, Tuned
-from retmask.detect.job import DetectConfig, new_detect
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.runs.run import Run
+from retmask.runs.settings import from_record
 
 
 def line() -> None:
@@ -74,25 +75,25 @@ def detection(shown: HeadMap) -> None:
         st.error(said)
 
 
-def _config(found: Tuned, shown: HeadMap) -> DetectConfig | None:
+def _config(found: Tuned, shown: HeadMap) -> DetectSettings | None:
     """The detection that made a map, of the tuned model; None where the map does not say how it was made."""
     try:
-        config = DetectConfig.from_record(shown.record["config"])
+        config = from_record(DetectSettings, shown.record["config"])
     except (KeyError, TypeError, ValueError):
         return None
     return replace(config, **found.ref.settings)
 
 
-def _map_of(config: DetectConfig) -> Run | None:
+def _map_of(config: DetectSettings) -> Run | None:
     """The newest detection with these settings that goes on or is done."""
     wanted = asdict(config) | {"lengths": list(config.lengths), "depths": list(config.depths)}
     runs = (run for run in Run.all("detect") if run.record.get("config") == wanted)
     return next((run for run in runs if run.status in ("queued", "started", "success")), None)
 
 
-def _detect(config: DetectConfig) -> None:
+def _detect(config: DetectSettings) -> None:
     try:
-        run = state.start("detect", asdict(config), lambda: new_detect(config))
+        run = state.start("detect", asdict(config), lambda: DETECT.new(config))
     except (ValueError, OSError) as error:
         state.say(state.sentence(error), "tuned")
         return

@@ -13,7 +13,7 @@ from app.heads import export
 from app.shared import maps, models, state
 from app.shared.models import ModelRef
 from retmask.compare.ablate import new_merge
-from retmask.detect.job import DetectConfig, new_detect
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.figures import style
 from retmask.files import expanded, home, is_number, mapping, read_object, stem
 from retmask.heads.intervals import proportion_interval
@@ -94,7 +94,7 @@ def _detect(run: Run) -> bool:
     try:
         wanted = detection(run)
         with st.spinner("Starting…"):
-            begun = state.start("detect", asdict(wanted), lambda: new_detect(wanted))
+            begun = state.start("detect", asdict(wanted), lambda: DETECT.new(wanted))
     except (ValueError, OSError, KeyError, TypeError) as error:
         st.error(state.sentence(error))
         return False
@@ -102,7 +102,7 @@ def _detect(run: Run) -> bool:
     return True
 
 
-def detection(run: Run) -> DetectConfig:
+def detection(run: Run) -> DetectSettings:
     """The detection of what a training has made: on the grid of the map whose heads were masked, else «laptop».
 
     ValueError where it has made nothing.
@@ -111,7 +111,7 @@ def detection(run: Run) -> DetectConfig:
     if found is None:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
     known = _map_of(run)
-    base = DetectConfig.from_record(known) if known else DetectConfig.preset("laptop")
+    base = from_record(DetectSettings, known) if known else from_preset(DetectSettings, "laptop")
     return replace(base, **found.ref.settings)
 
 

@@ -1,45 +1,36 @@
 """`retmask bench ...`: our speed against the plain way, in one process."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from retmask.cli.options import Depths, Device, Dtype, Lengths, Model, PresetName, ScoreFile, numbers, out
-from retmask.detect.job import DEFAULT_MODEL, DetectConfig
+from retmask.cli.flags import takes
+from retmask.cli.options import Device, Dtype, Model, ScoreFile, out
+from retmask.detect.job import DEFAULT_MODEL, DetectSettings
 from retmask.heads.grid import heads_words
 from retmask.heads.rules import MaskRule
 
 app = typer.Typer(help="Measure our speed against the plain way, in one process.", no_args_is_help=True)
 
 
-@app.command("detect")
-def bench_detect(
-    model: Model = DEFAULT_MODEL,
-    preset: PresetName = "laptop",
-    lengths: Lengths = "",
-    depths: Depths = "",
-    n_needles: Annotated[int, typer.Option(help="how many needles; by default the preset's")] = 0,
-    device: Device = "",
-    dtype: Dtype = "",
-) -> None:
+def bench_detect(settings: DetectSettings) -> None:
     """Run a detection and a plain loop on the same prompts; print both times, the ratio and the difference."""
     from analyses.bench import bench_detect as measure
     from retmask.model.loading import load
 
-    changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype}
-    changes |= {"lengths": numbers(lengths, int, "--lengths", "512,1024")} if lengths else {}
-    changes |= {"depths": numbers(depths, float, "--depths", "0,0.5,1")} if depths else {}
-    changes |= {"n_needles": n_needles} if n_needles else {}
-    config = DetectConfig.preset(preset, **changes)
-    loaded = load(model, device=device or None, dtype=dtype or None, context_tokens=max(config.lengths))
-    times = measure(loaded, config)
+    device, dtype = settings.device or None, settings.dtype or None
+    loaded = load(settings.model, device=device, dtype=dtype, context_tokens=max(settings.lengths))
+    times = measure(loaded, settings)
     out.print(f"{loaded.name} on {loaded.device}, {loaded.dtype_name}, {loaded.attention}: {times.trials} trials")
     out.print(f"ours {times.ours:.1f} s, plain loop {times.plain:.1f} s, ratio {times.ratio:.3f}")
     out.print(
         f"same answers in {times.same_answers} of {times.trials} trials; scores differ in {times.differing_trials}, "
         f"by at most {times.largest_difference:.2g}"
     )
+
+
+app.command("detect")(takes(DetectSettings, bench_detect))
 
 
 @app.command("pair")

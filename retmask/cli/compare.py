@@ -9,6 +9,7 @@ import typer
 import typer.main
 from rich.table import Table
 
+from retmask.cli.flags import takes
 from retmask.cli.options import (
     Above,
     Adapter,
@@ -27,13 +28,11 @@ from retmask.cli.options import (
     TopK,
     TrustRemoteCode,
     given,
-    numbers,
     out,
     progress,
 )
 from retmask.compare.checkpoint import export
-from retmask.compare.dose import KS, DoseConfig, new_dose, read_points
-from retmask.compare.dose import dose as do_dose
+from retmask.compare.dose import DOSE, DoseSettings, read_points
 from retmask.detect.job import (
     DEFAULT_MODEL,
 )
@@ -170,37 +169,10 @@ def _side_by_side(comparison: Any) -> str:
     return "\n".join(lines).rstrip()
 
 
-def dose(
-    model: Model,
-    scores: Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")],
-    ks: Annotated[str, typer.Option(help="how many heads to mask")] = ",".join(map(str, KS)),
-    random_seeds: Annotated[int, typer.Option(help="how many random draws of each size")] = 5,
-    layer_matched: Annotated[
-        bool, typer.Option("--layer-matched", help="draw from the layers of the best heads")
-    ] = False,
-    exclude: Exclude = "",
-    trials: Annotated[
-        int, typer.Option(help="needle trials a point, on needles and depths detection did not use")
-    ] = 24,
-    context_tokens: Annotated[int, typer.Option(help="of a trial: prompt and answer")] = 512,
-    prose_tokens: Annotated[int, typer.Option(help="tokens of plain prose for the perplexity")] = 2048,
-    needles: Annotated[str, typer.Option(help="JSON or JSON lines, as for detect")] = "",
-    haystack: Annotated[str, typer.Option(help="pydoc-end, essays, or a folder with .txt files")] = "pydoc-end",
-    prose: Annotated[str, typer.Option(help="a text file; by default the last quarter of Python's manual")] = "",
-    revision: Revision = "",
-    adapter: Adapter = "",
-    device: Device = "",
-    dtype: Dtype = "",
-    trust_remote_code: TrustRemoteCode = False,
-    out_dir: OutDir = None,
-) -> None:
+def _dose(settings: DoseSettings, trust_remote_code: TrustRemoteCode = False, out_dir: OutDir = None) -> None:
     """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
-    config = DoseConfig(
-        model, scores, numbers(ks, int, "--ks", "0,14,27"), random_seeds, layer_matched, trials, context_tokens,
-        prose_tokens, needles, haystack, prose, revision, adapter, device, dtype, exclude,
-    )  # fmt: skip
-    run = new_dose(config, out_dir)
-    progress(((at.done, at.total, _dose_words(at.points[-1]), at.eta) for at in do_dose(run, trust_remote_code)), run)
+    run = DOSE.new(settings, out_dir)
+    progress(DOSE.work(run, trust_remote_code), run, lambda **_: _dose_words(read_points(run.path)[-1]))
     table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
     for row in dose_rows(read_points(run.path)):
         which = "unmasked" if not row["k"] else "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
@@ -216,6 +188,9 @@ def _dose_words(point: dict[str, Any]) -> str:
     which = "best" if point["kind"] == "top" else "random"
     what = f"{heads_words(point['k'], which)} masked" if point["k"] else "unmasked"
     return f"{what}: recall {point['recall']:.2f}, perplexity {point['perplexity']:.1f}"
+
+
+dose = takes(DoseSettings, _dose)
 
 
 def ablate(

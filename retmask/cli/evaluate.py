@@ -30,6 +30,7 @@ from retmask.cli.options import (
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.evaluate.job import evaluate as do_evaluate
 from retmask.heads.intervals import FEWEST, none_over, over, span
+from retmask.runs.job import Progress
 from retmask.runs.run import Run
 
 
@@ -68,7 +69,10 @@ def evaluate(
         model, folders, rule, masks, trials, context_tokens, needles, haystack, revision, device, dtype
     )
     run = new_evaluate(config, out_dir)
-    progress(((at.done, at.total, at.condition, at.eta) for at in do_evaluate(run, trust_remote_code)), run)
+    steps = (
+        Progress(at.done, at.total, at.eta, {"condition": at.condition}) for at in do_evaluate(run, trust_remote_code)
+    )
+    progress(steps, run, "{condition}".format)
     _report_evaluation(run)
 
 

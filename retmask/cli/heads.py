@@ -3,38 +3,21 @@
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.main
 from rich.table import Table
 
+from retmask.cli.flags import takes
 from retmask.cli.options import (
-    Adapter,
-    Depths,
-    Device,
-    Dtype,
     Exclude,
-    Lengths,
-    Model,
     OutDir,
-    PresetName,
-    Revision,
     TrustRemoteCode,
-    numbers,
     out,
     progress,
 )
-from retmask.detect.job import (
-    DEFAULT_MODEL,
-    DetectConfig,
-    new_detect,
-    no_map_sentence,
-    read_scores,
-    same_prompts_sentence,
-)
-from retmask.detect.job import detect as do_detect
+from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, read_scores, same_prompts_sentence
 from retmask.families.concentration import concentration
 from retmask.heads.grid import HeadId, model_grid
 from retmask.heads.intervals import LEVEL, none_over, over, span
@@ -44,60 +27,16 @@ from retmask.heads.scores import THRESHOLD, HeadScores, scores_path
 from retmask.heads.sets import head_scores, read_set
 from retmask.heads.trials import Trial, read_trials
 from retmask.runs.run import Run
-from retmask.text.needle import load_needles
 
 
-def detect(
-    model: Model = DEFAULT_MODEL,
-    preset: PresetName = "laptop",
-    lengths: Lengths = "",
-    depths: Depths = "",
-    n_needles: Annotated[int, typer.Option(help="how many needles; by default the preset's, or all of --needles")] = 0,
-    needles: Annotated[str, typer.Option(help="JSON or JSON lines: needle, question, answer (or real_needle)")] = "",
-    haystack: Annotated[str, typer.Option(help="pydoc, essays, or a folder with .txt files")] = "pydoc",
-    counting: Annotated[str, typer.Option(help="set: a position counts once; steps: at every step")] = "set",
-    detector: Annotated[str, typer.Option(help="what a score is: copy, attention, query or causal")] = "copy",
-    whole_needle: Annotated[bool, typer.Option("--whole-needle", help="score the needle, not its answer")] = False,
-    keep_prompts: Annotated[bool, typer.Option("--keep-prompts", help="write prompt_ids into trials.jsonl")] = False,
-    until_stable: Annotated[bool, typer.Option("--until-stable", help="stop when the top 5 % stay the same")] = False,
-    revision: Revision = "",
-    adapter: Adapter = "",
-    device: Device = "",
-    dtype: Dtype = "",
-    trust_remote_code: TrustRemoteCode = False,
-    out_dir: OutDir = None,
-) -> None:
+def _detect(settings: DetectSettings, trust_remote_code: TrustRemoteCode = False, out_dir: OutDir = None) -> None:
     """Find a model's retrieval heads: scores.json, run.json and trials.jsonl in a folder."""
-    changes: dict[str, Any] = {
-        "model": model,
-        "needles": needles,
-        "haystack": haystack,
-        "counting": counting,
-        "detector": detector,
-        "whole_needle": whole_needle,
-        "keep_prompts": keep_prompts,
-        "until_stable": until_stable,
-        "revision": revision,
-        "adapter": adapter,
-        "device": device,
-        "dtype": dtype,
-    }
-    changes |= {"lengths": numbers(lengths, int, "--lengths", "512,1024")} if lengths else {}
-    changes |= {"depths": numbers(depths, float, "--depths", "0,0.5,1")} if depths else {}
-    if n_needles or needles:
-        changes["n_needles"] = n_needles or len(load_needles(Path(needles)))
-    run = new_detect(DetectConfig.preset(preset, **changes), out_dir)
-    _follow(run, trust_remote_code)
+    run = DETECT.new(settings, out_dir)
+    progress(DETECT.work(run, trust_remote_code), run, "{found} of {done} trials found the needle".format)
     _report(run)
 
 
-def _follow(run: Run, trust_remote_code: bool) -> None:
-    """Do a detection in this process, with progress on the terminal."""
-    steps = (
-        (step.done, step.total, f"{step.found} of {step.done} trials found the needle", step.eta)
-        for step in do_detect(run, trust_remote_code)
-    )
-    progress(steps, run)
+detect = takes(DetectSettings, _detect)
 
 
 def _report(run: Run) -> None:

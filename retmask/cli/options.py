@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from retmask.detect.job import PRESETS
 from retmask.heads.rules import MaskRule
+from retmask.runs.job import Progress
 from retmask.runs.overview import behind, duration, stopping_words
 from retmask.runs.run import Run
 
@@ -55,17 +57,17 @@ Scale = Annotated[
 ]
 
 
-def progress(steps: Iterator[tuple[int, int, str, float | None]], run: Run) -> None:
-    """Show (done, total, words, seconds left) as they come: a bar on a terminal, lines elsewhere."""
+def progress(steps: Iterator[Progress], run: Run, words: Callable[..., str]) -> None:
+    """Show how far a run is: a bar on a terminal, lines elsewhere. `words` says what a step's facts, `done`, are."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     begun, over = threading.Event(), threading.Event()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         line = bar.add_task(f"loading {run.record['config']['model']}", total=None)
         threading.Thread(target=_say_state, args=(run, begun, over, bar, line), daemon=True).start()
         try:
-            for done, total, words, eta in steps:
+            for done, total, eta, facts in steps:
                 begun.set()
-                says = words + ("" if eta is None else f", {duration(eta)} left")
+                says = words(done=done, **facts) + ("" if eta is None else f", {duration(eta)} left")
                 bar.update(line, completed=done, total=total, description=says)
                 if not sys.stderr.isatty():
                     typer.echo(f"{done}/{total}: {says}", err=True)
@@ -74,7 +76,7 @@ def progress(steps: Iterator[tuple[int, int, str, float | None]], run: Run) -> N
             over.set()
 
 
-def _say_state(run: Run, begun: threading.Event, over: threading.Event, bar: Progress, line: TaskID) -> None:
+def _say_state(run: Run, begun: threading.Event, over: threading.Event, bar: Bar, line: TaskID) -> None:
     """Say which run has the device, as long as this one waits for it, and that it is stopping, when it is."""
     said = "loading"
     while not over.wait(1):

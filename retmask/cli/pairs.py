@@ -36,6 +36,7 @@ from retmask.pairs.job import pairs as do_pairs
 from retmask.pairs.join import join
 from retmask.pairs.pair import PAIRS, read_items
 from retmask.pairs.remote import LEFT
+from retmask.runs.job import Progress
 from retmask.runs.run import Run
 
 
@@ -92,10 +93,10 @@ def pairs(
     )  # fmt: skip
     run = new_pairs(config, out_dir)
     steps = (
-        (at.done, at.total, f"{at.kept} pairs kept, {at.rate:.0f} tokens/s", at.eta)
+        Progress(at.done, at.total, at.eta, {"kept": at.kept, "rate": at.rate})
         for at in do_pairs(run, trust_remote_code, (config.server, config.masked_server))
     )
-    progress(steps, run)
+    progress(steps, run, lambda kept, rate, **_: f"{kept} pairs kept, {rate:.0f} tokens/s")
     _report_pairs(run)
     if llama_factory:
         write_atomic(run.path / "llama_factory.json", llama_factory_text(read_rows(run.path / PAIRS)))

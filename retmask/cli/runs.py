@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from retmask.compare.ablate import ablate
-from retmask.compare.dose import dose
-from retmask.detect.job import detect
+from retmask.compare.dose import DOSE
+from retmask.detect.job import DETECT
 from retmask.evaluate.job import evaluate
 from retmask.files import home
 from retmask.heads.scores import printable
@@ -198,8 +198,8 @@ def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="do not ask")
 
 
 KINDS: dict[str, Callable[[Run], Iterator[Any]]] = {
-    "detect": detect,
-    "dose": dose,
+    "detect": DETECT.work,
+    "dose": DOSE.work,
     "ablate": ablate,
     "pairs": lambda run: pairs(run, servers=workers.confirmed()),
     "train": train,

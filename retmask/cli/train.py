@@ -11,6 +11,7 @@ from retmask.cli.options import Model, OutDir, Revision, TrustRemoteCode, out, p
 from retmask.compare.checkpoint import export
 from retmask.files import expanded
 from retmask.heads.rules import MaskRule
+from retmask.runs.job import Progress
 from retmask.train.card import result
 from retmask.train.job import checked, new_train, train_command
 from retmask.train.job import train as do_train
@@ -41,7 +42,8 @@ def _train(
             *(["--any-pairs"] if any_pairs else []),
         ],
     )  # fmt: skip
-    progress(((at.done, at.total, _step_words(at.line), at.eta) for at in do_train(run, trust_remote_code)), run)
+    steps = (Progress(at.done, at.total, at.eta, {"line": at.line}) for at in do_train(run, trust_remote_code))
+    progress(steps, run, lambda line, **_: _step_words(line))
     held = (run.record.get("held_out") or {}).get("rewards/accuracies")
     if held is not None:
         out.print(f"reward accuracy on the pairs held out: {held:.2f}")

@@ -5,7 +5,7 @@ and for random draws of as many others (Wu et al. 2024, arXiv 2404.15574, mask 2
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,11 +18,13 @@ from retmask.figures.rows import dose_rows, to_csv
 from retmask.files import HAYSTACKS, append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import control, retrieval_heads
+from retmask.heads.rules import EXCLUDE, control, retrieval_heads
 from retmask.heads.sets import ScoreSet, head_scores, read_set
 from retmask.heads.trials import read_trials
 from retmask.model.weights import check_there, folder_grid
-from retmask.runs.run import Pace, Run
+from retmask.runs.job import Job, Pace, Progress, Start, Work
+from retmask.runs.run import Run
+from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack, load_prose
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
@@ -40,29 +42,31 @@ class Point(NamedTuple):
     seed: int | None = None
 
 
-@dataclass(frozen=True)
-class DoseConfig:
+@dataclass(frozen=True, kw_only=True)
+class DoseSettings:
     """What a dose curve measures. `scores`: a score set, as `read_set` takes it, but no address.
 
     ValueError for what cannot be measured.
     """
 
-    model: str
-    scores: str
-    ks: tuple[int, ...] = KS
-    random_seeds: int = 5
-    layer_matched: bool = False
-    trials: int = 24
-    context_tokens: int = 512
-    prose_tokens: int = 2048
-    needles: str = ""
-    haystack: str = "pydoc-end"
-    prose: str = ""
-    revision: str = ""
-    adapter: str = ""
-    device: str = ""
-    dtype: str = ""
-    exclude: str = ""
+    model: str = shared("model", REQUIRED)
+    scores: str = setting(REQUIRED, "a score file, a folder of detect, or a built-in model's name", names="folder")
+    ks: tuple[int, ...] = setting(KS, "how many heads to mask", example="0,14,27")
+    random_seeds: int = setting(5, "how many random draws of each size")
+    layer_matched: bool = setting(False, "draw from the layers of the best heads")
+    exclude: str = setting("", EXCLUDE)
+    trials: int = setting(24, "needle trials a point, on needles and depths detection did not use")
+    context_tokens: int = setting(512, "of a trial: prompt and answer")
+    prose_tokens: int = setting(2048, "tokens of plain prose for the perplexity")
+    needles: str = setting("", "JSON or JSON lines, as for detect", names="path")
+    haystack: str = setting(
+        "pydoc-end", "pydoc-end, essays, or a folder with .txt files", names="folder", but=HAYSTACKS
+    )
+    prose: str = setting("", "a text file; by default the last quarter of Python's manual", names="path")
+    revision: str = shared("revision")
+    adapter: str = shared("adapter")
+    device: str = shared("device")
+    dtype: str = shared("dtype")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ks", tuple(sorted({0, *map(int, self.ks)})))
@@ -75,11 +79,6 @@ class DoseConfig:
         known = self.map.grid
         if known and self.map.level == "query":  # else the model's is known when it is loaded
             self.points(known)
-
-    @classmethod
-    def from_record(cls, config: Mapping[str, Any]) -> "DoseConfig":
-        """The settings in a run.json."""
-        return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config})
 
     @cached_property
     def map(self) -> ScoreSet:
@@ -134,50 +133,20 @@ class DoseConfig:
 
     @property
     def command(self) -> list[str]:
-        """The command line that does the same: only what differs from the defaults."""
-        out = ["retmask", "dose", self.model, "--scores", self.scores]
-        for field in fields(self)[2:]:
-            value = getattr(self, field.name)
-            if value == field.default:
-                continue
-            flag = "--" + field.name.replace("_", "-")
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            out += [flag] if value is True else [flag, text]
-        return out
+        """The command line that does the same."""
+        return command_line("dose", self)
 
 
-class DoseProgress(NamedTuple):
-    """How far a curve is: points done of all, seconds left, and the points as they stand in points.jsonl."""
-
-    done: int
-    total: int
-    eta: float
-    points: list[dict[str, Any]]
-
-
-def new_dose(config: DoseConfig, out: Path | None = None) -> Run:
-    """A run for this curve; in `out` an unfinished one with the same settings is taken up again.
-
-    ValueError where `out` holds something else, or the settings name a model, texts or needles that are not there, or
-    scores of another grid.
-    """
-    config = replace(
-        config,
-        model=settled(config.model),
-        scores=settled(config.scores),
-        needles=settled(config.needles, only_path=True),
-        haystack=settled(config.haystack, HAYSTACKS),
-        prose=settled(config.prose, only_path=True),
-        adapter=settled(config.adapter),
-    )
-    check_there(config.model)
-    if grid := folder_grid(config.model):
-        head_scores(config.map, grid).check_grid(grid, config.model)
-        config.points(grid)
-    config.tasks()
-    load_haystack(config.haystack)
-    load_prose(config.prose)
-    return Run.claim("dose", asdict(config), config.command, out, Path(config.model).name, before={"exclude": ""})
+def _check(settings: DoseSettings, *_: Any) -> Start[DoseSettings]:
+    settings = whole(settings)
+    check_there(settings.model)
+    if grid := folder_grid(settings.model):
+        head_scores(settings.map, grid).check_grid(grid, settings.model)
+        settings.points(grid)
+    settings.tasks()
+    load_haystack(settings.haystack)
+    load_prose(settings.prose)
+    return Start(settings)
 
 
 def read_points(folder: Path) -> list[dict[str, Any]]:
@@ -186,56 +155,43 @@ def read_points(folder: Path) -> list[dict[str, Any]]:
     return list(points.values())
 
 
-def dose(run: Run, trust_remote_code: bool = False) -> Iterator[DoseProgress]:
-    """Measure what a curve's run says, or the rest of it; yields after every point.
-
-    Each point is in points.jsonl before the next begins; dose.csv follows, and at the end the figure.
-    """
-    if run.status == "success":
-        return
+def _points(work: Work[DoseSettings]) -> Iterator[Progress]:
+    """Every point is in points.jsonl before the next begins; dose.csv follows, and at the end the figure."""
     from retmask.model.loading import facts, load
 
-    config = DoseConfig.from_record(run.record["config"])
-    with run.working():
-        points = read_points(run.path)
-        run.report(stage="loading", done=len(points))
-        model = load(
-            config.model,
-            revision=config.revision or None,
-            adapter=config.adapter or None,
-            device=config.device or None,
-            dtype=config.dtype or None,
-            context_tokens=config.context_tokens,
-            trust_remote_code=trust_remote_code,
-        )
-        scores = head_scores(config.map, model.grid)
-        scores.check_grid(model.grid, model.name)
-        tasks, haystack, prose = config.tasks(), load_haystack(config.haystack), load_prose(config.prose)
-        pin_measure(run, tasks, bool(points))
-        run.pin(
-            **facts(model, config.adapter),
-            scores_sha256=sha256_text(config.map.scores.to_json()),
-            needles_sha256=needles_sha256(task.needle for task in tasks),
-            haystack={"name": haystack.name, "sha256": haystack.sha256},
-            prose_sha256=sha256_text(prose),
-        )
-        run.update(excluded=list(map(str, sorted(retrieval_heads(scores, config.exclude)))))
-        chat = Chat.resumed(model.tokenizer, run.record)
-        asked = different_prompts(chat, tasks, haystack)
-        run.update(**chat.facts, same_prompts=len(tasks) - len(asked))
-        everything = config.points(model.grid)
-        done = {_key(point) for point in points}
-        left = [point for point in everything if _key(point._asdict()) not in done]
-        pace = Pace()
-        for number, point in enumerate(left, start=1):
-            measured = measure(model, config.mask(point, model.grid), asked, haystack, prose, config.prose_tokens)
-            points.append({**point._asdict(), **measured})
-            append_line(run.path / "points.jsonl", points[-1])
-            _table(run.path, points)
-            eta = pace.left(1, len(left) - number)
-            run.report(stage="points", done=len(points), total=len(everything), eta=round(eta, 1))
-            yield DoseProgress(len(points), len(everything), eta, points)
-        draw(run.path, points)
+    run, settings = work.run, work.settings
+    points = read_points(run.path)
+    run.report(stage="loading", done=len(points))
+    model = load(settings.model, context_tokens=settings.context_tokens, **work.loading)
+    scores = head_scores(settings.map, model.grid)
+    scores.check_grid(model.grid, model.name)
+    tasks, haystack, prose = settings.tasks(), load_haystack(settings.haystack), load_prose(settings.prose)
+    pin_measure(run, tasks, bool(points))
+    run.pin(
+        **facts(model, settings.adapter),
+        scores_sha256=sha256_text(settings.map.scores.to_json()),
+        needles_sha256=needles_sha256(task.needle for task in tasks),
+        haystack={"name": haystack.name, "sha256": haystack.sha256},
+        prose_sha256=sha256_text(prose),
+    )
+    run.update(excluded=list(map(str, sorted(retrieval_heads(scores, settings.exclude)))))
+    chat = Chat.resumed(model.tokenizer, run.record)
+    asked = different_prompts(chat, tasks, haystack)
+    run.update(**chat.facts, same_prompts=len(tasks) - len(asked))
+    wanted = settings.points(model.grid)
+    done = {_key(point) for point in points}
+    left = [point for point in wanted if _key(point._asdict()) not in done]
+    pace = Pace()
+    for number, point in enumerate(left, start=1):
+        measured = measure(model, settings.mask(point, model.grid), asked, haystack, prose, settings.prose_tokens)
+        points.append({**point._asdict(), **measured})
+        append_line(run.path / "points.jsonl", points[-1])
+        _table(run.path, points)
+        yield Progress(len(points), len(wanted), pace.left(1, len(left) - number))
+    draw(run.path, points)
+
+
+DOSE = Job("dose", DoseSettings, _check, _points, unit="points")
 
 
 def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:

@@ -1,19 +1,21 @@
 """Detection: which grid of needle trials, and the job that runs it. A run's folder in, results in that folder out."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from retmask.detect.score import Counting
 from retmask.detect.trials import different_prompts, pin_measure, run_trials, stable_for
-from retmask.files import HAYSTACKS, append_line, number, settled
+from retmask.files import HAYSTACKS, append_line, number
 from retmask.heads.detectors import DetectorName
 from retmask.heads.grid import Grid
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial, collect_scores, read_trials
 from retmask.model.weights import check_there
-from retmask.runs.run import Pace, Run
+from retmask.runs.job import Job, Pace, Progress, Start, Work
+from retmask.runs.run import Run
+from retmask.runs.settings import Preset, check, command_line, setting, shared, whole
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
@@ -25,52 +27,54 @@ DEFAULT_MODEL = "smollm2-135m"
 STABLE_TRIALS = 10  # --until-stable: the top 5 % unchanged over this many successful trials
 
 
-class Preset(NamedTuple):
-    """A detection's grid: how many needles, at which lengths (tokens), at which depths (0-1)."""
-
-    needles: int
-    lengths: tuple[int, ...]
-    depths: tuple[float, ...]
-    says: str
-
-
 def _steps(n: int) -> tuple[float, ...]:
     return tuple(round(i / (n - 1), 4) for i in range(n))
 
 
+def _preset(says: str, lengths: tuple[int, ...], depths: tuple[float, ...]) -> Preset:
+    return Preset(says, {"n_needles": 3, "lengths": lengths, "depths": depths})
+
+
 PRESETS = {
-    "quick": Preset(3, (384, 768), (0.0, 0.5, 1.0), "a first map: a minute or so on two idle CPU cores"),
-    "laptop": Preset(3, (512, 1024, 2048), _steps(5), "a map to work with, some minutes on two CPU cores"),
-    "paper": Preset(3, tuple(range(250, 5001, 250)), _steps(10), "the published grid of 600 trials, for a GPU"),
+    "quick": _preset("a first map: a minute or so on two idle CPU cores", (384, 768), (0.0, 0.5, 1.0)),
+    "laptop": _preset("a map to work with, some minutes on two CPU cores", (512, 1024, 2048), _steps(5)),
+    "paper": _preset("the published grid of 600 trials, for a GPU", tuple(range(250, 5001, 250)), _steps(10)),
 }
 
 
-@dataclass(frozen=True)
-class DetectConfig:
+@dataclass(frozen=True, kw_only=True)
+class DetectSettings:
     """What a detection does. `needles` and `haystack` as `load_needles` and `load_haystack` take them.
 
     ValueError for a grid that is empty, not in order of sense, or not possible.
     """
 
-    model: str = DEFAULT_MODEL
-    lengths: tuple[int, ...] = PRESETS["laptop"].lengths
-    depths: tuple[float, ...] = PRESETS["laptop"].depths
-    n_needles: int = PRESETS["laptop"].needles
-    needles: str = ""
-    haystack: str = "pydoc"
-    counting: Counting = "set"
-    detector: DetectorName = "copy"
-    whole_needle: bool = False
-    keep_prompts: bool = False
-    until_stable: bool = False
-    revision: str = ""
-    adapter: str = ""
-    device: str = ""
-    dtype: str = ""
+    presets: ClassVar = PRESETS
+    model: str = shared("model", DEFAULT_MODEL)
+    lengths: tuple[int, ...] = setting(
+        PRESETS["laptop"].values["lengths"], "context lengths in tokens, prompt and answer", example="512,1024"
+    )
+    depths: tuple[float, ...] = setting(
+        PRESETS["laptop"].values["depths"], "needle depths, 0 = beginning, 1 = end", example="0,0.5,1"
+    )
+    n_needles: int = setting(3, "how many needles; by default the preset's, or all of --needles", beside=("needles", 0))
+    needles: str = setting("", "JSON or JSON lines: needle, question, answer (or real_needle)", names="path")
+    haystack: str = setting("pydoc", "pydoc, essays, or a folder with .txt files", names="folder", but=HAYSTACKS)
+    counting: Counting = setting("set", "set: a position counts once; steps: at every step", choices=("set", "steps"))
+    detector: DetectorName = setting("copy", "what a score is", choices=get_args(DetectorName))
+    whole_needle: bool = setting(False, "score the needle, not its answer")
+    keep_prompts: bool = setting(False, "write prompt_ids into trials.jsonl")
+    until_stable: bool = setting(False, "stop when the top 5 % stay the same")
+    revision: str = shared("revision")
+    adapter: str = shared("adapter")
+    device: str = shared("device")
+    dtype: str = shared("dtype")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", tuple(dict.fromkeys(int(length) for length in self.lengths)))
         object.__setattr__(self, "depths", tuple(dict.fromkeys(float(depth) for depth in self.depths)))
+        if self.needles and not self.n_needles:
+            object.__setattr__(self, "n_needles", len(load_needles(Path(self.needles))))
         if not self.lengths or not self.depths:
             raise ValueError("give at least one length (tokens) and one depth (0 to 1)")
         for depth in self.depths:
@@ -81,26 +85,9 @@ class DetectConfig:
                 raise ValueError(f"a context of {length} tokens is not possible: choose 128 to 2,097,152")
         if self.n_needles < 1:
             raise ValueError(f"{self.n_needles} needles are too few: use at least 1")
-        if self.counting not in ("set", "steps"):
-            raise ValueError(f"counting {self.counting!r} is unknown: choose set or steps")
-        if self.detector not in get_args(DetectorName):
-            raise ValueError(f"detector {self.detector!r} is unknown: choose {', '.join(get_args(DetectorName))}")
+        check(self)
         if self.counting != "set" and self.detector != "copy":
             raise ValueError(f"the detector {self.detector} counts no copies: leave the counting at set")
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> "DetectConfig":
-        """The settings of a preset, with changes. ValueError for an unknown name."""
-        if name not in PRESETS:
-            raise ValueError(f"preset {name!r} is unknown: choose {', '.join(PRESETS)}")
-        chosen = PRESETS[name]
-        base = {"n_needles": chosen.needles, "lengths": chosen.lengths, "depths": chosen.depths}
-        return cls(**{**base, **changes})
-
-    @classmethod
-    def from_record(cls, config: Mapping[str, Any]) -> "DetectConfig":
-        """The settings in a run.json."""
-        return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config})
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks in the order in which they run. ValueError if there are fewer needles than asked for."""
@@ -117,130 +104,63 @@ class DetectConfig:
 
     @property
     def command(self) -> list[str]:
-        """The command line that does the same: only what differs from the preset or default it is nearest to."""
-        default = DetectConfig()
-        name = next((name for name, p in PRESETS.items() if p[:3] == (self.n_needles, self.lengths, self.depths)), "")
-        out = ["retmask", "detect", self.model]
-        if name and name != "laptop":
-            out += ["--preset", name]
-        if name and self.needles:  # else the command line takes all of the file
-            out += ["--n-needles", str(self.n_needles)]
-        if not name:
-            out += [
-                "--lengths",
-                ",".join(map(str, self.lengths)),
-                "--depths",
-                ",".join(repr(d).removesuffix(".0") for d in self.depths),
-            ]
-            out += ["--n-needles", str(self.n_needles)]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("model", "lengths", "depths", "n_needles") or value == getattr(default, field.name):
-                continue
-            flag = "--" + field.name.replace("_", "-")
-            out += [flag] if value is True else [flag, str(value)]
-        return out
+        """The command line that does the same."""
+        return command_line("detect", self)
 
 
-class DetectProgress(NamedTuple):
-    """How far a detection is: trials done of all, how many found the needle, seconds left (None: not known yet)."""
-
-    done: int
-    total: int
-    found: int
-    eta: float | None
-    trials: list[Trial]
-    grid: Grid
+def _check(settings: DetectSettings, *_: Any) -> Start[DetectSettings]:
+    check_there(settings.model)
+    settings.tasks()
+    load_haystack(settings.haystack)
+    return Start(whole(settings))
 
 
-def new_detect(config: DetectConfig, out: Path | None = None) -> Run:
-    """A run for this detection; in `out` an unfinished one with the same settings is taken up again.
-
-    ValueError where `out` holds something else, or the settings name a model, needles or a haystack that are not there.
-    """
-    check_there(config.model)
-    config.tasks()
-    load_haystack(config.haystack)
-    config = replace(
-        config,
-        model=settled(config.model),
-        needles=settled(config.needles, only_path=True),
-        haystack=settled(config.haystack, HAYSTACKS),
-        adapter=settled(config.adapter),
-    )
-    record = {**asdict(config), "lengths": list(config.lengths), "depths": list(config.depths)}
-    return Run.claim("detect", record, config.command, out, Path(config.model).name, before={"detector": "copy"})
-
-
-def detect(run: Run, trust_remote_code: bool = False) -> Iterator[DetectProgress]:
-    """Do what a detection's run says, or the rest of it; yields after every batch of trials.
-
-    Each trial is in trials.jsonl before the next batch starts, and scores.json (present once a trial has found its
-    needle) follows. A run whose model has changed since it began is refused with ValueError. Whether the model's own
-    code may run is never read from the folder: that may come from anybody.
-    """
-    if run.status == "success":
-        return
-    config = DetectConfig.from_record(run.record["config"])
-    tasks, haystack = config.tasks(), load_haystack(config.haystack)
-    with run.working():
-        trials = read_trials(run.path)
-        done = {trial.key for trial in trials}
-        pin_measure(run, tasks, bool(trials))
-        run.report(stage="loading", done=len(trials), total=len(tasks))
-        model = _load(config, trust_remote_code)
-        chat = Chat.resumed(model.tokenizer, run.record)
-        _describe(run, config, model, haystack, tasks, chat)
-        model.check_length(max(config.lengths))  # before prompts are made, which takes long for long ones
-        asked = different_prompts(chat, tasks, haystack)
-        run.update(same_prompts=len(tasks) - len(asked))
-        left, total = {task: prompt for task, prompt in asked.items() if task.key not in done}, len(asked)
-        pace, ahead = Pace(), sum(task.context_tokens for task in left)
-        for batch in run_trials(model, left, haystack, config.counting, detector=config.detector, chat=chat):
-            for trial in batch:
-                append_line(run.path / "trials.jsonl", trial.to_json(config.keep_prompts))
-            trials += batch
-            tokens = sum(trial.context_tokens for trial in batch)
-            ahead -= tokens
-            eta = pace.left(tokens, ahead)
-            progress = DetectProgress(
-                len(trials), total, sum(trial.success for trial in trials), eta, trials, model.grid
-            )
-            _save_scores(run, trials, model.grid, config)
-            run.report(
-                stage="trials", done=progress.done, total=progress.total, found=progress.found, eta=round(eta, 1)
-            )
-            yield progress
-            if config.until_stable and stable_for(trials, model.grid) >= STABLE_TRIALS:
-                break
-        _save_scores(run, trials, model.grid, config)
-        run.update(found=sum(trial.success for trial in trials), done=len(trials))
-        if pace.each and config.detector == "copy":  # others read a prompt twice or oftener
-            run.update(pace=pace.each)
-
-
-def _load(config: DetectConfig, trust_remote_code: bool) -> "LensModel":
+def _trials(work: Work[DetectSettings]) -> Iterator[Progress]:
+    """Each batch of trials is in trials.jsonl before the next; scores.json follows once a trial found its needle."""
     from retmask.model.loading import load  # torch takes seconds to import, and only a worker needs it
 
-    return load(
-        config.model,
-        revision=config.revision or None,
-        adapter=config.adapter or None,
-        device=config.device or None,
-        dtype=config.dtype or None,
-        context_tokens=max(config.lengths),
-        trust_remote_code=trust_remote_code,
-    )
+    run, settings = work.run, work.settings
+    tasks, haystack = settings.tasks(), load_haystack(settings.haystack)
+    trials = read_trials(run.path)
+    done = {trial.key for trial in trials}
+    pin_measure(run, tasks, bool(trials))
+    run.report(stage="loading", done=len(trials), total=len(tasks))
+    model = load(settings.model, context_tokens=max(settings.lengths), **work.loading)
+    chat = Chat.resumed(model.tokenizer, run.record)
+    _describe(run, settings, model, haystack, tasks, chat)
+    model.check_length(max(settings.lengths))  # before prompts are made, which takes long for long ones
+    asked = different_prompts(chat, tasks, haystack)
+    run.update(same_prompts=len(tasks) - len(asked))
+    left = {task: prompt for task, prompt in asked.items() if task.key not in done}
+    pace, ahead = Pace(), sum(task.context_tokens for task in left)
+    for batch in run_trials(model, left, haystack, settings.counting, detector=settings.detector, chat=chat):
+        for trial in batch:
+            append_line(run.path / "trials.jsonl", trial.to_json(settings.keep_prompts))
+        trials += batch
+        tokens = sum(trial.context_tokens for trial in batch)
+        ahead -= tokens
+        _save_scores(run, trials, model.grid, settings)
+        found = sum(trial.success for trial in trials)
+        yield Progress(len(trials), len(asked), pace.left(tokens, ahead), {"found": found})
+        if settings.until_stable and stable_for(trials, model.grid) >= STABLE_TRIALS:
+            break
+    _save_scores(run, trials, model.grid, settings)
+    run.update(found=sum(trial.success for trial in trials), done=len(trials))
+    if pace.each and settings.detector == "copy":  # others read a prompt twice or oftener
+        run.update(pace=pace.each)
+
+
+DETECT = Job("detect", DetectSettings, _check, _trials, unit="trials")
 
 
 def _describe(
-    run: Run, config: DetectConfig, model: "LensModel", haystack: Haystack, tasks: list[NeedleTask], chat: Chat
+    run: Run, settings: DetectSettings, model: "LensModel", haystack: Haystack, tasks: list[NeedleTask], chat: Chat
 ) -> None:
     """Record what was measured with; refuse to go on with another model or other texts than the run began with."""
     from retmask.model.loading import facts
 
     run.pin(
-        **facts(model, config.adapter),
+        **facts(model, settings.adapter),
         needles_sha256=needles_sha256(dict.fromkeys(task.needle for task in tasks)),
         haystack={"name": haystack.name, "sha256": haystack.sha256},
     )
@@ -248,13 +168,13 @@ def _describe(
     run.update(
         head_grid=model.grid._asdict(),
         grid={
-            "needles": config.n_needles,
-            "lengths": list(config.lengths),
-            "depths": list(config.depths),
+            "needles": settings.n_needles,
+            "lengths": list(settings.lengths),
+            "depths": list(settings.depths),
             "trials": len(tasks),
         },
         **chat.facts,
-        counting=config.measure,
+        counting=settings.measure,
         scored=scored.pop() if len(scored) == 1 else "mixed",
         device=str(model.device),
         attention=model.attention,
@@ -263,8 +183,8 @@ def _describe(
     )
 
 
-def _save_scores(run: Run, trials: list[Trial], grid: Grid, config: DetectConfig) -> None:
-    scores = collect_scores(trials, grid, config.model, config.measure)
+def _save_scores(run: Run, trials: list[Trial], grid: Grid, settings: DetectSettings) -> None:
+    scores = collect_scores(trials, grid, settings.model, settings.measure)
     if scores is not None:
         scores.save(run.path / "scores.json")
 

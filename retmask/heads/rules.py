@@ -1,17 +1,21 @@
 """Rules for masks: how a person says which heads are meant, and which heads random controls leave out. No model."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
-from retmask.files import expanded, settled
 from retmask.heads.grid import Grid, HeadId, share_count
 from retmask.heads.masks import HeadMask, load_mask
 from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import open_scores, read_set
+from retmask.runs.settings import setting, whole
 
 ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
 _WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
 _HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
+EXCLUDE = (
+    "what random heads never are, the retrieval heads of the scores: those with this mean score (0.05) or the best "
+    "share (5%); by default 0.1 where copies are counted, else 5%"
+)
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,16 @@ class MaskRule:
     `exclude` says which those are, as `retrieval_heads` has it.
     """
 
-    mask: str = ""
-    heads: str = ""
-    top_k: int = 0
-    threshold: float = 0.0
-    share: float = 0.0
-    random: int = 0
-    seed: int = 0
-    scores: str = ""
-    scale: float | None = None
-    exclude: str = ""
+    mask: str = setting("", "a saved mask: its name or file", names="file")
+    heads: str = setting("", "these heads, each with a scale if you like: L17H3,L18H6:0.5")
+    top_k: int = setting(0, "the best so many heads of --scores")
+    threshold: float = setting(0.0, "the heads of --scores with at least this mean score")
+    share: float = setting(0.0, "the best share of all heads of --scores, such as 0.05")
+    random: int = setting(0, "so many random heads, no retrieval head of --scores")
+    seed: int = setting(0, "of --random")
+    scores: str = setting("", "a score file, a folder of detect, or a built-in model's name", names="folder")
+    scale: float | None = setting(None, "0 masks, below 1 weakens, up to 2 emphasises; by default the mask's own, or 0")
+    exclude: str = setting("", EXCLUDE)
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:  # said before anything waits or loads
@@ -47,8 +51,7 @@ class MaskRule:
 
     def settled(self) -> "MaskRule":
         """The rule with the whole paths of its files: what a run is to keep. A saved mask's name stays."""
-        mask = self.mask and settled(self.mask, only_path=True) if expanded(self.mask).is_file() else self.mask
-        return replace(self, mask=mask, scores=settled(self.scores))
+        return whole(self)
 
     def excluded(self, grid: Grid) -> tuple[HeadId, ...]:
         """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""

@@ -8,8 +8,8 @@ import pytest
 
 from retmask.cli.main import run_command
 from retmask.compare.ablate import new_ablate, new_merge
-from retmask.compare.dose import DoseConfig, new_dose
-from retmask.detect.job import DetectConfig, new_detect
+from retmask.compare.dose import DOSE, DoseSettings
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.files import home
 from retmask.heads.grid import Grid
@@ -17,11 +17,12 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.pairs.job import PairsConfig, new_pairs
+from retmask.runs.settings import from_preset
 
 L0H1 = MaskRule(heads="L0H1")
 JOBS: dict[str, Callable[[str, Path], object]] = {
-    "detect": lambda model, _: new_detect(DetectConfig.preset("quick", model=model)),
-    "dose": lambda model, _: new_dose(DoseConfig(model, "smollm2-135m")),
+    "detect": lambda model, _: DETECT.new(from_preset(DetectSettings, "quick", model=model)),
+    "dose": lambda model, _: DOSE.new(DoseSettings(model=model, scores="smollm2-135m")),
     "pairs": lambda model, _: new_pairs(PairsConfig(model, L0H1, generate="grounded", count=2)),
     "evaluate": lambda model, _: new_evaluate(EvaluateConfig(model, rule=L0H1)),
     "ablate": lambda model, out: new_ablate(model, HeadMask.parse("L0H1", Grid(3, 4)), Grid(3, 4), out),
@@ -69,7 +70,7 @@ def test_a_mask_that_does_not_fit_makes_no_run(rule: dict[str, str], says: str, 
 
 def test_scores_of_another_grid_make_no_curve(tmp_path: Path, fresh_home: Path) -> None:
     with pytest.raises(ValueError, match="30 x 9 heads and gemma-3-270m has 18 x 4"):
-        new_dose(DoseConfig("gemma-3-270m", "smollm2-135m"))
+        DOSE.new(DoseSettings(model="gemma-3-270m", scores="smollm2-135m"))
 
 
 def test_of_a_grid_that_is_not_known_only_what_is_wrong_on_any_is_said(fresh_home: Path) -> None:

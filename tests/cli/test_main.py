@@ -13,10 +13,11 @@ import pytest
 from tiny import tiny_folder
 
 from retmask.detect import job as detect
-from retmask.detect.job import DetectConfig
+from retmask.detect.job import DetectSettings
 from retmask.families.concentration import Concentration
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import read_trials
+from retmask.runs.settings import from_preset
 
 COMMAND = [sys.executable, "-m", "retmask.cli"]
 
@@ -105,12 +106,12 @@ def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: s
 
 
 def test_command_says_what_differs() -> None:
-    config = DetectConfig.preset("quick", model="m", counting="steps", keep_prompts=True)
+    config = from_preset(DetectSettings, "quick", model="m", counting="steps", keep_prompts=True)
     assert config.command == ["retmask", "detect", "m", "--preset", "quick", "--counting", "steps", "--keep-prompts"]
-    own = DetectConfig.preset("quick", needles="n.json")
-    assert own.command[3:] == ["--preset", "quick", "--n-needles", "3", "--needles", "n.json"]
-    custom = DetectConfig(lengths=(300,), depths=(0.5, 1))
-    assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1", "--n-needles", "3"]
+    own = from_preset(DetectSettings, "quick", needles="n.json", n_needles=3)
+    assert own.command[3:] == ["--preset", "quick", "--needles", "n.json", "--n-needles", "3"]
+    custom = DetectSettings(lengths=(300,), depths=(0.5, 1))
+    assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1"]
 
 
 def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, score_file: Path) -> None:
@@ -182,10 +183,10 @@ def test_until_stable_stops_early_and_stays_ended(
     fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(detect, "STABLE_TRIALS", 2)
-    config = DetectConfig(lengths=(200,), depths=(0.0, 0.3, 0.6, 1.0), n_needles=3, until_stable=True)
-    run = detect.new_detect(config, tmp_path / "out")
-    done = [step.done for step in detect.detect(run)]
+    config = DetectSettings(lengths=(200,), depths=(0.0, 0.3, 0.6, 1.0), n_needles=3, until_stable=True)
+    run = DETECT.new(config, tmp_path / "out")
+    done = [step.done for step in DETECT.work(run)]
     assert done[-1] < 12
     assert run.status == "success"
-    assert list(detect.detect(run)) == []
+    assert list(DETECT.work(run)) == []
     assert len(read_trials(run.path)) == done[-1]

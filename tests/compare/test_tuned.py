@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import retmask
 from app.shared import state
 from retmask.cli.main import app
-from retmask.detect.job import DetectConfig
+from retmask.detect.job import DetectSettings
 from retmask.files import append_line, shipped
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
@@ -50,7 +50,7 @@ def base(tmp_path: Path) -> Path:
 
 def detected(scores: HeadScores = MAP, **config: Any) -> Run:
     """A detection as its worker leaves it; its settings are the defaults but for these."""
-    settings = asdict(DetectConfig(**config))
+    settings = asdict(DetectSettings(**config))
     run = Run.create("detect", settings | {"lengths": list(settings["lengths"]), "depths": list(settings["depths"])})
     run.update(created=f"2026-01-01T00:00:{len(Run.all('detect')):02}+00:00")  # the picker tells maps by their start
     measured = {"grid": {"trials": 45}, "counting": "set", "scored": "answer", "template": "plain"}

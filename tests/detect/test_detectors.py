@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
 
-from retmask.detect.job import DetectConfig
+from retmask.detect.job import DetectSettings
 from retmask.detect.passes import attention_on, head_scores, losses
 from retmask.detect.trials import run_trials
 from retmask.heads.detectors import DETECTORS, attention_mass, query_focus
@@ -176,9 +176,9 @@ def test_negative_scores_are_kept_where_the_detector_has_them() -> None:
 
 def test_bad_settings_are_one_sentence() -> None:
     with pytest.raises(ValueError, match="detector 'magic' is unknown: choose copy, attention, query, causal"):
-        DetectConfig(detector="magic")  # type: ignore[arg-type]
+        DetectSettings(detector="magic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the detector query counts no copies"):
-        DetectConfig(detector="query", counting="steps")
-    assert DetectConfig(detector="causal").command[-2:] == ["--detector", "causal"]
-    assert DetectConfig(counting="steps").measure == "steps"
-    assert DetectConfig(detector="query").measure == "query"
+        DetectSettings(detector="query", counting="steps")
+    assert DetectSettings(detector="causal").command[-2:] == ["--detector", "causal"]
+    assert DetectSettings(counting="steps").measure == "steps"
+    assert DetectSettings(detector="query").measure == "query"

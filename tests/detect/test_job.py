@@ -5,14 +5,14 @@ from pathlib import Path
 
 from tiny import tiny_hf, tiny_tokenizer
 
-from retmask.detect.job import DetectConfig, detect, new_detect, same_prompts_sentence
+from retmask.detect.job import DETECT, DetectSettings, same_prompts_sentence
 from retmask.heads.trials import read_trials
 from retmask.runs.run import Run
 
 CLOCK = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }} {% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[go]"
 
 
-def settings(path: Path) -> DetectConfig:
+def settings(path: Path) -> DetectSettings:
     """Ten depths in a text of three long sentences, two needles of which one does not hold its answer verbatim."""
     tiny_hf("llama").save_pretrained(path / "model")
     tiny_tokenizer(CLOCK).save_pretrained(path / "model")
@@ -24,8 +24,8 @@ def settings(path: Path) -> DetectConfig:
         {"needle": "The cow drank milk.", "question": "What does it drink?", "answer": "drinks milk"},
     ]
     (path / "needles.json").write_text(json.dumps(needles))
-    return DetectConfig(
-        str(path / "model"),
+    return DetectSettings(
+        model=str(path / "model"),
         lengths=(400,),
         depths=(0.0, 0.25, 0.5, 0.75, 1.0),
         n_needles=2,
@@ -40,12 +40,12 @@ def shown(trial: object) -> str:
 
 
 def test_no_prompt_counts_twice_and_all_are_of_one_moment(fresh_home: Path, tmp_path: Path) -> None:
-    run = new_detect(settings(tmp_path), tmp_path / "out")
-    steps = detect(run)
+    run = DETECT.new(settings(tmp_path), tmp_path / "out")
+    steps = DETECT.work(run)
     next(steps)
     steps.close()  # broken off; the rest is asked later
     clock = run.record["clock"]
-    *_, last = detect(Run(run.path))
+    *_, last = DETECT.work(Run(run.path))
     trials = read_trials(run.path)
     prompts = [trial.prompt_ids for trial in trials]
     assert len(set(prompts)) == len(prompts) == last.total
@@ -57,8 +57,8 @@ def test_no_prompt_counts_twice_and_all_are_of_one_moment(fresh_home: Path, tmp_
 
 
 def test_the_record_says_what_was_scored(fresh_home: Path, tmp_path: Path) -> None:
-    run = new_detect(settings(tmp_path), tmp_path / "out")
-    list(detect(run))
+    run = DETECT.new(settings(tmp_path), tmp_path / "out")
+    list(DETECT.work(run))
     assert run.record["scored"] == "mixed"
     assert {(trial.answer, trial.scored) for trial in read_trials(run.path)} == {
         ("blue cheese", "answer"),

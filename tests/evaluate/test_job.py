@@ -72,7 +72,7 @@ def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
     assert len(tasks) == 120
     assert len({task.key for task in tasks}) == 120
     assert not {task.needle.needle for task in tasks} & {needle.needle for needle in load_needles()}
-    assert not set(DEPTHS) & {depth for preset in PRESETS.values() for depth in preset.depths}
+    assert not set(DEPTHS) & {depth for preset in PRESETS.values() for depth in preset.values["depths"]}
 
 
 @pytest.mark.parametrize(

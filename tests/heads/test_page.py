@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
-from retmask.detect.job import PRESETS, DetectConfig
+from retmask.detect.job import PRESETS, DetectSettings
 from retmask.families.concentration import concentration
 from retmask.files import shipped
 from retmask.heads.grid import Grid, HeadId
@@ -345,7 +345,7 @@ def test_a_map_that_is_not_there_is_a_sentence() -> None:
 
 
 def a_run(status: str, trials: list[Trial], scores: bool = False, **record: Any) -> Run:
-    config = DetectConfig()
+    config = DetectSettings()
     run = Run.create(
         "detect", {"model": "smollm2-135m", "lengths": list(config.lengths), "depths": list(config.depths)}
     )
@@ -435,4 +435,4 @@ def test_start_makes_a_run_and_shows_it(spawned: list[Run]) -> None:
     (run,) = Run.all("detect")
     assert spawned == [run]
     assert query(at, "map") == run.id
-    assert run.record["config"]["lengths"] == list(PRESETS["quick"].lengths)
+    assert run.record["config"]["lengths"] == list(PRESETS["quick"].values["lengths"])

@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
-from retmask.detect.job import DetectConfig
+from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, STOP, WHOLE
 from retmask.train.job import train_command
@@ -613,14 +613,14 @@ def test_detect_takes_the_grid_of_the_map_whose_heads_were_masked() -> None:
     from app.train import result
 
     run = with_adapter(a_training())
-    config = DetectConfig.preset("quick", model="smollm2-135m", counting="steps")
+    config = from_preset(DetectSettings, "quick", model="smollm2-135m", counting="steps")
     base = Run.create("detect", {**asdict(config), "lengths": [384, 768], "depths": [0.0, 0.5, 1.0]})
     Run(run.path.parent / run.parents[0]).update(parents=[base.id])
     found = result.detection(run)
     assert (found.lengths, found.n_needles, found.counting) == ((384, 768), 3, "steps")
     assert (found.model, found.adapter) == ("smollm2-135m", str(run.path / ADAPTER))
     shutil.rmtree(base.path)
-    assert result.detection(run).lengths == DetectConfig.preset("laptop").lengths, "that of the shipped map"
+    assert result.detection(run).lengths == from_preset(DetectSettings, "laptop").lengths, "that of the shipped map"
 
 
 def test_the_detection_of_the_tuned_model_is_started_and_its_map_looked_at(spawned: list[Run]) -> None:

@@ -1,0 +1,113 @@
+"""Flags of a command, made from the fields of a job's settings."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from retmask.runs.settings import USUAL, Flag, flags, from_preset, inner
+
+
+def takes(cls: Any, fun: Callable[..., None]) -> Callable[..., None]:
+    """A command with the flags of those settings before its own: it is called with `settings` made from them.
+
+    Where the settings have presets there is `--preset` too, and a flag that is left out keeps the preset's value.
+    """
+
+    def command(**given: Any) -> None:
+        own = {name: given.pop(name) for name in list(given) if name in parameters}
+        fun(settings=made(cls, given), **own)
+
+    parameters = dict(inspect.signature(fun).parameters)
+    parameters.pop("settings")
+    signature = [*_options(cls), *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters.values())]
+    command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in signature}
+    command.__name__, command.__doc__ = fun.__name__, fun.__doc__
+    return command
+
+
+def made(cls: Any, given: Mapping[str, Any]) -> Any:
+    """The settings that flags give, by parameter name. ValueError for what cannot be."""
+    values: dict[str, Any] = {}
+    for flag in flags(cls):
+        value = given.get("_".join(flag.path))
+        if value is not None:
+            *outer, name = flag.path
+            where = values
+            for part in outer:
+                where = where.setdefault(part, {})
+            where[name] = _read(flag, value)
+    for each in fields(cls):
+        if (inside := inner(each)) and each.name in values:
+            values[each.name] = inside(**values[each.name])
+    return from_preset(cls, given["preset"], **values) if hasattr(cls, "presets") else cls(**values)
+
+
+def _options(cls: Any) -> list[inspect.Parameter]:
+    """A parameter for each flag, as typer reads them."""
+    presets = getattr(cls, "presets", {})
+    out = [_option(flag, bool(presets)) for flag in flags(cls)]
+    if presets:
+        help = ", ".join(f"{name} ({each.says})" for name, each in presets.items())
+        out.append(_parameter("preset", Annotated[str, typer.Option(help=help)], USUAL))
+    return sorted(out, key=lambda each: each.default is not inspect.Parameter.empty)
+
+
+def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
+    """The parameter of a flag; None is what is left out, unless its default is shown."""
+    each, marks = flag.field, flag.field.metadata
+    choices = " or ".join(filter(None, marks.get("choices", ())))
+    help = marks["help"] + f": {choices}" * bool(choices) + _range(marks)
+    kind: Any = _kind(flag)
+    default = inspect.Parameter.empty if each.default is MISSING else None
+    shown = "" if by_preset or each.default in (MISSING, None, False, "", 0, 0.0, ()) else _shown(each.default)
+    hint = kind if each.default is MISSING else kind | None
+    if marks.get("argument"):
+        return _parameter(
+            "_".join(flag.path),
+            Annotated[kind, typer.Argument(help=help)],
+            inspect.Parameter.empty if each.default is MISSING else each.default,
+        )
+    names = f"--{flag.name}" + (f"/--no-{flag.name}" if kind is bool and by_preset else "")
+    option = typer.Option(names, help=help, show_default=shown or False)
+    return _parameter("_".join(flag.path), Annotated[hint, option], default)
+
+
+def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _kind(flag: Flag) -> Any:
+    """The type that typer is to read: lists with commas are texts, and so are closed sets, whose values we check."""
+    kind = flag.field.type
+    if get_origin(kind) is tuple:
+        return list[str] if flag.field.metadata.get("repeated") else str
+    if kind in (bool, int, float, str):
+        return kind
+    return next((part for part in get_args(kind) if part in (int, float)), str)
+
+
+def _range(marks: Mapping[str, Any]) -> str:
+    return f" ({marks['min']:,} to {marks['max']:,})" if "min" in marks else ""
+
+
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _read(flag: Flag, value: Any) -> Any:
+    """What a flag's value means: a list with commas is its parts. ValueError, with an example, where one is none."""
+    if get_origin(flag.field.type) is not tuple:
+        return value
+    kind = get_args(flag.field.type)[0]
+    parts = value if isinstance(value, list) else [part for part in value.split(",") if part or kind is not str]
+    try:
+        return tuple(map(kind, parts))
+    except ValueError:
+        example = flag.field.metadata.get("example", "1,2")
+        raise ValueError(
+            f"--{flag.name} {value!r} is not a list of numbers: write them with commas, such as {example}"
+        ) from None

@@ -1,0 +1,224 @@
+"""Settings of a job: from the fields of one frozen dataclass come its flags, its form, its record, its command line.
+
+A field is made by `setting`, which says of it what all of these need. A field may itself hold settings, such as the
+rule of a mask: its flags stand beside the others, its record in the record.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack, get_origin
+
+from retmask import files
+
+REQUIRED: Any = MISSING  # the default of a setting that has none
+USUAL = "laptop"  # the preset that holds where none is named, of settings that have presets
+S = TypeVar("S")
+
+
+class Marks(TypedDict, total=False):
+    """What a setting may say of itself beside its default and its help."""
+
+    min: float  # the least value
+    max: float  # and the most: both are given or neither
+    choices: tuple[str, ...]  # the only values
+    expert: bool  # on the page it is folded away
+    argument: bool  # on the command line it stands without a flag
+    flag: str  # its flag, where that is not its name
+    flags: Mapping[str, str]  # of settings inside: their flags, where those are not their names
+    repeated: bool  # a flag for each of its values, not one with commas
+    example: str  # a list as it is to be written
+    names: Literal["folder", "path", "file"]  # what it may name: see `whole`
+    but: tuple[str, ...]  # names that mean something else than what lies here
+    beside: tuple[str, Any]  # where that setting is given, no preset holds for this one, but that value
+    matched: bool  # False: a run goes on also where it is another now
+
+
+def setting(default: Any, help: str, **marks: Unpack[Marks]) -> Any:
+    """A field of a settings dataclass."""
+    return field(default=default, metadata={"help": help, **marks})
+
+
+_SHARED: dict[str, tuple[str, Marks]] = {  # what several jobs are told alike
+    "model": ("built-in name, Hub id, folder with safetensors, or .gguf file", {"argument": True, "names": "folder"}),
+    "revision": ("branch, tag or commit of a Hub model", {}),
+    "adapter": ("a PEFT adapter folder, merged into the model", {"names": "folder"}),
+    "device": ("cpu, cuda, cuda:1; by default cuda where there is one", {}),
+    "dtype": ("float32, bfloat16 or float16; by default bfloat16 on cuda, else float32", {}),
+}
+
+
+def shared(name: str, default: Any = "") -> Any:
+    """The field of a setting that several jobs have: model, revision, adapter, device or dtype."""
+    help, marks = _SHARED[name]
+    return setting(default, help, **marks)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that belong together, and what they are for."""
+
+    says: str
+    values: Mapping[str, Any]
+
+
+def from_preset(cls: type[S], name: str, **changes: Any) -> S:
+    """The settings of a preset, with changes. ValueError for an unknown name."""
+    presets: Mapping[str, Preset] = getattr(cls, "presets", {})
+    if name not in presets:
+        raise ValueError(f"preset {name!r} is unknown: choose {', '.join(presets)}")
+    values = dict(presets[name].values)
+    for each in fields(cls):  # type: ignore[arg-type]
+        where, value = each.metadata.get("beside", ("", None))
+        values |= {each.name: value} if changes.get(where) else {}
+    return cls(**{**values, **changes})
+
+
+def check(settings: Any) -> None:
+    """ValueError where a setting is not among its choices or outside its range."""
+    for each in fields(settings):
+        _check(each.name.replace("_", " "), getattr(settings, each.name), each.metadata)
+
+
+def _check(name: str, value: Any, marks: Mapping[str, Any]) -> None:
+    if "choices" in marks and value not in marks["choices"]:
+        known = ", ".join(choice or "(empty)" for choice in marks["choices"])
+        raise ValueError(f"{name} {value!r} is unknown: choose {known}")
+    if "min" in marks and not marks["min"] <= value <= marks["max"]:  # not for NaN either
+        shown = str(value)[:20] if isinstance(value, int) else f"{value:g}"  # an integer may be too long for :g
+        raise ValueError(f"{name} {shown} is outside {_bound(marks['min'])} to {_bound(marks['max'])}: change it")
+
+
+def _bound(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def inner(each: "Field[Any]") -> Any:
+    """The class of the settings that a field holds; None for a field that holds a value."""
+    return each.type if is_dataclass(each.type) else None
+
+
+def record(settings: Any) -> dict[str, Any]:
+    """The settings as plain JSON values, as run.json keeps them."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return plain
+
+
+def from_record(cls: type[S], config: Mapping[str, Any]) -> S:
+    """The settings in a record; what it does not have yet is as by default, what is not known any more is left out.
+
+    ValueError for what cannot be, or where a setting without a default is missing.
+    """
+    values: dict[str, Any] = {}
+    for each in fields(cls):  # type: ignore[arg-type]
+        if inside := inner(each):
+            values[each.name] = from_record(inside, _part(each, config))
+        elif each.name in config:
+            value = config[each.name]
+            values[each.name] = tuple(value) if get_origin(each.type) is tuple else value
+        elif each.default is MISSING:
+            raise ValueError(f"the settings do not say the {each.name.replace('_', ' ')}: start a new run")
+    return cls(**values)
+
+
+def _part(each: "Field[Any]", config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of the settings inside a field; they may stand flat, as they once did."""
+    part = config.get(each.name)
+    return part if isinstance(part, Mapping) else config
+
+
+def whole(settings: S) -> S:
+    """The settings with names of what lies on this machine as whole paths: what a run is to keep.
+
+    A `folder` is meant by a bare name only where there is one of that name, a `path` by whatever is there (see
+    `files.settled`), a `file` only by a file.
+    """
+    changes = {each.name: _whole(each, getattr(settings, each.name)) for each in fields(settings)}  # type: ignore[arg-type]
+    return replace(settings, **changes)  # type: ignore[type-var]
+
+
+def _whole(each: "Field[Any]", value: Any) -> Any:
+    names = each.metadata.get("names")
+    if inner(each):
+        return whole(value)
+    if not names or not isinstance(value, str) or (names == "file" and not files.expanded(value).is_file()):
+        return value
+    return files.settled(value, each.metadata.get("but", ()), only_path=names != "folder")
+
+
+def same(settings: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a record says the same settings, whichever way it names a path, and as far as it goes back."""
+    return _matched(type(settings), config) == _matched(type(settings), record(settings))
+
+
+def _matched(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What resuming must match: every setting's value in a record, its default where the record is older."""
+    values: dict[str, Any] = {}
+    for each in fields(cls):
+        if inside := inner(each):
+            values[each.name] = _matched(inside, _part(each, config))
+        elif each.metadata.get("matched", True):
+            value = config.get(each.name, None if each.default is MISSING else each.default)
+            values[each.name] = _whole(each, list(value) if isinstance(value, tuple) else value)
+    return values
+
+
+class Flag(NamedTuple):
+    """A field as the command line has it: where it stands (`rule.seed`), its flag without dashes, itself."""
+
+    path: tuple[str, ...]
+    name: str
+    field: "Field[Any]"
+
+
+def flags(cls: Any) -> Iterator[Flag]:
+    """The flags of settings and of those inside them, in order."""
+    for each in fields(cls):
+        if inside := inner(each):
+            names = each.metadata.get("flags", {})
+            for path, name, part in flags(inside):
+                yield Flag((each.name, *path), names.get(path[-1], name), part)
+        else:
+            yield Flag((each.name,), each.metadata.get("flag", each.name.replace("_", "-")), each)
+
+
+def command_line(word: str, settings: Any) -> list[str]:
+    """The command that does the same: only what differs from the preset it is nearest to, or from the defaults."""
+    presets: Mapping[str, Preset] = getattr(settings, "presets", {USUAL: Preset("", {})})
+    names = sorted(presets, key=lambda name: name != USUAL)
+    ways = {name: list(_differing(settings, presets[name].values)) for name in names}
+    name = min(ways, key=lambda name: len(ways[name]))  # of equal ones the usual
+    arguments = [str(getattr(settings, each.name)) for each in fields(settings) if each.metadata.get("argument")]
+    arguments += [] if name == USUAL else ["--preset", name]
+    return ["retmask", word, *arguments, *(text for flag in ways[name] for text in _words(settings, flag))]
+
+
+def _differing(settings: Any, values: Mapping[str, Any]) -> Iterator[Flag]:
+    """The flags whose values are not those, nor the defaults where these have none."""
+    shown = set()
+    for flag in sorted(flags(type(settings)), key=lambda flag: "beside" in flag.field.metadata):
+        each = flag.field
+        usual = values.get(each.name, each.default) if len(flag.path) == 1 else each.default
+        where = each.metadata.get("beside", ("",))[0]
+        if not each.metadata.get("argument") and (_value(settings, flag.path) != usual or where in shown):
+            shown.add(each.name)
+            yield flag
+
+
+def _value(settings: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        settings = getattr(settings, name)
+    return settings
+
+
+def _words(settings: Any, flag: Flag) -> list[str]:
+    value, dashed = _value(settings, flag.path), f"--{flag.name}"
+    if isinstance(value, bool):
+        return [dashed if value else f"--no-{flag.name}"]
+    if flag.field.metadata.get("repeated"):
+        return [part for text in value for part in (dashed, text)]
+    return [dashed, ",".join(map(_text, value)) if isinstance(value, tuple) else _text(value)]
+
+
+def _text(value: Any) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
