@@ -43,7 +43,7 @@ def options() -> Iterator[None]:
 def draws(kind: str) -> None:
     import streamlit as st
 
-    from app.shared import guard
+    from app.shared.text import guarded
 
     def draw() -> None:
         st.header("above")
@@ -54,9 +54,9 @@ def draws(kind: str) -> None:
         raise KeyError("a *strange* [thing](x)")
 
     if kind == "fragment":
-        st.fragment(guard.guarded(draw))()
+        st.fragment(guarded(draw))()
     else:
-        guard.guarded(draw)()
+        guarded(draw)()
     st.caption("below")
 
 
@@ -80,17 +80,17 @@ def opens(dialog: str) -> None:
     from streamlit.navigation.page import StreamlitPage
 
     from app.heads import detection as detect
-    from app.shared import watch
+    from app.shared import jobs
     from retmask.runs.run import Run
 
     if dialog == "form":
         detect.form(StreamlitPage(lambda: None, title="x"))
     else:
-        watch._confirm(Run.create("pairs", {}), "")
+        jobs._confirm(Run.create("pairs", {}), "")
 
 
 @pytest.mark.parametrize(
-    ("dialog", "part"), [("form", "app.heads.detection._model_and_preset"), ("confirm", "app.shared.watch.sends")]
+    ("dialog", "part"), [("form", "app.heads.detection._model_and_preset"), ("confirm", "app.shared.jobs.sends")]
 )
 def test_an_exception_in_a_dialog_is_a_sentence_too(dialog: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:

@@ -120,7 +120,7 @@ KEPT = [
     ("text/needle", "if TYPE_CHECKING:\n    from retmask.model.lens import LensModel"),
     ("model/bridge", "import transformer_lens"),
     ("cli/main", "from retmask import __version__, detect"),
-    ("app", "import retmask.runs, streamlit\nfrom app.shared import state\nfrom retmask.heads.grid import HeadMask"),
+    ("app", "import retmask.runs, streamlit\nfrom app.shared import session\nfrom retmask.heads.grid import HeadMask"),
 ]
 
 

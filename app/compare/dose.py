@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 import streamlit as st
 
-from app.heads import evidence
-from app.shared import maps, selection, state, watch
+from app.heads import mask_editor
+from app.shared import jobs, maps, session
+from app.shared.figure import draw_figure
 from app.shared.models import ModelRef
+from app.shared.text import sentence
 from retmask.compare.dose import DOSE, KS, DoseSettings, read_points
 from retmask.figures.masking import dose_curve
 from retmask.figures.rows import dose_rows
@@ -46,15 +48,15 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150)
         matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
         exclude = st.text_input(
-            "Never drawn", placeholder="retrieval heads", key="dose_exclude", width=150, help=selection.EXCLUDE
+            "Never drawn", placeholder="retrieval heads", key="dose_exclude", width=150, help=mask_editor.EXCLUDE
         )
     try:
-        wrong = state.out_of_range(*RANGES)
+        wrong = session.out_of_range(*RANGES)
         if wrong:
             raise ValueError(wrong)
         config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens), exclude.strip())
     except ValueError as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         st.button("Measure", disabled=True, key="dose_start")
         return
     n = len(config.points(grid))
@@ -64,7 +66,7 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
     )
     st.code(shlex.join(config.command), language="bash", wrap_lines=True)
     st.button("Measure", type="primary", key="dose_start", on_click=_start, args=(config,))
-    said = state.said("dose")
+    said = session.said("dose")
     if said:
         st.error(said)
 
@@ -76,7 +78,7 @@ def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
     if last:
         size = (number(last.config.get(name)) for name in ("trials", "context_tokens"))
         tokens = math.prod(size, start=float(len(read_points(last.path))))
-    elif shown.run and watch.ours(shown.run) and shown.run.status == "success":
+    elif shown.run and jobs.ours(shown.run) and shown.run.status == "success":
         last, tokens = shown.run, float(sum(trial.context_tokens for trial in shown.trials))
     seconds = overview.summary(last).seconds if last else None
     if not seconds or not tokens:
@@ -109,9 +111,9 @@ def _config(
 
 def _start(config: DoseSettings) -> None:
     try:
-        state.start("dose", asdict(config), lambda: DOSE.new(config))
+        jobs.start("dose", asdict(config), lambda: DOSE.new(config))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "dose")
+        session.say(sentence(error), "dose")
 
 
 def _curve(runs: list[Run]) -> None:
@@ -125,14 +127,14 @@ def _curve(runs: list[Run]) -> None:
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(share, text, width=500)
-            watch.stop(run, f"dose_cancel-{run.id}")
+            jobs.stop(run, f"dose_cancel-{run.id}")
     elif status in ("error", "cancelled"):
         reason = str(run.record.get("error") or "") if status == "error" else "It was cancelled; its points are kept."
-        st.warning(state.sentence(reason or "its worker ended without a word"))
-        st.button("Continue it", on_click=watch.again, args=(run, "dose"), key=f"dose_again-{run.id}")
+        st.warning(sentence(reason or "its worker ended without a word"))
+        st.button("Continue it", on_click=jobs.again, args=(run, "dose"), key=f"dose_again-{run.id}")
     if points:
         rows = dose_rows(points)
-        evidence.shown(dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
+        draw_figure(dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")
         over = rows[0]["over"]
         bars = f"too few for intervals, {over}" if rows[0]["low"] is None else f"bars are 95 % intervals over {over}"
         st.caption(

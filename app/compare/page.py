@@ -8,12 +8,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
-from app.compare import ask, dose, settings, traces
-from app.compare.going import Going
-from app.heads import evidence, export
-from app.shared import differences, maps, markup, selection, state
-from app.shared.guard import guarded
+from app.compare import comparison, differences, dose, form, traces
+from app.compare.answer_html import answer_html
+from app.compare.comparison import Going
+from app.compare.setup import CONTROL, MASKED, TUNED, UNMASKED, Setup
+from app.heads import checkpoint, mask_editor
+from app.shared import maps, models, selection, session
+from app.shared.figure import download_button, file_name
 from app.shared.models import ModelRef, tuned
+from app.shared.text import fact_html, guarded, sentence
 from retmask.compare.comparison import Column, Comparison
 from retmask.compare.side_by_side import compare
 from retmask.detect.score import GATE
@@ -23,10 +26,10 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 
 IDLE = {
-    ask.UNMASKED: "The model as it is.",
-    ask.MASKED: "The same model with the selected heads {}.",
-    ask.TUNED: "The model after fine-tuning, with no head masked.",
-    ask.CONTROL: "The same model with as many random heads {}.",
+    UNMASKED: "The model as it is.",
+    MASKED: "The same model with the selected heads {}.",
+    TUNED: "The model after fine-tuning, with no head masked.",
+    CONTROL: "The same model with as many random heads {}.",
 }
 UNSELECTED = 'No head is selected: press "Mask the top 5 %" above, or select heads on the map.'
 VIEWS = ["Differences", "Trace"]
@@ -37,30 +40,30 @@ def page(heads_page: StreamlitPage) -> None:
     """Draw the page for the map that is chosen; `heads_page` is where heads are selected on it."""
     st.header("Compare", anchor=False)
     try:
-        shown = state.current()
+        shown = selection.current_map()
     except ValueError as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         st.caption("Choose another map in the sidebar, open a score file, or detect the heads of a model.")
         return
     if shown.scores is None:
         st.info("This map has no heads yet: a comparison can be made once a trial has found its needle.")
         return
     st.caption(
-        f"{state.sentence(shown.model)[:-1]} answers one prompt side by side. Heads are ranked by the map "
-        f'"{state.sentence(maps.label(shown.source))[:-1]}".'
+        f"{sentence(shown.model)[:-1]} answers one prompt side by side. Heads are ranked by the map "
+        f'"{sentence(maps.label(shown.source))[:-1]}".'
     )
     _mask(shown.scores, shown.model, heads_page)
-    ref = settings.section(shown)
-    if said := state.said("setup"):
+    ref = form.section(shown)
+    if said := session.said("setup"):
         st.error(said)
     _buttons()
     answers, details, below = st.container(), st.empty(), st.container()
     with below:  # it is drawn first: the answers may take their time
         _command(ref, shown, shown.scores.grid)
         dose.section(shown, ref, shown.scores.grid)
-        export.section(ref, shown.scores.grid)
-    going = state.going()
-    if going and going.done and not state.wanted():
+        checkpoint.section(ref, shown.scores.grid)
+    going = comparison.going()
+    if going and going.done and not comparison.wanted():
         with details.container():
             _details(going, going.done)
     with answers:
@@ -70,7 +73,7 @@ def page(heads_page: StreamlitPage) -> None:
 def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
     """How many heads are masked, in a line, and what changes that."""
     grid = scores.grid
-    selected = state.mask(grid)
+    selected = selection.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
         share = style.percent(round(len(selected) / grid.size, 3))
         st.markdown(f"**{len(selected):,} of {grid.size:,} heads {selection.condition(selected)} ({share})**")
@@ -78,38 +81,43 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
         if set(selected.heads) != set(best):
             kind: Literal["primary", "tertiary"] = "tertiary" if len(selected) else "primary"
             st.button(
-                "Mask the top 5 %", type=kind, key="mask_best", on_click=state.select,
+                "Mask the top 5 %", type=kind, key="mask_best", on_click=selection.select,
                 args=(best, grid, ("--top", f"{len(best)}")),
             )  # fmt: skip
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
     with st.expander("Change the mask", key="mask_editor"):
-        selection.editor(scores)
+        mask_editor.editor(scores)
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            selection.scale(grid)
-            selection.kept(grid, model)
-            selection.steps(grid)
+            mask_editor.scale(grid)
+            mask_editor.kept(grid, model)
+            mask_editor.steps(grid)
 
 
 def _buttons() -> None:
-    going = state.going()
-    running = state.wanted() or bool(going and not going.over)
-    wrong = settings.wrong()
+    going = comparison.going()
+    running = comparison.wanted() or bool(going and not going.over)
+    wrong = form.wrong()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", on_click=state.want, key="run",
+            "Run",
+            type="primary",
+            icon=":material/play_arrow:",
+            shortcut="Ctrl+Enter",
+            on_click=comparison.want,
+            key="run",
             disabled=bool(wrong),
-        )  # fmt: skip
-        st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not running, key="stop")
-    for said in filter(None, (state.sentence(wrong) if wrong else "", state.failed())):
+        )
+        st.button("Stop", icon=":material/stop:", on_click=comparison.stop, disabled=not running, key="stop")
+    for said in filter(None, (sentence(wrong) if wrong else "", comparison.failed())):
         st.error(said)
 
 
 def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
     """The command line that does what the settings say."""
-    mask, setup = state.mask(grid), state.setup_for(ref)
+    mask, setup = selection.mask(grid), form.setup_for(ref)
     if ref and (len(mask) or setup.tuned) and (setup.kind == "needle" or setup.text.strip()):
         st.caption("The command that does the same:")
-        file = state.text_file() if setup.kind == "text" else None
+        file = form.text_file() if setup.kind == "text" else None
         beside = tuned(setup.tuned)
         command = setup.command(ref, mask, shown.argument, file, beside.folder if beside else "")
         st.code(command, language="bash", wrap_lines=True)
@@ -117,41 +125,41 @@ def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
 
 def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     """The columns: what was said last, or what is being said now, token by token."""
-    if state.wanted():
+    if comparison.wanted():
         with st.spinner("Loading the model and making the prompt…", show_time=True):
             _begin(ref, scores)
         st.rerun()
-    going = state.going()
+    going = comparison.going()
     if going is None:
-        _frames(state.setup_for(ref), {}, state.mask(scores.grid))
+        _frames(form.setup_for(ref), {}, selection.mask(scores.grid))
         return
     assert going.now is not None, "a comparison is begun with its first snapshot"
     _asked(going, ref, scores)
     masks = {column.name: column.mask for column in going.now.columns}
-    places = _frames(going.setup, masks, state.mask(scores.grid))
+    places = _frames(going.setup, masks, selection.mask(scores.grid))
     _draw(going, places)
     if going.over:
         return
-    if state.value("scrolled_to") is not going:
-        state.put("scrolled_to", going)
+    if session.value("scrolled_to") is not going:
+        session.put("scrolled_to", going)
         st.html(SCROLL, unsafe_allow_javascript=True)
     try:
         while not going.over:
             going.advance()
             _draw(going, places)
     except (RuntimeError, MemoryError) as error:  # such as a GPU that is out of memory
-        state.fail(f"the comparison broke off: {error}")
+        comparison.fail(f"the comparison broke off: {error}")
     st.rerun()  # what comes after an answer, and the buttons as they are then
 
 
 def _begin(ref: ModelRef | None, scores: HeadScores) -> None:
     """Put a new comparison in the place of the last; where there can be none, say why and leave the last."""
-    setup, mask = state.setup_for(ref), state.mask(scores.grid)
+    setup, mask = form.setup_for(ref), selection.mask(scores.grid)
     try:
         if ref is None:
             raise ValueError("the model is missing: name its folder or its Hub id above")
         columns = setup.columns(mask, scores)
-        model = state.model(ref)
+        model = models.get(ref)
         scores.check_grid(model.grid, str(ref))
         if setup.kind == "needle":
             model.check_length(setup.tokens)  # before so long a prompt is made: that alone takes minutes
@@ -161,44 +169,44 @@ def _begin(ref: ModelRef | None, scores: HeadScores) -> None:
         going = Going(steps, ref, setup, mask, scores, model.tokenizer, left_out)
         going.advance()
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        state.fail(error)
+        comparison.fail(error)
     else:
-        state.begin(going)
+        comparison.begin(going)
 
 
 def _with_tuned(columns: Sequence[Column], ref: ModelRef) -> tuple[Sequence[Column], str]:
     """The columns with the tuned model in its place; where it cannot be loaded those without it, and why.
 
-    As `state.model`, where no other column is left.
+    As `models.get`, where no other column is left.
     """
-    beside = state.tuned_for(ref)
-    others = [column for column in columns if column.name != ask.TUNED]
+    beside = models.tuned_for(ref)
+    others = [column for column in columns if column.name != TUNED]
     if beside is None or len(others) == len(columns):
         return others, ""
     try:
-        model = state.model(beside.ref, ref)
+        model = models.get(beside.ref, ref)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:  # such as memory for one model only
         if not others:
             raise
         return others, f"there is no tuned answer: {error}"
-    return [column._replace(model=model) if column.name == ask.TUNED else column for column in columns], ""
+    return [column._replace(model=model) if column.name == TUNED else column for column in columns], ""
 
 
 def _asked(going: Going, ref: ModelRef | None, scores: HeadScores) -> None:
     """What was asked, the right answer, and whether the settings have been changed since."""
     assert going.now is not None
-    st.caption(state.sentence(f"{going.model} · {going.setup}")[:-1])
-    if (going.model, going.setup, going.mask) != (ref, state.setup_for(ref), state.mask(scores.grid)):
+    st.caption(sentence(f"{going.model} · {going.setup}")[:-1])
+    if (going.model, going.setup, going.mask) != (ref, form.setup_for(ref), selection.mask(scores.grid)):
         st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
     if going.left_out:
-        st.warning(state.sentence(going.left_out))
+        st.warning(sentence(going.left_out))
     if going.now.prompt.answer:
-        st.html(markup.fact("Right answer", going.now.prompt.answer))
+        st.html(fact_html("Right answer", going.now.prompt.answer))
 
 
-def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
+def _frames(setup: Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
     """A frame for each column that is switched on, with its name; the places for the answers, by name."""
-    on = {ask.UNMASKED: setup.unmasked, ask.MASKED: setup.masked, ask.TUNED: setup.tuned, ask.CONTROL: setup.control}
+    on = {UNMASKED: setup.unmasked, MASKED: setup.masked, TUNED: setup.tuned, CONTROL: setup.control}
     names = [name for name in on if on[name]]
     places = {}
     with st.container(key="answers"):
@@ -210,21 +218,21 @@ def _frames(setup: ask.Setup, masks: dict[str, HeadMask], selected: HeadMask) ->
                     places[name] = st.empty()
                 else:
                     idle = IDLE[name].format(selection.condition(selected))
-                    st.caption(idle if len(selected) or name in (ask.UNMASKED, ask.TUNED) else UNSELECTED)
+                    st.caption(idle if len(selected) or name in (UNMASKED, TUNED) else UNSELECTED)
     return places
 
 
-def _what(name: str, setup: ask.Setup, mask: HeadMask) -> None:
+def _what(name: str, setup: Setup, mask: HeadMask) -> None:
     """What a column's model is, in a line."""
-    if name == ask.UNMASKED:
+    if name == UNMASKED:
         st.caption("the model as it is")
         return
-    if name == ask.TUNED:
-        st.caption(state.sentence(str(tuned(setup.tuned) or setup.tuned))[:-1])
+    if name == TUNED:
+        st.caption(sentence(str(tuned(setup.tuned) or setup.tuned))[:-1])
         return
-    n = f"{len(mask):,} {'random ' * (name == ask.CONTROL)}head{'s' * (len(mask) != 1)} {selection.condition(mask)}"
-    seed = f", seed {setup.control_seed}" if name == ask.CONTROL else ""
-    st.caption(n + seed, help=state.sentence(", ".join(str(mask).split(","))))
+    n = f"{len(mask):,} {'random ' * (name == CONTROL)}head{'s' * (len(mask) != 1)} {selection.condition(mask)}"
+    seed = f", seed {setup.control_seed}" if name == CONTROL else ""
+    st.caption(n + seed, help=sentence(", ".join(str(mask).split(","))))
 
 
 def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
@@ -232,7 +240,7 @@ def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
     now = going.now
     assert now is not None
     for i, column in enumerate(now.columns):
-        places[column.name].html(markup.answer(now, i, going.stopped, GATE))
+        places[column.name].html(answer_html(now, i, going.stopped, GATE))
 
 
 @st.fragment
@@ -241,10 +249,10 @@ def _details(going: Going, done: Comparison) -> None:
     """What the finished answers tell: a click in it draws nothing else anew."""
     with st.container(horizontal=True, vertical_alignment="center"):
         view = st.segmented_control(
-            "Details", VIEWS, required=True, label_visibility="collapsed", **state.kept("view", VIEWS[0])
+            "Details", VIEWS, required=True, label_visibility="collapsed", **session.kept("view", VIEWS[0])
         )
-        file = evidence.file_name(f"{going.model}-answers.json")
-        evidence.button("All as JSON", lambda: _json(done), file, "application/json")
+        file = file_name(f"{going.model}-answers.json")
+        download_button("All as JSON", lambda: _json(done), file, "application/json")
     if view == "Trace":
         traces.section(going, done)
     else:

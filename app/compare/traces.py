@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 
 import streamlit as st
 
-from app.compare.going import Going
-from app.heads import evidence
-from app.shared import markup, state
+from app.compare.answer_html import context_html, marked_html, source_html
+from app.compare.comparison import Going
+from app.shared import session
+from app.shared.figure import draw_figure
+from app.shared.text import token_text, where_html
 from retmask.compare.comparison import Comparison
 from retmask.compare.trace import Trace
 from retmask.figures.masking import trace_raster
@@ -38,10 +40,10 @@ def section(going: Going, done: Comparison) -> None:
     _measures(trace, going)
     step, head = _chosen(trace, set(going.scores.top(STATIC)))
     st.caption("A dot: the head copied the token. Selected heads are orange. Click a dot to see where it copied from.")
-    key, answer = state.answering("trace", {}, lambda before, now: _picked(state.picked(before, now)))
+    key, answer = session.answering("trace", {}, lambda before, now: _picked(session.picked(before, now)))
     with st.container(key="trace"):
-        evidence.shown(
-            trace_raster(trace, tokens, set(going.mask.heads), step, head, state.drawing()),
+        draw_figure(
+            trace_raster(trace, tokens, set(going.mask.heads), step, head, session.drawing()),
             f"{going.model}-{names[column]}-trace",
             lambda: trace_rows(trace, tokens),
             key=key,
@@ -82,7 +84,7 @@ def _picked(points: Sequence[tuple[int, ...]]) -> None:
     """A click on a dot looks at its token and at its head."""
     if points:
         step, layer, head = points[-1]
-        state.look_at_copy(step, HeadId(layer, head))
+        look_at_copy(step, HeadId(layer, head))
 
 
 def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
@@ -90,7 +92,7 @@ def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
 
     For a token heads of the map count first: a frequent word is copied by many heads that only look where it stood.
     """
-    step, head = state.value("trace_step"), state.value("trace_head")
+    step, head = session.value("trace_step"), session.value("trace_head")
     if step is None or step >= trace.n_steps:
         counts = [(len(heads & set(best)), len(heads)) for heads in map(trace.heads_at, range(trace.n_steps))]
         step = counts.index(max(counts))
@@ -102,16 +104,16 @@ def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
 def _one_token(going: Going, done: Comparison, trace: Trace, tokens: Sequence[str], step: int) -> None:
     """The heads that copied a token, with what stands round the positions they copied from."""
     kind = f"trace-step-{hash(tuple(tokens))}"  # of another answer it is another widget
-    key, answer = state.answering(kind, step, lambda _, now: state.look_at_copy(step=now))
+    key, answer = session.answering(kind, step, lambda _, now: look_at_copy(step=now))
     st.selectbox(
-        "Token", range(trace.n_steps), step, key=key, format_func=lambda at: f"{at + 1}. {markup.shown(tokens[at])}",
+        "Token", range(trace.n_steps), step, key=key, format_func=lambda at: f"{at + 1}. {token_text(tokens[at])}",
         on_change=answer,
     )  # fmt: skip
     sources = list(trace.sources(step).items())
     if not sources:
         st.caption("No head copied this token from the prompt.")
     for position, heads in sources[:MOST_SOURCES]:
-        st.html(markup.source(going.tokenizer, done.prompt.token_ids, position, heads))
+        st.html(source_html(going.tokenizer, done.prompt.token_ids, position, heads))
     if len(sources) > MOST_SOURCES:
         st.caption(f"and {len(sources) - MOST_SOURCES} more positions, each of no more heads than these")
 
@@ -120,15 +122,15 @@ def _one_head(trace: Trace, tokens: Sequence[str], head: HeadId, step: int) -> N
     """All tokens of the answer that a head copied."""
     heads = sorted(trace.copied, key=lambda one: (-len(trace.copied[one]), one))
     kind = f"trace-head-{hash(tuple(tokens))}"
-    key, answer = state.answering(kind, head, lambda _, now: state.look_at_copy(head=now))
+    key, answer = session.answering(kind, head, lambda _, now: look_at_copy(head=now))
     st.selectbox(
         "Head", heads, heads.index(head), key=key,
         format_func=lambda one: f"{one}, {len(trace.copied[one])} token{'s' * (len(trace.copied[one]) != 1)}",
         on_change=answer,
     )  # fmt: skip
     copied = trace.copied[head]
-    st.html(markup.where(f"The answer, with what {head} copied marked"))
-    st.html(markup.marked(tokens, copied, {step} & set(copied)))
+    st.html(where_html(f"The answer, with what {head} copied marked"))
+    st.html(marked_html(tokens, copied, {step} & set(copied)))
 
 
 def _context(going: Going, done: Comparison, trace: Trace, step: int, head: HeadId) -> None:
@@ -142,4 +144,11 @@ def _context(going: Going, done: Comparison, trace: Trace, step: int, head: Head
     all_heads = whose != str(head)
     weights = Counter(at for one, steps in trace.copied.items() if all_heads or one == head for at in steps.values())
     now = [at for at, heads in trace.sources(step).items() if all_heads or head in heads]
-    st.html(markup.context(going.tokenizer, done.prompt.token_ids, weights, now))
+    st.html(context_html(going.tokenizer, done.prompt.token_ids, weights, now))
+
+
+def look_at_copy(step: int | None = None, head: HeadId | None = None) -> None:
+    """Look closely at a token of an answer, or at a head in its trace, or both."""
+    known = {"trace_step": step, "trace_head": head}
+    st.session_state.update({name: what for name, what in known.items() if what is not None})
+    session.draw_anew()

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from app.families.sets import Shown
-from app.heads import evidence
-from app.shared import maps, markup, state, watch
+from app.shared import jobs, maps, readers, session
+from app.shared.figure import downloads
 from app.shared.models import ModelRef
+from app.shared.text import sentence, text_html
 from retmask.detect.score import GATE
 from retmask.evaluate.conditions import UNMASKED
 from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
@@ -49,7 +50,7 @@ def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[
     if last is None:
         n = len(heads[0])
         st.caption(
-            f"Masks the best {n} head{'s' * (n != 1)} of A, then those of B, in {state.sentence(str(ref))[:-1]}, on "
+            f"Masks the best {n} head{'s' * (n != 1)} of A, then those of B, in {sentence(str(ref))[:-1]}, on "
             "prompts that detection has not used, and shows on which prompts only one of the two masks loses the "
             f"needle.{_time(ref)}"
         )
@@ -105,7 +106,7 @@ def _status(run: Run) -> None:
     if _goes_on(run):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*progress(run), width=500)
-            watch.stop(run, f"disagree_cancel-{run.id}")
+            jobs.stop(run, f"disagree_cancel-{run.id}")
     elif run.status == "error":
         st.error("The measurement failed. Its last words:")
         st.code(run.last_words, language=None, wrap_lines=True)
@@ -130,22 +131,22 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
     """The buttons that measure, and what could not be done."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if run and run.status in ("cancelled", "error"):
-            st.button("Go on measuring", key="disagree_again", on_click=watch.again, args=(run, "disagree"))
-        trials = st.number_input("Prompts", step=1, width=120, **state.kept("disagree_trials", TRIALS))
-        wrong = state.out_of_range(("shown_disagree_trials", "the number of prompts", 1, _most()))
+            st.button("Go on measuring", key="disagree_again", on_click=jobs.again, args=(run, "disagree"))
+        trials = st.number_input("Prompts", step=1, width=120, **session.kept("disagree_trials", TRIALS))
+        wrong = session.out_of_range(("shown_disagree_trials", "the number of prompts", 1, _most()))
         st.button(
             "Measure it again" if run else "Measure it", icon=":material/straighten:", key="disagree",
             on_click=_measure, args=(ref, sets, heads, trials), type="secondary" if run else "primary",
             disabled=bool(wrong),
         )  # fmt: skip
-    said = state.sentence(wrong) if wrong else state.said("disagree")
+    said = sentence(wrong) if wrong else session.said("disagree")
     if said:
         st.error(said)
 
 
 def _time(ref: ModelRef) -> str:
     """How long the measurement of all three conditions may take, by the last run of the model here."""
-    trials = int(state.value("disagree_trials", TRIALS) or TRIALS)
+    trials = int(session.value("disagree_trials", TRIALS) or TRIALS)
     seconds = seconds_for(3 * trials * EvaluateConfig(ref.name).context_tokens, ref.name)
     return f" {trials} prompts take about {duration(seconds)} here." if seconds else ""
 
@@ -161,15 +162,15 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
     try:
         wanted = EvaluateConfig(ref.name, also=also, trials=trials, revision=ref.revision)
-        state.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
+        jobs.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "disagree")
+        session.say(sentence(error), "disagree")
 
 
 def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
     """On how many prompts which mask loses the needle, and the answers to those on which only one does."""
-    stamp = state.file_stamp(run.path / "answers.jsonl")
-    found = state.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
+    stamp = readers.file_stamp(run.path / "answers.jsonl")
+    found = session.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
     if not found.answered:
         st.caption("No prompt has been answered by all three conditions and found without a mask, as yet.")
         return
@@ -180,7 +181,7 @@ def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
         f"**{only_b}**."
     )
     _side_by_side(found.only)
-    evidence.downloads(None, f"disagree-{run.id}", lambda: _rows(found.prompts))
+    downloads(None, f"disagree-{run.id}", lambda: _rows(found.prompts))
     with st.expander("The command that does the same", key="disagree_command"):
         st.code(run.command, language="bash", wrap_lines=True)
 
@@ -231,7 +232,7 @@ def _side_by_side(only: Sequence[Sequence[Prompt]]) -> None:
         ):
             with column:
                 st.markdown(f"**{name}**, recall {number(shown[letter].get('recall')):.2f}")
-                st.html(markup.said(str(shown[letter].get("response", ""))))
+                st.html(text_html(str(shown[letter].get("response", ""))))
 
 
 def _title(place: int, line: Mapping[str, Any]) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared import state, watch
+from app.shared import jobs, session
+from app.shared.text import sentence
 from retmask.evaluate.conditions import TUNED, UNMASKED
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.files import expanded, mapping, number
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import MaskRule
-from retmask.runs.overview import duration
+from retmask.runs.overview import duration, progress
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run
 from retmask.train.card import result
@@ -34,8 +35,8 @@ def section(run: Run) -> None:
         )
     elif status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*watch.progress(last), width=500)
-            watch.stop(last, f"measure_cancel-{last.id}")
+            st.progress(*progress(last), width=500)
+            jobs.stop(last, f"measure_cancel-{last.id}")
     elif status == "success":
         _found(last)
     elif status == "error":
@@ -83,13 +84,13 @@ def _buttons(run: Run, last: Run | None, status: str, stale: bool) -> None:
     if status in ("queued", "started"):
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        if last and status != "success" and not stale and watch.ours(last):
-            st.button("Go on measuring", key="measure_again", on_click=watch.again, args=(last, "measured"))
+        if last and status != "success" and not stale and jobs.ours(last):
+            st.button("Go on measuring", key="measure_again", on_click=jobs.again, args=(last, "measured"))
         st.button(
             "Measure it again" if last else "Measure what changed", icon=":material/straighten:", key="measure",
             on_click=_start, args=(run,), type="secondary" if last and not stale else "primary",
         )  # fmt: skip
-    said = state.said("measured")
+    said = session.said("measured")
     if said:
         st.error(said)
 
@@ -115,9 +116,9 @@ def config(run: Run) -> EvaluateConfig:
 def _start(run: Run) -> None:
     try:
         wanted = config(run)
-        state.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
+        jobs.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
     except (ValueError, OSError, KeyError) as error:
-        state.say(state.sentence(error), "measured")
+        session.say(sentence(error), "measured")
 
 
 def _found(run: Run) -> None:

@@ -7,8 +7,9 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.families import matrix, sets, trials, two_sets
 from app.families.sets import Shown
-from app.heads import evidence
-from app.shared import state
+from app.shared import session
+from app.shared.figure import draw_figure
+from app.shared.text import sentence
 from retmask.families.agreement import Agreement, Found, every_two, set_agreement
 from retmask.figures.rows import pair_rows
 from retmask.heads.sets import STRANGERS, strangers
@@ -17,7 +18,7 @@ from retmask.heads.sets import STRANGERS, strangers
 def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
     """The matrix of all pairs, two sets closely, and one detection by its trials."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kept = state.kept("agree_measure", "Overlap")
+        kept = session.kept("agree_measure", "Overlap")
         measure = st.segmented_control("Agreement as", list(matrix.MEASURES), required=True, **kept) or "Overlap"
         k = _size(shown)
     st.caption(matrix.sentence(measure))
@@ -33,23 +34,23 @@ def _size(shown: Sequence[Shown]) -> int | None:
     """How many of the best heads count, None for the best 5 % of each grid."""
     most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
     picked = st.number_input(
-        "Best heads (k)", step=1, placeholder="5 % of all", width=160, **state.kept("agree_k", None),
+        "Best heads (k)", step=1, placeholder="5 % of all", width=160, **session.kept("agree_k", None),
         help="how many heads of each set are its best; empty: 5 % of the heads of its grid",
     )  # fmt: skip
-    wrong = picked is not None and state.out_of_range(("shown_agree_k", "the number of best heads", 1, most))
+    wrong = picked is not None and session.out_of_range(("shown_agree_k", "the number of best heads", 1, most))
     if wrong:
-        st.error(f"{state.sentence(wrong)} Until then it is 5 % of all.")
+        st.error(f"{sentence(wrong)} Until then it is 5 % of all.")
     return int(picked) if picked and not wrong else None
 
 
 def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
     """The agreement of every two sets, drawn, and why it is not told of some."""
     stamps = tuple((one.name, one.stamp) for one in shown)
-    found = state.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
+    found = session.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
     labels = [one.label for one in shown]
     figure = matrix.figure(labels, found, measure)
     with st.container(key="wide_all"):
-        evidence.shown(figure, "agreement", lambda: pair_rows(labels, found), key="chart-agreement")
+        draw_figure(figure, "agreement", lambda: pair_rows(labels, found), key="chart-agreement")
     compared = [pair for pair, one in found.items() if isinstance(one, Agreement)]
     if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
         st.caption(STRANGERS)

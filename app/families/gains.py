@@ -5,8 +5,8 @@ from collections.abc import Hashable, Sequence
 
 import streamlit as st
 
-from app.heads import evidence
-from app.shared import state
+from app.shared import readers, session
+from app.shared.figure import draw_figure
 from retmask.families.gains import Gain, own_gains, published_gains, warning
 from retmask.figures.concentration import FIGURES, gain_scatter
 from retmask.figures.rows import Row
@@ -17,10 +17,10 @@ OWN, PAPERS = "Own evaluations", "Papers"
 
 def section() -> None:
     """The scatter of a figure of concentration against measured gains, with how many there are and what they show."""
-    own = state.remembered("gains", _stamp(), own_gains)
+    own = session.remembered("gains", _stamp(), own_gains)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = figure_of("gain_figure", "gini")
-        kept = state.kept("gains_of", OWN if own else PAPERS)
+        kept = session.kept("gains_of", OWN if own else PAPERS)
         which = st.segmented_control("Gains of", [OWN, PAPERS], required=True, **kept)
     points = published_gains() if which == PAPERS else own
     if not points:
@@ -30,7 +30,7 @@ def section() -> None:
     drawn = [point for point in points if not _left_out(point, name)]
     if drawn:
         st.info(warning(drawn), icon=":material/info:")
-        evidence.shown(gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
+        draw_figure(gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
     reasons = Counter(why for point in points if (why := _left_out(point, name)))
     if reasons:
         said = ", ".join(f"{n} {why}" for why, n in reasons.items())
@@ -41,7 +41,7 @@ def section() -> None:
 def _stamp() -> Hashable:
     """What changes when an evaluation has results, or a detection scores for its model."""
     files = {"evaluate": "results.json", "detect": "scores.json"}
-    return tuple((run.id, state.file_stamp(run.path / file)) for kind, file in files.items() for run in Run.all(kind))
+    return tuple((run.id, readers.file_stamp(run.path / file)) for kind, file in files.items() for run in Run.all(kind))
 
 
 def _left_out(point: Gain, name: str) -> str:
@@ -56,11 +56,11 @@ def _left_out(point: Gain, name: str) -> str:
 def _of_one_measure(points: Sequence[Gain], place: str) -> list[Gain]:
     """The points that were measured in the way that is picked: others stand on another scale."""
     ways = list(dict.fromkeys(f"{point.measured} ({point.unit})" for point in points))
-    if state.value(place) not in ways:
-        state.fill(**{place: ways[0]})
+    if session.value(place) not in ways:
+        session.fill(**{place: ways[0]})
     if len(ways) > 1:
-        st.selectbox("Measured as", ways, width=420, **state.kept(place, ways[0]))
-    way = state.value(place)
+        st.selectbox("Measured as", ways, width=420, **session.kept(place, ways[0]))
+    way = session.value(place)
     return [point for point in points if f"{point.measured} ({point.unit})" == way]
 
 
@@ -68,7 +68,7 @@ def figure_of(place: str, default: str) -> str:
     """The figure of concentration that is picked there."""
     picked = st.selectbox(
         "Figure of concentration", list(FIGURES), width=420,
-        format_func=lambda name: FIGURES[name].title, **state.kept(place, default),
+        format_func=lambda name: FIGURES[name].title, **session.kept(place, default),
     )  # fmt: skip
     return picked or default
 

@@ -10,9 +10,9 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.families import agreement, gains, sets
 from app.families.sets import Shown
-from app.heads import evidence
-from app.shared import state
-from app.shared.guard import guarded
+from app.shared import readers, session
+from app.shared.figure import CHART_CONFIG, downloads, draw_figure
+from app.shared.text import guarded, sentence
 from retmask.families.concentration import depth_profile
 from retmask.figures.concentration import (
     DASHES,
@@ -52,7 +52,7 @@ def page(on_heads: StreamlitPage) -> None:
 @guarded
 def _figures(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
     """One of the views: what a click draws anew, and nothing else."""
-    kept = state.kept("families_view", VIEWS[0])
+    kept = session.kept("families_view", VIEWS[0])
     view = st.segmented_control("Figures", VIEWS, required=True, label_visibility="collapsed", **kept) or VIEWS[0]
     drawn: dict[str, Callable[[], None]] = {
         "Concentration": lambda: _concentration(shown),
@@ -69,18 +69,18 @@ def _table(shown: Sequence[Shown]) -> None:
     line = st.container(horizontal=True, vertical_alignment="bottom")
     with line:
         st.number_input(
-            "Threshold", step=0.05, format="%g", width=150, **state.kept("sets_threshold", THRESHOLD),
+            "Threshold", step=0.05, format="%g", width=150, **session.kept("sets_threshold", THRESHOLD),
             help="a head whose mean score is at least this is counted; 0.1 is usual for copied needle tokens",
         )  # fmt: skip
         with st.popover("What the detectors measure", icon=":material/info:", type="tertiary", key="detectors"):
             _definitions({one.set.counting for one in shown})
     if wrong := sets.wrong_threshold():
-        st.error(f"{state.sentence(wrong)} Until then it is {THRESHOLD:g}.")
+        st.error(f"{sentence(wrong)} Until then it is {THRESHOLD:g}.")
     threshold = sets.threshold()
     with st.spinner("Working out intervals…"):
         rows = _rows(shown, threshold)
     with line:
-        evidence.downloads(None, "score-sets", lambda: rows)
+        downloads(None, "score-sets", lambda: rows)
     columns = _columns(threshold)
     st.dataframe(
         {name: [say(row) for row in rows] for name, (say, _) in columns.items()},
@@ -97,21 +97,21 @@ def _table(shown: Sequence[Shown]) -> None:
 
 def _rows(shown: Sequence[Shown], threshold: float) -> list[Row]:
     """One row of figures a set, under its name on this page."""
-    return [state.set_row(one.name, one.stamp, one.set, threshold) | {"label": one.label} for one in shown]
+    return [readers.set_row(one.name, one.stamp, one.set, threshold) | {"label": one.label} for one in shown]
 
 
 def _warnings(shown: Sequence[Shown]) -> None:
     """What to know of the sets before their numbers are read, a line a set; of copied trials it is never folded."""
     copies = [f"{one.label}: {said}" for one in shown for said in one.set.warnings if COPIES in said]
     if copies:
-        st.warning("\n".join(f"- {state.sentence(line)}" for line in copies))
+        st.warning("\n".join(f"- {sentence(line)}" for line in copies))
     others = {one.label: [said for said in one.set.warnings if COPIES not in said] for one in shown}
     lines = [f"{name}: {'; '.join(said)}" for name, said in others.items() if said]
     if lines:
         n = len(lines)
         words = f"Before you read the numbers of {n} of these sets" if n > 1 else "Before you read the numbers"
         with st.expander(words, expanded=n <= FEW, icon=":material/warning:", key="set_warnings"):
-            st.markdown("\n".join(f"- {state.sentence(line)}" for line in lines))
+            st.markdown("\n".join(f"- {sentence(line)}" for line in lines))
 
 
 def _definitions(counted: set[str]) -> None:
@@ -191,7 +191,7 @@ def _concentration(shown: Sequence[Shown]) -> None:
         return
     named = {one.label: one.set.scores.mean for one in shown}
     threshold = sets.threshold()
-    relative = st.toggle("Ranks in % of the heads", **state.kept("ranks_relative", True))
+    relative = st.toggle("Ranks in % of the heads", **session.kept("ranks_relative", True))
     _legend(shown)
     with st.container(key="beside"):
         left, right = st.columns(2, gap="medium")
@@ -206,7 +206,7 @@ def _concentration(shown: Sequence[Shown]) -> None:
             )  # fmt: skip
     name = gains.figure_of("concentration_figure", "gini")
     rows = _rows(shown, threshold)
-    evidence.shown(figure_dots(rows, name), f"sets-{name}", lambda: rows, key="chart-dots")
+    draw_figure(figure_dots(rows, name), f"sets-{name}", lambda: rows, key="chart-dots")
 
 
 def _with_scores(shown: Sequence[Shown]) -> list[Shown]:
@@ -247,14 +247,14 @@ def _curves(
         return figure, go.Figure(figure).update_layout(showlegend=False, height=330, margin_b=48)
 
     figure, drawn = _kept(shown, name, both, *settings)
-    st.plotly_chart(drawn, theme=None, config=evidence.CONFIG, key=f"chart-set-{name}")
-    evidence.downloads(figure, f"sets-{name}", rows)
+    st.plotly_chart(drawn, theme=None, config=CHART_CONFIG, key=f"chart-set-{name}")
+    downloads(figure, f"sets-{name}", rows)
 
 
 def _kept(shown: Sequence[Shown], name: str, make: Callable[[], T], *settings: Hashable) -> T:
     """What `make` makes of these sets, kept until they or the settings change: large figures take their time."""
     sets = tuple((one.name, one.label, one.stamp) for one in shown)
-    return state.remembered(f"figure-{name}", (sets, *settings), make)
+    return session.remembered(f"figure-{name}", (sets, *settings), make)
 
 
 def _maps(shown: Sequence[Shown]) -> None:
@@ -264,13 +264,13 @@ def _maps(shown: Sequence[Shown]) -> None:
         return
     common = len({one.set.counting for one in shown}) == 1
     if common:
-        common = st.toggle("One colour scale for all", **state.kept("maps_common", True))
+        common = st.toggle("One colour scale for all", **session.kept("maps_common", True))
     else:
         st.caption("These sets count in different ways, so each map has a colour scale of its own.")
     named = {one.label: one.set.scores for one in shown}
     figure = _kept(shown, "maps", lambda: small_multiples(named, common), common)
     with st.container(key="wide_maps"):
-        evidence.shown(figure, "maps", lambda: curve_rows(shown), key="chart-maps")
+        draw_figure(figure, "maps", lambda: curve_rows(shown), key="chart-maps")
 
 
 def _depth(shown: Sequence[Shown]) -> None:

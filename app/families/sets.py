@@ -1,13 +1,18 @@
 """Which score sets are on the Families page: chosen from a list, or opened from a path, an address or an upload."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from app.shared import maps, state
+from app.shared import address, maps, readers, selection, session
+from app.shared.maps import shipped_maps
+from app.shared.readers import Stamp
+from app.shared.text import sentence
 from retmask.files import home, shipped
 from retmask.heads.detectors import DETECTORS
 from retmask.heads.scores import THRESHOLD
@@ -25,7 +30,7 @@ class Shown:
     name: str
     label: str
     set: ScoreSet
-    stamp: state.Stamp
+    stamp: Stamp
 
 
 def section() -> list[Shown]:
@@ -34,7 +39,7 @@ def section() -> list[Shown]:
     names = {name: words if _alone(words, names) else f"{words} · {Path(name).name}" for name, words in names.items()}
     st.container(key="sets").multiselect(
         "Score sets", list(names), format_func=lambda name: names.get(name, name), wrap=True, select_all=False,
-        placeholder="None yet: choose a map, a detection, or add a set", **state.sets_widget(),
+        placeholder="None yet: choose a map, a detection, or add a set", **sets_widget(),
     )  # fmt: skip
     _add()
     with st.spinner("Reading the sets…"):
@@ -56,19 +61,19 @@ def command(shown: Sequence[Shown], k: int | None = None) -> str:
 
 def threshold() -> float:
     """The threshold of the page; the usual one where its field holds none that is possible."""
-    return THRESHOLD if wrong_threshold() else float(state.value("sets_threshold", THRESHOLD))
+    return THRESHOLD if wrong_threshold() else float(session.value("sets_threshold", THRESHOLD))
 
 
 def wrong_threshold() -> str:
     """What is wrong with the threshold of the page, empty for nothing."""
-    held = state.value("sets_threshold", THRESHOLD)
+    held = session.value("sets_threshold", THRESHOLD)
     return "" if held is not None and 0 <= held <= 1000 else "the threshold must be a number from 0 to 1,000"
 
 
 def known() -> list[str]:
     """What can be chosen: shipped maps, detections with scores, what was opened (each newest first), what is chosen."""
     runs = [run.id for run in Run.all("detect") if (run.path / "scores.json").is_file()]
-    return list(dict.fromkeys([*maps.shipped_maps(), *runs, *maps.opened_files(), *state.set_names()]))
+    return list(dict.fromkeys([*maps.shipped_maps(), *runs, *maps.opened_files(), *set_names()]))
 
 
 def label(name: str) -> str:
@@ -100,20 +105,20 @@ def name_of(found: ScoreSet) -> str:
 
 def _opened() -> list[Shown]:
     """The chosen sets that can be read; of the others a sentence, and what takes them from the list."""
-    found: list[tuple[str, ScoreSet, state.Stamp]] = []
-    for name in state.set_names():
+    found: list[tuple[str, ScoreSet, Stamp]] = []
+    for name in set_names():
         try:
-            found.append((name, *state.score_set(name)))
+            found.append((name, *readers.score_set(name)))
         except ValueError as error:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.warning(f"{state.sentence(label(name))[:-1]}: {state.sentence(error)}")
+                st.warning(f"{sentence(label(name))[:-1]}: {sentence(error)}")
                 st.button("Remove", key=f"set_remove-{name}", icon=":material/close:", on_click=_remove, args=(name,))
     names = labels([one for _, one, _ in found])
     return [Shown(name, says, one, stamp) for (name, one, stamp), says in zip(found, names, strict=True)]
 
 
 def _remove(name: str) -> None:
-    state.choose_sets(known for known in state.set_names() if known != name)
+    choose_sets(known for known in set_names() if known != name)
 
 
 def _add() -> None:
@@ -121,12 +126,12 @@ def _add() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.popover("Add a set", icon=":material/add:", key="set_menu"):
             _form()
-        here = state.source()
+        here = selection.source()
         st.button(
-            f"Add the map open on Heads: {state.sentence(maps.label(here))[:-1]}", key="set_here", type="tertiary",
-            icon=":material/grid_on:", disabled=here in state.set_names(), on_click=_add_here, args=(here,),
+            f"Add the map open on Heads: {sentence(maps.label(here))[:-1]}", key="set_here", type="tertiary",
+            icon=":material/grid_on:", disabled=here in set_names(), on_click=_add_here, args=(here,),
         )  # fmt: skip
-    said = state.said("sets")
+    said = session.said("sets")
     if said:
         st.error(said)
 
@@ -134,14 +139,14 @@ def _add() -> None:
 def _add_here(name: str) -> None:
     """Add the map that is open on Heads, or say why it cannot be."""
     try:
-        state.choose_sets([*state.set_names(), name_of(state.score_set(name)[0])])
+        choose_sets([*set_names(), name_of(readers.score_set(name)[0])])
     except ValueError as error:
-        state.say(f"{state.sentence(error)} The sets you see are unchanged.", "sets")
+        session.say(f"{sentence(error)} The sets you see are unchanged.", "sets")
 
 
 def _form() -> None:
     """Add a set by path, address or upload. What is none is told in a sentence and changes nothing."""
-    number = state.value("sets_added", 0)  # a form that has been used is a new one, and empty
+    number = session.value("sets_added", 0)  # a form that has been used is a new one, and empty
     with st.form(f"set_form-{number}", border=False):
         path = st.text_input(
             "Path or https address", key=f"set_path-{number}", placeholder="folder/scores.json or https://…",
@@ -158,8 +163,36 @@ def _form() -> None:
         with st.spinner("Reading…"):
             found = read_set(keep_set(upload.name, upload.getvalue()) if upload else path.strip())
     except ValueError as error:
-        st.error(f"{state.sentence(error)} The sets you see are unchanged.")
+        st.error(f"{sentence(error)} The sets you see are unchanged.")
         return
-    state.choose_sets([*state.set_names(), name_of(found)])
-    state.put("sets_added", number + 1)
+    choose_sets([*set_names(), name_of(found)])
+    session.put("sets_added", number + 1)
     st.rerun()
+
+
+def set_names() -> list[str]:
+    """The score sets on the Families page: shipped names, runs, paths; on the first view those in the URL, if any."""
+    if "sets" not in st.session_state:
+        text = address.place("sets")
+        known = [unquote(part) for part in text.split(",") if part]
+        st.session_state["sets"] = list(dict.fromkeys(known)) if text else shipped_maps()
+    return list(cast(list[str], st.session_state["sets"]))
+
+
+def choose_sets(names: Iterable[str]) -> None:
+    """Look at these score sets from now on."""
+    session.replace_widget("shown_sets")
+    _take_sets(names)
+
+
+def _take_sets(names: Iterable[str]) -> None:
+    chosen = list(dict.fromkeys(names))
+    st.session_state["sets"] = chosen
+    address.write("sets", ",".join(quote(name, safe="/~: ") for name in chosen) or ",")
+
+
+def sets_widget() -> dict[str, Any]:
+    """What makes a multiselect show the score sets on the Families page and change them."""
+    key, changed = session.replaceable("shown_sets", _take_sets)
+    st.session_state[key] = set_names()
+    return {"key": key, "on_change": changed}

@@ -8,8 +8,9 @@ import streamlit as st
 
 from app.families import matrix, two_sets
 from app.families.sets import Shown
-from app.heads import evidence
-from app.shared import state
+from app.shared import session
+from app.shared.figure import draw_figure
+from app.shared.text import sentence
 from retmask.families.agreement import Found, agreement, every_two, split_half
 from retmask.figures import style
 from retmask.figures.rows import pair_rows
@@ -30,7 +31,7 @@ def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         one = two_sets.choice("Detection", "agree_within", known, 0)
-        kept = state.kept("agree_by", "Needle")
+        kept = session.kept("agree_by", "Needle")
         by = st.segmented_control("By", [*PARTS, COUNTING], required=True, **kept) or "Needle"
     n = one.set.scores.grid.size
     if k and k > n:
@@ -40,19 +41,19 @@ def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
         st.info("No trial of this detection can be read: its trials.jsonl is empty, damaged or gone.")
         return
     try:
-        parts = state.remembered("parts", (one.name, one.stamp, by), lambda: _parts(one, by))
+        parts = session.remembered("parts", (one.name, one.stamp, by), lambda: _parts(one, by))
     except ValueError as error:
-        st.warning(state.sentence(error))
+        st.warning(sentence(error))
         return
     if len(parts) < 2:
         st.info(_too_few(by))
         return
     st.caption(_halves(one))
     names = list(parts)
-    found = state.remembered("within", (one.name, one.stamp, by, k), lambda: _pairs(parts, k))
+    found = session.remembered("within", (one.name, one.stamp, by, k), lambda: _pairs(parts, k))
     figure, name = matrix.figure(names, found, measure), f"{one.label}-by-{by.lower()}"
     with st.container(key="wide_parts"):
-        evidence.shown(figure, name, lambda: pair_rows(names, found), key="chart-within")
+        draw_figure(figure, name, lambda: pair_rows(names, found), key="chart-within")
 
 
 def _keeps_trials(one: Shown) -> bool:
@@ -93,7 +94,7 @@ def _pairs(parts: Mapping[str, HeadScores], k: int | None) -> Found:
 
 def _halves(one: Shown) -> str:
     """What two random halves of all the trials share: what the agreement of parts is to be measured by."""
-    found = state.remembered("halves", (one.name, one.stamp), lambda: split_half(one.set.scores.values))
+    found = session.remembered("halves", (one.name, one.stamp), lambda: split_half(one.set.scores.values))
     words = "In brackets: how many successful trials a part has. Parts of few trials differ by chance"
     if found is None:
         return f"{words}."

@@ -9,8 +9,10 @@ from streamlit.navigation.page import StreamlitPage
 from app.evaluate import masks
 from app.families.matrix import MEASURES
 from app.families.sets import Shown
-from app.heads import evidence, moved
-from app.shared import state
+from app.heads import tuned_map
+from app.shared import selection, session
+from app.shared.figure import draw_figure
+from app.shared.text import sentence
 from retmask.families.agreement import Agreement, on_one_grid, set_agreement
 from retmask.families.difference import difference
 from retmask.figures import style
@@ -40,7 +42,7 @@ def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, firs
     try:
         found = set_agreement(one.set, other.set, k)
     except ValueError as error:
-        st.warning(f"These two cannot be compared head by head: {state.sentence(error)}")
+        st.warning(f"These two cannot be compared head by head: {sentence(error)}")
         return
     _alike(found)
     if strangers(one.set, other.set):
@@ -57,11 +59,11 @@ def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Show
     """The set that is picked there; the session keeps it for as long as it is on the page."""
     known = {one.name: one for one in shown}
     names, key = list(known), f"shown_{place}"
-    kept = state.value(place)
-    state.put(key, kept if kept in known else names[min(default, len(names) - 1)])
+    kept = session.value(place)
+    session.put(key, kept if kept in known else names[min(default, len(names) - 1)])
     picked = st.selectbox(
         title, names, key=key, format_func=lambda name: known[name].label if name in known else name,
-        on_change=lambda: state.put(place, state.value(key)),
+        on_change=lambda: session.put(place, session.value(key)),
     )  # fmt: skip
     return known[picked or names[0]]
 
@@ -87,12 +89,12 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
     name = f"{one.label}-and-{other.label}"
     listed = one.set.ranking or other.set.ranking
     views = VIEWS[:1] if listed else VIEWS
-    if listed and state.value("agree_view", VIEWS[0]) != VIEWS[0]:
-        state.fill(agree_view=VIEWS[0])
+    if listed and session.value("agree_view", VIEWS[0]) != VIEWS[0]:
+        session.fill(agree_view=VIEWS[0])
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
         with left:
-            kept = state.kept("agree_view", VIEWS[0])
+            kept = session.kept("agree_view", VIEWS[0])
             view = st.segmented_control("View of two", views, required=True, label_visibility="collapsed", **kept)
             if one.set.grid is None and other.set.grid is None:
                 st.caption("Both are lists, and their model's grid is not known: there is no map to draw.")
@@ -100,7 +102,7 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
                 _differences(first, second, name)
             else:
                 figure = overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
-                evidence.shown(
+                draw_figure(
                     figure, f"{name}-best", lambda: _best_rows(first, second, k, one.set.level), key="chart-overlap"
                 )
         with right:
@@ -110,14 +112,14 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
 
 
 def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
-    found = state.remembered("moved", (first, second), lambda: difference(first, second))
-    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {moved.trials(found)}")
+    found = session.remembered("moved", (first, second), lambda: difference(first, second))
+    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {tuned_map.trials(found)}")
     if first.counting != second.counting:
         st.caption(
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
-    figure = difference_map(found, moved.MOST)
-    evidence.shown(figure, f"{name}-differences", lambda: moved_rows(found), key="chart-differences")
+    figure = difference_map(found, tuned_map.MOST)
+    draw_figure(figure, f"{name}-differences", lambda: moved_rows(found), key="chart-differences")
 
 
 def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:
@@ -190,25 +192,27 @@ def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: 
                 if not shown.set.ranking and shown.set.level == "query":
                     _open(letter, shown)
         return
-    n = len(state.mask(here))
+    n = len(selection.mask(here))
     st.markdown(f"**Select on Heads** ({n} selected there now)")
     ways: dict[str, Sequence[HeadId]] = {"A's heads": first.top(k), "B's heads": second.top(k)}
     with st.container(horizontal=True, vertical_alignment="center"):
         for text, heads in {**ways, **_tops(first, second, k)}.items():
-            st.button(text, key=f"agree_select_{text}", on_click=state.select, args=(heads, here), disabled=not heads)
+            st.button(
+                text, key=f"agree_select_{text}", on_click=selection.select, args=(heads, here), disabled=not heads
+            )
         st.page_link(on_heads, label="See them on Heads", icon=":material/grid_on:", width="content")
 
 
 def _open(letter: str, shown: Shown) -> None:
     """The button that opens a set on Heads; the sidebar, which names what is open there, is drawn anew with it."""
     if st.button(f"Open {letter} on Heads", key=f"agree_open_{letter}", icon=":material/grid_on:"):
-        state.choose(shown.name)
+        selection.choose(shown.name)
         st.rerun(scope="app")
 
 
 def _open_grid() -> Grid | None:
     """The grid of the map that is open on Heads, None where there is none."""
     try:
-        return state.current().grid
+        return selection.current_map().grid
     except ValueError:
         return None

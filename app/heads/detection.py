@@ -8,14 +8,15 @@ from typing import Any, get_args
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.shared import maps, state, watch
-from app.shared.guard import guarded
+from app.shared import jobs, maps, readers, selection, session
+from app.shared.text import guarded, sentence
 from retmask.detect.job import DETECT, PRESETS, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.figures import style
 from retmask.heads.detectors import DETECTORS, DetectorName
 from retmask.heads.intervals import FEWEST
 from retmask.heads.scores import HeadScores
 from retmask.model.gguf import BUILT_IN
+from retmask.runs.overview import progress
 from retmask.runs.run import Run
 from retmask.text.haystack import load_haystack
 
@@ -23,7 +24,7 @@ CUSTOM = "custom"
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
 
-@st.dialog("Detect retrieval heads", width="large", on_dismiss=state.close_form)
+@st.dialog("Detect retrieval heads", width="large", on_dismiss=session.close_form)
 @guarded
 def form(on_heads: StreamlitPage) -> None:
     """What to detect, the command that does the same, and the button that starts it and leads to its map."""
@@ -33,7 +34,7 @@ def form(on_heads: StreamlitPage) -> None:
     try:
         config = _config(model, preset, grid, more)
     except (ValueError, OSError) as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         st.button("Start", type="primary", disabled=True, key="detect_start")
         return
     n = len(config.lengths) * len(config.depths) * config.n_needles
@@ -104,7 +105,7 @@ def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str,
         n_needles = PRESETS[preset].values["n_needles"]  # also of a file of one's own
         config = from_preset(DetectSettings, preset, model=model, n_needles=n_needles, **more)
     else:
-        wrong = state.out_of_range(("detect_needles", "the number of needles", 1, 1000))
+        wrong = session.out_of_range(("detect_needles", "the number of needles", 1, 1000))
         if wrong:
             raise ValueError(wrong)
         lengths = [int(x) for x in _numbers(str(grid["lengths"]), r"\d{1,7}", "a length in whole tokens")]
@@ -131,23 +132,23 @@ def _memory(config: DetectSettings) -> None:
         return
     try:
         with st.spinner("Looking at the model's size…"):
-            fits, says = state.memory(config.model, max(config.lengths))
+            fits, says = readers.memory(config.model, max(config.lengths))
     except (ValueError, OSError) as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         return
-    (st.success if fits else st.warning)(state.sentence(says))
+    (st.success if fits else st.warning)(sentence(says))
 
 
 def _start(config: DetectSettings) -> bool:
     """Begin the detection and look at its map; whether it could be begun."""
     try:
         with st.spinner("Starting…"):
-            run = state.start("detect", asdict(config), lambda: DETECT.new(config))
+            run = jobs.start("detect", asdict(config), lambda: DETECT.new(config))
     except (ValueError, OSError) as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         return False
-    state.close_form()
-    state.choose(run.id)
+    session.close_form()
+    selection.choose(run.id)
     return True
 
 
@@ -162,11 +163,11 @@ def condition(shown: maps.HeadMap) -> None:
     elif status == "error":
         _failed(run)
     elif status == "cancelled":
-        _, text = watch.progress(run)
+        _, text = progress(run)
         st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
-        if watch.ours(run):
-            st.button("Continue it", on_click=watch.again, args=(run, "detect"), key="continue")
-    said = state.said("detect")
+        if jobs.ours(run):
+            st.button("Continue it", on_click=jobs.again, args=(run, "detect"), key="continue")
+    said = session.said("detect")
     if said:
         st.error(said)
     if shown.scores is None and (shown.trials or status == "success"):
@@ -176,7 +177,7 @@ def condition(shown: maps.HeadMap) -> None:
 def _so_far(run: Run, scores: HeadScores | None) -> None:
     """The map while it is being made: from how many trials, and how surely they tell the top heads."""
     if scores is None:
-        share, text = watch.progress(run)
+        share, text = progress(run)
         waiting = "The map appears with the first trial that finds its needle."
         st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
         return
@@ -196,8 +197,8 @@ def _failed(run: Run) -> None:
     if log:
         with st.expander("The end of its log"):
             st.code(log, language=None)
-    if watch.ours(run):
-        st.button("Try again", on_click=watch.again, args=(run, "detect"), key="again", help="finished trials are kept")
+    if jobs.ours(run):
+        st.button("Try again", on_click=jobs.again, args=(run, "detect"), key="again", help="finished trials are kept")
 
 
 def _no_map(shown: maps.HeadMap) -> None:

@@ -1,76 +1,28 @@
 """What stands behind a map: figures with their downloads, the table of heads, one head closely."""
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
-from app.shared import state
+from app.shared import selection, session
+from app.shared.figure import downloads, draw_figure, file_name
+from app.shared.text import sentence
 from retmask.detect.job import same_prompts_sentence
 from retmask.families.concentration import concentration
 from retmask.figures import style
 from retmask.figures.heads import copy_map, head_breakdown, needle_grid, rank_curve
-from retmask.figures.rows import Row, breakdown_rows, copy_rows, head_rows, recall_rows, to_csv
+from retmask.figures.rows import Row, breakdown_rows, copy_rows, head_rows, recall_rows
 from retmask.heads.grid import HeadId
 from retmask.heads.intervals import none_over, span
 from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial
 
-CONFIG = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
-    "doubleClick": False,
-    "doubleClickDelay": 1,  # two quick clicks are two clicks
-}
 FACTS = (  # of a run's record, what a reader of its map needs
     "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "clock", "thinking",
     "scored", "counting", "dtype", "device", "attention", "parity", "created", "ended", "versions",
 )  # fmt: skip
-
-
-def shown(figure: go.Figure, name: str, rows: Callable[[], list[Row]], **chart: Any) -> None:
-    """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
-    name = file_name(name)
-    config = CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
-    st.plotly_chart(figure, theme=None, config=config, **({"key": f"chart-{name}"} | chart))
-    downloads(figure, name, rows)
-
-
-def file_name(name: str) -> str:
-    """A name without what a file name should not have."""
-    return re.sub(r"[^\w.-]+", "-", name)
-
-
-def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[Row]]) -> None:
-    """A small menu: the figure as PNG and SVG, its data as CSV and JSON. Files are made when they are asked for."""
-    with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
-        if figure is not None:
-            images(figure, name)
-        button("CSV", lambda: to_csv(rows()).encode(), f"{name}.csv", "text/csv")
-        button(
-            "JSON",
-            lambda: json.dumps(rows(), indent=1, ensure_ascii=False).encode(),
-            f"{name}.json",
-            "application/json",
-        )
-
-
-def images(figure: go.Figure, name: str) -> None:
-    """The buttons that download a figure as PNG and as SVG, or what they need."""
-    if not style.browser():
-        st.caption("A PNG or SVG file needs Chrome or Chromium on this machine. The camera on the figure does not.")
-        return
-    button("PNG", lambda: style.image(figure, "png"), f"{name}.png", "image/png")
-    button("SVG", lambda: style.image(figure, "svg"), f"{name}.svg", "image/svg+xml")
-
-
-def button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
-    """A download that is made when it is clicked, and that leaves the page as it is."""
-    st.download_button(text, make, file, mime, key=f"download-{file}", on_click="ignore", type="tertiary")
 
 
 def concentration_figures(scores: HeadScores) -> None:
@@ -94,12 +46,10 @@ def ranks(scores: HeadScores, selected: HeadMask) -> None:
     st.markdown("**Scores by rank**")
     heads = set(selected.heads)
     figure = rank_curve(scores, heads)
-    shown(figure, f"{scores.model}-ranks", lambda: head_rows(scores, heads), key="chart-ranks")
+    draw_figure(figure, f"{scores.model}-ranks", lambda: head_rows(scores, heads), key="chart-ranks")
     by = scores.clusters
     if scores.n_trials > 1:
-        st.caption(
-            f"Band: 95 % interval over {by.words}." if scores.interval else state.sentence(none_over(by.n, by.unit))
-        )
+        st.caption(f"Band: 95 % interval over {by.words}." if scores.interval else sentence(none_over(by.n, by.unit)))
 
 
 def recall(model: str, trials: Sequence[Trial]) -> None:
@@ -110,7 +60,7 @@ def recall(model: str, trials: Sequence[Trial]) -> None:
         return
     found = sum(trial.success for trial in trials)
     st.caption(f"{found} of {len(trials)} trials found the needle; only these count for the scores.")
-    shown(needle_grid(trials), f"{model}-recall", lambda: recall_rows(trials), key="chart-recall")
+    draw_figure(needle_grid(trials), f"{model}-recall", lambda: recall_rows(trials), key="chart-recall")
 
 
 def table(scores: HeadScores, selected: HeadMask) -> None:
@@ -152,16 +102,16 @@ def _columns(peak: float, did: str, over: str) -> dict[str, Any]:
 
 
 def _look_at_row(rows: list[Row]) -> None:
-    picked = state.value("table")["selection"]["rows"]
+    picked = session.value("table")["selection"]["rows"]
     if picked:
-        state.look_at(HeadId(rows[picked[0]]["layer"], rows[picked[0]]["head"]))
+        selection.look_at(HeadId(rows[picked[0]]["layer"], rows[picked[0]]["head"]))
 
 
 def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
     """One head: its figures, its scores by needle, length and depth, and what it copied in one trial."""
     heads = list(scores.top(scores.grid.size))
-    head = state.focus(scores.grid) or heads[0]
-    key, answer = state.answering("one-head", head, lambda _, now: state.look_at(now))
+    head = selection.focus(scores.grid) or heads[0]
+    key, answer = session.answering("one-head", head, lambda _, now: selection.look_at(now))
     st.subheader("One head", anchor=False, divider="gray")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.selectbox(
@@ -173,7 +123,7 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
             width=140,
             on_change=answer,
         )
-        st.caption(sentence(scores, head), width="content")
+        st.caption(head_sentence(scores, head), width="content")
     if not trials:
         st.caption("Scores by needle, length and depth, and the copied tokens, are known for maps detected here.")
         return
@@ -182,12 +132,12 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
         with left:
             st.markdown("**Its score by needle, length and depth**")
             name = f"{scores.model}-{head}"
-            shown(head_breakdown(trials, head), name, lambda: breakdown_rows(trials, head), key="chart-head")
+            draw_figure(head_breakdown(trials, head), name, lambda: breakdown_rows(trials, head), key="chart-head")
         with right:
             _copied(scores.model, trials, head)
 
 
-def sentence(scores: HeadScores, head: HeadId) -> str:
+def head_sentence(scores: HeadScores, head: HeadId) -> str:
     """What is known of a head, in a line."""
     spread = scores.interval
     between = (
@@ -219,7 +169,7 @@ def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
         return
     st.caption("Tokens of the answer, downwards; the needle's tokens that they were copied from, across.")
     figure = copy_map(trial, head)
-    shown(figure, f"{model}-{head}-copied", lambda: copy_rows(trial, head), key="chart-copied")
+    draw_figure(figure, f"{model}-{head}-copied", lambda: copy_rows(trial, head), key="chart-copied")
 
 
 def _trial_name(trial: Trial, head: HeadId) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app.heads import detection as detect
-from app.heads import evidence, moved
-from app.shared import maps, selection, state, tuned
-from app.shared.guard import guarded
+from app.heads import evidence, mask_editor, tuned_map
+from app.shared import maps, readers, selection, session
+from app.shared.figure import draw_figure
+from app.shared.text import guarded, sentence
 from retmask.figures import style
 from retmask.figures.maps import head_heatmap
 from retmask.figures.rows import head_rows
@@ -27,19 +28,19 @@ VIEWS = ["Map", "What moved"]
 def page() -> None:
     """Draw the page for the map that is chosen."""
     try:
-        shown = state.current()
+        shown = selection.current_map()
     except ValueError as error:
         st.header("No map", anchor=False)
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         st.caption("Choose another map in the sidebar, open a score file, or detect the heads of a model.")
         return
-    st.header(f"Retrieval heads of {state.sentence(shown.model)[:-1]}", anchor=False)
+    st.header(f"Retrieval heads of {sentence(shown.model)[:-1]}", anchor=False)
     if shown.scores:
         st.caption(about(shown.scores, shown.trials))
         st.caption(WHAT)
         _warnings(shown)
     detect.condition(shown)
-    tuned.detection(shown)
+    tuned_map.detection(shown)
     if shown.scores:
         _explore(shown, shown.scores)
 
@@ -47,8 +48,8 @@ def page() -> None:
 def _warnings(shown: maps.HeadMap) -> None:
     """What to know of a file from elsewhere before its numbers are read."""
     if shown.run is None:
-        for warning in state.score_set(shown.source)[0].warnings:
-            st.caption(f":orange[{state.sentence(warning)}]")
+        for warning in readers.score_set(shown.source)[0].warnings:
+            st.caption(f":orange[{sentence(warning)}]")
 
 
 @st.fragment
@@ -56,9 +57,9 @@ def _warnings(shown: maps.HeadMap) -> None:
 def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
     """Map, selection and evidence: what a click draws anew, and nothing else; first what it is waited for."""
     name = maps.base_map(shown)
-    base = state.open_map(name) if name else None
+    base = readers.open_map(name) if name else None
     if base and base.scores and _view() == VIEWS[1]:
-        moved.section(base, base.scores, shown, scores)
+        tuned_map.section(base, base.scores, shown, scores)
         return
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
@@ -68,10 +69,10 @@ def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
             _map(scores)
         with right:
             evidence.concentration_figures(scores)
-            evidence.ranks(scores, state.mask(scores.grid))
+            evidence.ranks(scores, selection.mask(scores.grid))
         left, right = st.columns([11, 9], gap="medium")
         with left:
-            evidence.table(scores, state.mask(scores.grid))
+            evidence.table(scores, selection.mask(scores.grid))
         with right:
             evidence.recall(shown.model, shown.trials)
     evidence.one_head(scores, shown.trials)
@@ -80,7 +81,7 @@ def _explore(shown: maps.HeadMap, scores: HeadScores) -> None:
 
 def _view() -> str:
     """Which of the views of a fine-tuned model's map is looked at."""
-    kept = state.kept("heads_view", VIEWS[0])
+    kept = session.kept("heads_view", VIEWS[0])
     return st.segmented_control("View", VIEWS, required=True, label_visibility="collapsed", **kept) or VIEWS[0]
 
 
@@ -103,11 +104,11 @@ def _map(scores: HeadScores) -> None:
             "Select by", list(MODES), default="Click", key="mode", required=True, label_visibility="collapsed"
         )
         st.caption(HINTS[mode or "Click"])
-    selected = set(state.mask(grid).heads)
-    key, answer = state.answering("map", {}, lambda before, now: _picked(state.picked(before, now), grid))
+    selected = set(selection.mask(grid).heads)
+    key, answer = session.answering("map", {}, lambda before, now: _picked(session.picked(before, now), grid))
     with st.container(key="map"):
-        evidence.shown(
-            head_heatmap(scores, selected, state.focus(grid), MODES[mode or "Click"], state.drawing()),
+        draw_figure(
+            head_heatmap(scores, selected, selection.focus(grid), MODES[mode or "Click"], session.drawing()),
             f"{scores.model}-map",
             lambda: head_rows(scores, selected),
             key=key,
@@ -128,23 +129,23 @@ def _picked(points: Sequence[tuple[int, ...]], grid: Grid) -> None:
     heads = [HeadId(layer, head) for layer, head in points]
     if not heads:
         return
-    before = set(state.mask(grid).heads)
-    clicked = state.value("mode", "Click") == "Click"
-    state.select(before ^ set(heads) if clicked else before | set(heads), grid)
+    before = set(selection.mask(grid).heads)
+    clicked = session.value("mode", "Click") == "Click"
+    selection.select(before ^ set(heads) if clicked else before | set(heads), grid)
     if clicked:
-        state.look_at(heads[-1])
+        selection.look_at(heads[-1])
 
 
 def _selection(scores: HeadScores, shown: maps.HeadMap) -> None:
     """The selected heads: counted, as chips, with the rules that make them and the command that does the same."""
     grid = scores.grid
-    selected = state.mask(grid)
+    selected = selection.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
         share = style.percent(round(len(selected) / grid.size, 3))
         scaled = f", {selection.condition(selected)}" if any(selected.scales.values()) else ""
         st.markdown(f"**{len(selected):,} of {grid.size:,} heads selected, {share}{scaled}**")
-        selection.steps(grid)
-    selection.editor(scores)
+        mask_editor.steps(grid)
+    mask_editor.editor(scores)
     long = len(selected) > LONG_COMMAND
     st.code(
         shown.command(*selection.options(scores)), language="bash", wrap_lines=True, height=120 if long else "content"

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from app.shared.markup import ENDINGS, GAP, fact, where
+from app.compare.answer_html import ENDINGS, GAP
+from app.shared.text import fact_html, where_html
 from retmask.compare.differences import Change, changes
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import Message, PreferencePair, Said
@@ -45,8 +46,8 @@ def prompt(messages: Sequence[Message], answer: str = "", tokens: int = 0) -> st
         excerpt = f'<div class="said folded" dir="auto">{_excerpt(messages, place)}</div>'
         body = f"<details><summary>{head}{excerpt}</summary>{whole}</details>"
     else:
-        body = where(f"prompt, {length}") + whole
-    known = fact("Right answer", answer) if answer else ""
+        body = where_html(f"prompt, {length}") + whole
+    known = fact_html("Right answer", answer) if answer else ""
     return f'<div class="prompt">{body}{known}</div>'
 
 
@@ -62,7 +63,7 @@ def _place(messages: Sequence[Message], answer: str) -> tuple[int, range] | None
 def _turn(messages: Sequence[Message], i: int, place: tuple[int, range] | None) -> str:
     """A turn, with its role where there are several."""
     role, text = messages[i]
-    named = where(role) if len(messages) > 1 or role != "user" else ""
+    named = where_html(role) if len(messages) > 1 or role != "user" else ""
     spot = place[1] if place and place[0] == i else range(0)
     cut = f'<span class="gap"> … and {len(text) - MOST:,} more characters</span>' if len(text) > MOST else ""
     return f'{named}<div class="said" dir="auto">{_marked(text, range(min(len(text), MOST)), spot)}{cut}</div>'

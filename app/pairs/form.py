@@ -8,9 +8,11 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from app.compare import form
 from app.pairs import card
-from app.shared import selection, state, uploads
+from app.shared import address, jobs, readers, selection, session
 from app.shared.maps import HeadMap
+from app.shared.text import sentence
 from retmask.figures import style
 from retmask.files import expanded, number, settled
 from retmask.heads.rules import MaskRule
@@ -37,9 +39,9 @@ OPEN = "pairs_form"  # whether the form is open, in the session
 
 def section(heads_page: StreamlitPage, is_first: bool) -> None:
     """The form, folded away once there is a run to look at."""
-    if state.value("pairs_close"):  # what a widget shows cannot be changed after it is drawn
-        state.put("pairs_close", False)
-        state.put(OPEN, False)
+    if session.value("pairs_close"):  # what a widget shows cannot be changed after it is drawn
+        session.put("pairs_close", False)
+        session.put(OPEN, False)
     box = st.expander("Make pairs", expanded=is_first, key=OPEN, icon=":material/add:", on_change="rerun")
     if box.open:
         with box:
@@ -62,9 +64,9 @@ def _form(heads_page: StreamlitPage) -> None:
         n = _read(config) if config and config.prompts else config.count if config else 0
     except (ValueError, OSError) as error:
         config = None
-        st.error(state.sentence(error))
+        st.error(sentence(error))
     if missing:
-        st.info(state.sentence(missing))
+        st.info(sentence(missing))
     if config is None:
         st.button("Make pairs", type="primary", disabled=True, key="pairs_start")
         return
@@ -79,23 +81,23 @@ def _form(heads_page: StreamlitPage) -> None:
 def _model(heads_page: StreamlitPage) -> dict[str, Any]:
     """The model of the map that is looked at and its selected heads, as settings; empty where there is no map."""
     try:
-        shown = state.current()
+        shown = selection.current_map()
     except ValueError as error:
-        st.error(f"{state.sentence(error)} Choose another map in the sidebar.")
+        st.error(f"{sentence(error)} Choose another map in the sidebar.")
         return {}
     if shown.scores is None:
         st.info("The map in the sidebar has no heads yet: choose another one, or wait for its first trial.")
         return {}
     grid = shown.scores.grid
-    mask = state.mask(grid)
+    mask = selection.mask(grid)
     with st.container(horizontal=True, vertical_alignment="center"):
         share = style.percent(round(len(mask) / grid.size, 3))
         count = f"{len(mask):,} head{'s' * (len(mask) != 1)} {selection.condition(mask)} ({share})"
-        st.markdown(f"**{state.sentence(shown.model)[:-1]}, {count}**", width="content")
+        st.markdown(f"**{sentence(shown.model)[:-1]}, {count}**", width="content")
         if not len(mask):
             best = shown.scores.top_share()
             st.button(
-                "Mask the top 5 %", type="primary", key="pairs_mask_best", on_click=state.select,
+                "Mask the top 5 %", type="primary", key="pairs_mask_best", on_click=selection.select,
                 args=(best, grid, ("--top", f"{len(best)}")),
             )  # fmt: skip
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
@@ -112,7 +114,7 @@ def _loaded_by(shown: HeadMap) -> dict[str, str]:
         return {"model": shown.loadable}
     text: str = st.text_input(
         "Model", placeholder="folder or Hub id", help="this map does not say where its model lies",
-        **state.widget("model"),
+        **form.widget("model"),
     )  # fmt: skip
     return {"model": text.strip()}
 
@@ -120,19 +122,19 @@ def _loaded_by(shown: HeadMap) -> dict[str, str]:
 def _prompts() -> dict[str, Any]:
     """Where the prompts come from, as settings."""
     source = st.segmented_control(
-        "Prompts", list(SOURCES), format_func=SOURCES.get, required=True, **state.kept("pairs_source", "generate")
+        "Prompts", list(SOURCES), format_func=SOURCES.get, required=True, **session.kept("pairs_source", "generate")
     )
     if source == "file":
         return _file()
     if source == "hub":
         with st.container(horizontal=True):
             name = st.text_input(
-                "Dataset", placeholder="owner/name or owner/name:split", width=330, **state.kept("pairs_hub", ""),
+                "Dataset", placeholder="owner/name or owner/name:split", width=330, **session.kept("pairs_hub", ""),
                 help="with a column prompt, messages or conversation; rows in other languages are passed over",
             )  # fmt: skip
             return {"prompts": name.strip(), "count": _count(1)}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        arm = st.segmented_control("Kind", list(ARMS), required=True, **state.kept("pairs_arm", "grounded"))
+        arm = st.segmented_control("Kind", list(ARMS), required=True, **session.kept("pairs_arm", "grounded"))
         count = _count(1)
     st.caption(ARMS[arm or "grounded"])
     return {"generate": arm or "grounded", "count": count}
@@ -143,7 +145,7 @@ def _count(least: int) -> int | None:
     says = "how many prompts are answered" + (", 1 or more" if least else "; 0 takes all of the file")
     where = "pairs_count" if least else "pairs_file_count"
     count: int | None = st.number_input(
-        "Prompts", step=1, width=140, help=says, **state.kept(where, 300 if least else 0)
+        "Prompts", step=1, width=140, help=says, **session.kept(where, 300 if least else 0)
     )
     return count
 
@@ -151,7 +153,7 @@ def _count(least: int) -> int | None:
 def _file() -> dict[str, Any]:
     with st.container(horizontal=True):
         path = st.text_input(
-            "Path", placeholder="folder/prompts.jsonl", width=330, **state.kept("pairs_file", ""),
+            "Path", placeholder="folder/prompts.jsonl", width=330, **session.kept("pairs_file", ""),
             help=".jsonl or .json with a prompt (a text, or messages; the forms of OpenAI, ShareGPT and LMSYS too) in "
             "each row and, where it is known, its answer; or .txt with a prompt a line",
         )  # fmt: skip
@@ -160,10 +162,10 @@ def _file() -> dict[str, Any]:
         "or drop one here",
         type=["jsonl", "json", "txt"],
         key="pairs_upload",
-        max_upload_size=uploads.MOST_UPLOAD,
+        max_upload_size=readers.MOST_UPLOAD,
         on_change=_uploaded,
     )
-    said = state.said("pairs_upload")
+    said = session.said("pairs_upload")
     if said:
         st.error(said)
     return {"prompts": path.strip(), "count": count}
@@ -171,39 +173,39 @@ def _file() -> dict[str, Any]:
 
 def _uploaded() -> None:
     """Keep an uploaded file and put its path into the field."""
-    file = state.value("pairs_upload")
+    file = session.value("pairs_upload")
     if file is None:
         return
     try:
         path = str(keep_prompts(file.name, file.getvalue()))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "pairs_upload")
+        session.say(sentence(error), "pairs_upload")
         return
-    state.fill(pairs_file=path)
+    session.fill(pairs_file=path)
 
 
 def keep_prompts(name: str, content: bytes) -> Path:
     """The path of a lasting copy of a file of prompts. ValueError, and no copy, if it is none."""
-    return uploads.keep(name, content, "prompts", lambda path: load_prompts(str(path)))
+    return readers.keep_upload(name, content, "prompts", lambda path: load_prompts(str(path)))
 
 
 def _sampling() -> dict[str, Any]:
     with st.container(horizontal=True):
         out = {
             "temperature": st.number_input(
-                "Temperature", step=0.1, format="%g", width=120, **state.kept("pairs_temperature", 0.6),
+                "Temperature", step=0.1, format="%g", width=120, **session.kept("pairs_temperature", 0.6),
                 help="both answers are drawn with one seed, so they differ only where the models do; 0 takes the "
                 "likeliest token",
             ),
             "top_p": st.number_input(
-                "Top p", step=0.05, format="%g", width=110, **state.kept("pairs_top_p", 1.0)
+                "Top p", step=0.05, format="%g", width=110, **session.kept("pairs_top_p", 1.0)
             ),
             "max_new_tokens": st.number_input(
-                "Longest answer (tokens)", step=16, width=170, **state.kept("pairs_new_tokens", 64)
+                "Longest answer (tokens)", step=16, width=170, **session.kept("pairs_new_tokens", 64)
             ),
             "seed": st.number_input(
                 "Seed", step=1, width=110, help="of the prompts that are made here, and of the answers",
-                **state.kept("pairs_seed", 0),
+                **session.kept("pairs_seed", 0),
             ),
         }  # fmt: skip
     return out
@@ -219,15 +221,15 @@ def _more() -> dict[str, Any]:
         left, right = st.columns(2)
         address, name = "http://127.0.0.1:8000/v1", "only where it serves several models"
         with left:
-            server = st.text_input("Server, unmasked", placeholder=address, **state.kept("pairs_server", ""))
-            own = st.text_input("Its model", placeholder=name, **state.kept("pairs_server_model", ""))
+            server = st.text_input("Server, unmasked", placeholder=address, **session.kept("pairs_server", ""))
+            own = st.text_input("Its model", placeholder=name, **session.kept("pairs_server_model", ""))
         with right:
             other = address.replace("8000", "8001")
-            masked = st.text_input("Server, masked", placeholder=other, **state.kept("pairs_masked_server", ""))
-            its = st.text_input("Its model ", placeholder=name, **state.kept("pairs_masked_model", ""))
+            masked = st.text_input("Server, masked", placeholder=other, **session.kept("pairs_masked_server", ""))
+            its = st.text_input("Its model ", placeholder=name, **session.kept("pairs_masked_model", ""))
         allowed = st.multiselect(
             "Rules of the gate that are switched off", list(RULES), format_func=lambda name: RULES[name].says,
-            placeholder="none: whatever a rule finds is left out", **state.kept("pairs_allow", []),
+            placeholder="none: whatever a rule finds is left out", **session.kept("pairs_allow", []),
         )  # fmt: skip
     texts = {"server": server, "server_model": own, "masked_server": masked, "masked_server_model": its}
     return {name: text.strip() for name, text in texts.items()} | {"allow": tuple(allowed)}
@@ -267,9 +269,9 @@ def _preview(config: PairsConfig) -> None:
         key = (few, _changed(config.prompts))
         try:
             with st.spinner("Reading the prompts…"):
-                items = state.remembered("pairs_preview", key, few.items)
+                items = session.remembered("pairs_preview", key, few.items)
         except ValueError as error:
-            st.error(state.sentence(error))
+            st.error(sentence(error))
             return
         st.html("".join(card.prompt(item.messages, item.answer) for item in items[:PREVIEW]))
 
@@ -283,7 +285,7 @@ def _read(config: PairsConfig) -> int:
     if (path.is_file() and path.stat().st_size > LARGE) or not config.prompts.casefold().endswith(FILES):
         return config.count
     with st.spinner("Reading the prompts..."):
-        found = state.remembered(
+        found = session.remembered(
             "pairs_read", (config.prompts, config.count, _changed(config.prompts)),
             lambda: read_prompts(config.prompts, config.count),
         )  # fmt: skip
@@ -326,10 +328,10 @@ def _start(config: PairsConfig) -> None:
         return
     try:
         with st.spinner("Reading the prompts…"):
-            run = state.start("pairs", asdict(config) | {"rule": config.rule.to_json()}, lambda: new_pairs(config))
+            run = jobs.start("pairs", asdict(config) | {"rule": config.rule.to_json()}, lambda: new_pairs(config))
     except (ValueError, OSError) as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         return
-    state.go_to(pairs=run.id, gate=None)
-    state.put("pairs_close", True)
+    address.go_to(pairs=run.id, gate=None)
+    session.put("pairs_close", True)
     st.rerun()

@@ -6,11 +6,11 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.heads import evidence
 from app.pairs import review
 from app.pairs.decisions import Reviewed
-from app.shared import state, watch
-from app.shared.guard import guarded
+from app.shared import address, jobs, readers, session
+from app.shared.figure import download_button
+from app.shared.text import guarded, sentence
 from app.train import form as train_form
 from retmask.figures import style
 from retmask.pairs.files import llama_factory, read_rows
@@ -28,7 +28,7 @@ ALWAYS = "empty"  # training takes no empty answers: this rule is never switched
 def section(run: Run, train_page: StreamlitPage | None) -> None:
     """What came out, and the review: a key that is pressed draws this anew and nothing else."""
     allowed = _allowed(run)
-    reviewed = Reviewed(state.pairs_of(run.path), state.review_of(run.path), allowed)
+    reviewed = Reviewed(readers.pairs_of(run.path), readers.review_of(run.path), allowed)
     _figures(reviewed)
     _gate(run, reviewed)
     if not reviewed.kept:
@@ -40,7 +40,7 @@ def section(run: Run, train_page: StreamlitPage | None) -> None:
 def _figures(reviewed: Reviewed) -> None:
     """The kept pairs in figures."""
     n, kept = len(reviewed.judged), reviewed.kept
-    most = int(state.value("pairs_max_length") or MAX_LENGTH)
+    most = int(session.value("pairs_max_length") or MAX_LENGTH)
     found = statistics(kept, most)
     share = style.percent(round(len(kept) / n, 3))
     figures = [
@@ -52,7 +52,7 @@ def _figures(reviewed: Reviewed) -> None:
         for name, value, hint in figures:
             st.metric(name, value, help=hint, width="content")
         st.number_input(
-            "max_length", 16, 2**20, step=256, width=130, **state.kept("pairs_max_length", MAX_LENGTH),
+            "max_length", 16, 2**20, step=256, width=130, **session.kept("pairs_max_length", MAX_LENGTH),
             help="how many tokens of prompt and answer together the training will read: it cuts the end off",
         )  # fmt: skip
 
@@ -86,7 +86,7 @@ def _figures_of(found: Statistics, most: int) -> list[tuple[str, str, str]]:
 
 def _allowed(run: Run) -> tuple[str, ...]:
     """The rules that are switched off: by the address, else by the run's settings; never the one for empty answers."""
-    text = state.place("gate")
+    text = address.place("gate")
     return tuple(name for name in (text.split(",") if text else _recorded(run)) if name in RULES and name != ALWAYS)
 
 
@@ -108,7 +108,7 @@ def _gate(run: Run, reviewed: Reviewed) -> None:
         for name, rule in RULES.items():
             switch, count = st.columns([7, 1], vertical_alignment="center")
             key = f"gate-{run.reference}-{name}"
-            state.put(key, name not in reviewed.allowed)
+            session.put(key, name not in reviewed.allowed)
             switch.toggle(
                 rule.says, key=key, disabled=name == ALWAYS, on_change=_switch, args=(run, name, key),
                 help="training takes no empty answers" if name == ALWAYS else None,
@@ -118,8 +118,8 @@ def _gate(run: Run, reviewed: Reviewed) -> None:
 
 def _switch(run: Run, name: str, key: str) -> None:
     """Switch a rule, and keep that in the address."""
-    off = set(_allowed(run)) - {name} if state.value(key) else {*_allowed(run), name}
-    state.go_to(pairs=run.reference, gate=",".join(rule for rule in RULES if rule in off) or "all")
+    off = set(_allowed(run)) - {name} if session.value(key) else {*_allowed(run), name}
+    address.go_to(pairs=run.reference, gate=",".join(rule for rule in RULES if rule in off) or "all")
 
 
 def _none(reviewed: Reviewed) -> None:
@@ -128,7 +128,7 @@ def _none(reviewed: Reviewed) -> None:
     most = sorted(reviewed.found.items(), key=lambda item: -item[1])[:3]
     why = "; ".join(f"{RULES[name].says} ({count:,} of {n:,})" for name, count in most)
     st.warning(
-        f"No pair is kept: {state.sentence(why)} Mask more heads or others, raise the temperature or the longest "
+        f"No pair is kept: {sentence(why)} Mask more heads or others, raise the temperature or the longest "
         "answer, or switch a rule off."
     )
 
@@ -154,8 +154,8 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> 
         if st.button(label, type=kind, icon=":material/save:", disabled=not new, key="pairs_save") and new:
             _save(run, reviewed)
         if there:
-            evidence.button("TRL (JSONL)", file.read_bytes, f"{run.id}.jsonl", "application/jsonl")
-            evidence.button(
+            download_button("TRL (JSONL)", file.read_bytes, f"{run.id}.jsonl", "application/jsonl")
+            download_button(
                 "LLaMA-Factory (JSON)", lambda: _llama_factory(run), f"{run.id}-llama-factory.json", "application/json"
             )
         if train_page and st.button(
@@ -164,7 +164,7 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> 
         ):  # fmt: skip
             _train(run)
             st.switch_page(train_page)
-    said = state.said("pairs_save")
+    said = session.said("pairs_save")
     if said:
         st.error(said)
     if not over:
@@ -173,9 +173,9 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> 
 
 def _train(run: Run) -> None:
     """Put the pairs into the form of the Train page and open it."""
-    pairs = run.id if watch.ours(run) else train_form.ELSEWHERE
-    state.fill(train_pairs=pairs, train_file=str(run.path))
-    state.put(train_form.OPEN, True)
+    pairs = run.id if jobs.ours(run) else train_form.ELSEWHERE
+    session.fill(train_pairs=pairs, train_file=str(run.path))
+    session.put(train_form.OPEN, True)
 
 
 def _llama_factory(run: Run) -> bytes:
@@ -185,12 +185,12 @@ def _llama_factory(run: Run) -> bytes:
 def _save(run: Run, reviewed: Reviewed) -> None:
     """Save what is kept as a run of its own and look at that; where the last version holds the same, look at it."""
     try:
-        with st.spinner("Saving…"), state.one_at_a_time():
+        with st.spinner("Saving…"), jobs.one_at_a_time():
             new = _version(run, reviewed) or new_version(run, tuple(reviewed.allowed))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "pairs_save")
+        session.say(sentence(error), "pairs_save")
         return
-    state.go_to(pairs=new.id, gate=None)
+    address.go_to(pairs=new.id, gate=None)
     st.rerun()
 
 

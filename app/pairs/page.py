@@ -4,7 +4,8 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import card, form, gate
-from app.shared import state, watch
+from app.shared import address, jobs, readers, session
+from app.shared.text import sentence
 from retmask.files import number
 from retmask.pairs.remote import LEFT
 from retmask.runs.overview import progress
@@ -34,14 +35,14 @@ def page(heads_page: StreamlitPage, train_page: StreamlitPage | None = None) -> 
         return
     _condition(run)
     _notes(run)
-    if state.pairs_of(run.path):
+    if readers.pairs_of(run.path):
         gate.section(run, train_page)
     _origin(run)
 
 
 def _picked(runs: list[Run]) -> Run | None:
     """The run that is looked at: chosen here, or named in the address, which may be a folder from elsewhere."""
-    name = state.place("pairs") or (runs[0].reference if runs else "")
+    name = address.place("pairs") or (runs[0].reference if runs else "")
     found = _opened(name) if name else None
     run = found if isinstance(found, Run) else next(iter(runs), None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -62,7 +63,7 @@ def _picker(run: Run, known: dict[str, Run]) -> None:
     key = f"pairs_run-{run.reference}-{hash(tuple(labels.values()))}"
     st.selectbox(
         "Run", names, names.index(run.reference), key=key, format_func=labels.get, width=560,
-        on_change=state.newest("pairs", key, lambda name: _go(name) if name in names else None),
+        on_change=session.newest("pairs", key, lambda name: _go(name) if name in names else None),
     )  # fmt: skip
 
 
@@ -84,16 +85,16 @@ def _opened(name: str) -> Run | str:
         if run.record.get("kind") != "pairs":
             raise ValueError(f"{name} holds no pairs: give the folder of a run of `retmask pairs`")
     except (ValueError, OSError) as error:
-        return state.sentence(error)
+        return sentence(error)
     return run
 
 
 def _open() -> None:
-    _go(str(state.value("pairs_open", "")).strip())
+    _go(str(session.value("pairs_open", "")).strip())
 
 
 def _go(name: str) -> None:
-    state.go_to(pairs=name or None, gate=None)
+    address.go_to(pairs=name or None, gate=None)
 
 
 def _condition(run: Run) -> None:
@@ -102,22 +103,22 @@ def _condition(run: Run) -> None:
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*progress(run, status), width=500)
-            if watch.ours(run):
-                watch.stop(run, f"pairs_cancel-{run.id}")
+            if jobs.ours(run):
+                jobs.stop(run, f"pairs_cancel-{run.id}")
         return
     if status == "cancelled":
         _, words = progress(run, status)
-        st.info(f"This run was cancelled ({state.sentence(words)[:-1]}). What it has made can be used.")
+        st.info(f"This run was cancelled ({sentence(words)[:-1]}). What it has made can be used.")
     elif status == "error":
         st.error("This run failed. Its last words:")
         st.code(run.last_words, language=None, wrap_lines=True)
-    if status != "success" and watch.ours(run):
+    if status != "success" and jobs.ours(run):
         st.button(
-            "Continue it", icon=":material/play_arrow:", on_click=watch.again, args=(run, "pairs"),
+            "Continue it", icon=":material/play_arrow:", on_click=jobs.again, args=(run, "pairs"),
             key="pairs_again",
             help="pairs that are made already are kept",
         )  # fmt: skip
-    said = state.said("pairs")
+    said = session.said("pairs")
     if said:
         st.error(said)
 
@@ -126,14 +127,14 @@ def _notes(run: Run) -> None:
     """What is to be known of how the prompts were read and asked."""
     known = run.record.get("passed_over")
     if isinstance(known, str):
-        st.caption(state.sentence(known))
+        st.caption(sentence(known))
     if run.record.get("thinking") == LEFT:
         st.caption("A server does not take the field that switches thinking off: its model may have thought first.")
-    without = [one.pair for one in state.pairs_of(run.path) if one.pair.unanswered]
+    without = [one.pair for one in readers.pairs_of(run.path) if one.pair.unanswered]
     if without:
         n = len(without)
         words = f"{n:,} prompt{'s' * (n != 1)} could not be asked, such as {without[0].id}: {without[0].unanswered}"
-        st.warning(state.sentence(words))
+        st.warning(sentence(words))
 
 
 def _origin(run: Run) -> None:
@@ -160,4 +161,4 @@ def _link(name: str, where: str) -> None:
     if isinstance(_opened(name), Run):
         st.button(name, key=f"pairs_link-{where}-{name}", on_click=_go, args=(name,), type="tertiary")
     else:
-        st.markdown(state.sentence(name)[:-1], width="content")
+        st.markdown(sentence(name)[:-1], width="content")

@@ -7,7 +7,8 @@ import streamlit as st
 
 from app.pairs import card
 from app.pairs.decisions import FILTERS, Reviewed, nearest
-from app.shared import state
+from app.shared import address, readers, session
+from app.shared.text import sentence
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import PreferencePair
 from retmask.pairs.review import Verdict, decide
@@ -24,16 +25,16 @@ def section(run: Run, reviewed: Reviewed) -> None:
     """Filters, the pair that is looked at, and what can be done with it."""
     st.subheader("Review", anchor=False)
     shown = _filtered(reviewed)
-    said = state.said("review")
+    said = session.said("review")
     if said:
         st.warning(said)
     if not shown:
         _steps(run, reviewed, shown, 0)
         st.info("No pair is left under this filter.")
         return
-    at = nearest(shown, int(state.value(_key(run, "at"), reviewed.first)))
+    at = nearest(shown, int(session.value(_key(run, "at"), reviewed.first)))
     i = shown[at]
-    state.put(_key(run, "drawn"), i)
+    session.put(_key(run, "drawn"), i)
     _steps(run, reviewed, shown, at)
     pair = reviewed.pair(i)
     found = reviewed.judged[i]
@@ -41,7 +42,7 @@ def section(run: Run, reviewed: Reviewed) -> None:
     edited = pair.id in reviewed.review.edits
     above = card.standing(pair, verdict, reviewed.keeps(i), found.faults)
     above += card.prompt(pair.messages, pair.answer, pair.prompt_tokens)
-    if state.value(_key(run, "editing")) == i:
+    if session.value(_key(run, "editing")) == i:
         st.html(above)
         _editor(run, i, pair, edited)
     else:
@@ -52,7 +53,7 @@ def _filtered(reviewed: Reviewed) -> list[int]:
     """The pairs that are gone through, by what is chosen here."""
     rules = ["", *(name for name in RULES if reviewed.found[name])]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        which = st.segmented_control("Show", FILTERS, required=True, **state.kept("pairs_filter", FILTERS[0]))
+        which = st.segmented_control("Show", FILTERS, required=True, **session.kept("pairs_filter", FILTERS[0]))
         search = st.text_input("Search", placeholder="words in prompt or answers", width=230, key="review_search")
         rule = st.selectbox(
             "Found by", rules, format_func=lambda name: RULES[name].says if name else "any rule or none", width=330,
@@ -67,8 +68,8 @@ def _steps(run: Run, reviewed: Reviewed, shown: Sequence[int], at: int) -> None:
     before = shown[at - 1] if at > 0 else None
     after = shown[at + 1] if at + 1 < len(shown) else None
     history, editing = (
-        state.value(_key(run, "undo"), []),
-        here is not None and state.value(_key(run, "editing")) == here,
+        session.value(_key(run, "undo"), []),
+        here is not None and session.value(_key(run, "editing")) == here,
     )
     with st.container(horizontal=True, vertical_alignment="center", key="review_steps"):
         _button("Previous", "left", "keyboard_arrow_left", before is None, _look, (run, before), "the pair before")
@@ -99,26 +100,26 @@ def _key(run: Run, what: str) -> str:
 
 def _look(run: Run, i: int | None) -> None:
     """Look at pair `i`. The address names the run from now on: a newer one must not take its place."""
-    state.go_to(pairs=run.reference)
-    state.put(_key(run, "editing"), None)
-    state.put(_key(run, "at"), i)
+    address.go_to(pairs=run.reference)
+    session.put(_key(run, "editing"), None)
+    session.put(_key(run, "at"), i)
 
 
 def _edit(run: Run, i: int | None) -> None:
     _look(run, i)
-    state.put(_key(run, "editing"), i)
+    session.put(_key(run, "editing"), i)
 
 
 def _decide(run: Run, i: int, after: int | None, verdict: Verdict) -> None:
     """Write a verdict down and go on. A press that comes before the next pair is drawn is meant for nothing."""
-    if state.value(_key(run, "drawn")) != i:
+    if session.value(_key(run, "drawn")) != i:
         return
     pair = _now(run).pair(i)
     if verdict == "keep" and not (pair.chosen.text.strip() and pair.rejected.text.strip()):
-        state.say(state.sentence(EMPTY), "review")
+        session.say(sentence(EMPTY), "review")
     elif _write(run, i, verdict=verdict):
         _look(run, i if after is None else after)
-        state.put(_key(run, "drawn"), None)
+        session.put(_key(run, "drawn"), None)
 
 
 def _write(run: Run, i: int, **decision: Any) -> bool:
@@ -128,8 +129,8 @@ def _write(run: Run, i: int, **decision: Any) -> bool:
     former = {"verdict": now.review.verdicts.get(pair_id), "edit": now.review.edits.get(pair_id)}
     if not _written(run, pair_id, decision):
         return False
-    history = state.value(_key(run, "undo"), [])
-    state.put(_key(run, "undo"), [*history, (i, pair_id, {name: former[name] for name in decision})])
+    history = session.value(_key(run, "undo"), [])
+    session.put(_key(run, "undo"), [*history, (i, pair_id, {name: former[name] for name in decision})])
     return True
 
 
@@ -137,16 +138,16 @@ def _written(run: Run, pair_id: str, decision: Mapping[str, Any]) -> bool:
     try:
         decide(run.path, pair_id, **decision)
     except (OSError, ValueError) as error:
-        state.say(state.sentence(f"the decision could not be written: {error}"), "review")
+        session.say(sentence(f"the decision could not be written: {error}"), "review")
         return False
     return True
 
 
 def _undo(run: Run) -> None:
     """Write down what was before the last decision, and look at its pair."""
-    *history, (i, pair_id, former) = state.value(_key(run, "undo"))
+    *history, (i, pair_id, former) = session.value(_key(run, "undo"))
     if _written(run, pair_id, former):
-        state.put(_key(run, "undo"), history)
+        session.put(_key(run, "undo"), history)
         _look(run, i)
 
 
@@ -165,11 +166,11 @@ def _editor(run: Run, i: int, pair: PreferencePair, edited: bool) -> None:
 
 
 def _save(run: Run, i: int, keys: Sequence[str]) -> None:
-    texts = [str(state.value(key, "")).rstrip() for key in keys]
+    texts = [str(session.value(key, "")).rstrip() for key in keys]
     if not all(text.strip() for text in texts):
-        state.say(state.sentence(EMPTY), "review")
+        session.say(sentence(EMPTY), "review")
     elif texts[0] == texts[1]:
-        state.say("Both texts are the same: there is nothing to prefer. Change one of them.", "review")
+        session.say("Both texts are the same: there is nothing to prefer. Change one of them.", "review")
     elif _write(run, i, edit=texts, verdict="keep"):
         _look(run, i)
 
@@ -181,4 +182,4 @@ def _restore(run: Run, i: int) -> None:
 
 def _now(run: Run) -> Reviewed:
     """The pairs and the decisions as they are on disk."""
-    return Reviewed(state.pairs_of(run.path), state.review_of(run.path), ())
+    return Reviewed(readers.pairs_of(run.path), readers.review_of(run.path), ())

@@ -8,8 +8,9 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.evaluate import training
-from app.runs.run import COLOURS, closely, followed, link, named
-from app.shared import state
+from app.runs.run import COLOURS, closely, followed, link, look_at_run, named, run_ids
+from app.shared import address, selection, session
+from app.shared.text import sentence
 from retmask.runs import overview
 from retmask.runs.overview import Summary
 from retmask.runs.run import STATUSES, Run, parent_ids
@@ -19,25 +20,25 @@ KINDS = ("detect", "dose", "ablate", "pairs", "train", "evaluate")
 
 
 def _open_map(run: Run) -> None:
-    state.choose(run.id)
+    selection.choose(run.id)
 
 
 def _open_curve(run: Run) -> None:
     """The map whose heads a curve masks: the curve is shown below its comparison."""
-    state.choose(run.parents[0] if run.parents else str(run.config.get("scores", "")))
+    selection.choose(run.parents[0] if run.parents else str(run.config.get("scores", "")))
 
 
 def _open_pairs(run: Run) -> None:
-    state.go_to(pairs=run.reference, gate=None)
+    address.go_to(pairs=run.reference, gate=None)
 
 
 def _open_training(run: Run) -> None:
-    state.go_to(train=run.reference)
+    address.go_to(train=run.reference)
 
 
 def _open_measured(run: Run) -> None:
     """The training whose model an evaluation has measured: its page shows the figures."""
-    state.go_to(train=_measured(run))
+    address.go_to(train=_measured(run))
 
 
 def _measured(run: Run) -> str:
@@ -59,7 +60,7 @@ OPEN: dict[str, Callable[[Run], None]] = {  # what to choose before its page
 def page(pages: Mapping[str, StreamlitPage]) -> None:
     """Draw the page; `pages` are those on which runs are looked at, by kind."""
     st.header("Runs", anchor=False)
-    said = state.said("runs")
+    said = session.said("runs")
     if said:
         st.info(said)
     runs = Run.all()
@@ -81,7 +82,7 @@ def _empty(pages: Mapping[str, StreamlitPage]) -> None:
         'minute or so with the preset "quick".'
     )
     if st.button("Detect the heads of a model", type="primary", icon=":material/radar:", key="runs_first"):
-        state.open_form()
+        session.open_form()
         st.switch_page(pages["detect"])
 
 
@@ -89,8 +90,8 @@ def _filtered(rows: list[Summary]) -> list[Summary]:
     """The runs of the kinds and statuses that are chosen; of all where none is."""
     kinds = [*KINDS, *sorted({row.kind for row in rows} - {*KINDS})]
     with st.container(horizontal=True, gap="medium"):
-        kind = st.pills("Kind", kinds, selection_mode="multi", **state.kept("runs_kind", []))
-        status = st.pills("Status", STATUSES, selection_mode="multi", **state.kept("runs_status", []))
+        kind = st.pills("Kind", kinds, selection_mode="multi", **session.kept("runs_kind", []))
+        status = st.pills("Status", STATUSES, selection_mode="multi", **session.kept("runs_status", []))
     return [row for row in rows if (row.kind in kind or not kind) and (row.status in status or not status)]
 
 
@@ -100,7 +101,7 @@ def _table(rows: list[Summary]) -> None:
         st.caption("No run is of this kind and status.")
         return
     ids = [row.run for row in rows]
-    chosen = [ids.index(name) for name in state.run_ids() if name in ids]
+    chosen = [ids.index(name) for name in run_ids() if name in ids]
     key = f"runs-{hash(tuple(ids))}-{followed()}"
     columns = {
         "run": (265, [row.run for row in rows]),
@@ -122,22 +123,22 @@ def _table(rows: list[Summary]) -> None:
     st.dataframe(
         {name: values for name, (_, values) in columns.items()},
         hide_index=True, key=key, selection_mode="multi-row",
-        on_select=state.newest("runs", key, lambda event: _picked(event, ids)),
+        on_select=session.newest("runs", key, lambda event: _picked(event, ids)),
         selection_default={"selection": {"rows": chosen}}, height=min(38 + high * len(rows), 500), row_height=high,
         column_config=shown,
     )  # fmt: skip
 
 
 def _picked(event: Any, ids: list[str]) -> None:
-    state.look_at_run(*(ids[row] for row in event["selection"]["rows"] if row < len(ids)))
+    look_at_run(*(ids[row] for row in event["selection"]["rows"] if row < len(ids)))
 
 
 def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:
     """The run that is chosen, or those that are, beside each other."""
-    known = [(name, named(name)) for name in dict.fromkeys(state.run_ids())]
+    known = [(name, named(name)) for name in dict.fromkeys(run_ids())]
     for name, one in known:
         if one is None:
-            st.warning(f"There is no run {state.sentence(name)[:-1]} any more.")
+            st.warning(f"There is no run {sentence(name)[:-1]} any more.")
     runs = [one for _, one in known if one]
     if len(runs) == 1:
         closely(runs[0], _opens(runs[0], pages))

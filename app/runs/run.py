@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.heads import evidence
-from app.shared import maps, state, watch
-from app.shared.guard import guarded
+from app.shared import address, jobs, maps, selection, session
+from app.shared.figure import download_button
+from app.shared.text import guarded, sentence
 from retmask.runs import overview
-from retmask.runs.overview import Summary
+from retmask.runs.overview import Summary, progress
 from retmask.runs.run import Run, parent_ids, run_path
 
 COLOURS: dict[str, Any] = {
@@ -43,7 +43,7 @@ def link(name: str, where: str) -> None:
 
     `where` tells the places apart in which one name may stand.
     """
-    words = state.sentence(name)[:-1]
+    words = sentence(name)[:-1]
     if named(name):
         st.button(
             f":primary[{words}]", key=f"runs_link-{where}-{name}", type="tertiary", on_click=_follow, args=(name,)
@@ -53,13 +53,13 @@ def link(name: str, where: str) -> None:
 
 
 def _follow(name: str) -> None:
-    state.look_at_run(name)
-    state.put("runs_followed", followed() + 1)
+    look_at_run(name)
+    session.put("runs_followed", followed() + 1)
 
 
 def followed() -> int:
     """How many links have been followed: the table is drawn anew then, since it keeps what was chosen in it."""
-    return int(state.value("runs_followed", 0))
+    return int(session.value("runs_followed", 0))
 
 
 def closely(run: Run, opens: tuple[StreamlitPage, Callable[[Run], None]] | None) -> None:
@@ -69,7 +69,7 @@ def closely(run: Run, opens: tuple[StreamlitPage, Callable[[Run], None]] | None)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(row.status, color=COLOURS[row.status])
         going = row.status in ("queued", "started")
-        st.markdown(" · ".join([SAYS[row.status], *([] if going else [state.sentence(row.words)[:-1]]), *_times(row)]))
+        st.markdown(" · ".join([SAYS[row.status], *([] if going else [sentence(row.words)[:-1]]), *_times(row)]))
     holder = overview.behind(run)
     if holder:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -103,8 +103,8 @@ def _times(row: Summary) -> list[str]:
 
 def _going(run: Run) -> None:
     """How far a run is, and the end of its log, as it goes."""
-    share, words = watch.progress(run)
-    st.progress(share, state.sentence(words)[:-1])
+    share, words = progress(run)
+    st.progress(share, sentence(words)[:-1])
     _log(run)
 
 
@@ -125,20 +125,20 @@ def _buttons(run: Run, row: Summary, opens: tuple[StreamlitPage, Callable[[Run],
                 choose(run)
                 st.switch_page(page)
         if going:
-            watch.stop(run, f"runs_cancel-{run.id}")
-        if row.status in ("cancelled", "error") and not watch.stopping(run):
+            jobs.stop(run, f"runs_cancel-{run.id}")
+        if row.status in ("cancelled", "error") and not jobs.stopping(run):
             st.button(
                 "Resume", icon=":material/play_arrow:", key="runs_resume",
-                on_click=watch.again, args=(run, "runs"),
+                on_click=jobs.again, args=(run, "runs"),
             )  # fmt: skip
-        if not going and state.value("deleting") != run.id:
+        if not going and session.value("deleting") != run.id:
             st.button("Delete…", icon=":material/delete:", key="runs_delete", on_click=_ask, args=(run.id,))
-    if not going and state.value("deleting") == run.id:
+    if not going and session.value("deleting") == run.id:
         _sure(run)
 
 
 def _ask(name: str) -> None:
-    state.put("deleting", name)
+    session.put("deleting", name)
 
 
 def _sure(run: Run) -> None:
@@ -157,21 +157,21 @@ def _sure(run: Run) -> None:
 
 def _delete(run: Run) -> None:
     _ask("")
-    looked_at = run.reference in parent_ids(state.source())
+    looked_at = run.reference in parent_ids(selection.source())
     try:
         run.remove()
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "runs")
+        session.say(sentence(error), "runs")
         return
-    state.look_at_run()
-    state.forget(run.path)
-    if state.place("train") == run.reference:
-        state.go_to(train=None)
-    if state.place("pairs") == run.reference:
-        state.go_to(pairs=None, gate=None)
+    look_at_run()
+    selection.forget(run.path)
+    if address.place("train") == run.reference:
+        address.go_to(train=None)
+    if address.place("pairs") == run.reference:
+        address.go_to(pairs=None, gate=None)
     if looked_at:
-        state.choose(maps.shipped_maps()[0])
-    state.say(f"The run {state.sentence(run.id)[:-1]} is deleted.", "runs")
+        selection.choose(maps.shipped_maps()[0])
+    session.say(f"The run {sentence(run.id)[:-1]} is deleted.", "runs")
 
 
 def _lineage(run: Run) -> None:
@@ -186,7 +186,7 @@ def _lineage(run: Run) -> None:
             for name in names:
                 link(name, "above")
             st.markdown("→", width="content")
-        st.markdown(f"**{state.sentence(run.id)[:-1]}**", width="content")
+        st.markdown(f"**{sentence(run.id)[:-1]}**", width="content")
         if below:
             st.markdown("→", width="content")
         for name in below:
@@ -235,7 +235,7 @@ def _content(path: Path) -> None:
     else:
         st.caption("It is not a text; it lies in the folder for other programs.")
     if path.is_file():
-        evidence.button("Download", path.read_bytes, path.name, "application/octet-stream")
+        download_button("Download", path.read_bytes, path.name, "application/octet-stream")
 
 
 def _text(path: Path) -> None:
@@ -254,3 +254,15 @@ def _text(path: Path) -> None:
     st.code(text, language=None, wrap_lines=True, height=400)
     if cut:
         st.caption(f"The first {overview.size(MOST_READ)} of it.")
+
+
+def run_ids() -> list[str]:
+    """The ids of the runs that are looked at; on the first view those in the URL. There need not be such runs."""
+    text = str(st.session_state.setdefault("runs", address.place("run")))
+    return [name for name in text.split(",") if name]
+
+
+def look_at_run(*ids: str) -> None:
+    """Look at a run, or at several beside each other."""
+    st.session_state["runs"] = ",".join(ids)
+    address.write("run", ",".join(ids) or None)

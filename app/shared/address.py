@@ -1,13 +1,60 @@
-"""A selection of heads as text in the page's address."""
+"""The page's address: what it says of a page's place, and a selection of heads as text in it."""
 
 import base64
+from typing import cast
 
 import numpy as np
+import streamlit as st
 
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 
+IN_URL = ("map", "kv", "heads", "head", "c", "run", "pairs", "gate", "train", "tuned", "sets")
 MOST_NAMED = 40  # heads that are spelt out; more go as a bit map
+
+
+def place(name: str) -> str:
+    """What the address says of a page's place, such as the run that it looks at; empty for nothing."""
+    return _address().get(name, "")
+
+
+def go_to(**places: str | None) -> None:
+    """Look at another place from now on, by its name in `IN_URL`; None for none."""
+    for name, text in places.items():
+        write(name, text)
+
+
+def write(name: str, text: str | None) -> None:
+    _address().pop(name, None)
+    if text is not None:
+        _address()[name] = text
+    keep()
+
+
+def keep() -> None:
+    """Make the browser's address say what the session says, at the start of every drawing.
+
+    The browser sends its address with every rerun, as it was when it asked for it: one that was asked for before a
+    change has the old one, and a move to another page has none. So the address is read once, when a session begins,
+    and only written from then on.
+    """
+    address = _address()
+    if st.query_params.to_dict() != address:
+        st.query_params.from_dict(address)
+
+
+def _address() -> dict[str, str]:
+    """What the address says, by the names in `IN_URL`."""
+    known = st.session_state.setdefault("address", dict(at_start()))
+    return cast(dict[str, str], known)
+
+
+def at_start() -> dict[str, str]:
+    """What the address said when the session began."""
+    if "address_at_start" not in st.session_state:
+        found = {name: text for name, text in st.query_params.items() if name in IN_URL}
+        st.session_state["address_at_start"] = found
+    return cast(dict[str, str], st.session_state["address_at_start"])
 
 
 def to_url(selected: HeadMask, grid: Grid) -> str | None:

@@ -5,9 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
+import streamlit as st
+
+from app.shared import address, session
 from retmask.files import expanded, mapping, read_object
 from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run, run_path
@@ -178,3 +181,83 @@ def _written(ref: ModelRef) -> float:
         with suppress(OSError, ValueError):
             times += [file.stat().st_mtime for file in expanded(folder).glob("*.safetensors")]
     return max(times, default=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a session keeps of a model that it has loaded: the model itself may have made room for another."""
+
+    ref: ModelRef
+    max_tokens: int
+    has_template: bool
+    tokenizer: Any
+
+
+def get(ref: ModelRef, beside: ModelRef | None = None) -> "LensModel":
+    """A model, loaded once and shared by all sessions; of those in memory only `beside` is sure to stay.
+
+    ValueError, one sentence, where it cannot be loaded.
+    """
+    others = [beside] if beside else []
+    found = _holding().get(ref, others)
+    has_template = bool(getattr(found.tokenizer, "chat_template", None))
+    known = {one: what for one, what in st.session_state.get("loaded", {}).items() if one in others}
+    st.session_state["loaded"] = known | {ref: Known(ref, found.max_tokens, has_template, found.tokenizer)}
+    return found
+
+
+def loaded(ref: ModelRef | None) -> Known | None:
+    """What is known of the model, if it is of those that this session has loaded last. Never loads it."""
+    return cast(Known | None, st.session_state.get("loaded", {}).get(ref))
+
+
+def tune(name: str) -> None:
+    """Make what a training made «the tuned model» on all pages from now on, by its id; empty for none.
+
+    A training that has made nothing, or is gone, is none.
+    """
+    found = tuned(name)
+    st.session_state["tuned"] = found.id if found else ""
+    session.draw_anew()
+    address.write("tuned", found.id if found else None)
+
+
+def tuned_at_start() -> str:
+    """The id of the tuned model that the address named when the session began."""
+    found = tuned(address.at_start().get("tuned", ""))
+    return found.id if found else ""
+
+
+def tuned_id() -> str:
+    """The id of the training whose model is «the tuned model»; empty for none."""
+    found = tuned_model()
+    return found.id if found else ""
+
+
+def tuned_model() -> Tuned | None:
+    """The tuned model; on the first view that in the URL. None for none, also where it has been deleted."""
+    return tuned(str(st.session_state.setdefault("tuned", address.place("tuned"))))
+
+
+def tuned_for(ref: ModelRef | None) -> Tuned | None:
+    """The tuned model, where it was trained on that one."""
+    found = tuned_model()
+    return found if found and found.trained_on(ref) else None
+
+
+def held() -> tuple[str, int] | None:
+    """The models that the app holds in memory, whichever session loaded them, and their bytes; None for none."""
+    found = _holding().held()
+    weights = [weight for model in found.values() for weight in model.native.parameters()]
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    return (", ".join(map(str, found)), size) if found else None
+
+
+def unload() -> None:
+    """Let go of the models that are held in memory. What was made with them stays on the pages."""
+    _holding().drop()
+
+
+@st.cache_resource(show_spinner=False)
+def _holding() -> Holding:
+    return Holding()

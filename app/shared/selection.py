@@ -1,17 +1,184 @@
-"""The selected heads as widgets, on any page: chips, rules that choose them, their scale, masks kept under a name."""
+"""The map that is looked at, the heads that are selected on it, and the way back."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import streamlit as st
 
-from app.shared import state
-from retmask.heads.grid import Grid, HeadId, share_count
-from retmask.heads.masks import HeadMask, load_mask, save_mask, saved_masks
+from app.shared import address, session
+from app.shared.address import from_url, to_url
+from app.shared.maps import HeadMap, opened_files, shipped_maps
+from app.shared.readers import open_map
+from app.shared.text import sentence
+from retmask.detect.job import DEFAULT_MODEL
+from retmask.heads.grid import Grid, HeadId
+from retmask.heads.masks import HeadMask
 from retmask.heads.rules import retrieval_heads
-from retmask.heads.scores import THRESHOLD, TOP_SHARE, HeadScores
+from retmask.heads.scores import HeadScores
+from retmask.runs.run import Run
 
-MOST_CHIPS = 100
+
+def sources() -> list[str]:
+    """What the picker offers: shipped maps, runs and opened files (newest first), and what was open in this session."""
+    looked_at = st.session_state.setdefault("looked_at", {})
+    looked_at[source()] = None
+    return list(dict.fromkeys([*shipped_maps(), *(run.id for run in Run.all("detect")), *opened_files(), *looked_at]))
+
+
+def forget(folder: Path) -> None:
+    """Offer no map of that folder any more: it is deleted."""
+    looked_at = st.session_state.get("looked_at", {})
+    for name in [name for name in looked_at if name == folder.name or folder in (Path(name), *Path(name).parents)]:
+        del looked_at[name]
+
+
+def source() -> str:
+    """The name, run or path of the map that is looked at."""
+    return str(st.session_state.setdefault("source", _source_at_start()))
+
+
+def _source_at_start() -> str:
+    """The map that the address named when the session began, or the default model's."""
+    return address.at_start().get("map") or next(iter(shipped_maps()), DEFAULT_MODEL)
+
+
+def choose(name: str, kv_heads: int | None = None) -> None:
+    """Look at another map from now on, and at what is selected on it."""
+    st.session_state["source"] = name
+    address.write("map", name)
+    address.write("kv", str(kv_heads) if kv_heads else None)
+    _selected()
+
+
+def current_map() -> HeadMap:
+    """The map that is looked at. ValueError, one sentence, where there is none."""
+    return open_map(source(), _kv_heads())
+
+
+def _kv_heads() -> int | None:
+    text = address.place("kv")
+    return int(text) if re.fullmatch(r"[1-9]\d{0,2}", text) else None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A selection, and the options of `retmask heads` that it was made by; none for one made by hand."""
+
+    mask: HeadMask
+    options: tuple[str, ...] = ()
+
+
+def mask(grid: Grid) -> HeadMask:
+    """The heads that are selected on the map that is looked at; each map has its own."""
+    return _steps(grid)[-1].mask
+
+
+def select(
+    heads: Iterable[HeadId], grid: Grid, options: Sequence[str] = (), at: Mapping[HeadId, float] | None = None
+) -> None:
+    """Select exactly these heads, some of them `at` scales; `options` of `retmask heads` do the same. One `undo`.
+
+    Else heads that stay keep their scale, and new ones get the scale that all selected heads have, or are masked.
+    """
+    before = mask(grid).scales
+    scale = next(iter(before.values())) if len(set(before.values())) == 1 else 0.0
+    known = {**before, **(at or {})}
+    set_mask(HeadMask({head: known.get(head, scale) for head in sorted(set(heads))}), grid, options)
+
+
+def set_mask(chosen: HeadMask, grid: Grid, options: Sequence[str] = ()) -> None:
+    """Select these heads at these scales; the same heads at other scales are still those of the rule that made them."""
+    steps = _steps(grid)
+    last = steps[-1]
+    step = Step(chosen, tuple(options) or (last.options if last.mask.heads == chosen.heads else ()))
+    steps[-1:] = [step] if chosen == last.mask else [last, step]
+    _selected()
+
+
+def rescale(scale: float | None, grid: Grid) -> None:
+    """Put all selected heads at one scale, to four decimals."""
+    if scale is not None:
+        set_mask(mask(grid).scaled(round(scale, 4)), grid)
+
+
+def undo(grid: Grid) -> None:
+    """Take back the last change of the selection."""
+    if can_undo(grid):
+        _steps(grid).pop()
+        _selected()
+
+
+def can_undo(grid: Grid) -> bool:
+    """Whether there is a change to take back."""
+    return len(_steps(grid)) > 1
+
+
+def rule(grid: Grid) -> tuple[str, ...]:
+    """Options of `retmask heads` that give the selection: the rule that made it, else the list of its heads."""
+    step = _steps(grid)[-1]
+    return step.options or (("--heads", ",".join(map(str, step.mask.heads))) if len(step.mask) else ())
+
+
+def focus(grid: Grid) -> HeadId | None:
+    """The head that is looked at closely, None where none has been chosen."""
+    text = st.session_state.setdefault("focus", address.place("head"))
+    try:
+        head = HeadId.parse(text)
+    except ValueError:
+        return None
+    return head if grid.has(head) else None
+
+
+def look_at(head: HeadId) -> None:
+    """Look closely at a head."""
+    st.session_state["focus"] = str(head)
+    session.draw_anew()
+    address.write("head", str(head))
+
+
+def _steps(grid: Grid) -> list[Step]:
+    """The selections on the map that is looked at, oldest first; at least one. Its owner: the address only shows it."""
+    selections = _selections()
+    key = (source(), grid.n_layers, grid.n_heads)
+    if key not in selections:
+        selections[key] = [Step(_named(grid))]
+    return selections[key]
+
+
+def _selections() -> dict[tuple[str, int, int], list[Step]]:
+    """The selections by map; a file that now holds another grid is another map."""
+    return cast(dict[tuple[str, int, int], list[Step]], st.session_state.setdefault("selections", {}))
+
+
+def _named(grid: Grid) -> HeadMask:
+    """The heads that the address named when the session began, for the map that it named and for no other."""
+    if _selections() or source() != _source_at_start():
+        return HeadMask()
+    try:
+        return from_url(address.at_start().get("heads", ""), grid)
+    except ValueError as error:
+        session.say(sentence(f"the selection in the address was left out: {error}"))
+        address.write("heads", None)
+        return HeadMask()
+
+
+def _selected() -> None:
+    """Draw a new selection, and show it in the address."""
+    session.draw_anew()
+    address.write("heads", _selection_text())
+
+
+def _selection_text() -> str | None:
+    """The selection on the map that is looked at, for the address; None for none."""
+    here = [(key, steps) for key, steps in _selections().items() if key[0] == source()]
+    if not here:
+        return None
+    (_, n_layers, n_heads), steps = here[-1]
+    return to_url(steps[-1].mask, Grid(n_layers, n_heads))
 
 
 def condition(selected: HeadMask) -> str:
@@ -20,204 +187,6 @@ def condition(selected: HeadMask) -> str:
     if scales <= {0.0}:
         return "masked"
     return f"at scale {scales.pop():g}" if len(scales) == 1 else "at mixed scales"
-
-
-def steps(grid: Grid) -> None:
-    """One step back, and all heads gone."""
-    st.button(
-        "Undo",
-        icon=":material/undo:",
-        on_click=state.undo,
-        args=(grid,),
-        disabled=not state.can_undo(grid),
-        type="tertiary",
-    )
-    st.button(
-        "Clear",
-        icon=":material/close:",
-        on_click=state.select,
-        args=((), grid),
-        disabled=not len(state.mask(grid)),
-        type="tertiary",
-    )
-
-
-def editor(scores: HeadScores) -> None:
-    """Chips of the selected heads, the rules that make them, and what could not be done."""
-    _chips(state.mask(scores.grid), scores.grid)
-    _rules(scores)
-    said = state.said()
-    if said:
-        st.error(said)
-
-
-def scale(grid: Grid) -> None:
-    """The scale of all selected heads."""
-    selected = state.mask(grid)
-    scales = set(selected.scales.values())
-    shown = None if len(scales) > 1 else next(iter(scales), 0.0)
-    key, answer = state.answering("scale", shown, lambda _, now: _rescale(now, grid))
-    st.number_input(
-        "Scale",
-        value=shown,
-        step=0.1,
-        key=key,
-        format="%g",
-        placeholder="mixed",
-        disabled=not len(selected),
-        help="what the output of the selected heads is multiplied with: 0 masks them, 1 leaves them as they are",
-        on_change=answer,
-        width=150,
-    )
-
-
-def _rescale(scale: float | None, grid: Grid) -> None:
-    """Put the selected heads at a scale, or say why they cannot be."""
-    try:
-        state.rescale(scale, grid)
-    except ValueError:
-        state.say(f"{state.sentence('the scale must be a number from 0 to 2')} Nothing was changed.")
-        state.draw_anew()
-
-
-def kept(grid: Grid, model: str) -> None:
-    """Keep the selection under a name, or take one that was kept."""
-    st.text_input("Keep this mask as", key="mask_name", placeholder="a name", width=170)
-    st.button("Save", key="mask_save", on_click=_save, args=(grid, model), disabled=not len(state.mask(grid)))
-    names = saved_masks()
-    if names:
-        st.selectbox("Kept masks", names, key="mask_kept", width=190)
-        st.button("Load", key="mask_load", on_click=_load, args=(grid,))
-
-
-def _save(grid: Grid, model: str) -> None:
-    try:
-        save_mask(state.value("mask_name", "").strip(), state.mask(grid), grid, model)
-    except (ValueError, OSError) as error:
-        state.say(state.sentence(error))
-
-
-def _load(grid: Grid) -> None:
-    try:
-        state.set_mask(load_mask(state.value("mask_kept"), grid), grid)
-    except ValueError as error:
-        state.say(f"{state.sentence(error)} Nothing was changed.")
-
-
-def _chips(selected: HeadMask, grid: Grid) -> None:
-    """The selected heads, each with a cross to let it go; very many as text."""
-    if len(selected) > MOST_CHIPS:
-        with st.container(height=130):
-            st.text(str(selected).replace(",", ", "))
-        return
-    key, answer = state.answering("chips", list(selected.heads), lambda before, now: _change(before, now, grid))
-    st.container(key="chips").multiselect(
-        "Selected heads",
-        grid.heads(),
-        list(selected.heads),
-        format_func=lambda head: f"{head}:{selected.scales[head]:g}" if selected.scales.get(head) else str(head),
-        key=key,
-        label_visibility="collapsed",
-        select_all=False,
-        wrap=True,
-        placeholder="None yet: click the map, use a rule, or type a head",
-        on_change=answer,
-    )
-
-
-EXCLUDE = (
-    "No retrieval head is drawn: none with a mean of at least 0.1 where the score counts copies, else none of the best "
-    "5 %. Or say here which: the least mean score (0.05) or the share of the best (5%)"
-)
-
-
-def _change(before: Sequence[HeadId], now: Sequence[HeadId], grid: Grid) -> None:
-    """Let the heads go whose chips were taken away, and add those that were put there."""
-    gone = set(before) - set(now)
-    state.select([*(head for head in state.mask(grid).heads if head not in gone), *(set(now) - set(before))], grid)
-
-
-RULES = ["Score", "Top k", "Top %", "List", "Random"]
-
-
-def _rules(scores: HeadScores) -> None:
-    """Select by a rule: its kind, its number, and whether it replaces the selection or adds to it."""
-    grid = scores.grid
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.segmented_control("Select by", RULES, default="Top %", key="rule_kind", required=True)
-        _rule_inputs(kind or "Top %", grid)
-        wrong = _wrong(kind or "Top %", grid)
-        apply = {"on_click": _apply, "disabled": bool(wrong)}
-        st.button("Select", type="primary", args=(scores, False), key="rule_select", **apply)
-        st.button("Add", args=(scores, True), key="rule_add", help="add to the selection", **apply)
-    if wrong:
-        st.error(state.sentence(wrong))
-
-
-def _rule_inputs(kind: str, grid: Grid) -> None:
-    if kind == "Score":
-        st.number_input("at least", value=THRESHOLD, step=0.01, key="rule_above", width=110, help="mean score")
-    elif kind == "Top k":
-        st.number_input("heads", value=share_count(grid.size, TOP_SHARE), step=1, key="rule_top", width=110)
-    elif kind == "Top %":
-        share = 100 * TOP_SHARE
-        st.number_input(
-            "per cent", value=share, step=1.0, key="rule_share", width=110, format="%g", help="of all heads"
-        )
-    elif kind == "List":
-        st.text_input("heads", placeholder="L17H3, 18-6", key="rule_list", width=200)
-    else:
-        size = len(state.mask(grid)) or share_count(grid.size, TOP_SHARE)
-        st.number_input("heads", value=size, step=1, key="rule_random", width=90)
-        st.number_input("seed", value=0, step=1, key="rule_seed", width=90, help="of the draw")
-        st.text_input("but", placeholder="retrieval heads", key="rule_exclude", width=140, help=EXCLUDE)
-
-
-def _wrong(kind: str, grid: Grid) -> str:
-    """What is wrong with a rule's numbers, empty for nothing."""
-    ranges = {
-        "Score": [("rule_above", "the score", 0, 10)],
-        "Top k": [("rule_top", "the number of heads", 1, grid.size)],
-        "Top %": [("rule_share", "the share in per cent", 0.1, 100)],
-        "Random": [("rule_random", "the number of heads", 1, grid.size), ("rule_seed", "the seed", 0, 10**6)],
-    }
-    return state.out_of_range(*ranges.get(kind, []))
-
-
-def _apply(scores: HeadScores, add: bool) -> None:
-    """Do what the rule says; a sentence and no change where it cannot be done."""
-    grid = scores.grid
-    try:
-        options = _options(grid)
-        ruled = named(options, scores)
-    except ValueError as error:
-        return state.say(f"{state.sentence(error)} Nothing was changed.")
-    before = state.mask(grid).heads if add else ()
-    scaled = options[0] == "--heads" and ":" in state.value("rule_list")
-    at = ruled.scales if scaled else {}
-    state.select([*before, *ruled.heads], grid, () if before else options, at)
-    return None
-
-
-def _options(grid: Grid) -> tuple[str, ...]:
-    """The options of `retmask heads` that say what the rule says."""
-    kind = state.value("rule_kind")
-    wrong = _wrong(kind, grid)
-    if wrong:
-        raise ValueError(wrong)
-    if kind == "Score":
-        return "--threshold", f"{state.value('rule_above'):.12g}"
-    if kind in ("Top k", "Top %"):
-        k = state.value("rule_top") if kind == "Top k" else share_count(grid.size, state.value("rule_share") / 100)
-        return "--top", f"{k}"
-    if kind == "List":
-        typed = str(HeadMask.parse(state.value("rule_list"), grid))
-        if not typed:
-            raise ValueError("the list is empty: write heads such as L17H3, 18-6")
-        return "--heads", typed
-    exclude = str(state.value("rule_exclude") or "").strip()
-    drawn = ("--random", f"{state.value('rule_random')}", "--seed", f"{state.value('rule_seed')}")
-    return (*drawn, "--exclude", exclude) if exclude else drawn
 
 
 def named(options: Sequence[str], scores: HeadScores) -> HeadMask:
@@ -241,8 +210,8 @@ def options(scores: HeadScores) -> tuple[str, ...]:
 
     A map that is still being made may rank its heads otherwise by now; then they are listed.
     """
-    heads, rule = state.mask(scores.grid).heads, state.rule(scores.grid)
+    heads, made_by = mask(scores.grid).heads, rule(scores.grid)
     with suppress(ValueError):  # no longer enough heads to draw from
-        if named(rule, scores).heads == heads:
-            return rule
+        if named(made_by, scores).heads == heads:
+            return made_by
     return "--heads", ",".join(map(str, heads))

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from app.shared import state, uploads
+from app.compare import comparison
+from app.shared import address, jobs, models, readers, session
+from app.shared.text import sentence
 from app.train import settings as train_settings
 from retmask.files import number
 from retmask.pairs.files import pairs_file, read_rows
@@ -45,16 +47,16 @@ class Wanted(NamedTuple):
 
 def open_or_close() -> None:
     """Open the form for pairs that the address or another page has chosen, fold it away when a training has begun."""
-    if not state.value("train_visited"):
-        state.put("train_visited", True)
-        if state.place("pairs") and not state.place("train"):
-            state.put(OPEN, True)
-    if state.value("train_pairs") != state.value("train_pairs_seen"):
-        state.put("train_pairs_seen", state.value("train_pairs"))
-        state.put(OPEN, True)
-    if state.value("train_close"):
-        state.put("train_close", False)
-        state.put(OPEN, False)
+    if not session.value("train_visited"):
+        session.put("train_visited", True)
+        if address.place("pairs") and not address.place("train"):
+            session.put(OPEN, True)
+    if session.value("train_pairs") != session.value("train_pairs_seen"):
+        session.put("train_pairs_seen", session.value("train_pairs"))
+        session.put(OPEN, True)
+    if session.value("train_close"):
+        session.put("train_close", False)
+        session.put(OPEN, False)
 
 
 def section(is_first: bool) -> None:
@@ -71,15 +73,15 @@ def start_from(run: Run) -> None:
     preset = command[command.index("--preset") + 1] if "--preset" in command[:-1] else train_settings.USUAL
     train_settings.fill(preset, DpoConfig.from_record(known))
     parents = [name for name in run.parents if name in _offered()]
-    state.fill(
+    session.fill(
         train_pairs=parents[0] if parents else ELSEWHERE,
         train_file=str(known["pairs"]),
         train_model=str(known["model"]),
         train_revision=str(known["revision"]),
         train_any_pairs="--any-pairs" in command,
     )
-    state.put("train_model_of", parents[0] if parents else str(known["pairs"]))
-    state.put(OPEN, True)
+    session.put("train_model_of", parents[0] if parents else str(known["pairs"]))
+    session.put(OPEN, True)
 
 
 def _form() -> None:
@@ -96,9 +98,9 @@ def _form() -> None:
         if pairs and model:
             wanted = Wanted(model, revision, pairs, any_pairs, preset, config)
         else:
-            st.info(state.sentence(NO_MODEL if pairs else NO_PAIRS))
+            st.info(sentence(NO_MODEL if pairs else NO_PAIRS))
     except ValueError as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
     if wanted is None:
         _buttons(None)
         return
@@ -106,7 +108,7 @@ def _form() -> None:
     st.code(shlex.join(wanted.command), language="bash", wrap_lines=True)
     _held()
     _buttons(wanted)
-    if state.value("train_asked") == wanted:
+    if session.value("train_asked") == wanted:
         _check(wanted)
 
 
@@ -135,28 +137,28 @@ def _pairs() -> str:
     offered = _offered()
     _take_address(offered)
     first = next(iter(offered), ELSEWHERE)
-    chosen = str(state.value("train_pairs", first))
+    chosen = str(session.value("train_pairs", first))
     if chosen not in (*offered, ELSEWHERE):  # a folder, or deleted since, or it goes on again
-        state.fill(train_pairs=ELSEWHERE, train_file=_path(chosen))
+        session.fill(train_pairs=ELSEWHERE, train_file=_path(chosen))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         picked = st.selectbox(
             "Pairs", [*offered, ELSEWHERE], format_func=lambda name: offered.get(name, name), width=820,
-            **state.kept("train_pairs", first),
+            **session.kept("train_pairs", first),
         )  # fmt: skip
-        state.put("train_pairs_seen", picked)
+        session.put("train_pairs_seen", picked)
         _into_address(str(picked))
         if picked != ELSEWHERE:
             return str(picked)
         path = st.text_input(
-            "File", placeholder="folder/pairs.jsonl", width=380, **state.kept("train_file", ""),
+            "File", placeholder="folder/pairs.jsonl", width=380, **session.kept("train_file", ""),
             help="a .jsonl or .json file in TRL's preference format (prompt, chosen, rejected) or LLaMA-Factory's, or "
             "a folder of `retmask pairs`",
         )  # fmt: skip
     st.file_uploader(
-        "or drop one here", type=["jsonl", "json"], key="train_upload", max_upload_size=uploads.MOST_UPLOAD,
+        "or drop one here", type=["jsonl", "json"], key="train_upload", max_upload_size=readers.MOST_UPLOAD,
         on_change=_uploaded,
     )  # fmt: skip
-    said = state.said("train_upload")
+    said = session.said("train_upload")
     if said:
         st.error(said)
     return path.strip()
@@ -164,35 +166,35 @@ def _pairs() -> str:
 
 def _uploaded() -> None:
     """Keep a file of pairs that was dropped and put its path into the field."""
-    file = state.value("train_upload")
+    file = session.value("train_upload")
     if file is None:
         return
     try:
-        state.fill(train_file=str(uploads.keep(file.name, file.getvalue(), "pairs", read_rows)))
+        session.fill(train_file=str(readers.keep_upload(file.name, file.getvalue(), "pairs", read_rows)))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "train_upload")
+        session.say(sentence(error), "train_upload")
 
 
 def _take_address(offered: Mapping[str, str]) -> None:
     """Choose the pairs that the address names, where it names others than when this was drawn last."""
-    name = state.place("pairs")
-    if not name or name == state.value("train_pairs_in_address"):
+    name = address.place("pairs")
+    if not name or name == session.value("train_pairs_in_address"):
         return
-    state.put("train_pairs_in_address", name)
+    session.put("train_pairs_in_address", name)
     if name in offered:
-        state.fill(train_pairs=name)
+        session.fill(train_pairs=name)
     else:
-        state.fill(train_pairs=ELSEWHERE, train_file=_path(name))
+        session.fill(train_pairs=ELSEWHERE, train_file=_path(name))
 
 
 def _into_address(picked: str) -> None:
     """Let the address name the run with the pairs; for a file it stays as it is, if it means that file."""
-    name = state.place("pairs")
-    kept = name if state.value("train_file") == _path(name) else ""
+    name = address.place("pairs")
+    kept = name if session.value("train_file") == _path(name) else ""
     wanted = kept if picked == ELSEWHERE else picked
-    state.put("train_pairs_in_address", wanted)
+    session.put("train_pairs_in_address", wanted)
     if wanted != name:
-        state.go_to(pairs=wanted or None, gate=None)
+        address.go_to(pairs=wanted or None, gate=None)
 
 
 def _path(name: str) -> str:
@@ -206,26 +208,24 @@ def _path(name: str) -> str:
 def _model(pairs: str) -> tuple[str, str, bool]:
     """The model's name, its revision, and whether pairs of another model may be used."""
     made = _made_with(pairs)
-    if state.value("train_model_of") != pairs:  # other pairs, other model
-        state.put("train_model_of", pairs)
-        state.fill(train_any_pairs=False)
+    if session.value("train_model_of") != pairs:  # other pairs, other model
+        session.put("train_model_of", pairs)
+        session.fill(train_any_pairs=False)
         if made.get("model"):
-            state.fill(train_model=str(made["model"]), train_revision=str(made.get("revision") or ""))
+            session.fill(train_model=str(made["model"]), train_revision=str(made.get("revision") or ""))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         model = st.text_input(
-            "Model", placeholder="folder or Hub id", width=380, **state.kept("train_model", ""),
+            "Model", placeholder="folder or Hub id", width=380, **session.kept("train_model", ""),
             help="the one that made the pairs: DPO wants a model's own answers",
         )  # fmt: skip
         revision = st.text_input(
-            "Revision", placeholder="the newest", width=150, **state.kept("train_revision", ""),
+            "Revision", placeholder="the newest", width=150, **session.kept("train_revision", ""),
             help="branch, tag or commit of a Hub model",
         )  # fmt: skip
         differs = bool(made.get("model")) and model.strip() != made["model"]
-        other = differs and st.toggle("Use another model's pairs", **state.kept("train_any_pairs", False))
+        other = differs and st.toggle("Use another model's pairs", **session.kept("train_any_pairs", False))
     if made.get("adapter"):
-        st.warning(
-            state.sentence(f"The pairs were made with the adapter {made['adapter']}; training begins without it")
-        )
+        st.warning(sentence(f"The pairs were made with the adapter {made['adapter']}; training begins without it"))
     return model.strip(), revision.strip(), bool(other)
 
 
@@ -239,16 +239,23 @@ def _made_with(pairs: str) -> Mapping[str, Any]:
 
 def _held() -> None:
     """The model that the app itself has in memory, if there is one, and the way to let it go."""
-    held = state.held()
+    held = models.held()
     if held is None:
         return
     name, size = held
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
-            state.sentence(f"The app holds the model {name} in memory, which takes {size / GIB:.1f} GiB"),
+            sentence(f"The app holds the model {name} in memory, which takes {size / GIB:.1f} GiB"),
             width="content",
         )
-        st.button("Unload it", type="tertiary", key="train_unload", on_click=state.unload, icon=":material/memory:")
+        st.button("Unload it", type="tertiary", key="train_unload", on_click=_unload, icon=":material/memory:")
+
+
+def _unload() -> None:
+    """Let go of the models in memory, and of what counted it as taken."""
+    comparison.stop()
+    models.unload()
+    readers.preflight.clear()
 
 
 def _buttons(wanted: Wanted | None) -> None:
@@ -264,9 +271,9 @@ def _buttons(wanted: Wanted | None) -> None:
 
 
 def _ask(wanted: Wanted, start: bool) -> None:
-    state.preflight.clear()  # what is free may have changed
-    state.put("train_asked", wanted)
-    state.put("train_begin", start)
+    readers.preflight.clear()  # what is free may have changed
+    session.put("train_asked", wanted)
+    session.put("train_begin", start)
 
 
 def _check(wanted: Wanted) -> None:
@@ -274,14 +281,14 @@ def _check(wanted: Wanted) -> None:
 
     Start asks once: a drawing that another click interrupts must not begin a training minutes later.
     """
-    begins = state.value("train_begin")
-    state.put("train_begin", False)
+    begins = session.value("train_begin")
+    session.put("train_begin", False)
     try:
         with st.spinner("Looking at pairs and model…"):
-            found = state.preflight(
+            found = readers.preflight(
                 wanted.model,
                 wanted.pairs,
-                state.file_stamp(pairs_file(wanted.pairs)),
+                readers.file_stamp(pairs_file(wanted.pairs)),
                 wanted.config,
                 wanted.revision,
                 wanted.any_pairs,
@@ -290,7 +297,7 @@ def _check(wanted: Wanted) -> None:
         if begins and not found.problems:
             _start(wanted)
     except (ValueError, OSError) as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
 
 
 def _takes(found: Preflight) -> None:
@@ -311,9 +318,9 @@ def _takes(found: Preflight) -> None:
         for name, figure in figures.items():
             st.metric(name, figure, width="content")
     for words in found.problems:
-        st.error(state.sentence(words))
+        st.error(sentence(words))
     for words in found.warnings:
-        st.warning(state.sentence(words))
+        st.warning(sentence(words))
     if not found.problems and not found.warnings:
         st.caption("Nothing speaks against it.")
 
@@ -325,10 +332,10 @@ def _start(wanted: Wanted) -> None:
         **asdict(wanted.config),
     }  # fmt: skip
     with st.spinner("Starting…"):
-        run = state.start("train", settings, lambda: _new(wanted))
-    state.go_to(train=run.id)
-    state.put("train_asked", None)
-    state.put("train_close", True)
+        run = jobs.start("train", settings, lambda: _new(wanted))
+    address.go_to(train=run.id)
+    session.put("train_asked", None)
+    session.put("train_close", True)
     st.rerun()
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.heads import evidence
-from app.shared import state, watch
-from app.shared.guard import guarded, says
+from app.shared import address, jobs, session
+from app.shared.figure import CHART_CONFIG, download_button, file_name, images
+from app.shared.text import guarded, says, sentence
 from app.train import form as train_form
 from app.train import result
 from retmask.figures import training as curves
 from retmask.files import mapping, number
-from retmask.runs.overview import duration, summary, when
+from retmask.runs.overview import duration, progress, summary, when
 from retmask.runs.run import Run
 from retmask.train.checkpoints import CHECKPOINTS, STOP, newest
 from retmask.train.curves import curves_csv, last_step, steps
@@ -35,7 +35,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
     )
     train_form.open_or_close()
     runs = Run.all("train")
-    train_form.section(is_first=not runs and not state.place("train"))
+    train_form.section(is_first=not runs and not address.place("train"))
     run = _looked_at(runs)
     if run is None:
         return
@@ -52,7 +52,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
 
 def _looked_at(runs: list[Run]) -> Run | None:
     """The training that the address names, else the newest; with a sentence where there is none such."""
-    name = state.place("train") or (runs[0].id if runs else "")
+    name = address.place("train") or (runs[0].id if runs else "")
     if not name:
         st.info("No training yet. It needs pairs, which the Pairs page makes, and a preset: then press Start.")
         return None
@@ -61,7 +61,7 @@ def _looked_at(runs: list[Run]) -> Run | None:
         if run.record.get("kind") != "train":
             raise ValueError(f"{name} is a run of another kind: choose a training")
     except ValueError as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         run = None
     known = {one.id: one for one in runs} | ({run.reference: run} if run else {})
     if len(known) > (1 if run else 0):
@@ -73,7 +73,7 @@ def _looked_at(runs: list[Run]) -> Run | None:
             at,
             key=key,
             format_func=lambda id: _label(known[id]),
-            on_change=state.newest("train", key, _pick),
+            on_change=session.newest("train", key, _pick),
         )
     return run
 
@@ -85,21 +85,21 @@ def _label(run: Run) -> str:
 
 def _pick(name: str | None) -> None:
     if name:
-        state.go_to(train=name)
+        address.go_to(train=name)
 
 
 def _about(run: Run) -> None:
     """What is trained on what, and how it stands if it is over."""
     config, sizes = run.config, mapping(run.record.get("preflight"))
-    st.subheader(state.sentence(str(config.get("model", run.id)))[:-1], anchor=False, divider="gray")
+    st.subheader(sentence(str(config.get("model", run.id)))[:-1], anchor=False, divider="gray")
     method = f"LoRA of rank {config.get('rank')}" if config.get("method") == "lora" else "all weights"
     parts = [method, f"learning rate {config.get('learning_rate')}", f"{config.get('batch')} pairs a step"]
     parts += [f"{sizes.get('pairs')} pairs, {sizes.get('held_out')} held out"] if sizes else []
     left = sizes.get("left_out")
     parts += [f"{len(left):,} left out, too long to teach anything"] if isinstance(left, list) and left else []
     parts += [f"from {', '.join(run.parents)}"] if run.parents else []
-    st.caption(state.sentence(" · ".join(parts))[:-1])
-    said = state.said("train")
+    st.caption(sentence(" · ".join(parts))[:-1])
+    said = session.said("train")
     if said:
         st.error(said)
     if run.status not in ACTIVE:
@@ -120,7 +120,7 @@ def _ended(run: Run) -> None:
         st.info(f"This training was stopped after step {done:,}. What it had learned by then is kept, below.")
     else:
         st.info(f"This training was cancelled after step {done:,}.")
-    if watch.ours(run):
+    if jobs.ours(run):
         with st.container(horizontal=True):
             _resume(run)
             st.button(
@@ -139,20 +139,20 @@ def _resume(run: Run) -> None:
     """The button that lets a training go on, with the step that it goes on from."""
     if run.status == "success":
         return
-    if watch.stopping(run):
+    if jobs.stopping(run):
         st.fragment(guarded(_deleting), run_every=1)(run)
         return
     found = newest(run.path / CHECKPOINTS)
     words = f"Resume from step {int(found.name.rpartition('-')[2]):,}" if found else "Begin again from step 0"
     st.button(
-        words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=watch.again,
+        words, type="primary", icon=":material/play_arrow:", key="train_resume", on_click=jobs.again,
         args=(run, "train"),
     )  # fmt: skip
 
 
 def _deleting(run: Run) -> None:
     """Until what is discarded is deleted: before that, nothing may go on from it."""
-    if not watch.stopping(run):
+    if not jobs.stopping(run):
         st.rerun(scope="app")
     st.caption("Deleting…")
 
@@ -161,14 +161,14 @@ def _change(run: Run) -> None:
     try:
         train_form.start_from(run)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        state.say(state.sentence(f"the settings of this training cannot be read: {error}"), "train")
+        session.say(sentence(f"the settings of this training cannot be read: {error}"), "train")
 
 
 def _going(run: Run) -> None:
     """A training that is on its way, drawn anew every two seconds; the whole page when it is over."""
     if run.status not in ACTIVE:
         st.rerun(scope="app")
-    share, words = watch.progress(run)
+    share, words = progress(run)
     done = steps(run)
     st.progress(share, words)
     last = done[-1] if done else {}
@@ -179,7 +179,7 @@ def _going(run: Run) -> None:
     facts += [f"{memory / 2**30:.1f} GiB of memory"] if memory else []
     facts += [] if done else ["the first step comes after the model is loaded, which takes some seconds"]
     st.caption(" · ".join(facts))
-    if watch.ours(run):
+    if jobs.ours(run):
         _stops(run)
     _curves(run)
 
@@ -188,7 +188,7 @@ def _stops(run: Run) -> None:
     """The two ways to stop; the sidebar's Cancel is the third."""
     lines = run.progress
     asked = (run.path / STOP).exists()
-    stopping = watch.stopping(run)
+    stopping = jobs.stopping(run)
     began = run.status == "started" and bool(lines) and lines[-1].get("stage") in ("starting", "steps")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
@@ -205,12 +205,12 @@ def _stop(run: Run) -> None:
     try:
         stop_and_keep(run)
     except OSError as error:  # a callback has no page to stand on: it would be a traceback
-        state.say(state.sentence(says(error)), "train")
+        session.say(sentence(says(error)), "train")
 
 
 def _discard(run: Run) -> None:
     """Stop and delete, without making the page wait for it."""
-    watch.end(run, lambda: discard(run))
+    jobs.end(run, lambda: discard(run))
 
 
 def _curves(run: Run) -> None:
@@ -231,8 +231,8 @@ def _curves(run: Run) -> None:
 
 def _charts(run: Run, done: list[dict[str, Any]], panels: tuple[str, ...], key: str) -> None:
     """Two columns of small charts, one below the other in a narrow window."""
-    name = evidence.file_name(f"{run.id}-{key}")
-    config = evidence.CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
+    name = file_name(f"{run.id}-{key}")
+    config = CHART_CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
     with st.container(key=key):
         for i, column in enumerate(st.columns(2, gap="medium")):
             figure = curves.training_curves(done, panels[i::2], columns=1)
@@ -241,7 +241,7 @@ def _charts(run: Run, done: list[dict[str, Any]], panels: tuple[str, ...], key: 
 
 def _downloads(run: Run, done: list[dict[str, Any]]) -> None:
     """All curves as files, made when they are asked for."""
-    name = evidence.file_name(run.id)
+    name = file_name(run.id)
     with st.popover("Download the curves", icon=":material/download:", type="tertiary", key="train_downloads"):
-        evidence.images(curves.training_curves(done), f"{name}-curves")
-        evidence.button("CSV", lambda: curves_csv(run).encode(), f"{name}-curves.csv", "text/csv")
+        images(curves.training_curves(done), f"{name}-curves")
+        download_button("CSV", lambda: curves_csv(run).encode(), f"{name}-curves.csv", "text/csv")

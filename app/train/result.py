@@ -9,9 +9,10 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.evaluate import training
-from app.heads import export
-from app.shared import maps, models, state
+from app.heads import checkpoint
+from app.shared import jobs, maps, models, selection, session
 from app.shared.models import ModelRef
+from app.shared.text import sentence
 from retmask.compare.ablate import new_merge
 from retmask.detect.job import DETECT, DetectSettings
 from retmask.figures import style
@@ -72,10 +73,10 @@ def _percent(share: float) -> str:
 def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
     """Where to go with it: beside the model as it was, or to the map of its heads."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        loaded = state.tuned() == run.reference
+        loaded = models.tuned_id() == run.reference
         st.button(
             "It is loaded as tuned" if loaded else "Load as tuned", type="primary", disabled=loaded, key="train_tune",
-            icon=":material/model_training:", on_click=state.tune, args=(run.reference,),
+            icon=":material/model_training:", on_click=models.tune, args=(run.reference,),
             help="from then on Compare has a column for it, and the map shows what moved",
         )  # fmt: skip
         st.page_link(compare_page, label="Compare", icon=":material/compare_arrows:", width="content")
@@ -84,7 +85,7 @@ def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> No
             help="a map of its heads, on the grid of the map that the pairs were made with",
         ) and _detect(run):  # fmt: skip
             st.switch_page(heads_page)
-    said = state.said("trained")
+    said = session.said("trained")
     if said:
         st.error(said)
 
@@ -94,11 +95,11 @@ def _detect(run: Run) -> bool:
     try:
         wanted = detection(run)
         with st.spinner("Starting…"):
-            begun = state.start("detect", asdict(wanted), lambda: DETECT.new(wanted))
+            begun = jobs.start("detect", asdict(wanted), lambda: DETECT.new(wanted))
     except (ValueError, OSError, KeyError, TypeError) as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         return False
-    state.choose(begun.id)
+    selection.choose(begun.id)
     return True
 
 
@@ -162,22 +163,22 @@ def _merge(name: str, base: ModelRef, folder: Path) -> None:
     try:
         out = expanded(text).resolve() if text else None
     except ValueError as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         return
-    last = export.last(out, adapter=str(folder)) if out else None
+    last = checkpoint.last(out, adapter=str(folder)) if out else None
     if out:
         command = ["retmask", "merge", base.name, "--adapter", str(folder), "--out", str(out)]
         command += ["--revision", base.revision] if base.revision else []
         st.code(shlex.join(command), language="bash", wrap_lines=True)
     st.button(
-        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or export.busy(last),
+        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or checkpoint.busy(last),
         on_click=_start, args=(base, folder, out),
     )  # fmt: skip
-    said = state.said("merge")
+    said = session.said("merge")
     if said:
         st.error(said)
     if out and last:
-        export.outcome(last, str(out), "merge")
+        checkpoint.outcome(last, str(out), "merge")
 
 
 def _default(name: str) -> Path:
@@ -188,6 +189,6 @@ def _default(name: str) -> Path:
 def _start(base: ModelRef, folder: Path, out: Path) -> None:
     try:
         wanted = {"out": str(out), "adapter": str(folder)}
-        state.start("ablate", wanted, lambda: new_merge(base.name, folder, out, base.revision))
+        jobs.start("ablate", wanted, lambda: new_merge(base.name, folder, out, base.revision))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "merge")
+        session.say(sentence(error), "merge")

@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared import state
+from app.shared import session
+from app.shared.text import sentence
 from retmask.train.settings import PRESETS, DpoConfig
 
 USUAL = next(iter(PRESETS))
@@ -15,7 +16,7 @@ USUAL = next(iter(PRESETS))
 
 def preset() -> str:
     """The preset that is chosen, with what it is for."""
-    kept = state.kept("train_preset", USUAL, then=_take_preset)
+    kept = session.kept("train_preset", USUAL, then=_take_preset)
     picked = st.segmented_control("Preset", list(PRESETS), required=True, **kept) or USUAL
     st.caption(f"{picked}: {PRESETS[picked].says}")
     return picked
@@ -23,14 +24,14 @@ def preset() -> str:
 
 def _take_preset() -> None:
     """Put the settings of the preset that is chosen now into the widgets."""
-    picked = str(state.value("train_preset") or USUAL)
+    picked = str(session.value("train_preset") or USUAL)
     fill(picked, DpoConfig.preset(picked))
 
 
 def fill(preset: str, config: DpoConfig) -> None:
     """Put settings into the widgets, to be told against a preset."""
     values = asdict(config)
-    state.fill(
+    session.fill(
         train_preset=preset if preset in PRESETS else USUAL,
         **{_name(field): field.type(values[field.name]) for field in fields(DpoConfig)},
     )
@@ -56,7 +57,7 @@ def setting(field: "Field[Any]") -> Any:
     Limits are told and not enforced here: what is outside them is told in a sentence by `DpoConfig`.
     """
     label, says = _words(field.name).capitalize(), field.metadata["help"] + _range(field.metadata)
-    kept = state.kept(_name(field), getattr(DpoConfig.preset(USUAL), field.name))
+    kept = session.kept(_name(field), getattr(DpoConfig.preset(USUAL), field.name))
     if "choices" in field.metadata:
         choices = list(field.metadata["choices"])
         return st.selectbox(label, choices, format_func=lambda c: c or "by default", help=says, width=150, **kept)
@@ -118,4 +119,4 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     text = f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value or "–")
-    return state.sentence(text)[:-1]
+    return sentence(text)[:-1]

@@ -17,6 +17,10 @@ from page import drawn, errors, press, query, words
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
+from app.compare.answer_html import answer_html, context_html, marked_html, pieces, token_html, windows
+from app.compare.setup import Setup, keep_setup, keep_text, read_setup
+from app.shared import models
+from app.shared.text import changes_html, fact_html, text_html
 from retmask.cli.main import app
 from retmask.compare.comparison import Comparison, Prompt
 from retmask.compare.differences import changes
@@ -135,9 +139,8 @@ def test_nothing_selected_still_answers_unmasked_and_own_text_has_no_recall() ->
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(values: dict[str, Any], sentence: str) -> None:
-    from app.compare import ask
 
-    at = press(opened(heads="L17H3", c=ask.keep(ask.Setup(**values))), "run")
+    at = press(opened(heads="L17H3", c=keep_setup(Setup(**values))), "run")
     assert len(at.error) == 1
     assert sentence in errors(at)
     assert columns(at) == []
@@ -165,7 +168,6 @@ def test_a_reload_keeps_the_settings() -> None:
 
 
 def test_a_link_keeps_its_settings_whatever_its_receiver_changes() -> None:
-    from app.compare import ask
 
     at = change(opened(), kind="text", text="One two.", new_tokens=2)
     sent = query(at, "c")
@@ -173,7 +175,7 @@ def test_a_link_keeps_its_settings_whatever_its_receiver_changes() -> None:
     file = Path(shlex.split(shown[0])[shlex.split(shown[0]).index("--prompt-file") + 1])
     other = change(opened(c=sent), text="Three.", new_tokens=9)
     assert query(other, "c") != sent
-    assert (ask.read(sent).text, ask.read(sent).new_tokens) == ("One two.", 2), "the sender's are as they were"
+    assert (read_setup(sent).text, read_setup(sent).new_tokens) == ("One two.", 2), "the sender's are as they were"
     assert file.read_text() == "One two.", "and so is the file in the command that was shown"
     back = change(other, text="One two.", new_tokens=2)
     assert query(back, "c") == sent, "the same settings are the same link"
@@ -181,20 +183,18 @@ def test_a_link_keeps_its_settings_whatever_its_receiver_changes() -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"tokens": "many", "depth": 7, "needle": "none", "seed": true}'])
 def test_settings_that_cannot_be_read_are_the_defaults(content: str, fresh_home: Path) -> None:
-    from app.compare import ask
 
     (fresh_home / "compare").mkdir()
     (fresh_home / "compare" / "0123456789ab.json").write_text(content)
-    assert ask.read("0123456789ab") == ask.Setup()
-    assert ask.read("../../etc/passwd") == ask.Setup()
+    assert read_setup("0123456789ab") == Setup()
+    assert read_setup("../../etc/passwd") == Setup()
 
 
 def test_settings_come_back_from_their_record() -> None:
-    from app.compare import ask
 
-    setup = ask.Setup(kind="text", text="a\n«b»", depth=0.0, temperature=1.0, matched=True)
-    assert ask.Setup.from_json(json.loads(json.dumps(setup.to_json()))) == setup
-    assert isinstance(ask.Setup.from_json({"depth": 1}).depth, float)
+    setup = Setup(kind="text", text="a\n«b»", depth=0.0, temperature=1.0, matched=True)
+    assert Setup.from_json(json.loads(json.dumps(setup.to_json()))) == setup
+    assert isinstance(Setup.from_json({"depth": 1}).depth, float)
 
 
 def test_the_scale_is_in_the_address_and_heads_that_stay_keep_it() -> None:
@@ -257,8 +257,6 @@ def test_a_map_of_an_adapter_or_a_revision_is_of_that_model(config: dict[str, st
 
 
 def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.shared import state
-
     at = press(change(opened(), kind="text", text="One two.", new_tokens=2), "run")
     assert not errors(at)
     ((ref, known),) = at.session_state["loaded"].items()
@@ -267,19 +265,18 @@ def test_another_sessions_model_is_only_looked_at(monkeypatch: pytest.MonkeyPatc
     def never(*_: Any) -> None:
         raise AssertionError("a drawing loads no model")
 
-    monkeypatch.setattr(state, "model", never)
+    monkeypatch.setattr(models, "get", never)
     monkeypatch.setattr(known.tokenizer.__class__, "__call__", never)
     at = change(at, new_tokens=3)
     assert "and 3 new ones" in words(at), "the length is remembered"
 
 
 def test_line_ends_of_windows_leave_the_file_as_it_is(fresh_home: Path) -> None:
-    from app.compare import ask
 
-    file = ask.keep_text("a\r\nb\rc")
+    file = keep_text("a\r\nb\rc")
     assert file.read_bytes() == b"a\nb\nc"
     before = file.stat().st_mtime_ns
-    assert ask.keep_text("a\r\nb\rc").stat().st_mtime_ns == before
+    assert keep_text("a\r\nb\rc").stat().st_mtime_ns == before
 
 
 def curve_of(scores: str, ks: tuple[int, ...], **fields: Any) -> Run:
@@ -404,10 +401,9 @@ def test_a_map_in_an_unknown_home_is_one_sentence() -> None:
 
 
 def test_the_command_says_what_the_settings_say() -> None:
-    from app.compare import ask
     from app.shared.models import ModelRef
 
-    setup = ask.Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
+    setup = Setup(needle="lift", tokens=640, depth=0.25, control_seed=2, matched=True, temperature=0.7, seed=5)
     parts = shlex.split(setup.command(ModelRef("my model"), HeadMask.of([HeadId(1, 2)], 0.5), "a map", None))
     assert parts[:3] == ["retmask", "compare", "my model"]
     options = shlex.join(parts[3:])
@@ -429,20 +425,19 @@ def test_the_command_says_what_the_settings_say() -> None:
 
 
 def test_the_control_has_the_scales_of_the_mask_layer_by_layer() -> None:
-    from app.compare import ask
     from app.shared.models import ModelRef
 
     mask = HeadMask({HeadId(3, 1): 0.5, HeadId(3, 4): 0.5, HeadId(9, 0): 0.0})
-    drawn_heads = ask.Setup(matched=True).control_mask(mask, BEST)
+    drawn_heads = Setup(matched=True).control_mask(mask, BEST)
     assert [(head.layer, scale) for head, scale in drawn_heads.scales.items()] == [(3, 0.5), (3, 0.5), (9, 0.0)]
     assert not set(drawn_heads.heads) & set(mask.heads)
     for seed in range(20):
-        heads = ask.Setup(exclude="50%", control_seed=seed).control_mask(mask, BEST).heads
+        heads = Setup(exclude="50%", control_seed=seed).control_mask(mask, BEST).heads
         assert not set(heads) & set(BEST.top_share(0.5))
-    command = ask.Setup(exclude=" 50% ").command(ModelRef("m"), mask, "s", None)
+    command = Setup(exclude=" 50% ").command(ModelRef("m"), mask, "s", None)
     assert "--exclude 50%" in command
     with pytest.raises(ValueError, match="excludes no heads"):
-        ask.Setup(exclude="x").control_mask(mask, BEST)
+        Setup(exclude="x").control_mask(mask, BEST)
 
 
 def snapshot(stage: Any, n: int) -> Comparison:
@@ -451,8 +446,7 @@ def snapshot(stage: Any, n: int) -> Comparison:
 
 
 def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> None:
-    from app.compare import ask
-    from app.compare.going import Going
+    from app.compare.comparison import Going
     from app.shared.models import ModelRef
 
     closed = []
@@ -467,7 +461,7 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
             closed.append(True)
 
     def begun() -> Going:
-        return Going(steps(), ModelRef("m"), ask.Setup(), HeadMask(), BEST, None)
+        return Going(steps(), ModelRef("m"), Setup(), HeadMask(), BEST, None)
 
     going = begun()
     for _ in range(3):
@@ -486,12 +480,10 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
 
 
 def test_an_answer_that_was_stopped_before_its_first_token_has_no_recall() -> None:
-    from app.shared import markup
-
     now = replace(snapshot("answering", 0), prompt=Prompt((1,), "plain", answer="a b"))
-    assert "recall" not in markup.answer(now, 0, True, 0.5)
+    assert "recall" not in answer_html(now, 0, True, 0.5)
     now = replace(snapshot("answering", 2), prompt=Prompt((1,), "plain", answer="aa b"))
-    assert "recall 0.50" in markup.answer(now, 0, True, 0.5), "one of the two words was said"
+    assert "recall 0.50" in answer_html(now, 0, True, 0.5), "one of the two words was said"
 
 
 @pytest.mark.parametrize(
@@ -537,11 +529,10 @@ def test_ones_own_text_can_have_a_right_answer() -> None:
 
 
 def test_stopping_between_two_steps_keeps_the_last_one() -> None:
-    from app.compare import ask
-    from app.compare.going import Going
+    from app.compare.comparison import Going
     from app.shared.models import ModelRef
 
-    going = Going(iter((snapshot("reading", 0),)), ModelRef("m"), ask.Setup(), HeadMask(), BEST, None)
+    going = Going(iter((snapshot("reading", 0),)), ModelRef("m"), Setup(), HeadMask(), BEST, None)
     going.advance()
     going.steps = iter(())  # what `stop` does, between the look and the step
     going.advance()
@@ -557,21 +548,17 @@ def test_stopping_between_two_steps_keeps_the_last_one() -> None:
     ],
 )
 def test_a_long_prompt_says_how_far_it_has_been_read(length: int, read: int, standing: str) -> None:
-    from app.shared import markup
-
     now = replace(snapshot("reading", 0), prompt=Prompt((1,) * length, "plain"), read_tokens=read)
-    assert f">{standing}<" in markup.answer(now, 0, False, 0.5)
+    assert f">{standing}<" in answer_html(now, 0, False, 0.5)
 
 
 NASTY = '<img src=x onerror="alert(1)"> & <script>'
 
 
 def test_no_text_of_a_model_becomes_markup() -> None:
-    from app.shared import markup
-
     parts = [
-        markup.said(NASTY), markup.differences(changes(NASTY, NASTY + " more")), markup.marked([NASTY, "b"], [0]),
-        markup.marked([NASTY], [], [0]), markup.token_at([NASTY], 0), markup.fact("a", NASTY),
+        text_html(NASTY), changes_html(changes(NASTY, NASTY + " more")), marked_html([NASTY, "b"], [0]),
+        marked_html([NASTY], [], [0]), token_html([NASTY], 0), fact_html("a", NASTY),
     ]  # fmt: skip
     for part in parts:
         assert "<img" not in part
@@ -587,18 +574,14 @@ class Letters:
 
 
 def test_tokens_side_by_side_are_the_decoded_text() -> None:
-    from app.shared import markup
-
-    assert markup.pieces(Letters(), [2, 0, 1, 3]) == ["b", "", "é", "c"]
-    assert markup.pieces(Letters(), [2, 0]) == ["b", "\ufffd"]
+    assert pieces(Letters(), [2, 0, 1, 3]) == ["b", "", "é", "c"]
+    assert pieces(Letters(), [2, 0]) == ["b", "\ufffd"]
 
 
 def test_the_context_is_drawn_round_the_heaviest_positions_within_its_limit() -> None:
-    from app.shared import markup
-
-    assert markup.windows({5: 1, 8: 1, 100: 1}, 110, around=3, most=50) == [range(2, 12), range(97, 104)]
-    assert markup.windows({5: 1, 100: 3}, 110, around=3, most=10) == [range(97, 104)]
-    assert markup.windows({0: 1}, 2, around=3, most=10) == [range(0, 2)]
-    drawn_text = markup.context(Letters(), [1] * 60, {30: 1}, [30])
+    assert windows({5: 1, 8: 1, 100: 1}, 110, around=3, most=50) == [range(2, 12), range(97, 104)]
+    assert windows({5: 1, 100: 3}, 110, around=3, most=10) == [range(97, 104)]
+    assert windows({0: 1}, 2, around=3, most=10) == [range(0, 2)]
+    drawn_text = context_html(Letters(), [1] * 60, {30: 1}, [30])
     assert drawn_text.count("…") == 2
     assert drawn_text.count("a") > 20

@@ -20,7 +20,7 @@ from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 from typer.testing import CliRunner
 
 import retmask
-from app.shared import state
+from app.shared import models
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.files import append_line, shipped
@@ -39,7 +39,7 @@ MAP = HeadScores("model", np.random.default_rng(0).random((4, 3, 4)) / 10, "set"
 def _alone(fresh_home: Path) -> Iterator[None]:
     """A home without runs; afterwards no model is held."""
     yield
-    state._holding().drop()
+    models.unload()
 
 
 @pytest.fixture
@@ -397,10 +397,10 @@ def test_unloading_keeps_the_answers(base: Path) -> None:
 
     at = ask(opened(map=detected(model=str(base)).id, heads="L1H2", tuned=trained(base).id), 3)
     before = said(at)
-    held = state.held()
+    held = models.held()
     assert held is not None
     assert held[0].count("model") == 2
     assert held[1] > 1000
-    state._holding().drop()
-    assert state.held() is None
+    models._holding().drop()
+    assert models.held() is None
     assert said(drawn(at.run())) == before

@@ -13,6 +13,7 @@ from page import codes, drawn, press, query, words
 from score_sets import BEST, GEMMA, SMOL, a_detection, a_set, answered, opened
 from streamlit.testing.v1 import AppTest
 
+from app.shared import readers
 from retmask.families.agreement import agreement
 from retmask.families.concentration import concentration
 from retmask.families.gains import Gain
@@ -145,11 +146,10 @@ def test_copies_of_trials_are_told_unfolded_however_many_sets_have_warnings(tmp_
 
 
 def test_figures_are_made_of_what_was_read_when_the_file_has_gone(tmp_path: Path) -> None:
-    state = importlib.import_module("app.shared.state")
     file = a_set(tmp_path / "a.json", np.random.default_rng(0).random((5, 3, 3)))
-    found, stamp = state.score_set(str(file))
+    found, stamp = readers.score_set(str(file))
     file.unlink()
-    assert state.set_row(str(file), stamp, found, 0.3)["n_heads"] == 9
+    assert readers.set_row(str(file), stamp, found, 0.3)["n_heads"] == 9
 
 
 def test_a_map_that_is_no_path_leaves_agreement_standing() -> None:

@@ -11,6 +11,7 @@ from page import codes, drawn, errors, opened, press, query
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
+from app.shared import readers
 from retmask.cli.main import app
 from retmask.detect.job import PRESETS, DetectSettings
 from retmask.families.concentration import concentration
@@ -328,14 +329,12 @@ def test_a_record_with_a_command_that_is_none_shows_the_map(command: Any) -> Non
 
 
 def test_an_upload_is_kept_only_if_it_is_a_score_file(tmp_path: Path) -> None:
-    from app.shared import state
-
     with pytest.raises(ValueError, match="is not JSON"):
         keep_set("bad.json", b"{")
     assert not (tmp_path / "home" / "opened").exists()
     kept = keep_set("../../My scores.json", score_file(tmp_path / "a.json").read_bytes())
     assert Path(kept).is_relative_to(tmp_path / "home" / "opened")
-    assert state.open_map(kept).model == "My-scores"
+    assert readers.open_map(kept).model == "My-scores"
 
 
 def test_a_map_that_is_not_there_is_a_sentence() -> None:

@@ -15,6 +15,7 @@ import streamlit as st
 from page import drawn, press, query, words
 from streamlit.testing.v1 import AppTest
 
+from app.shared import readers
 from retmask.files import append_line, home, shipped
 from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
@@ -262,14 +263,12 @@ def test_a_second_click_after_a_restart_of_the_app_finds_the_run(monkeypatch: py
 
 
 def test_a_file_of_pairs_in_another_form_is_kept_in_utf_8() -> None:
-    from app.shared import uploads
-
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
-    path = uploads.keep("p.JSON", json.dumps(rows).encode("utf-16"), "pairs", read_rows)
+    path = readers.keep_upload("p.JSON", json.dumps(rows).encode("utf-16"), "pairs", read_rows)
     assert path.parent == home() / "pairs"
     assert read_rows(path) == rows
     with pytest.raises(ValueError, match="line 1: chosen is missing"):
-        uploads.keep("p.jsonl", b'{"prompt": "a"}', "pairs", read_rows)
+        readers.keep_upload("p.jsonl", b'{"prompt": "a"}', "pairs", read_rows)
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -15,6 +15,8 @@ from serving import QUIET, App
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
+from app.shared import session
+from app.shared.text import plain
 from retmask.files import shipped
 from retmask.heads.scores import HeadScores
 from retmask.runs.overview import when
@@ -92,16 +94,15 @@ def test_the_table_lists_all_runs_and_filters_them() -> None:
 
 def test_rows_that_are_clicked_are_looked_at() -> None:
     from app.runs import page as runs
-    from app.shared import state
 
-    state.put("table", {"selection": {"rows": [2, 0, 7]}})
-    picked = state.newest("runs", "table", lambda event: runs._picked(event, ["a", "b", "c"]))
+    session.put("table", {"selection": {"rows": [2, 0, 7]}})
+    picked = session.newest("runs", "table", lambda event: runs._picked(event, ["a", "b", "c"]))
     picked()
-    assert state.run_ids() == ["c", "a"]
-    state.put("table", {"selection": {"rows": [1]}})
-    state.newest("runs", "another", lambda event: None)
+    assert one_run.run_ids() == ["c", "a"]
+    session.put("table", {"selection": {"rows": [1]}})
+    session.newest("runs", "another", lambda event: None)
     picked()
-    assert state.run_ids() == ["c", "a"], "another table is drawn by now"
+    assert one_run.run_ids() == ["c", "a"], "another table is drawn by now"
 
 
 def test_a_finished_run_closely() -> None:
@@ -293,9 +294,7 @@ def test_a_late_message_of_the_table_does_not_take_a_followed_link_back() -> Non
 
 def test_a_name_stays_one_piece_of_code() -> None:
     """A line break or a back-tick would end it, and what follows would be a stranger's link."""
-    from app.shared import watch
-
-    assert watch.plain("a\n\n[x](http://evil) `b`") == "a [x](http://evil) 'b'"
+    assert plain("a\n\n[x](http://evil) `b`") == "a [x](http://evil) 'b'"
 
 
 def test_a_run_that_is_gone_is_a_sentence() -> None:

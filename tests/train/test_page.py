@@ -18,6 +18,7 @@ from page import drawn, keys, press, query, words
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
+from app.shared import models, readers
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
@@ -43,11 +44,9 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DpoConfig]]:
         return FOUND
 
     monkeypatch.setattr("retmask.train.job.preflight", look)
-    from app.shared import state
-
-    state.preflight.clear()
+    readers.preflight.clear()
     yield asked
-    state.preflight.clear()
+    readers.preflight.clear()
 
 
 def setting(at: AppTest, name: str) -> Any:
@@ -400,14 +399,12 @@ def test_pairs_of_another_model_are_refused_at_the_start(looked: list[DpoConfig]
 
 
 def test_a_model_in_memory_is_named_and_can_be_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.shared import state
-
     some_pairs()
-    monkeypatch.setattr(state, "held", lambda: None)
+    monkeypatch.setattr(models, "held", lambda: None)
     assert "train_unload" not in keys(opened())
     gone: list[bool] = []
-    monkeypatch.setattr(state, "held", lambda: ("smollm2-135m", 2**29))
-    monkeypatch.setattr(state, "unload", lambda: gone.append(True))
+    monkeypatch.setattr(models, "held", lambda: ("smollm2-135m", 2**29))
+    monkeypatch.setattr(models, "unload", lambda: gone.append(True))
     at = opened()
     assert "The app holds the model smollm2-135m in memory, which takes 0.5 GiB" in words(at)
     press(at, "train_unload")

@@ -2,44 +2,10 @@
 
 import ipaddress
 import os
-import traceback
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec
 
 import streamlit as st
 
-from app.shared import state
-from retmask.runs import faults
-
 PUBLIC = "RETMASK_PUBLIC"  # set to 1: whoever starts the app wants it to listen beyond this machine
-P = ParamSpec("P")
-
-
-def guarded(draw: Callable[P, None]) -> Callable[P, None]:
-    """The same drawing, with a sentence in the place of an exception that nobody has foreseen.
-
-    The traceback goes to the app's log; with RETMASK_DEBUG=1 it is shown on the page.
-    """
-
-    @wraps(draw)
-    def shown(*args: P.args, **named: P.kwargs) -> None:
-        try:
-            draw(*args, **named)
-        except Exception as error:  # Streamlit's own signals (rerun, stop) are none
-            if faults.debugging():
-                raise
-            traceback.print_exception(error)
-            st.error(state.sentence(says(error)))
-
-    return shown
-
-
-def says(error: Exception) -> str:
-    """What the page says of an exception."""
-    if faults.is_expected(error):
-        return faults.sentence(error)
-    return f"something unexpected happened: {faults.sentence(error)}; the traceback is in the app's log"
 
 
 def refusal() -> str:

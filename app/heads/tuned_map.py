@@ -1,16 +1,24 @@
 """What moved: the map of a fine-tuned model beside that of the model before."""
 
+from dataclasses import asdict, replace
+
 import streamlit as st
 
-from app.heads import evidence
-from app.shared import maps, state
+from app.shared import jobs, maps, models, selection, session
+from app.shared.figure import downloads, draw_figure, file_name
+from app.shared.maps import HeadMap
+from app.shared.models import Tuned
+from app.shared.text import sentence
 from retmask.compare.trace import jaccard
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.families.difference import Moved, difference
 from retmask.figures import style
 from retmask.figures.maps import difference_map
 from retmask.figures.rows import Row, moved_rows
 from retmask.heads.intervals import none_over, over, span
 from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
+from retmask.runs.run import Run
+from retmask.runs.settings import from_record
 
 MOST = 10  # heads in the table, and outlined on the map
 ASKED = ("counting", "scored", "template", "haystack")  # what a trial is besides its needle, length and depth
@@ -18,8 +26,8 @@ ASKED = ("counting", "scored", "template", "haystack")  # what a trial is beside
 
 def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: HeadScores) -> None:
     """The map of differences, how alike the two maps are in all, and the heads that moved most."""
-    found = state.remembered("moved", (before, after), lambda: difference(before, after))
-    st.caption(f"{state.sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
+    found = session.remembered("moved", (before, after), lambda: difference(before, after))
+    st.caption(f"{sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
     st.caption(trials(found))
     rows = moved_rows(found)
     name = f"{base.model}-moved"
@@ -28,10 +36,10 @@ def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: 
         with right:
             _alike(found.before, found.after)
             _table(rows[:MOST])
-            evidence.downloads(None, evidence.file_name(f"{name}-heads"), lambda: rows)
+            downloads(None, file_name(f"{name}-heads"), lambda: rows)
         with left:
             st.caption("Green heads copy more of the needle after fine-tuning, purple ones less.")
-            evidence.shown(difference_map(found, MOST), name, lambda: rows, key="chart-moved")
+            draw_figure(difference_map(found, MOST), name, lambda: rows, key="chart-moved")
 
 
 def trials(found: Moved) -> str:
@@ -55,7 +63,7 @@ def trials(found: Moved) -> str:
 
 def _compared(base: maps.HeadMap, shown: maps.HeadMap) -> str:
     """Which map it is compared with, and whether the trials of both were asked and scored alike."""
-    says = f'from the map "{state.sentence(maps.label(base.source))[:-1]}".'
+    says = f'from the map "{sentence(maps.label(base.source))[:-1]}".'
     if any(base.record.get(name) != shown.record.get(name) for name in ASKED):
         says += " :orange[The two were asked or scored otherwise, so part of what moved is not from the fine-tuning.]"
     return says
@@ -98,3 +106,49 @@ def _table(rows: list[Row]) -> None:
         },
         hide_index=True, key="table-moved",
     )  # fmt: skip
+
+
+def detection(shown: HeadMap) -> None:
+    """The way from a map to that of the tuned model: its own map, or the detection that makes it."""
+    found = models.tuned_for(shown.ref)
+    config = _config(found, shown) if found and shown.scores else None
+    if found is None or config is None:
+        return
+    done = _map_of(config)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if done:
+            st.button("Map of the tuned model", icon=":material/model_training:", key="tuned_map",
+                      on_click=selection.choose, args=(done.id,))  # fmt: skip
+        else:
+            st.button(
+                "Detect on the tuned model", icon=":material/radar:", key="tuned_detect", on_click=_detect,
+                args=(config,), help=f"the same trials with {found}; then this page shows what moved",
+            )  # fmt: skip
+    said = session.said("tuned")
+    if said:
+        st.error(said)
+
+
+def _config(found: Tuned, shown: HeadMap) -> DetectSettings | None:
+    """The detection that made a map, of the tuned model; None where the map does not say how it was made."""
+    try:
+        config = from_record(DetectSettings, shown.record["config"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return replace(config, **found.ref.settings)
+
+
+def _map_of(config: DetectSettings) -> Run | None:
+    """The newest detection with these settings that goes on or is done."""
+    wanted = asdict(config) | {"lengths": list(config.lengths), "depths": list(config.depths)}
+    runs = (run for run in Run.all("detect") if run.record.get("config") == wanted)
+    return next((run for run in runs if run.status in ("queued", "started", "success")), None)
+
+
+def _detect(config: DetectSettings) -> None:
+    try:
+        run = jobs.start("detect", asdict(config), lambda: DETECT.new(config))
+    except (ValueError, OSError) as error:
+        session.say(sentence(error), "tuned")
+        return
+    selection.choose(run.id)

@@ -147,7 +147,7 @@ def needles() -> dict[str, str]:
     return held_out | {needle.name: needle.name for needle in load_needles()}
 
 
-def read(name: str) -> Setup:
+def read_setup(name: str) -> Setup:
     """The settings that were kept under an id, or the defaults if there are none that can be read."""
     try:
         record = json.loads(_path(name, ".json").read_text(encoding="utf-8"))
@@ -159,7 +159,7 @@ def read(name: str) -> Setup:
         return Setup()
 
 
-def keep(setup: Setup) -> str:
+def keep_setup(setup: Setup) -> str:
     """Keep settings in `RETMASK_HOME/compare`; their id, made from what they say.
 
     So no settings ever take the place of others: whoever changes those that a link names gets another id.

@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from app.compare.going import Going
-from app.heads import evidence
-from app.shared import markup
+from app.compare.answer_html import legend_html, token_html
+from app.compare.comparison import Going
+from app.shared.figure import draw_figure
+from app.shared.text import changes_html
 from retmask.compare.comparison import Comparison
 from retmask.compare.differences import changes, first_divergence
 from retmask.figures.masking import logprob_lines
@@ -28,15 +29,15 @@ def section(going: Going, done: Comparison) -> None:
 
 def _texts(done: Comparison, one: int, other: int) -> None:
     """Two answers in one text, and the first token at which they part."""
-    st.html(f'<div class="said">{_parting(done, one, other)} {markup.legend()}</div>')
-    st.html(markup.differences(changes(done.text(one), done.text(other))))
+    st.html(f'<div class="said">{_parting(done, one, other)} {legend_html()}</div>')
+    st.html(changes_html(changes(done.text(one), done.text(other))))
 
 
 def _parting(done: Comparison, one: int, other: int) -> str:
     step = first_divergence(done.token_ids[one], done.token_ids[other])
     if step is None:
         return "The two answers are the same."
-    tokens = [markup.token_at(done.tokens[column], step) for column in (one, other)]
+    tokens = [token_html(done.tokens[column], step) for column in (one, other)]
     names = [done.columns[column].name for column in (one, other)]
     return f"They part at token {step + 1:,}: {tokens[0]} {names[0]}, {tokens[1]} {names[1]}."
 
@@ -61,7 +62,7 @@ def _likelihood(going: Going, done: Comparison, names: list[str]) -> None:
     others = {name: forced[i].logprobs for i, name in enumerate(names) if i != own}
     kl = {name: forced[i].kl for i, name in enumerate(names) if i != own}
     tokens = done.tokens[own]
-    evidence.shown(
+    draw_figure(
         logprob_lines(forced[own].logprobs, others, tokens, kl),
         f"{going.model}-{names[own]}-logprobs",
         lambda: logprob_rows(forced[own].logprobs, others, tokens, kl),

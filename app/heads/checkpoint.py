@@ -7,20 +7,22 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.shared import state, watch
+from app.shared import jobs, selection, session
 from app.shared.models import ModelRef
+from app.shared.text import sentence
 from retmask.compare.ablate import new_ablate
 from retmask.compare.checkpoint import MANIFEST
 from retmask.files import expanded, home, stem
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, mask_record
+from retmask.runs.overview import progress
 from retmask.runs.run import Run
 
 
 def section(ref: ModelRef | None, grid: Grid) -> None:
     """Where to write it, the command that does the same, and what became of it."""
     st.subheader("Export", anchor=False, divider="gray")
-    mask = state.mask(grid)
+    mask = selection.mask(grid)
     if not len(mask):
         st.caption("Select heads to write a checkpoint of the model without them, for transformers or any server.")
         return
@@ -45,7 +47,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
             "Mask as JSON", json.dumps(mask_record(mask, grid, str(ref)), indent=1), "mask.json", "application/json",
             key="export_mask", on_click="ignore", type="tertiary", icon=":material/download:",
         )  # fmt: skip
-    said = state.said("export")
+    said = session.said("export")
     if said:
         st.error(said)
     if out and run:
@@ -64,16 +66,16 @@ def _target(folder: str) -> Path | None:
     try:
         return expanded(folder).resolve() if folder else None
     except ValueError as error:
-        st.error(state.sentence(error))
+        st.error(sentence(error))
         return None
 
 
 def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
     try:
         wanted = {"out": str(out), "heads": str(mask), **ref.settings}
-        state.start("ablate", wanted, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter))
+        jobs.start("ablate", wanted, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter))
     except (ValueError, OSError) as error:
-        state.say(state.sentence(error), "export")
+        session.say(sentence(error), "export")
 
 
 def last(out: Path, **settings: str) -> Run | None:
@@ -94,8 +96,8 @@ def outcome(run: Run, path: str, what: str) -> None:
     status = run.status
     if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*watch.progress(run), width=500)
-            watch.stop(run, f"{what}_cancel-{run.id}")
+            st.progress(*progress(run), width=500)
+            jobs.stop(run, f"{what}_cancel-{run.id}")
     elif status == "success":
         st.success("It is written. To load it:")
         st.code(
@@ -107,4 +109,4 @@ def outcome(run: Run, path: str, what: str) -> None:
     elif status == "cancelled":
         st.info(f"This {what} was cancelled, and nothing was written.")
     else:
-        st.error(state.sentence(run.last_words))
+        st.error(sentence(run.last_words))

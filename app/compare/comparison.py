@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
-from app.compare.ask import Setup
+import streamlit as st
+
+from app.compare.setup import Setup
 from app.shared.models import ModelRef
+from app.shared.text import sentence
 from retmask.compare.comparison import Comparison
 from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
@@ -58,3 +61,45 @@ class Going:
     def stop(self) -> None:
         """Leave it where it is. Never waits: the step that is being computed ends by itself."""
         self.stopped, self.steps = True, iter(())
+
+
+def going() -> Going | None:
+    """The comparison that is on its way or was made last."""
+    return cast(Going | None, st.session_state.get("going"))
+
+
+def begin(comparison: Going) -> None:
+    """Put a comparison in the place of the last."""
+    last = going()
+    if last:
+        last.stop()
+    st.session_state["going"] = comparison
+    st.session_state["wanted"] = False
+
+
+def stop() -> None:
+    """Leave the comparison where it is."""
+    st.session_state["wanted"] = False
+    running = going()
+    if running and not running.over:
+        running.stop()
+
+
+def want() -> None:
+    """Ask for a new comparison, made by the next drawing of the Compare page."""
+    st.session_state["wanted"], st.session_state["failed"] = True, ""
+
+
+def wanted() -> bool:
+    """Whether a new comparison has been asked for and not been made."""
+    return bool(st.session_state.get("wanted", False))
+
+
+def fail(error: Exception | str) -> None:
+    """Give up the comparison that was asked for; `failed` says why until the next is asked for."""
+    st.session_state["wanted"], st.session_state["failed"] = False, sentence(error)
+
+
+def failed() -> str:
+    """Why the last comparison could not be made, as a sentence; empty if it could."""
+    return str(st.session_state.get("failed", ""))

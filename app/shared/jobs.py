@@ -1,17 +1,20 @@
 """What runs now: looked at every two seconds, from the sidebar of every page."""
 
+import json
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
 
 import streamlit as st
 
-from app.shared import state
-from app.shared.guard import guarded, says
+from app.shared import selection, session
+from app.shared.text import guarded, says, sentence
 from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.overview import progress
-from retmask.runs.run import Run
+from retmask.runs.run import Run, whole
 
 DOING = {  # kinds of runs; the name of a model follows
     "detect": "Detecting",
@@ -39,7 +42,7 @@ def watch() -> None:
     """
     runs = active()
     _notice(runs)
-    asks = state.value(ASKS)
+    asks = session.value(ASKS)
     if asks:
         _confirm(*asks)
     st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
@@ -62,11 +65,11 @@ def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
 def _notice(runs: list[Run]) -> None:
     """Say on any page, once, what has become of the runs that went on when this session last looked."""
     going = {run.reference for run in runs}
-    for run in (Run(home() / "runs" / name) for name in state.value("went_on", set()) - going):
+    for run in (Run(home() / "runs" / name) for name in session.value("went_on", set()) - going):
         status = run.status if run.record else ""
         if status in ENDED:
-            st.toast(f"{state.sentence(run.id)[:-1]} {ENDED[status]}", icon=ICONS[status], duration="long")
-    state.put("went_on", going)
+            st.toast(f"{sentence(run.id)[:-1]} {ENDED[status]}", icon=ICONS[status], duration="long")
+    session.put("went_on", going)
 
 
 def _running(run: Run) -> None:
@@ -77,8 +80,8 @@ def _running(run: Run) -> None:
         share, text = progress(run)
         st.progress(share, text)
         with st.container(horizontal=True):
-            if record.get("kind") == "detect" and state.source() != run.id:
-                st.button("Show", key=f"show-{run.id}", on_click=state.choose, args=(run.id,), type="tertiary")
+            if record.get("kind") == "detect" and selection.source() != run.id:
+                st.button("Show", key=f"show-{run.id}", on_click=selection.choose, args=(run.id,), type="tertiary")
             stop(run, f"cancel-{run.id}")
 
 
@@ -95,12 +98,12 @@ def stop(run: Run, key: str) -> None:
 
 def stopping(run: Run) -> bool:
     """Whether the run's present worker has been asked to stop, by this session or anybody."""
-    return _worker(run) in state.stopping() or run.asked
+    return _worker(run) in asked_to_stop() or run.asked
 
 
 def end(run: Run, by: Callable[[], None]) -> None:
     """Stop the run's worker `by` what ends it, without making the page wait for it."""
-    known, worker = state.stopping(), _worker(run)
+    known, worker = asked_to_stop(), _worker(run)
 
     def stop() -> None:
         try:
@@ -126,12 +129,12 @@ ASKS = "asks_servers"  # in the session: the run that is to go on and whose serv
 
 
 def again(run: Run, where: str = "") -> None:
-    """Let a run that was cancelled or failed go on where it was; where it cannot, `state.said` says why, at a place.
+    """Let a run that was cancelled or failed go on where it was; where it cannot, `session.said` says why, at a place.
 
     One that sends prompts to servers is asked about first: its folder may come from anybody.
     """
     if contacted(run):
-        state.put(ASKS, (run, where))
+        session.put(ASKS, (run, where))
     else:
         _go_on(run, where)
 
@@ -141,11 +144,11 @@ def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
     try:
         run.spawn(*[servers] if servers else [])
     except Exception as error:  # a callback has no page to stand on: it would be a traceback
-        state.say(state.sentence(says(error)), where)
+        session.say(sentence(says(error)), where)
 
 
 def _leave() -> None:
-    state.put(ASKS, None)
+    session.put(ASKS, None)
 
 
 @st.dialog("Send prompts to servers?", on_dismiss=_leave)
@@ -167,3 +170,40 @@ def _confirm(run: Run, where: str) -> None:
 def plain(text: Any) -> str:
     """Text that stays one piece of code in Markdown: a line break would end it."""
     return " ".join(str(text).split()).replace("`", "'")[:80]
+
+
+def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Run:
+    """The run that `make` makes, started; where one of these settings goes on already, that.
+
+    A second click, or another session's, finds the first one's run: they take turns. ValueError or OSError as `make`
+    and `Run.spawn` have it.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    wanted, begun = whole(json.loads(text)).items(), _begun()
+    with one_at_a_time():
+        last = begun.get(f"{kind} {text}")  # its record may name a path or a model in another way
+        alike = (run for run in Run.all(kind) if run.path == last or wanted <= whole(run.config).items())
+        there = next((run for run in alike if run.status in ("queued", "started")), None)
+        if there:
+            return there
+        run = make()
+        servers = [str(settings[name]) for name in ("server", "masked_server") if settings.get(name)]
+        run.spawn(*[servers] if servers else [])
+        begun[f"{kind} {text}"] = run.path
+        return run
+
+
+@st.cache_resource(show_spinner=False)
+def _begun() -> dict[str, Path]:
+    return {}
+
+
+@st.cache_resource(show_spinner=False)
+def one_at_a_time() -> Lock:
+    """What a session holds while it makes a run, or a version of one: no other session makes one then."""
+    return Lock()
+
+
+def asked_to_stop() -> set[tuple[str, float]]:
+    """The runs that have been asked to stop in this session: the id of each, and when its worker was started."""
+    return cast(set[tuple[str, float]], st.session_state.setdefault("stopping", set()))

@@ -1,59 +1,28 @@
-"""Texts of models and files as HTML that is safe to draw: everything is escaped, only our own tags are added."""
+"""Answers and where they were copied from, as HTML that is safe to draw."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from app.shared.text import text_html, token_text, where_html
 from retmask.compare.comparison import Comparison
-from retmask.compare.differences import Change
 from retmask.heads.grid import HeadId
 
 AROUND = 12  # tokens of context drawn on either side of a position
 MOST_HEADS = 12  # named in a line
 MOST_CONTEXT = 400  # tokens of context drawn at most
 ENDINGS = {"stop": "ended by itself", "length": "cut at the limit", "stopped": "stopped"}
-READING, WRITING, JUDGING = "Reading the prompt…", "writing…", "Comparing…"
 LONG_PROMPT = 2000  # tokens from which on a reader sees how far the reading is
 STOPPED_LATE = "stopped before it was compared"
-STYLE = """<style>
-.said {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.55; margin: 0;}
-.said del {color: #b45309; text-decoration: line-through;}
-.said ins {color: #0f766e; text-decoration: underline; text-underline-offset: 3px;}
-.said mark {background: #cdebe7; color: inherit; border-radius: 3px; padding: 0;}
-.said mark.now {background: #f8d3b4; box-shadow: 0 0 0 1px #d55e00;}
-.facts {color: #6b7280; font-size: 0.875rem; line-height: 1.7; margin-bottom: 0.4rem;}
-.facts b {color: #1f2937; font-weight: 600;}
-.badge {border-radius: 0.6rem; padding: 0.1rem 0.55rem; margin-right: 0.4rem; font-weight: 600; white-space: nowrap;}
-.badge.good {background: #dcf3e4; color: #166534;}
-.badge.bad {background: #fdebd9; color: #9a3412;}
-.badge.plain {background: #eef1f2; color: #4b5563;}
-.where {color: #6b7280; font-size: 0.875rem; margin: 0.7rem 0 0.1rem;}
-.gap {color: #6b7280;}
-</style>"""
+GAP = '<span class="gap"> … </span>'
+READING, WRITING, JUDGING = "Reading the prompt…", "writing…", "Comparing…"
 
 
-def said(text: str) -> str:
-    """A text as it is, with its line ends."""
-    return f'<div class="said">{escape(text)}</div>'
-
-
-def differences(changes: Iterable[Change]) -> str:
-    """Two texts in one: what was lost struck out, what was added underlined."""
-    tags = {"same": "{}", "lost": "<del>{}</del>", "added": "<ins>{}</ins>"}
-    return f'<div class="said">{"".join(_around(tags[kind], words) for kind, words in changes)}</div>'
-
-
-def _around(tag: str, words: str) -> str:
-    """Words in a tag, and after it their space: the last words of a text have none."""
-    bare = words.rstrip()
-    return tag.format(escape(bare)) + escape(words[len(bare) :] or " ")
-
-
-def answer(now: Comparison, column: int, stopped: bool, good: float) -> str:
+def answer_html(now: Comparison, column: int, stopped: bool, good: float) -> str:
     """A column as far as it has come: how it stands, tokens and their rate, the text. Recall above `good` is green."""
     n = len(now.token_ids[column])
     pace = f"{n} token{'s' * (n != 1)} · {now.rate(column):.1f} tokens/s" if n else ""
-    return f'<div class="facts">{_badges(now, column, stopped, good)}<br>{pace}</div>{said(now.text(column))}'
+    return f'<div class="facts">{_badges(now, column, stopped, good)}<br>{pace}</div>{text_html(now.text(column))}'
 
 
 def _badges(now: Comparison, column: int, stopped: bool, good: float) -> str:
@@ -79,13 +48,7 @@ def _badge(words: str, kind: str) -> str:
     return f'<span class="badge {kind}">{escape(words)}</span>'
 
 
-def shown(text: str, most: int = 24) -> str:
-    """A token to read, with its spaces and line ends shown, cut at `most` characters; not escaped."""
-    plain = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
-    return plain if len(plain) <= most else plain[: most - 1] + "…"
-
-
-def marked(
+def marked_html(
     pieces: Sequence[str], places: Collection[int], now: Collection[int] = (), ends: tuple[str, str] = ("", "")
 ) -> str:
     """A text from its tokens, some of them marked, and those in `now` more strongly."""
@@ -98,17 +61,14 @@ def marked(
     return f'<div class="said">{ends[0]}{"".join(parts)}{ends[1]}</div>'
 
 
-GAP = '<span class="gap"> … </span>'
-
-
-def context(tokenizer: Any, ids: Sequence[int], weights: Mapping[int, int], now: Collection[int] = ()) -> str:
+def context_html(tokenizer: Any, ids: Sequence[int], weights: Mapping[int, int], now: Collection[int] = ()) -> str:
     """The parts of a context round the positions in `weights`, which are marked; the heaviest, where room is short."""
     spans = windows(weights, len(ids))
     out = []
     for span in spans:
         places = [place - span.start for place in weights if place in span]
         strong = [place - span.start for place in now if place in span]
-        body = marked(pieces(tokenizer, ids[span.start : span.stop]), places, strong)
+        body = marked_html(pieces(tokenizer, ids[span.start : span.stop]), places, strong)
         out.append(body.removeprefix('<div class="said">').removesuffix("</div>"))
     first = GAP if spans and spans[0].start else ""
     last = GAP if spans and spans[-1].stop < len(ids) else ""
@@ -143,28 +103,20 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return out
 
 
-def source(tokenizer: Any, ids: Sequence[int], position: int, heads: Sequence[HeadId]) -> str:
+def source_html(tokenizer: Any, ids: Sequence[int], position: int, heads: Sequence[HeadId]) -> str:
     """What stands round a position in a context, and which heads copied it."""
     names = ", ".join(map(str, heads[:MOST_HEADS]))
     more = f" and {len(heads) - MOST_HEADS} more heads" if len(heads) > MOST_HEADS else ""
-    return where(f"from position {position:,} by {names}{more}") + context(tokenizer, ids, {position: 1}, [position])
+    return where_html(f"from position {position:,} by {names}{more}") + context_html(
+        tokenizer, ids, {position: 1}, [position]
+    )
 
 
-def where(words: str) -> str:
-    """A line above a text."""
-    return f'<div class="where">{escape(words)}</div>'
-
-
-def fact(name: str, text: str) -> str:
-    """A name and a text."""
-    return f'<div class="facts">{escape(name)}: <b>{escape(text)}</b></div>'
-
-
-def token_at(tokens: Sequence[str], step: int) -> str:
+def token_html(tokens: Sequence[str], step: int) -> str:
     """A token of an answer, or that it has ended there."""
-    return f"<mark>{escape(shown(tokens[step]))}</mark>" if step < len(tokens) else "the end of"
+    return f"<mark>{escape(token_text(tokens[step]))}</mark>" if step < len(tokens) else "the end of"
 
 
-def legend() -> str:
+def legend_html() -> str:
     """What the two kinds of changes look like."""
     return "Words that were <del>lost</del> and <ins>added</ins>:"

@@ -1,0 +1,160 @@
+"""What a session keeps: values by key, sentences to say once, widgets that show what also changes elsewhere."""
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, cast
+
+import streamlit as st
+
+T = TypeVar("T")
+
+
+def value(key: str, default: Any = None) -> Any:
+    """What a widget holds now, by its key."""
+    return st.session_state.get(key, default)
+
+
+def put(key: str, value: Any) -> None:
+    """Keep a value of the session."""
+    st.session_state[key] = value
+
+
+def say(words: str, where: str = "") -> None:
+    """Show a sentence, as `sentence` makes it, at the next drawing, once; `where` names one of several places."""
+    st.session_state[f"said{where}"] = words
+
+
+def said(where: str = "") -> str:
+    """The sentence to show there now, empty for none."""
+    return str(st.session_state.pop(f"said{where}", ""))
+
+
+def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` gives, made anew only when the key has changed; the session keeps the last one of each place."""
+    known = st.session_state.get(f"remembered_{place}")
+    if known is None or known[0] != key:
+        known = st.session_state[f"remembered_{place}"] = (key, make())
+    return cast(T, known[1])
+
+
+def drawing() -> int:
+    """A number that goes up with every change of what is selected or looked at."""
+    return int(st.session_state.setdefault("drawing", 0))
+
+
+def draw_anew() -> None:
+    """Draw widgets that show what also changes elsewhere as new ones, with what is so now."""
+    st.session_state["drawing"] = drawing() + 1
+
+
+def answering(kind: str, drawn: T, do: Callable[[T, T], None]) -> tuple[str, Callable[[], None]]:
+    """The key of a widget that shows `drawn`, and the callback that does what a person has changed in it.
+
+    For widgets that show what also changes elsewhere: each drawing has a new one. The browser sends the values of all
+    its widgets with whatever it asks for, also with the look at the runs every two seconds, and for as long as it has
+    not drawn the new ones these are the old ones. Streamlit, which has forgotten them, takes each for a change and
+    calls back. So `do` is called with what the widget held before and holds now, and only where that is news.
+    """
+    number = drawing()
+    key = f"{kind}-{number}"
+
+    def answer() -> None:
+        seen = cast(dict[str, tuple[int, T]], st.session_state.setdefault("seen", {}))
+        last, before = seen.get(kind, (-1, drawn))
+        before = before if last == number else drawn
+        if key in st.session_state and number >= last and st.session_state[key] != before:
+            seen[kind] = number, st.session_state[key]
+            do(before, st.session_state[key])
+
+    return key, answer
+
+
+def newest(kind: str, key: str, do: Callable[[Any], None]) -> Callable[[], None]:
+    """A callback with what the widget of that key holds; nothing once another of its kind has been drawn.
+
+    As with `answering`: what a browser still sends of the one before must not take back what was chosen since.
+    """
+    put(f"newest_{kind}", key)
+    return lambda: do(value(key)) if value(f"newest_{kind}") == key and key in st.session_state else None
+
+
+def picked(before: Any, event: Any) -> list[tuple[int, ...]]:
+    """The customdata, without the stamp at its end, of the points that are new in a chart's selection event.
+
+    An event repeats the points of the one before it when both come from the same drawing (shift-click, or a click
+    before the answer to the last is drawn); only what was added since then is meant.
+    """
+    last, now = _points(before), _points(event)
+    return sorted(now - last if last <= now else now)
+
+
+def _points(event: Any) -> set[tuple[int, ...]]:
+    points = event.get("selection", {}).get("points", []) if event else []
+    return {tuple(map(int, point["customdata"][:-1])) for point in points if point.get("customdata")}
+
+
+def kept(name: str, default: Any, then: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """What makes a widget keep its value in the session while other pages are drawn, and does what follows from it."""
+
+    def take(held: Any) -> None:
+        put(name, held)
+        then()
+
+    key, changed = replaceable(f"shown_{name}", take)
+    st.session_state.setdefault(key, st.session_state.setdefault(name, default))
+    return {"key": key, "on_change": changed}
+
+
+def fill(**values: Any) -> None:
+    """Put values into widgets that `kept` keeps, by name; before they are drawn."""
+    for name, filled in values.items():
+        st.session_state[name] = filled
+        if st.session_state.get(widget_key(f"shown_{name}"), filled) != filled:
+            replace_widget(f"shown_{name}")
+
+
+def out_of_range(*numbers: tuple[str, str, float, float]) -> str:
+    """What is wrong with the first number that a widget holds outside its range, empty for none.
+
+    Each is a widget's key, what it is called, and its range. The widgets themselves must have none: a browser leaves a
+    number beyond it in the field and goes on with the one before.
+    """
+    for key, name, low, high in numbers:
+        number = value(widget_key(key), low)
+        if number is None or not low <= number <= high:
+            return f"{name} must be a number from {low:,} to {high:,}"
+    return ""
+
+
+def replaceable(name: str, take: Callable[[Any], None]) -> tuple[str, Callable[[], None]]:
+    """The key of a widget that the program may set too, and the callback that takes what a person sets it to.
+
+    Each time that the program has set it (`_replace`) it is another widget: what the browser still sends of the one
+    before must not take that back, as with `answering`.
+    """
+    key = widget_key(name)
+    return key, lambda: take(st.session_state[key]) if key == widget_key(name) and key in st.session_state else None
+
+
+def widget_key(name: str) -> str:
+    times = st.session_state.get("replaced", {}).get(name, 0)
+    return f"{name}-{times}" if times else name
+
+
+def replace_widget(name: str) -> None:
+    replaced = st.session_state.setdefault("replaced", {})
+    replaced[name] = replaced.get(name, 0) + 1
+
+
+def form_open() -> bool:
+    """Whether the detection form is shown."""
+    return bool(st.session_state.get("form_open", False))
+
+
+def open_form() -> None:
+    """Show the detection form."""
+    st.session_state["form_open"] = True
+
+
+def close_form() -> None:
+    """Put the detection form away."""
+    st.session_state["form_open"] = False
