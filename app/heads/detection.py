@@ -18,6 +18,7 @@ from retmask.heads.scores import HeadScores
 from retmask.model.gguf import BUILT_IN
 from retmask.runs.overview import progress
 from retmask.runs.run import Run
+from retmask.runs.settings import from_preset
 from retmask.text.haystack import load_haystack
 
 CUSTOM = "custom"

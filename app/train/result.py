@@ -20,6 +20,7 @@ from retmask.files import expanded, home, is_number, mapping, read_object, stem
 from retmask.heads.intervals import proportion_interval
 from retmask.runs import overview
 from retmask.runs.run import Run
+from retmask.runs.settings import from_preset, from_record
 from retmask.train.card import result
 from retmask.train.checkpoints import ADAPTER
 
