@@ -16,7 +16,7 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.rules import control
 from retmask.heads.trials import Trial
 from retmask.model.bridge import second_view
-from retmask.model.decoding import Answer
+from retmask.model.decoding import Answer, answers, decode
 from retmask.model.lens import LensModel
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack
@@ -108,7 +108,7 @@ def bench_pair(model: LensModel, mask: HeadMask, prompt_tokens: int, new_tokens:
 
     def answer(masks: list[HeadMask]) -> int:
         cache = model.fan_out(prompt[:-1], prompt_tokens + new_tokens, masks)
-        return sum(1 for _ in model.decode(cache, [prompt[-1]] * len(masks), new_tokens, masks))
+        return sum(1 for _ in decode(model, cache, [prompt[-1]] * len(masks), new_tokens, masks))
 
     def plain() -> None:
         ids = torch.tensor([prompt], device=model.device)
@@ -145,7 +145,7 @@ def bench_detect(model: LensModel, config: DetectSettings) -> DetectTimes:
     asked = different_prompts(chat, tasks, haystack)
     prompts = {task.key: prompt for task, prompt in asked.items()}
     warm = prompts[tasks[0].key].token_ids[:200]
-    model.answer([warm], 4)
+    answers(model, [warm], 4)
     plain_answer(hf, warm, 4, model.stop_ids)
     times = DetectTimes(len(asked), 0.0, 0.0, 0, 0.0, 0)
     runs = run_trials(model, tasks, haystack, chat=chat)

@@ -58,9 +58,12 @@ def compare(name: str, detection: ScoreSet) -> list[dict[str, Any]]:
     """A row for the map of all depths, for that of stuck needles, for that with honest intervals, for the control."""
     true, biased = detection.scores, stuck_scores(detection)
     middle = len({trial.depth for trial in detection.trials()}) // 2
-    versions = (("as placed", true, False), ("9 of 10 at position 0", biased, False),
-                ("the same, copies drawn together", biased, True),
-                ("9 of 10 in the middle, copies drawn together", stuck_scores(detection, middle), True))  # fmt: skip
+    versions = (
+        ("as placed", true, False),
+        ("9 of 10 at position 0", biased, False),
+        ("the same, copies drawn together", biased, True),
+        ("9 of 10 in the middle, copies drawn together", stuck_scores(detection, middle), True),
+    )
     return [_row(name, version, scores, distinct, true) for version, scores, distinct in versions]
 
 
@@ -80,7 +83,9 @@ def _row(model: str, version: str, scores: HeadScores, distinct: bool, true: Hea
     at = tuple(np.array(best).T)
     top, other = set(scores.top(len(best))), set(best)
     row: dict[str, Any] = {
-        "model": model, "needles": version, "trials": scores.n_trials,
+        "model": model,
+        "needles": version,
+        "trials": scores.n_trials,
         "different": len(np.unique(scores.values.reshape(scores.n_trials, -1), axis=0)),
         "spearman": rounded(spearman(true.mean, scores.mean)),
         "top_5pct_shared": f"{len(top & other)} of {len(other)}",
@@ -88,7 +93,7 @@ def _row(model: str, version: str, scores: HeadScores, distinct: bool, true: Hea
         "largest_change": rounded(np.abs(scores.mean - true.mean).max()),
         "interval_width": found and rounded((found.high - found.low)[at].mean()),
         "true_mean_inside": found and f"{int(_inside(true.mean, found)[at].sum())} of {len(other)}",
-    }  # fmt: skip
+    }
     figures, spread = concentration(scores.mean)._asdict(), intervals(scores.values, drawn_by(scores, distinct))
     for name in FIGURES:
         between = spread[name] or (None, None)
@@ -106,9 +111,10 @@ def by_depth(name: str, detection: ScoreSet) -> Curve:
     by = [clusters([trial.needle for trial in part], "needle") for part in parts]
     spread = [interval(some, needles) for some, needles in zip(means, by, strict=True)]
     known = [one for one in spread if one]
-    ends = [[float(one.low) for one in known], [float(one.high) for one in known]]
-    band = ends if len(known) == len(spread) else [[], []]  # a band needs both ends everywhere
-    return Curve(name, depths, [float(some.mean()) for some in means], *band)
+    if len(known) < len(spread):  # a band needs both ends everywhere
+        known = []
+    low, high = [float(one.low) for one in known], [float(one.high) for one in known]
+    return Curve(name, depths, [float(some.mean()) for some in means], low, high)
 
 
 def _inside(means: Float[np.ndarray, "layer head"], found: Interval) -> Bool[np.ndarray, "layer head"]:
@@ -120,22 +126,38 @@ def draw(detections: Mapping[str, ScoreSet]) -> go.Figure:
     sizes = " and ".join(str(share_count(one.scores.grid.size, TOP_SHARE)) for one in detections.values())
     figure = panels(
         [
-            Panel("a head's mean score", [],
-                  {"title": "needles as placed", "range": [-0.02, 1.02]},
-                  {"title": "9 of 10 at position 0", "range": [-0.02, 1.02]}),
-            Panel(f"best 5 % of heads, by depth ({sizes})", [by_depth(name, one) for name, one in detections.items()],
-                  {"title": "depth of the needle"}, {"title": "mean score", "rangemode": "tozero"}),
+            Panel(
+                "a head's mean score",
+                [],
+                {"title": "needles as placed", "range": [-0.02, 1.02]},
+                {"title": "9 of 10 at position 0", "range": [-0.02, 1.02]},
+            ),
+            Panel(
+                f"best 5 % of heads, by depth ({sizes})",
+                [by_depth(name, one) for name, one in detections.items()],
+                {"title": "depth of the needle"},
+                {"title": "mean score", "rangemode": "tozero"},
+            ),
         ],
         height=400,
-    )  # fmt: skip
+    )
     colors = {trace.name: trace.line.color for trace in figure.data if trace.mode == "lines"}
     for name, one in detections.items():
         heads = [str(head) for head in one.scores.grid.heads()]
         figure.add_trace(
-            go.Scatter(x=one.scores.mean.ravel(), y=stuck_scores(one).mean.ravel(), text=heads, mode="markers",
-                       marker={"color": colors[name], "size": 6, "opacity": 0.7}, name=name, showlegend=False,
-                       hovertemplate="%{text}: %{x:.3f}, stuck %{y:.3f}<extra></extra>"), row=1, col=1,
-        )  # fmt: skip
+            go.Scatter(
+                x=one.scores.mean.ravel(),
+                y=stuck_scores(one).mean.ravel(),
+                text=heads,
+                mode="markers",
+                marker={"color": colors[name], "size": 6, "opacity": 0.7},
+                name=name,
+                showlegend=False,
+                hovertemplate="%{text}: %{x:.3f}, stuck %{y:.3f}<extra></extra>",
+            ),
+            row=1,
+            col=1,
+        )
     figure.add_shape(
         type="line", x0=0, y0=0, x1=1, y1=1, line={"color": MUTED, "width": 1, "dash": "dot"}, row=1, col=1
     )

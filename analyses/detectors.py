@@ -28,7 +28,7 @@ from retmask.heads.scores import TOP_SHARE, HeadScores
 from retmask.heads.trials import read_trials, recounted
 from retmask.runs.run import Run, run_path
 
-GRID = {"n_needles": 3, "lengths": (512,), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHARES = (0.02, TOP_SHARE)  # of all heads, that the curves mask
 TRIALS, DRAWS = 36, 2
 CONTROL = "random heads"
@@ -36,13 +36,14 @@ CONTROL = "random heads"
 
 def detected(model: str, detector: DetectorName) -> Run:
     """The detection of a model's heads by a detector, made first where it is not finished."""
-    run = DETECT.new(DetectSettings(model=model, detector=detector, **GRID), run_path(f"by-{detector}-{model}"))
+    settings = DetectSettings(model=model, detector=detector, n_needles=3, lengths=(512,), depths=DEPTHS)
+    run = DETECT.new(settings, run_path(f"by-{detector}-{model}"))
     for at in DETECT.work(run):
         print(f"{model}, {detector}: {at.done} of {at.total} trials, {at.eta or 0:.0f} s left", flush=True)
     return run
 
 
-def masked(model: str, detector: str, scores: Run, grid: Grid) -> list[Mapping[str, Any]]:
+def masked(model: str, detector: str, scores: Run, grid: Grid) -> list[dict[str, Any]]:
     """The points of the dose curve of a detector's best heads; random draws for the first detector alone."""
     config = DoseSettings(
         model=model,
@@ -62,8 +63,13 @@ def agreements(maps: Mapping[str, HeadScores]) -> Iterator[dict[str, Any]]:
     """A row for every two detectors: the rank correlation of all heads, and the overlap of the best 5 %."""
     for (name, one), (other_name, other) in combinations(maps.items(), 2):
         found = agreement(one, other)
-        yield {"one": name, "other": other_name, "spearman": rounded(found.spearman), "overlap": rounded(found.overlap),
-               "k": found.k}  # fmt: skip
+        yield {
+            "one": name,
+            "other": other_name,
+            "spearman": rounded(found.spearman),
+            "overlap": rounded(found.overlap),
+            "k": found.k,
+        }
 
 
 def study(model: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

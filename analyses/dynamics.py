@@ -31,7 +31,7 @@ from retmask.evaluate.differences import summary
 from retmask.evaluate.job import EvaluateConfig
 from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads.grid import Grid, HeadId
-from retmask.heads.intervals import clusters, interval
+from retmask.heads.intervals import clusters, ends, interval
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import retrieval_heads
 from retmask.heads.scores import HeadScores, scores_path
@@ -151,8 +151,14 @@ def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
                 model = load(source)
                 scores.check_grid(model.grid, source)
             prompt = task.render(model.tokenizer, haystack)
-            line = {"needle": task.needle.needle, "context_tokens": task.context_tokens, "depth": task.depth,
-                    "answer_tokens": most, "needle_span": prompt.needle_span, "pins": pins}  # fmt: skip
+            line = {
+                "needle": task.needle.needle,
+                "context_tokens": task.context_tokens,
+                "depth": task.depth,
+                "answer_tokens": most,
+                "needle_span": prompt.needle_span,
+                "pins": pins,
+            }
             line |= ablate(model, prompt.token_ids, scores, most, seed=number)
             for answer in line["answers"].values():
                 answer["response"] = model.tokenizer.decode(answer["token_ids"], skip_special_tokens=True).strip()
@@ -209,13 +215,21 @@ def overlaps(trace: Trace, scores: HeadScores) -> dict[str, float | None]:
 def rows_of(model: str, lines: Sequence[Mapping[str, Any]], scores: HeadScores) -> list[dict[str, Any]]:
     """The table of a model: recalls, their paired differences, overlaps; 95 % bootstrap intervals over needles."""
     said = [
-        {"condition": name, "needle": line["needle"], "context_tokens": line["context_tokens"], "depth": line["depth"],
-         "recall": answer["recall"]}
-        for line in lines for name, answer in line["answers"].items()
-    ]  # fmt: skip
+        {
+            "condition": name,
+            "needle": line["needle"],
+            "context_tokens": line["context_tokens"],
+            "depth": line["depth"],
+            "recall": answer["recall"],
+        }
+        for line in lines
+        for name, answer in line["answers"].items()
+    ]
     found = summary(said, list(CONDITIONS))
-    rows = [_row(model, "recall", one["condition"], one["recall"], one["low"], one["high"], one["trials"])
-            for one in found["conditions"]]  # fmt: skip
+    rows = [
+        _row(model, "recall", one["condition"], one["recall"], one["low"], one["high"], one["trials"])
+        for one in found["conditions"]
+    ]
     rows += [
         _row(model, "found", one["condition"], one["found"], None, None, one["trials"]) for one in found["conditions"]
     ]
@@ -238,25 +252,35 @@ def rows_of(model: str, lines: Sequence[Mapping[str, Any]], scores: HeadScores) 
             told = [(needle, one[name]) for needle, one in each if one[name] is not None]
             if told:
                 values = np.array([value for _, value in told])
-                found = interval(values, clusters([needle for needle, _ in told], "needle"))
-                ends = (None, None) if found is None else (float(found.low), float(found.high))
-                rows.append(_row(model, kind, name, float(values.mean()), *ends, len(values)))
+                low, high = ends(interval(values, clusters([needle for needle, _ in told], "needle")))
+                rows.append(_row(model, kind, name, float(values.mean()), low, high, len(values)))
     return rows
 
 
 def _row(
     model: str, kind: str, what: str, mean: float, low: float | None, high: float | None, prompts: int
 ) -> dict[str, Any]:
-    return {"model": model, "kind": kind, "what": what, "mean": rounded(mean), "low": rounded(low),
-            "high": rounded(high), "prompts": prompts}  # fmt: skip
+    return {
+        "model": model,
+        "kind": kind,
+        "what": what,
+        "mean": rounded(mean),
+        "low": rounded(low),
+        "high": rounded(high),
+        "prompts": prompts,
+    }
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Recall under all conditions, and the overlaps that are Jaccard indices."""
 
     def dots(kind: str, names: Mapping[str, str]) -> list[Dot]:
-        return [Dot(names[row["what"]], row["model"], row["mean"], row["low"], row["high"])
-                for name in names for row in rows if row["kind"] == kind and row["what"] == name]  # fmt: skip
+        return [
+            Dot(names[row["what"]], row["model"], row["mean"], row["low"], row["high"])
+            for name in names
+            for row in rows
+            if row["kind"] == kind and row["what"] == name
+        ]
 
     from_zero = {"range": [-0.02, 1.02]}
     return panels(

@@ -78,9 +78,17 @@ def panels(parts: Sequence[Panel], height: int = 0) -> go.Figure:
         figure.update_xaxes({"showgrid": True, "gridcolor": EMPTY, "ticks": "", **part.x}, row=1, col=column)
         figure.update_yaxes({"showgrid": True, "gridcolor": EMPTY, "ticks": "", **down, **part.y}, row=1, col=column)
         figure.add_annotation(
-            x=figure.layout[f"xaxis{column}"].domain[0], y=1, xref="paper", yref="paper", xanchor="left",
-            yanchor="bottom", yshift=6, text=part.title, showarrow=False, font={"size": 13, "color": INK},
-        )  # fmt: skip
+            x=figure.layout[f"xaxis{column}"].domain[0],
+            y=1,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            yshift=6,
+            text=part.title,
+            showarrow=False,
+            font={"size": 13, "color": INK},
+        )
     _legend(figure)
     return figure
 
@@ -94,16 +102,37 @@ def _traces(one: Dot | Curve, names: list[str], labels: list[str]) -> list[go.Sc
         lift = (place - (len(names) - 1) / 2) * _SPREAD / max(len(names), 1)
         whiskers = None
         if one.low is not None and one.high is not None:
-            whiskers = {"array": [one.high - one.value], "arrayminus": [one.value - one.low], "thickness": 1.5,
-                        "width": 3, "color": color}  # fmt: skip
-        dot = go.Scatter(x=[one.value], y=[labels.index(one.label) + lift], mode="markers", error_x=whiskers,
-                         marker={"color": color, "size": 8}, cliponaxis=False, **common)  # fmt: skip
+            whiskers = {
+                "array": [one.high - one.value],
+                "arrayminus": [one.value - one.low],
+                "thickness": 1.5,
+                "width": 3,
+                "color": color,
+            }
+        dot = go.Scatter(
+            x=[one.value],
+            y=[labels.index(one.label) + lift],
+            mode="markers",
+            error_x=whiskers,
+            marker={"color": color, "size": 8},
+            cliponaxis=False,
+            **common,
+        )
         return [dot]
     line = go.Scatter(x=one.x, y=one.y, mode="lines", line={"color": color, "width": 2, "dash": one.dash}, **common)
     if not one.low:
         return [line]
-    band = go.Scatter(x=[*one.x, *reversed(one.x)], y=[*one.high, *reversed(one.low)], fill="toself", opacity=0.18,
-                      fillcolor=color, mode="none", hoverinfo="skip", showlegend=False, **common)  # fmt: skip
+    band = go.Scatter(
+        x=[*one.x, *reversed(one.x)],
+        y=[*one.high, *reversed(one.low)],
+        fill="toself",
+        opacity=0.18,
+        fillcolor=color,
+        mode="none",
+        hoverinfo="skip",
+        showlegend=False,
+        **common,
+    )
     return [band, line]
 
 

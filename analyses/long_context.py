@@ -61,9 +61,8 @@ def measure(model: LensModel, tokens: int) -> dict[str, float]:
     """Prefill, and then a whole answer of 50 tokens with its patterns, at a prompt of that length."""
     prompt = torch.randint(3, 100_000, (tokens - 50,)).tolist()
     prefill_s, prefill_gib, cache = timed(lambda: model.prefill(prompt[:-1], tokens))
-    texts = [[] for _ in range(1)]
     decode_s, _, steps = timed(lambda: list(decode(model, cache, prompt[-1:], 50)))
-    texts[0] = [step[0].token_id for step in steps]
+    texts = [[step[0].token_id for step in steps]]
     read_s, read_gib, looked = timed(lambda: attended(model, cache, len(prompt) - 1, [prompt], texts))
     assert looked.shape == (1, 50, *model.grid[:2])
     return {
@@ -87,7 +86,7 @@ def main() -> None:
         raise SystemExit("there is no GPU here: nothing was measured")
     model = random_model(options.layers)
     weights = torch.cuda.memory_allocated() / 2**30
-    head = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "model": model.name}
+    head: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "model": model.name}
     head |= {"attention": model.attention, "parity": model.parity, "weights_gib": round(weights, 1)}
     print(head)
     measure(model, 2048)  # warm-up

@@ -30,14 +30,15 @@ from retmask.heads.sets import ScoreSet
 from retmask.heads.trials import By, slices
 from retmask.runs.run import run_path
 
-GRID = {"n_needles": 8, "lengths": (384, 768, 1536), "depths": (0.0, 0.25, 0.5, 0.75, 1.0)}
+LENGTHS, DEPTHS = (384, 768, 1536), (0.0, 0.25, 0.5, 0.75, 1.0)
 DRAWS = 200
 TWO, WITHIN = "two samples", "sample against all"
 
 
 def wide(model: str) -> str:
     """The folder of the wider detection of a built-in model, made first where it is not finished."""
-    run = DETECT.new(DetectSettings(model=model, **GRID), run_path(f"wide-{model}"))
+    settings = DetectSettings(model=model, n_needles=8, lengths=LENGTHS, depths=DEPTHS)
+    run = DETECT.new(settings, run_path(f"wide-{model}"))
     for progress in DETECT.work(run):
         print(f"{model}: {progress.done} of {progress.total} trials, {progress.eta or 0:.0f} s left", flush=True)
     return str(run.path)
@@ -55,12 +56,12 @@ def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
     values = found.scores.values
     sizes = [2**i for i in range(len(values).bit_length()) if 2 ** (i + 1) <= len(values)]
     samples = [split_half(values, draws=DRAWS, size=size) for size in sizes]
-    rows = [_row(name, TWO, "", one) for one in samples if one]
-    rows += [_row(name, WITHIN, "", one) for one in stability_curve(values, draws=DRAWS)]
+    rows = [_row(name, TWO, "", *one) for one in samples if one]
+    rows += [_row(name, WITHIN, "", *one) for one in stability_curve(values, draws=DRAWS)]
     half = split_half(values, draws=DRAWS)
-    rows += [_row(name, "split half", "", half)] if half else []
+    rows += [_row(name, "split half", "", *half)] if half else []
     stable, by = found.scores.stability(), found.scores.clusters.words
-    rows += [] if stable is None else [_row(name, "bootstrap", by, Overlap(len(values), stable, None, None))]
+    rows += [] if stable is None else [_row(name, "bootstrap", by, len(values), stable)]
     for by in get_args(By):
         parts = slices(found.trials(), found.scores.grid, name, found.counting, by)
         if len(parts) < 2:
@@ -68,14 +69,23 @@ def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
         sizes = [part.n_trials for part in parts.values()]
         what = f"{len(parts)} parts of {min(sizes)} to {max(sizes)}"
         together, which = np.concatenate([part.values for part in parts.values()]), np.repeat(range(len(parts)), sizes)
-        rows.append(_row(name, by, what, Overlap(sum(sizes), parts_overlap(together, which), None, None)))
-        rows.append(_row(name, f"{by}, shuffled", what, shuffled(together, which)))
+        rows.append(_row(name, by, what, sum(sizes), parts_overlap(together, which)))
+        rows.append(_row(name, f"{by}, shuffled", what, *shuffled(together, which)))
     return rows
 
 
-def _row(model: str, kind: str, what: str, overlap: Overlap) -> dict[str, Any]:
-    return {"model": model, "kind": kind, "what": what, "trials": overlap.n_trials, "overlap": rounded(overlap.mean),
-            "low": rounded(overlap.low), "high": rounded(overlap.high)}  # fmt: skip
+def _row(
+    model: str, kind: str, what: str, trials: int, overlap: float, low: float | None = None, high: float | None = None
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "kind": kind,
+        "what": what,
+        "trials": trials,
+        "overlap": rounded(overlap),
+        "low": rounded(low),
+        "high": rounded(high),
+    }
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
@@ -84,24 +94,32 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     curves = []
     for model, (kind, dash) in ((model, how) for model in models for how in ((TWO, "solid"), (WITHIN, "dot"))):
         some = [row for row in rows if row["model"] == model and row["kind"] == kind]
-        band = ([row["low"] for row in some], [row["high"] for row in some]) if kind == TWO else ()
-        curves.append(Curve(model, [row["trials"] for row in some], [row["overlap"] for row in some], *band, dash=dash))
+        curve = Curve(model, [row["trials"] for row in some], [row["overlap"] for row in some], dash=dash)
+        if kind == TWO:
+            curve = curve._replace(low=[row["low"] for row in some], high=[row["high"] for row in some])
+        curves.append(curve)
     kinds = [kind for by in get_args(By) for kind in (by, f"{by}, shuffled")]
     dots = [
         Dot(kind, row["model"], row["overlap"], row["low"], row["high"])
-        for kind in kinds for row in rows if row["kind"] == kind
-    ]  # fmt: skip
+        for kind in kinds
+        for row in rows
+        if row["kind"] == kind
+    ]
     ticks = log_ticks(max(row["trials"] for row in rows))
     return panels(
         [
-            Panel("two samples (line, 95 %), a sample against all (dots)", curves,
-                  {"title": "trials", "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]},
-                  {"title": "overlap of the top 5 %", "range": [-0.02, 1.02]}),
-            Panel("parts by needle, length and depth", dots,
-                  {"title": "mean overlap of two parts", "range": [0, 1.02]}),
+            Panel(
+                "two samples (line, 95 %), a sample against all (dots)",
+                curves,
+                {"title": "trials", "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]},
+                {"title": "overlap of the top 5 %", "range": [-0.02, 1.02]},
+            ),
+            Panel(
+                "parts by needle, length and depth", dots, {"title": "mean overlap of two parts", "range": [0, 1.02]}
+            ),
         ],
         height=400,
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -29,9 +29,14 @@ def model_folder(folder: Path, layers: int, tiny: bool) -> Path:
     """A checkpoint with random weights and a tokenizer of a thousand words."""
     size = (64, 128, 8, 4) if tiny else (4096, 14336, 32, 8)
     config = LlamaConfig(
-        hidden_size=size[0], intermediate_size=size[1], num_attention_heads=size[2], num_key_value_heads=size[3],
-        num_hidden_layers=layers, vocab_size=2048 if tiny else 128256, max_position_embeddings=131072,
-    )  # fmt: skip
+        hidden_size=size[0],
+        intermediate_size=size[1],
+        num_attention_heads=size[2],
+        num_key_value_heads=size[3],
+        num_hidden_layers=layers,
+        vocab_size=2048 if tiny else 128256,
+        max_position_embeddings=131072,
+    )
     with torch.device("cpu" if tiny else "cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if tiny else torch.bfloat16)
     model.save_pretrained(folder)
@@ -75,9 +80,15 @@ def main() -> None:
         model = model_folder(Path(folder) / "model", options.layers, options.tiny)
         for tokens in map(int, options.lengths.split(",")):
             config = DpoConfig.preset(
-                "gpu", max_length=tokens, batch=options.batch, micro_batch=1, max_steps=options.steps, eval_share=0.0,
-                device="cpu" if options.tiny else "cuda", dtype="float32" if options.tiny else "bfloat16",
-            )  # fmt: skip
+                "gpu",
+                max_length=tokens,
+                batch=options.batch,
+                micro_batch=1,
+                max_steps=options.steps,
+                eval_share=0.0,
+                device="cpu" if options.tiny else "cuda",
+                dtype="float32" if options.tiny else "bfloat16",
+            )
             pairs = pairs_of(Path(folder) / f"pairs-{tokens}", tokens, options.batch * options.steps)
             run = new_train(str(model), pairs, config, Path(folder) / f"train-{tokens}", any_pairs=True)
             for _ in train(run):

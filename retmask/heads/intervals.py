@@ -110,6 +110,11 @@ def middle(draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def ends(spread: Interval | None, digits: int = 6) -> tuple[float | None, float | None]:
+    """The rounded ends of one interval; None where there is none."""
+    return (None, None) if spread is None else (round(float(spread.low), digits), round(float(spread.high), digits))
+
+
 def over(n: int, unit: str) -> str:
     """So many clusters in words: "3 needles", "1 needle"."""
     return f"{n} {unit}{'s' * (n != 1)}"
