@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import streamlit as st
 
-from app.shared import selection, session
+from app.shared import confirm, selection, session
+from app.shared.confirm import Question
 from app.shared.text import guarded, says, sentence
 from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
@@ -42,9 +43,7 @@ def watch() -> None:
     """
     runs = active()
     _notice(runs)
-    asks = session.value(ASKS)
-    if asks:
-        _confirm(*asks)
+    confirm.draw()
     st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
 
 
@@ -125,18 +124,17 @@ def ours(run: Run) -> bool:
     return run.path.resolve().parent == home() / "runs"
 
 
-ASKS = "asks_servers"  # in the session: the run that is to go on and whose servers nobody has named here, and where
-
-
 def again(run: Run, where: str = "") -> None:
     """Let a run that was cancelled or failed go on where it was; where it cannot, `session.said` says why, at a place.
 
     One that sends prompts to servers is asked about first: its folder may come from anybody.
     """
-    if contacted(run):
-        session.put(ASKS, (run, where))
-    else:
+    servers = contacted(run)
+    if not servers:
         _go_on(run, where)
+        return
+    asks, go_on = "A key goes only to the host that it was given for.", lambda: _go_on(run, where, servers)
+    confirm.ask(Question("Send prompts to servers?", asks, "Send and resume", go_on, sends(run), is_loss=False))
 
 
 def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
@@ -145,26 +143,6 @@ def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
         run.spawn(*[servers] if servers else [])
     except Exception as error:  # a callback has no page to stand on: it would be a traceback
         session.say(sentence(says(error)), where)
-
-
-def _leave() -> None:
-    session.put(ASKS, None)
-
-
-@st.dialog("Send prompts to servers?", on_dismiss=_leave)
-@guarded
-def _confirm(run: Run, where: str) -> None:
-    """Say what goes where, and let the run go on only if that is meant."""
-    st.code(sends(run), language=None, wrap_lines=True)  # as text: an address of a stranger's is no link
-    st.caption("A key goes only to the host that it was given for.")
-    with st.container(horizontal=True):
-        if st.button("Send and go on", type="primary", key="servers_yes"):
-            _leave()
-            _go_on(run, where, contacted(run))
-            st.rerun()
-        if st.button("Cancel", key="servers_no"):
-            _leave()
-            st.rerun()
 
 
 def plain(text: Any) -> str:

@@ -204,11 +204,11 @@ def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: py
     assert started == []
     asked = f"{run.id} sends the prompts in /home/me/diary.txt to http://a:8000/v1 and http://b:8000/v1"
     assert asked in [code.value for code in at.code]
-    at = press(at, "servers_no")
-    assert not [button for button in at.button if button.key == "servers_yes"]
-    at = press(press(at, "pairs_again"), "servers_yes")
+    at = press(at, "confirm_no")
+    assert not [button for button in at.button if button.key == "confirm_yes"]
+    at = press(press(at, "pairs_again"), "confirm_yes")
     assert started == [["http://a:8000/v1", "http://b:8000/v1"]]
-    assert not [button for button in at.button if button.key == "servers_yes"]
+    assert not [button for button in at.button if button.key == "confirm_yes"]
 
 
 def test_what_could_not_be_asked_is_said() -> None:

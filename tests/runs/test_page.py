@@ -93,16 +93,16 @@ def test_the_table_lists_all_runs_and_filters_them() -> None:
 
 
 def test_rows_that_are_clicked_are_looked_at() -> None:
-    from app.runs import page as runs
+    from app.runs import lineage, table
 
     session.put("table", {"selection": {"rows": [2, 0, 7]}})
-    picked = session.newest("runs", "table", lambda event: runs._picked(event, ["a", "b", "c"]))
+    picked = session.newest("runs", "table", lambda event: table.picked(event, ["a", "b", "c"]))
     picked()
-    assert one_run.run_ids() == ["c", "a"]
+    assert lineage.run_ids() == ["c", "a"]
     session.put("table", {"selection": {"rows": [1]}})
     session.newest("runs", "another", lambda event: None)
     picked()
-    assert one_run.run_ids() == ["c", "a"], "another table is drawn by now"
+    assert lineage.run_ids() == ["c", "a"], "another table is drawn by now"
 
 
 def test_a_finished_run_closely() -> None:
@@ -237,7 +237,7 @@ def test_an_evaluation_opens_the_training_that_it_measured() -> None:
 
 def test_the_address_of_a_deleted_training_is_taken_away() -> None:
     run = a_run("cancelled", "train")
-    at = press(press(opened(run, train=run.id), "runs_delete"), "runs_delete_yes")
+    at = press(press(opened(run, train=run.id), "runs_delete"), "confirm_yes")
     assert "train" not in at.query_params
 
 
@@ -253,9 +253,9 @@ def test_deleting_asks_first_and_names_what_was_made_from_it() -> None:
     at = press(opened(scores), "runs_delete")
     assert f"Delete `{scores.id}` with all that it wrote" in words(at)
     assert f"What was made from it stays: `{pairs.id}`" in words(at)
-    at = press(at, "runs_delete_no")
-    assert "runs_delete_yes" not in keys(at)
-    at = press(press(at, "runs_delete"), "runs_delete_yes")
+    at = press(at, "confirm_no")
+    assert "confirm_yes" not in keys(at)
+    at = press(press(at, "runs_delete"), "confirm_yes")
     assert f"The run {scores.id} is deleted" in words(at)
     assert [run.id for run in Run.all()] == [pairs.id]
     assert "run" not in at.query_params
@@ -264,7 +264,7 @@ def test_deleting_asks_first_and_names_what_was_made_from_it() -> None:
 def test_deleting_the_map_that_is_looked_at_goes_back_to_the_shipped_one() -> None:
     run = a_run("success", "detect")
     BEST.save(run.path / "scores.json")
-    at = press(press(opened(run, map=run.id), "runs_delete"), "runs_delete_yes")
+    at = press(press(opened(run, map=run.id), "runs_delete"), "confirm_yes")
     assert query(at, "map") == "smollm2-135m"
     assert "There are no runs yet" in words(at)
     assert run.id not in next(box for box in at.selectbox if box.label == "Map").options
@@ -338,9 +338,9 @@ def test_what_is_in_a_file_is_shown(name: str, content: str) -> None:
 def _draw_content(path: str) -> None:
     from pathlib import Path
 
-    from app.runs.run import _content
+    from app.runs.files import content
 
-    _content(Path(path))
+    content(Path(path))
 
 
 @pytest.mark.browser
