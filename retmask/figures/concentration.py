@@ -4,11 +4,11 @@ A set keeps its colour from figure to figure as long as the sets are given in th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from plotly.subplots import make_subplots
 
 from retmask.families.concentration import Concentration, depth_profile, lorenz
@@ -176,6 +176,7 @@ def figure_dots(rows: Sequence[Row], name: str) -> go.Figure:
     return figure
 
 
+@runtime_checkable
 class Point(Protocol):
     """What the scatter needs of a measured gain; `low` and `high` are None where no interval is known."""
 
@@ -243,7 +244,7 @@ def gain_scatter(points: Sequence[Point], name: str) -> go.Figure:
     return figure
 
 
-def _curve(number: int, name: str, x: Float[np.ndarray, " point"], y: Float[np.ndarray, " point"]) -> go.Scatter:
+def _curve(number: int, name: str, x: Real[np.ndarray, " point"], y: Float[np.ndarray, " point"]) -> go.Scatter:
     """The line of the set with that number, in its colour; `meta` holds its name for the hover."""
     return go.Scatter(
         x=x.round(5).tolist(),

@@ -26,6 +26,7 @@ PREFIX, TAIL = 16, 8  # tokens that are read before the cache is handed on, and 
 # how far apart the same logits may be, as a part of their spread: computed alike, and by kernels that round otherwise
 BOUND = {torch.float32: 0.002, torch.float16: 0.02, torch.bfloat16: 0.1}
 ROUNDING = {torch.float32: 0.002, torch.float16: 0.05, torch.bfloat16: 0.3}
+_FORMS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # between two forms of a model, as `differ`
 _LOUDER = 100.0  # where a view looks past its window, it is to be heard
 
 
@@ -177,19 +178,17 @@ def can_fork(model: LensModel) -> bool:
     return forked.shape == whole.shape and close
 
 
-_ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # what `differ` takes for rounding
-
-
-Logits = Float[Tensor, "1 pos vocabulary"]
-
-
 def some_ids(hf: Any, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
     """Token ids spread over a model's vocabulary, and the extra ones: what two forms of it must answer alike."""
     size = hf.get_input_embeddings().weight.shape[0]
     return torch.tensor([[*(at * 37 * size // 1000 % size for at in range(1, 25)), *extra]], device=hf.device)
 
 
-def differ(logits: Logits, wanted: Logits, dtype: torch.dtype) -> str:
+def differ(
+    logits: Float[Tensor, "1 pos vocabulary"],
+    wanted: Float[Tensor, "1 wanted_pos tokens"],
+    dtype: torch.dtype,
+) -> str:
     """By what share of what tells tokens apart logits miss those wanted, in percent; empty if by rounding in that type.
 
     It is the worst position's in float32; in half precision, where a rounding can send a token to other experts, the
@@ -200,4 +199,4 @@ def differ(logits: Logits, wanted: Logits, dtype: torch.dtype) -> str:
     centred = [x.float() - x.float().mean(-1, keepdim=True) for x in (logits, wanted)]
     gaps = (centred[0] - centred[1]).norm(dim=-1) / centred[1].norm(dim=-1).clamp_min(1e-9)
     gap = float(gaps.max() if dtype == torch.float32 else gaps.median())
-    return "" if gap <= _ROUNDING[dtype] else f"{gap:.1%}"
+    return "" if gap <= _FORMS[dtype] else f"{gap:.1%}"

@@ -1,0 +1,25 @@
+"""Run-time checks of the arrays' axes that signatures state: jaxtyping's hook calls this for every function of retmask.
+
+A signature without an array is left to mypy: what a person types in is checked by the code itself, in a sentence.
+"""
+
+from collections.abc import Callable
+from inspect import isclass
+from typing import Any, TypeVar, get_args
+
+from beartype import beartype
+from jaxtyping import AbstractArray
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def checked(function: _F) -> _F:
+    """The function, which refuses arrays of other axes or types than it states; itself where it states none."""
+    stated = any(map(_states_axes, getattr(function, "__annotations__", {}).values()))
+    return beartype(function) if stated else function
+
+
+def _states_axes(annotation: Any) -> bool:
+    if isclass(annotation) and issubclass(annotation, AbstractArray):
+        return True
+    return any(map(_states_axes, get_args(annotation)))
