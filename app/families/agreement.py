@@ -33,10 +33,8 @@ def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
 def _size(shown: Sequence[Shown]) -> int | None:
     """How many of the best heads count, None for the best 5 % of each grid."""
     most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
-    picked = st.number_input(
-        "Best heads (k)", step=1, placeholder="5 % of all", width=160, **session.kept("agree_k", None),
-        help="how many heads of each set are its best; empty: 5 % of the heads of its grid",
-    )  # fmt: skip
+    says, kept = "how many heads of each set are its best; empty: 5 % of its grid", session.kept("agree_k", None)
+    picked = st.number_input("Best heads (k)", step=1, placeholder="5 % of all", width=160, help=says, **kept)
     wrong = picked is not None and session.out_of_range(("shown_agree_k", "the number of best heads", 1, most))
     if wrong:
         st.error(f"{sentence(wrong)} Until then it is 5 % of all.")
@@ -54,23 +52,15 @@ def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
     compared = [pair for pair, one in found.items() if isinstance(one, Agreement)]
     if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
         st.caption(STRANGERS)
-    if k and all(
-        k <= one.set.grid.size for one in shown if one.set.grid
-    ):  # the command refuses more heads than a set has
+    if k and all(k <= one.set.grid.size for one in shown if one.set.grid):  # the command refuses more than there are
         st.code(sets.command(shown, k), language="bash", wrap_lines=True)
     reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
     if reasons:
         n = len(reasons)
         with st.expander(f"{n} pair{'s' * (n > 1)} of sets cannot be compared head by head", key="agree_why"):
-            st.dataframe(
-                {
-                    "one": [labels[i] for i, _ in reasons],
-                    "other": [labels[j] for _, j in reasons],
-                    "why": list(reasons.values()),
-                },
-                column_config={"one": {"width": 220}, "other": {"width": 220}},
-                hide_index=True, key="table-why",
-            )  # fmt: skip
+            rows = [{"one": labels[i], "other": labels[j], "why": why} for (i, j), why in reasons.items()]
+            config = {name: st.column_config.TextColumn(width=220) for name in ("one", "other")}
+            st.dataframe(rows, column_config=config, hide_index=True, key="table-why")
     return found
 
 

@@ -55,47 +55,50 @@ def _left_out(point: Gain, name: str) -> str:
 
 def _of_one_measure(points: Sequence[Gain], place: str) -> list[Gain]:
     """The points that were measured in the way that is picked: others stand on another scale."""
-    ways = list(dict.fromkeys(f"{point.measured} ({point.unit})" for point in points))
+    ways = list(dict.fromkeys(map(_measured, points)))
     if session.value(place) not in ways:
         session.fill(**{place: ways[0]})
     if len(ways) > 1:
         st.selectbox("Measured as", ways, width=420, **session.kept(place, ways[0]))
     way = session.value(place)
-    return [point for point in points if f"{point.measured} ({point.unit})" == way]
+    return [point for point in points if _measured(point) == way]
 
 
 def figure_of(place: str, default: str) -> str:
     """The figure of concentration that is picked there."""
-    picked = st.selectbox(
-        "Figure of concentration", list(FIGURES), width=420,
-        format_func=lambda name: FIGURES[name].title, **session.kept(place, default),
-    )  # fmt: skip
-    return picked or default
+    titles = {name: figure.title for name, figure in FIGURES.items()}
+    kept = session.kept(place, default) | {"width": 420}
+    return str(st.selectbox("Figure of concentration", list(titles), format_func=lambda name: titles[name], **kept))
 
 
 def _table(points: Sequence[Gain], name: str) -> None:
     """A row a point: the model, the figure, and what was measured."""
-    figures = [point.figures and getattr(point.figures, name) for point in points]
-    st.dataframe(
-        {
-            "model": [point.model for point in points],
-            "concentration": [None if value is None else float(value) for value in figures],
-            "before": [point.before for point in points],
-            "after": [point.after for point in points],
-            "gain": [point.gain for point in points],
-            "95 % over needles": [_interval(point) for point in points],
-            "n": [point.n for point in points],
-            "measured": [f"{point.measured} ({point.unit})" for point in points],
-            "scores": [point.scores for point in points],
-            "source": [point.source for point in points],
-        },
-        column_config={
-            "concentration": st.column_config.NumberColumn(format="%.3g", help=FIGURES[name].title),
-            "gain": st.column_config.NumberColumn(format="%+.3g"),
-            "n": st.column_config.NumberColumn(width=50, help="prompts, where the source says how many"),
-        },
-        hide_index=True, key="table-gains",
-    )  # fmt: skip
+    number = st.column_config.NumberColumn
+    config = {
+        "concentration": number(format="%.3g", help=FIGURES[name].title),
+        "gain": number(format="%+.3g"),
+        "n": number(width=50, help="prompts, where the source says how many"),
+    }
+    rows = [_row(point, name) for point in points]
+    st.dataframe(rows, column_config=config, hide_index=True, key="table-gains")
+
+
+def _row(point: Gain, name: str) -> Row:
+    value = point.figures and getattr(point.figures, name)
+    return {
+        "model": point.model,
+        "concentration": None if value is None else float(value),
+        **{field: getattr(point, field) for field in ("before", "after", "gain")},
+        "95 % over needles": _interval(point),
+        "n": point.n,
+        "measured": _measured(point),
+        **{field: getattr(point, field) for field in ("scores", "source")},
+    }
+
+
+def _measured(point: Gain) -> str:
+    """In which way a gain was measured, and in which unit."""
+    return f"{point.measured} ({point.unit})"
 
 
 def _interval(point: Gain) -> str:

@@ -20,6 +20,7 @@ from retmask.heads.sets import ScoreSet, keep_set, labels, read_set
 from retmask.runs.run import Run
 
 LONG = 360  # characters of a command that are shown without a scroll bar
+HOLDS = "a score file, a folder with one, a list of QRHead, or gates of DuoAttention"
 ENDINGS = ["json", "yaml", "yml", "tsv", "txt"]
 
 
@@ -37,10 +38,14 @@ def section() -> list[Shown]:
     """The choice of sets, what adds one, and the sentences of those that cannot be read; the others come back."""
     names = {name: label(name) for name in known()}
     names = {name: words if _alone(words, names) else f"{words} · {Path(name).name}" for name, words in names.items()}
-    st.container(key="sets").multiselect(
-        "Score sets", list(names), format_func=lambda name: names.get(name, name), wrap=True, select_all=False,
-        placeholder="None yet: choose a map, a detection, or add a set", **sets_widget(),
-    )  # fmt: skip
+    look: dict[str, Any] = {
+        "wrap": True,
+        "select_all": False,
+        "placeholder": "None yet: choose a map, a detection, or add a set",
+    }
+    look |= sets_widget()
+    box = st.container(key="sets")
+    box.multiselect("Score sets", list(names), format_func=lambda name: names.get(name, name), **look)
     _add()
     with st.spinner("Reading the sets…"):
         shown = _opened()
@@ -127,10 +132,9 @@ def _add() -> None:
         with st.popover("Add a set", icon=":material/add:", key="set_menu"):
             _form()
         here = selection.source()
-        st.button(
-            f"Add the map open on Heads: {sentence(maps.label(here))[:-1]}", key="set_here", type="tertiary",
-            icon=":material/grid_on:", disabled=here in set_names(), on_click=_add_here, args=(here,),
-        )  # fmt: skip
+        label = f":material/grid_on: Add the map open on Heads: {sentence(maps.label(here))[:-1]}"
+        there = here in set_names()
+        st.button(label, key="set_here", type="tertiary", disabled=there, on_click=_add_here, args=(here,))
     said = session.said("sets")
     if said:
         st.error(said)
@@ -148,10 +152,8 @@ def _form() -> None:
     """Add a set by path, address or upload. What is none is told in a sentence and changes nothing."""
     number = session.value("sets_added", 0)  # a form that has been used is a new one, and empty
     with st.form(f"set_form-{number}", border=False):
-        path = st.text_input(
-            "Path or https address", key=f"set_path-{number}", placeholder="folder/scores.json or https://…",
-            help="a score file, a folder with one, a list of QRHead, or gates of DuoAttention",
-        )  # fmt: skip
+        key, hint = f"set_path-{number}", "folder/scores.json or https://…"
+        path = st.text_input("Path or https address", key=key, placeholder=hint, help=HOLDS)
         upload = st.file_uploader("or a file", type=ENDINGS, key=f"set_upload-{number}", max_upload_size=64)
         wanted = st.form_submit_button("Add", type="primary", key=f"set_go-{number}")
     if not wanted:

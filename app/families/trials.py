@@ -59,7 +59,7 @@ def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
 def _keeps_trials(one: Shown) -> bool:
     """Whether a set's trials lie beside it; none is read, as a file may hold thousands."""
     path = one.set.path
-    return bool(path and one.set.record) and path.with_name("trials.jsonl").is_file()
+    return path is not None and bool(one.set.record) and path.with_name("trials.jsonl").is_file()
 
 
 def _too_few(by: str) -> str:

@@ -61,11 +61,15 @@ def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Show
     names, key = list(known), f"shown_{place}"
     kept = session.value(place)
     session.put(key, kept if kept in known else names[min(default, len(names) - 1)])
+    labels = {name: each.label for name, each in known.items()}
     picked = st.selectbox(
-        title, names, key=key, format_func=lambda name: known[name].label if name in known else name,
-        on_change=lambda: session.put(place, session.value(key)),
-    )  # fmt: skip
+        title, names, key=key, format_func=lambda name: labels.get(name, name), on_change=_pick, args=(place, key)
+    )
     return known[picked or names[0]]
+
+
+def _pick(place: str, key: str) -> None:
+    session.put(place, session.value(key))
 
 
 def _alike(found: Agreement) -> None:
