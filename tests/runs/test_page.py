@@ -11,7 +11,6 @@ from typing import Any
 import page
 import pytest
 from page import codes, drawn, keys, press, query, words
-from serving import QUIET, App
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -336,45 +335,7 @@ def test_what_is_in_a_file_is_shown(name: str, content: str) -> None:
 
 
 def _draw_content(path: str) -> None:
-    from pathlib import Path
 
     from app.runs.files import content
 
     content(Path(path))
-
-
-@pytest.mark.browser
-def test_clicks_in_the_table_and_on_links_in_a_real_browser(chromium: str, fresh_home: Path) -> None:
-    """A click on a row looks at the run, one on another compares the two, and a link moves the tick in the table."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    scores = a_run("success", "detect", "a")
-    pairs = a_run("success", "pairs", "b", parents=(scores.id,))  # above it: of the same second the later name is first
-    app = App(fresh_home)
-    try:
-        with playwright.sync_playwright() as driver:
-            page = driver.chromium.launch(executable_path=chromium, args=QUIET).new_page()
-            page.goto(f"{app.address}runs")
-            _click_row(page, 0)
-            page.get_by_role("heading", name=pairs.id).wait_for()
-            _click_row(page, 1)
-            page.get_by_role("heading", name="2 runs beside each other").wait_for()
-            assert page.url.endswith(f"?run={pairs.id}%2C{scores.id}")
-            page.get_by_role("button", name=scores.id).click()
-            page.get_by_role("heading", name=scores.id).wait_for()
-            _click_row(page, 1)  # the tick is on it: a click takes it off
-            page.get_by_text("Choose a run in the table").wait_for()
-    finally:
-        app.end()
-
-
-def _click_row(page: Any, row: int) -> None:
-    """Click the box at the beginning of a row of the table of two runs, once it stands still."""
-    page.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=60_000)
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
-    page.wait_for_timeout(500)
-    box = page.locator("[data-testid=stDataFrame]").first.bounding_box()
-    header, height = 36, (box["height"] - 38) / 2  # rows with long words are taller
-    at = box["x"] + 15, box["y"] + header + height * (row + 0.5)
-    page.mouse.move(*at)
-    page.wait_for_timeout(300)
-    page.mouse.click(*at)

@@ -1,12 +1,10 @@
 """The second half of the loop in a real Chromium: a training that outlives browser and server, and what it made."""
 
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import QUIET, App
+from browser import App, wait_for
 
 from retmask.files import append_line
 from retmask.model.weights import resolve
@@ -16,7 +14,6 @@ from retmask.train.card import result
 from retmask.train.curves import last_step, steps
 
 pytestmark = pytest.mark.browser
-SETTLED = "[data-testid=stApp][data-test-script-state=notRunning]"
 
 
 @pytest.fixture
@@ -39,34 +36,11 @@ def pairs(fresh_home: Path) -> Run:
     return run
 
 
-@pytest.fixture
-def app(fresh_home: Path) -> Iterator[App]:
-    app = App(fresh_home)
-    yield app
-    app.end()
-
-
-@pytest.fixture
-def tab(chromium: str, app: App) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chrome = driver.chromium.launch(executable_path=chromium, args=QUIET)
-        yield chrome.new_page(viewport={"width": 1400, "height": 1000})
-        chrome.close()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.1)
-
-
 def fill(tab: Any, name: str, value: object) -> None:
     box = tab.get_by_label(name, exact=True).first
     box.fill(str(value))
     box.press("Tab")
-    tab.wait_for_selector(SETTLED, timeout=60_000)
+    settled(tab, 0)
 
 
 def points(tab: Any) -> int:
@@ -79,7 +53,8 @@ def points(tab: Any) -> int:
     )
 
 
-def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, app: App, pairs: Run) -> None:
+def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, fresh_app: App, pairs: Run) -> None:
+    app = fresh_app
     tab.goto(f"{app.address}train")
     tab.locator(".st-key-train_start").wait_for(timeout=60_000)
     fill(tab, "Batch", 2)
@@ -114,7 +89,7 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, app: A
     tab.get_by_role("button", name="It is loaded as tuned").wait_for(timeout=60_000)
     tab.get_by_role("link", name="Compare").first.click()
     tab.get_by_role("button", name="Mask the top 5 %").click()
-    tab.wait_for_selector(SETTLED, timeout=60_000)
+    settled(tab, 0)
     tab.locator(".st-key-ask_tokens input").fill("300")
     tab.keyboard.press("Control+Enter")
     tab.wait_for_function(

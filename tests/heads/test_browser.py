@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from serving import QUIET, App
+from browser import App, settled
 
-from retmask.files import home
 from retmask.runs.run import Run
 
 pytestmark = pytest.mark.browser
@@ -33,17 +32,6 @@ DOT = """() => {
   const place = [xaxis._offset + xaxis.l2p(dots.x.at(-1)), yaxis._offset + yaxis.l2p(dots.y.at(-1))];
   return [box.left + place[0], box.top + place[1], step + 1, `L${layer}H${head}`];
 }"""
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """A running app of its own, with no runs in it."""
-    folder = tmp_path_factory.mktemp("home")
-    (home() / "models").mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(home() / "models")  # converted once
-    app = App(folder)
-    yield app
-    app.end()
 
 
 @contextmanager
@@ -71,29 +59,17 @@ def a_run_going(app: App) -> Iterator[None]:
             run.update(status="cancelled")
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chrome = driver.chromium.launch(executable_path=chromium, args=QUIET)
-        yield chrome
-        chrome.close()
-
-
 @pytest.fixture
-def page(browser: Any, app: App) -> Iterator[Any]:
-    """The Heads page, drawn, 1400 pixels wide."""
-    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+def page(tab: Any, app: App) -> Any:
+    """The Heads page, drawn."""
     tab.goto(app.address)
     drawn(tab)
-    yield tab
-    tab.close()
+    return tab
 
 
 def drawn(page: Any) -> None:
     page.wait_for_selector(".st-key-map .js-plotly-plot .points", state="attached", timeout=60_000)
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
-    page.wait_for_timeout(500)
+    settled(page, 500)
 
 
 def chips(page: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""A running app of its own, for tests in a real browser."""
+"""The one kit for tests in a real Chromium: a running app of its own, and when a page has come to rest."""
 
 import os
 import socket
@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+SETTLED = "[data-testid=stApp][data-test-script-state=notRunning]"
 ROOT = Path(__file__).parent.parent
 QUIET = [
     "--headless",
@@ -19,6 +22,20 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def settled(tab: Any, rest: int = 400) -> None:
+    """Wait until the page's script has run, and so many milliseconds for the browser to draw."""
+    tab.wait_for_selector(SETTLED, timeout=60_000)
+    tab.wait_for_timeout(rest)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
+    """Wait until it holds; AssertionError when it does not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.1)
 
 
 class App:
