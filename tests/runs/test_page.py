@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import page
@@ -335,7 +334,8 @@ def test_what_is_in_a_file_is_shown(name: str, content: str) -> None:
 
 
 def _draw_content(path: str) -> None:
+    import pathlib  # this function is run as a page of its own
 
-    from app.runs.files import content
+    from app.runs import files
 
-    content(Path(path))
+    files.content(pathlib.Path(path))
