@@ -47,8 +47,8 @@ def export(
     folder appears whole or not at all. ValueError where `out` holds anything else, the rule does not fit the model, the
     model cannot be loaded, or there is neither mask nor adapter.
     """
-    from retmask.model.fit import grid_of
     from retmask.model.loading import facts, load
+    from retmask.model.weights import grid_of
 
     source = resolve(name, revision or None)
     config = read_config(source, trust_remote_code)

@@ -5,8 +5,8 @@ Layers and heads count from 0. Heads are query heads, also under grouped-query a
 
 import math
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from retmask.files import expanded, read_object, shipped
 
@@ -88,15 +88,25 @@ def model_grid(model: str) -> Grid:
     config = read_object(expanded(model) / "config.json")
     nested = config.get("text_config")
     text = nested if isinstance(nested, dict) else config
-    layers, heads = (next((text[name] for name in names if name in text), None) for names in (_LAYERS, _HEADS))
-    sizes = [layers, heads, text.get("num_key_value_heads") or heads]
-    sound = [size for size in sizes if isinstance(size, int) and size > 0]
-    if len(sound) == len(sizes):
-        return Grid(*sound)
-    found = known_grid(model)
-    if found is None:
+    grid = read_grid(text.get) or known_grid(model)
+    if grid is None:
         raise ValueError(f"the head grid of {model[-80:]!r} is not known: give a model's folder with its config.json")
-    return found
+    return grid
+
+
+def read_grid(field: Callable[[str], Any]) -> Grid | None:
+    """The grid that a model's config states, None where it states none; `field` gives a field of its text part by name.
+
+    ValueError where its layers have different numbers of heads.
+    """
+    by_layer = field("num_attention_heads_per_layer")
+    if isinstance(by_layer, list) and len(set(by_layer)) > 1:
+        counts = ", ".join(map(str, sorted(set(by_layer))))
+        raise ValueError(f"the layers of this model have different numbers of heads ({counts}), which is not supported")
+    layers, heads = (next(filter(None, map(field, names)), None) for names in (_LAYERS, _HEADS))
+    sizes = [layers, heads, field("num_key_value_heads") or heads]
+    sound = [size for size in sizes if isinstance(size, int) and size > 0]
+    return Grid(*sound) if len(sound) == len(sizes) else None
 
 
 def heads_words(n: int, which: str = "") -> str:

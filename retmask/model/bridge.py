@@ -21,7 +21,7 @@ from retmask.model.fit import attention_kinds
 from retmask.model.hooks import Layer, watch
 from retmask.model.lens import LensModel
 from retmask.model.parity import can_fork, check_parity
-from retmask.model.weights import Source
+from retmask.model.weights import Source, grid_of
 
 
 def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> LensModel:
@@ -32,7 +32,7 @@ def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> Le
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         bridge = _bridge(hf)
-        layers = _layers(bridge, twins, native.config.get_text_config().num_hidden_layers)
+        layers = _layers(bridge, twins, grid_of(native.config).n_layers)
         model = LensModel(
             name=name,
             revision=getattr(hf.config, "_commit_hash", None) or (source.revision if source else None),

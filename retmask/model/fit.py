@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from retmask.files import brief
-from retmask.heads.grid import Grid
-from retmask.model.weights import read_config, resolve
+from retmask.model.weights import grid_of, read_config, resolve
 
 WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
 LEAST_CHUNK = 64  # tokens that eager attention, which stores chunk x context for every head, reads at once at least
+_ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
 _UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is more than this
 
 
@@ -79,7 +79,7 @@ def estimate_for(
 ) -> Estimate:
     """The estimate for a transformers config. ValueError if the model is of no causal kind, or needs untrusted code."""
     empty = empty_model(name, config, trust_remote_code)
-    weights = weights_bytes(empty, dtype)
+    weights = count_weights(empty) * dtype.itemsize
     cache = cache_bytes(config, context_tokens, dtype)
     eager = empty.config._attn_implementation == "eager"
     return Estimate(
@@ -94,9 +94,9 @@ def estimate_for(
     )
 
 
-def weights_bytes(empty: Any, dtype: torch.dtype) -> int:
-    """The size of a model's weights in that type; the model may be on the meta device."""
-    return int(sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize)
+def count_weights(model: Any) -> int:
+    """How many numbers a model's weights are; it may be on the meta device."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def empty_model(name: str, config: Any, trust_remote_code: bool = False, attention: str | None = None) -> Any:
@@ -132,7 +132,22 @@ def scores_bytes(config: Any, queries: int, keys: int, dtype: torch.dtype) -> in
 
     Scores of every head in the weights' type before and after the softmax, and the softmax in float32.
     """
-    return int(config.get_text_config().num_attention_heads * queries * keys * (2 * dtype.itemsize + 4))
+    return grid_of(config).n_heads * queries * keys * (2 * dtype.itemsize + 4)
+
+
+def kept_bytes(
+    config: Any, tokens: int, length: int, *, attention: str, checkpointing: bool, dtype: torch.dtype
+) -> int:
+    """What a training pass over so many tokens, in rows of that length, keeps for the way back.
+
+    With `checkpointing` whole layers are kept for two at a time, and of the others what goes into them.
+    """
+    n_layers, n_heads, _ = grid_of(config)
+    whole = 2 if checkpointing else n_layers
+    kept = tokens * config.get_text_config().hidden_size * (_ACTIVATIONS * whole + n_layers)
+    if attention == "eager":  # scores, their softmax and what dropout leaves of it
+        kept += 3 * whole * tokens * length * n_heads
+    return int(kept * dtype.itemsize)
 
 
 def attention_kinds(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
@@ -246,17 +261,6 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
     return known[name]
 
 
-def grid_of(config: Any) -> Grid:
-    """The head grid in a transformers config. ValueError where its layers have different numbers of heads."""
-    text = config.get_text_config()
-    by_layer = getattr(text, "num_attention_heads_per_layer", None) or [text.num_attention_heads]
-    if len(set(by_layer)) > 1:
-        counts = ", ".join(map(str, sorted(set(by_layer))))
-        raise ValueError(f"the layers of this model have different numbers of heads ({counts}), which is not supported")
-    kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    return Grid(text.num_hidden_layers, text.num_attention_heads, kv)
-
-
 def longest_context(config: Any) -> int:
     """The longest context, in tokens, that a transformers config says its model is made for.
 
@@ -274,6 +278,6 @@ def longest_context(config: Any) -> int:
 def cache_bytes(config: Any, tokens: int, dtype: torch.dtype) -> int:
     """The size of one row's keys and values at that length, all positions kept in all layers."""
     text = config.get_text_config()
-    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * kv_heads * d_head * tokens * dtype.itemsize)
+    n_layers, n_heads, kv_heads = grid_of(config)
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // n_heads
+    return int(2 * n_layers * (kv_heads or n_heads) * d_head * tokens * dtype.itemsize)

@@ -135,9 +135,9 @@ def _check_room(config: Any, dtype: Any, name: str) -> None:
     """MemoryError, one sentence, if the weights do not fit into memory once they are dequantised."""
     import torch
 
-    from retmask.model.fit import WORKING_ROOM, empty_model, free_bytes, weights_bytes
+    from retmask.model.fit import WORKING_ROOM, count_weights, empty_model, free_bytes
 
-    need = WORKING_ROOM * weights_bytes(empty_model(name, config), dtype)
+    need = WORKING_ROOM * dtype.itemsize * count_weights(empty_model(name, config))
     free = free_bytes(torch.device("cpu"))
     if need > free:
         raise MemoryError(

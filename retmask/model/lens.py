@@ -21,8 +21,9 @@ from transformers import Cache
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 from retmask.model.cache import Trunk, new_cache, shared, stack, take
-from retmask.model.fit import LEAST_CHUNK, cache_bytes, free_bytes, grid_of, longest_context, scores_bytes
+from retmask.model.fit import LEAST_CHUNK, cache_bytes, free_bytes, longest_context, scores_bytes
 from retmask.model.hooks import forking, most, reading, scaling
+from retmask.model.weights import grid_of
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context

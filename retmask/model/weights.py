@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retmask.files import brief, expanded, home, read_object, sha256, sha256_text, write_atomic
-from retmask.heads.grid import Grid, model_grid
+from retmask.heads.grid import Grid, model_grid, read_grid
 from retmask.model.gguf import BUILT_IN, built_in, check_installed, converted
 
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache
@@ -112,10 +112,20 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
         raise ValueError(
             f"there is no model {source.name} that can be read, here or on the Hub: {brief(error)}"
         ) from error
-    heads = getattr(config.get_text_config(), "num_attention_heads", None)
-    if not isinstance(heads, int) or heads < 1:
-        raise ValueError(f"{source.name} ({config.model_type}) has no attention heads, or not as many in every layer")
+    try:
+        grid_of(config)
+    except ValueError as error:
+        raise ValueError(f"{source.name} ({config.model_type}): {error}") from None
     return config
+
+
+def grid_of(config: Any) -> Grid:
+    """The head grid in a transformers config. ValueError where it has no heads, or not as many in every layer."""
+    text = config.get_text_config()
+    grid = read_grid(lambda name: getattr(text, name, None))
+    if grid is None:
+        raise ValueError("it has no attention heads, or not as many in every layer")
+    return grid
 
 
 def _on_hub(name: str, revision: str | None) -> Source:

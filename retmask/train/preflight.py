@@ -20,7 +20,6 @@ from retmask.train.settings import DpoConfig
 if TYPE_CHECKING:
     import torch
 
-_ACTIVATIONS = 42  # floats a token, layer and hidden unit that a training pass keeps: measured, and some room
 _OF_THE_BEST = 0.6  # a training's share of the speed at which matrices are multiplied: about, not calibrated
 _GIB = 2**30
 
@@ -64,7 +63,7 @@ class Preflight(NamedTuple):
 def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None = None, revision: str = "",
               trust_remote_code: bool = False) -> Preflight:  # fmt: skip
     """What this training would take. ValueError, one sentence, where model or pairs cannot be read at all."""
-    from retmask.model.fit import choose_device, choose_dtype, free_bytes, longest_context
+    from retmask.model.fit import choose_device, choose_dtype, count_weights, free_bytes, kept_bytes, longest_context
     from retmask.model.loading import load_tokenizer, plan
     from retmask.train.lora import trained_numbers
     from retmask.train.tokens import moment, prepared
@@ -80,11 +79,19 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
     made = prepared(
         rows, tokenizer, planned.vocabulary, config, moment({"made_with": Run(pairs_file(pairs).parent).record})
     )
-    weights = sum(one.numel() for one in planned.empty.parameters())
+    weights = count_weights(planned.empty)
     trained = trained_numbers(config, planned.empty)
     # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
     frozen = 0 if config.method == "full" else weights * dtype.itemsize
-    passes = _activations(planned.config.get_text_config(), planned.attention, made.longest, config, dtype)
+    length = min(made.longest, config.max_length)
+    passes = kept_bytes(
+        planned.config,
+        2 * config.micro_batch * length,
+        length,
+        attention=planned.attention,
+        checkpointing=config.gradient_checkpointing,
+        dtype=dtype,
+    )
     disk_needed = 3 * 3 * 4 * trained + 4 * trained  # two checkpoints and the one being written, then the result
     folder = _existing(out or home())
     speed = known_speed(model, config) or _speed(weights, config, device, dtype)
@@ -136,16 +143,6 @@ def _speed(weights: int, config: DpoConfig, device: "torch.device", dtype: "torc
         times.append(time.perf_counter() - begin)
     rate = 2 * side**3 / min(times)
     return _OF_THE_BEST * rate / ((10 if config.gradient_checkpointing else 8) * weights)
-
-
-def _activations(text: Any, attention: str, longest: int, config: DpoConfig, dtype: "torch.dtype") -> int:
-    """What a pass over the longest pair keeps for the way back, in bytes."""
-    tokens, layers = 2 * config.micro_batch * min(longest, config.max_length), text.num_hidden_layers
-    whole = 2 if config.gradient_checkpointing else layers
-    kept = tokens * text.hidden_size * (_ACTIVATIONS * whole + layers)
-    if attention == "eager":  # scores, their softmax and what dropout leaves of it
-        kept += 3 * whole * tokens * min(longest, config.max_length) * text.num_attention_heads
-    return int(kept * dtype.itemsize)
 
 
 def _steps(pairs: int, config: DpoConfig) -> int:
