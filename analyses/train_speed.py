@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from analyses.long_context import RESULTS
-from retmask.pairs.pair import PreferencePair, Said, write_pairs
+from retmask.pairs.pair import Answer, PreferencePair, write_pairs
 from retmask.train.curves import steps
 from retmask.train.job import new_train, train
 from retmask.train.settings import DpoConfig
@@ -57,7 +57,7 @@ def pairs_of(folder: Path, tokens: int, count: int) -> Path:
     answer = max(8, tokens // 8)
     texts = [[" ".join(draw.choices(WORDS, k=n)) for n in (tokens - answer - 1, answer, answer)] for _ in range(count)]
     made = [
-        PreferencePair(str(i), (("user", prompt),), Said(chosen, answer, "stop"), Said(rejected, answer, "stop"))
+        PreferencePair(str(i), (("user", prompt),), Answer(chosen, answer, "stop"), Answer(rejected, answer, "stop"))
         for i, (prompt, chosen, rejected) in enumerate(texts)
     ]
     folder.mkdir(parents=True, exist_ok=True)

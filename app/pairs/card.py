@@ -9,7 +9,7 @@ from app.compare.answer_html import ENDINGS, GAP
 from app.shared.text import fact_html, where_html
 from retmask.compare.differences import Change, changes
 from retmask.pairs.gate import RULES
-from retmask.pairs.pair import Message, PreferencePair, Said
+from retmask.pairs.pair import Answer, Message, PreferencePair
 from retmask.text.recall import contains, pieces
 
 LONG, MOST = 700, 20_000  # characters: of a prompt that is folded, and of a text that is drawn at all
@@ -130,7 +130,7 @@ def answers(pair: PreferencePair, edited: bool) -> str:
     return f'<div class="answers">{"".join(_answer(*text, pair.answer, edited) for text in texts)}</div>'
 
 
-def _answer(name: str, model: str, said: Said, parts: list[Change], kind: str, wanted: str, edited: bool) -> str:
+def _answer(name: str, model: str, said: Answer, parts: list[Change], kind: str, wanted: str, edited: bool) -> str:
     n = f"{said.tokens:,} token{'s' * (said.tokens != 1)}" if said.tokens else "length not known"
     facts = [badge("edited", "plain")] if edited else []
     facts += [badge(ENDINGS[said.ended], "bad" if said.ended == "length" else "plain")]

@@ -20,8 +20,8 @@ from retmask.detect.job import DETECT
 from retmask.evaluate.job import evaluate
 from retmask.files import home
 from retmask.heads.scores import printable
+from retmask.pairs.addresses import address
 from retmask.pairs.job import contacted, pairs, sends
-from retmask.pairs.server import address
 from retmask.runs import overview
 from retmask.runs import processes as workers
 from retmask.runs.overview import Summary, summary

@@ -84,7 +84,7 @@ class PairsConfig:
                 "say which heads to mask: --mask FILE, --heads …, or --scores FILE with --top-k N or --share P"
             )
         if self.server:
-            from retmask.pairs.server import address
+            from retmask.pairs.addresses import address
 
             object.__setattr__(self, "server", address(self.server))  # before anything of it is written down
             object.__setattr__(self, "masked_server", address(self.masked_server))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from retmask.heads.masks import HeadMask
-from retmask.pairs.pair import PreferencePair, Said
+from retmask.pairs.pair import Answer, PreferencePair
 from retmask.runs.run import Run
 from retmask.text.chat import Chat
 from retmask.text.prompts import PairPrompt
@@ -142,7 +142,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _without_answer(prompt: PairPrompt, why: str, tokens: int = 0) -> PreferencePair:
     """What is written down for a prompt that cannot be asked."""
-    nothing = Said("", 0, "stop")
+    nothing = Answer("", 0, "stop")
     return PreferencePair(
         prompt.id, prompt.messages, nothing, nothing, prompt.arm, prompt.answer, tokens, unanswered=why
     )
@@ -185,7 +185,7 @@ def answer_both(
 def _pair(
     chat: Chat, prompt: PairPrompt, prompt_tokens: int, two: tuple[list[int], list[int]], limit: int
 ) -> PreferencePair:
-    said = [Said(chat.answer(ids), len(ids), "length" if len(ids) >= limit else "stop") for ids in two]
+    said = [Answer(chat.answer(ids), len(ids), "length" if len(ids) >= limit else "stop") for ids in two]
     diverged = next((i for i, (a, b) in enumerate(zip(*two, strict=False)) if a != b), None)
     if diverged is None and len(two[0]) != len(two[1]):
         diverged = min(map(len, two))

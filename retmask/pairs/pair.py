@@ -18,7 +18,7 @@ NAMES = ("prompt", "chosen", "rejected")  # the columns of TRL's preference form
 Message = tuple[str, str]
 
 
-class Said(NamedTuple):
+class Answer(NamedTuple):
     """An answer: its text, how many tokens it took, and whether it ended by itself or at the limit."""
 
     text: str
@@ -37,8 +37,8 @@ class PreferencePair:
 
     id: str
     messages: tuple[Message, ...]
-    chosen: Said
-    rejected: Said
+    chosen: Answer
+    rejected: Answer
     arm: str = "file"
     answer: str = ""
     prompt_tokens: int = 0
@@ -88,11 +88,11 @@ class PreferencePair:
         return {name: Turns.of(each).messages for name, each in zip(NAMES, turns, strict=True)} | about
 
 
-def _said(record: Sequence[Any]) -> Said:
+def _said(record: Sequence[Any]) -> Answer:
     text, tokens, ended = record
     if ended not in ("stop", "length"):
         raise ValueError(f"an answer ends with stop or length, not {ended!r}")
-    return Said(str(text), int(tokens), ended)
+    return Answer(str(text), int(tokens), ended)
 
 
 def read_items(folder: Path) -> list[PreferencePair]:

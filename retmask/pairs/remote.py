@@ -5,7 +5,7 @@ from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING
 
 from retmask.pairs.local import MOST_BLOCK, _without_answer
-from retmask.pairs.pair import PreferencePair, Said
+from retmask.pairs.pair import PreferencePair
 from retmask.runs.run import Run
 from retmask.text.prompts import PairPrompt
 from retmask.text.sampling import Sampling
@@ -83,7 +83,7 @@ class Servers:
         number, prompt, sampling = asked
         limit = self.config.max_new_tokens
         try:
-            said = [Said(*server.answer(prompt.messages, limit, sampling)) for server in self.servers]
+            said = [server.answer(prompt.messages, limit, sampling) for server in self.servers]
         except Refused as error:
             return number, _without_answer(prompt, str(error))
         return number, PreferencePair(prompt.id, prompt.messages, said[0], said[1], prompt.arm, prompt.answer)

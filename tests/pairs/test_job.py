@@ -166,7 +166,7 @@ def test_a_record_comes_back(folder: Path, prompts: str, tmp_path: Path) -> None
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[OpenAIServer]]:
-    monkeypatch.setattr("retmask.pairs.server.DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
     made = [
         OpenAIServer(name, answers=lambda prompt, seed, name=name: f"{name} {prompt[-2:]} {seed % 100}")
         for name in ("normal", "masked")

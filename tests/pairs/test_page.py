@@ -21,7 +21,7 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.pairs.files import llama_factory, read_rows
 from retmask.pairs.gate import faults
-from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, Said, read_items, write_pairs
+from retmask.pairs.pair import ITEMS, PAIRS, Answer, PreferencePair, read_items, write_pairs
 from retmask.pairs.review import REVIEW, Review, decide, read_review
 from retmask.runs import processes as workers
 from retmask.runs.run import Run, now
@@ -38,14 +38,14 @@ ODD = [HOSTILE, "# Heading\n\n* one $a^2$", "مرحبا بالعالم", "long "
 def made_up(n: int) -> Iterator[PreferencePair]:
     """Pairs of every kind: of ten, five are good, and the gate finds the others."""
     for i, prompt in enumerate(generate("grounded", n, 0)):
-        right = Said(f"It is {prompt.answer}, as the text says in these words.", 12, "stop")
-        wrong = Said("I do not know: the text says little of it in any words.", 13, "stop")
+        right = Answer(f"It is {prompt.answer}, as the text says in these words.", 12, "stop")
+        wrong = Answer("I do not know: the text says little of it in any words.", 13, "stop")
         bad = {
             1: right,
-            2: Said("", 1, "stop"),
-            3: Said(wrong.text, 64, "length"),
-            4: Said("round and round " * 5, 30, "stop"),
-            5: Said("No.", 2, "stop"),
+            2: Answer("", 1, "stop"),
+            3: Answer(wrong.text, 64, "length"),
+            4: Answer("round and round " * 5, 30, "stop"),
+            5: Answer("No.", 2, "stop"),
         }
         messages = (("system", "Be <b>terse</b>."), ("user", ODD[i // 10 % len(ODD)])) if i % 10 == 6 else None
         answer = "" if messages else prompt.answer
@@ -213,7 +213,7 @@ def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: py
 
 def test_what_could_not_be_asked_is_said() -> None:
     pairs = list(made_up(3))
-    nothing = Said("", 0, "stop")
+    nothing = Answer("", 0, "stop")
     pairs[1] = replace(pairs[1], chosen=nothing, rejected=nothing, unanswered="the template refuses a <b>poet</b>")
     made(3, pairs=pairs, passed_over="2 rows passed over: 2 redacted", thinking="left to the server")
     at = opened()

@@ -12,7 +12,7 @@ from trl import extract_prompt
 from retmask.files import append_line
 from retmask.pairs.files import _messages, _texts, doubts, llama_factory, llama_factory_text, pairs_file, read_rows
 from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, statistics
-from retmask.pairs.pair import ITEMS, PreferencePair, Said, read_items, write_pairs
+from retmask.pairs.pair import ITEMS, Answer, PreferencePair, read_items, write_pairs
 from retmask.pairs.review import decide, new_version, read_review
 from retmask.runs.run import Run
 from retmask.text.recall import contains
@@ -20,8 +20,8 @@ from retmask.text.recall import contains
 GOOD = PreferencePair(
     "a",
     (("user", "Where is the key? The key is in the blue jar."),),
-    Said("The key is in the blue jar.", 8, "stop"),
-    Said("The key is on a shelf, I think.", 9, "stop"),
+    Answer("The key is in the blue jar.", 8, "stop"),
+    Answer("The key is on a shelf, I think.", 9, "stop"),
     "grounded",
     "the blue jar",
     12,
@@ -29,8 +29,8 @@ GOOD = PreferencePair(
 )
 
 
-def said(text: str, tokens: int = 8, ended: str = "stop") -> Said:
-    return Said(text, tokens, ended)  # type: ignore[arg-type]
+def said(text: str, tokens: int = 8, ended: str = "stop") -> Answer:
+    return Answer(text, tokens, ended)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

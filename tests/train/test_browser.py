@@ -8,7 +8,7 @@ from browser import App, wait_for
 
 from retmask.files import append_line
 from retmask.model.weights import resolve
-from retmask.pairs.pair import ITEMS, PreferencePair, Said, write_pairs
+from retmask.pairs.pair import ITEMS, Answer, PreferencePair, write_pairs
 from retmask.runs.run import Run
 from retmask.train.card import result
 from retmask.train.curves import last_step, steps
@@ -24,8 +24,8 @@ def pairs(fresh_home: Path) -> Run:
         PreferencePair(
             f"short-{i}",
             (("user", f"What is {i} and 1?"),),
-            Said(f"It is {i + 1}.", 5, "stop"),
-            Said("I see.", 3, "stop"),
+            Answer(f"It is {i + 1}.", 5, "stop"),
+            Answer("I see.", 3, "stop"),
         )
         for i in range(12)
     ]

@@ -18,7 +18,7 @@ from tiny import tiny_folder, tiny_hf
 
 from retmask.files import write_json
 from retmask.model.loading import load
-from retmask.pairs.pair import PreferencePair, Said, write_pairs
+from retmask.pairs.pair import Answer, PreferencePair, write_pairs
 from retmask.runs.run import Cancelled, Run
 from retmask.train.card import result
 from retmask.train.checkpoints import newest
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) ->
 def pairs(tmp_path: Path) -> Path:
     made = [
         PreferencePair(
-            str(i), (("user", f"question {i}?"),), Said(f"right {i}", 8, "stop"), Said(f"so wrong {i}", 11, "stop")
+            str(i), (("user", f"question {i}?"),), Answer(f"right {i}", 8, "stop"), Answer(f"so wrong {i}", 11, "stop")
         )
         for i in range(12)
     ]
