@@ -32,6 +32,7 @@ ONLY = {  # who alone may import these
     "app": "app",
     "transformer_lens": "model/bridge",
     "trl": "train/trainer",
+    "openai": "pairs/server",
     "torch": TORCH,
     "transformers": TORCH + " text/template",  # where messages become text: no torch comes with it
 }
