@@ -14,9 +14,10 @@ from retmask.figures import training as curves
 from retmask.files import mapping, number
 from retmask.runs.overview import duration, progress, summary, when
 from retmask.runs.run import Run
-from retmask.train.checkpoints import CHECKPOINTS, STOP, newest
+from retmask.train.checkpoints import CHECKPOINTS, newest
 from retmask.train.curves import curves_csv, last_step, steps
 from retmask.train.job import discard, stop_and_keep
+from retmask.train.outcome import STOP
 
 ACTIVE = ("queued", "started")
 HEALTHY = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retmask.files import write_json
 
-CHECKPOINTS, ADAPTER, FULL, STOP, WHOLE = "checkpoints", "adapter", "model", "stop", "complete.json"
+CHECKPOINTS, ADAPTER, FULL, WHOLE = "checkpoints", "adapter", "model", "complete.json"
 
 
 def newest(checkpoints: Path) -> Path | None:

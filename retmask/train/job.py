@@ -11,18 +11,17 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import read_object, settled, sha256, write_atomic
+from retmask.files import settled, sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
 from retmask.runs import processes as workers
 from retmask.runs.run import Cancelled, Run, parent_ids
 from retmask.train.card import write_card
-from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, STOP, newest
-from retmask.train.curves import last_step
+from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, newest
 from retmask.train.launch import launch
+from retmask.train.outcome import OUTCOME, STOP, Outcome
 from retmask.train.preflight import Preflight, preflight
 from retmask.train.settings import DpoConfig
-from retmask.train.trainer import ENDED, STOPPED
 
 
 def checked(
@@ -154,7 +153,7 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
     with run.working() as held:
         if sha256(run.path / PAIRS) != run.record.get("pairs_sha256"):
             raise ValueError(f"{run.path / PAIRS} has changed since the run began: start a new one")
-        for name in (STOP, ENDED):
+        for name in (STOP, OUTCOME):
             (run.path / name).unlink(missing_ok=True)
         run.update(stopped_at=None, discarded=None)  # that was the last time
         _describe(run, trust_remote_code)
@@ -178,12 +177,12 @@ def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
                 workers.end(run.path, 0.0)
                 raise
             trainer.wait()
-        _judge(run, trainer.returncode)
+        outcome = _judged(run, trainer.returncode)
         write_card(run)
-        if (run.path / STOP).exists():
-            run.update(stopped_at=last_step(run))
+        is_stopped = outcome.how == "stopped"
+        run.update(stopped_at=outcome.step if is_stopped else None)
+        if is_stopped:
             raise Cancelled
-        run.update(stopped_at=None)
         shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
 
 
@@ -196,15 +195,18 @@ def _describe(run: Run, trust_remote_code: bool) -> None:
     run.report(stage="loading", done=int(start.name.rpartition("-")[2]) if start else 0)
 
 
-def _judge(run: Run, code: int) -> None:
-    """Cancelled, or ValueError or RuntimeError with what the trainer wrote down, where it has not ended well."""
-    if code == 0:
-        return
-    ended = read_object(run.path / ENDED)
-    if ended.get("how") == "stopped" or (not ended and code in (STOPPED, -signal.SIGTERM)):
+def _judged(run: Run, code: int) -> Outcome:
+    """What the trainer wrote down of its end, with a result saved; its exit code counts where it wrote nothing.
+
+    Cancelled where it was stopped without one, ValueError where it was refused, RuntimeError where it failed.
+    """
+    outcome = Outcome.read(run.path)
+    if outcome and outcome.saved:
+        return outcome
+    if outcome and outcome.reason:
+        raise (ValueError if outcome.how == "refused" else RuntimeError)(outcome.reason)
+    if outcome or code == -signal.SIGTERM:
         raise Cancelled
-    if ended:
-        raise (ValueError if ended.get("how") == "refused" else RuntimeError)(str(ended.get("says")))
     raise RuntimeError(
         "the trainer ended without a word: it may have been killed as memory ran out, so lower micro batch or max "
         "length; what it printed is in log.txt"

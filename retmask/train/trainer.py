@@ -2,7 +2,7 @@
 
 The only file that knows TRL. `job` starts `accelerate launch -m retmask.train.trainer RUN`, which trains what
 RUN/run.json says: a plain transformers model in, an adapter folder (or a full checkpoint) out; RUN/progress.jsonl grows
-with every step.
+with every step, and RUN/outcome.json says how it ended.
 """
 
 import fcntl
@@ -19,9 +19,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from retmask.files import is_number, write_json
-from retmask.runs.run import Run
-from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, STOP, mark_whole, newest, step_of
+from retmask.files import is_number
+from retmask.runs.run import Cancelled, Run
+from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, mark_whole, newest, step_of
+from retmask.train.outcome import STOP, Outcome
 from retmask.train.settings import DpoConfig
 
 if TYPE_CHECKING:
@@ -29,15 +30,14 @@ if TYPE_CHECKING:
 
     from retmask.train.tokens import TokenPair
 
-ENDED = "ended.json"  # how a trainer that did not come to its end has ended, and why
-STOPPED = 143  # the exit code of a process that SIGTERM has ended
+OUT_OF_MEMORY = "memory ran out: lower micro batch or max length, or switch gradient checkpointing on"
 
 
-def fit(run: Run) -> int:
-    """Train what the run says, from its newest whole checkpoint on; the exit code of the process.
+def fit(run: Run, watch: "_Watch") -> Outcome:
+    """Train what the run says, from its newest whole checkpoint on, and save the result.
 
-    0: done, or stopped on request with the adapter kept; 143: it was asked to end, and the step was finished and saved.
-    ValueError where the settings do not go together on this machine, or the loss is no number any more.
+    Cancelled where the process was asked to end: its step is done and saved then, and no result. ValueError where the
+    settings do not go together on this machine, or the loss is no number any more.
     """
     import torch
     from accelerate import PartialState
@@ -67,7 +67,6 @@ def fit(run: Run) -> int:
         source = planned.source
         run.update(revision=source.revision, sha256=source.sha256, attention=planned.attention)
     made = prepared(read_rows(run.path / "pairs.jsonl"), tokenizer, planned.vocabulary, config, moment(record))
-    watch = _Watch(run, PartialState().is_main_process)
     trainer = _trainer(
         padding(tokenizer, planned.vocabulary),
         model=model,
@@ -79,20 +78,23 @@ def fit(run: Run) -> int:
         callbacks=[watch.callback()],
     )
     start = newest(run.path / CHECKPOINTS)
-    watch.say(stage="starting", step=step_of(start) if start else 0)
+    watch.step = step_of(start) if start else 0
+    watch.report(stage="starting", step=watch.step)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
-    watch.steps = False  # all are in a checkpoint: what comes now may be broken off
+    watch.in_steps = False  # all are in a checkpoint: what comes now may be broken off
     if watch.terminated:
-        return STOPPED
-    measures = bool(made.held_out) and not watch.asked
-    if measures:
-        watch.say(stage="evaluating")
-    measured = trainer.evaluate() if measures else {}
+        raise Cancelled
+    finished = not watch.stopped or watch.step >= trainer.state.max_steps
+    held_out: dict[str, float] = {}
+    if finished and made.held_out:
+        watch.report(stage="evaluating")
+        measured = _numbers(trainer.evaluate())
+        held_out = {name.removeprefix("eval_"): value for name, value in measured.items()}
+        held_out["pairs"] = len(made.held_out)
     if watch.is_main:
-        found = {name.removeprefix("eval_"): value for name, value in _numbers(measured).items()}
-        run.update(held_out=found | ({"pairs": len(made.held_out)} if measures else {}))
+        run.update(held_out=held_out)
     _save(trainer, run, config)
-    return 0
+    return Outcome("finished" if finished else "stopped", watch.step, saved=True)
 
 
 def _stored(config: DpoConfig, dtype: "torch.dtype") -> "torch.dtype":
@@ -225,21 +227,22 @@ _NAMES = {  # TRL's name of what is logged at a step -> ours
 class _Watch:
     """What goes on between the trainer and the run's folder: progress out, the wish to stop in."""
 
-    def __init__(self, run: Run, is_main: bool) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self.is_main = is_main
-        self.terminated = False
-        self.asked = False
+        self.is_main = os.environ.get("RANK", "0") == "0"
+        self.terminated = False  # by SIGTERM: the result is not wanted
+        self.stopped = False  # by the page: the result is
+        self.step = 0
+        self.in_steps = False  # whether a step is under way that is worth its end
         self.began = (0.0, 0, 0.0)  # time, step and tokens when training took up
-        self.steps = False  # whether a step is under way that is worth its end
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, number: int, frame: object) -> None:
         self.terminated = True
-        if not self.steps:
-            raise SystemExit(STOPPED)
+        if not self.in_steps:
+            raise Cancelled
 
-    def say(self, **fields: Any) -> None:
+    def report(self, **fields: Any) -> None:
         """A line of progress.jsonl, from the main process alone."""
         if self.is_main:
             self.run.report(**fields)
@@ -248,12 +251,12 @@ class _Watch:
         """Whether to stop now. All processes come to the same answer at the same step, or the others would wait."""
         import torch
 
-        self.asked = self.asked or (self.run.path / STOP).exists()
+        self.stopped = self.stopped or (self.run.path / STOP).exists()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            wishes = torch.tensor([self.asked, self.terminated], dtype=torch.int, device=device)
+            wishes = torch.tensor([self.stopped, self.terminated], dtype=torch.int, device=device)
             torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
-            self.asked, self.terminated = (bool(wish) for wish in wishes.tolist())
-        return self.asked or self.terminated
+            self.stopped, self.terminated = (bool(wish) for wish in wishes.tolist())
+        return self.stopped or self.terminated
 
     def callback(self) -> Any:
         """What TRL's trainer calls."""
@@ -264,9 +267,10 @@ class _Watch:
 
         class Callback(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-                watch.began, watch.steps = (time.monotonic(), state.global_step, 0.0), True
+                watch.began, watch.in_steps = (time.monotonic(), state.global_step, 0.0), True
 
             def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+                watch.step = state.global_step
                 if watch.look(args.device):
                     control.should_training_stop = control.should_save = True
 
@@ -275,17 +279,16 @@ class _Watch:
                     return
                 if not all(math.isfinite(float(logs[name])) for name in ("loss", "grad_norm") if name in logs):
                     raise ValueError(f"the loss is no number at step {state.global_step}: lower the learning rate")
-                if state.is_world_process_zero:
-                    watch.report(state, logs, args.use_cpu)
+                watch.report_step(state, logs, args.use_cpu)
 
             def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
                 PartialState().wait_for_everyone()
-                if state.is_world_process_zero:
+                if watch.is_main:
                     mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
         return Callback()
 
-    def report(self, state: Any, logs: Mapping[str, Any], on_cpu: bool) -> None:
+    def report_step(self, state: Any, logs: Mapping[str, Any], on_cpu: bool) -> None:
         """A line of progress.jsonl for a step; seconds left from the steps since training took up."""
         import psutil
         import torch
@@ -300,7 +303,7 @@ class _Watch:
         memory = psutil.Process().memory_info().rss
         if not on_cpu and torch.cuda.is_available():
             memory = torch.cuda.max_memory_allocated()
-        self.run.report(
+        self.report(
             stage="steps",
             done=state.global_step,
             total=state.max_steps,
@@ -327,19 +330,17 @@ def _end_with(lock: Path) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _say_ended(run: Run, **how: Any) -> None:
-    """Write down how the trainer ended; of several processes the first one's word counts."""
-    if not (run.path / ENDED).exists():
-        write_json(run.path / ENDED, how)
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in a sentence."""
+def _failure(error: Exception, step: int) -> Outcome:
+    """How a training ended that this has broken off; of memory that ran out what to change."""
     import torch
+    from accelerate.utils.memory import should_reduce_batch_size
 
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "memory ran out: lower micro batch or max length, or switch gradient checkpointing on"
-    return shorten(f"the trainer failed with {type(error).__name__}: {error}", 300) + " (the whole of it is in log.txt)"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error):
+        return Outcome("refused", step, OUT_OF_MEMORY)
+    if isinstance(error, ValueError):
+        return Outcome("refused", step, shorten(str(error), 500))
+    reason = shorten(f"the trainer failed with {type(error).__name__}: {error}", 300)
+    return Outcome("failed", step, f"{reason} (the whole of it is in log.txt)")
 
 
 def main() -> None:
@@ -347,22 +348,19 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run = Run.open(Path(sys.argv[1]))
     _end_with(run.path / "lock")
+    watch = _Watch(run)
     try:
-        code = fit(run)
-    except SystemExit as asked:
-        code = asked.code if isinstance(asked.code, int) else 1
-    except ValueError as error:
-        traceback.print_exc()
-        _say_ended(run, how="refused", says=shorten(str(error), 500))
-        code = 2
+        outcome = fit(run, watch)
+    except Cancelled:
+        outcome = Outcome("stopped", watch.step)
     except Exception as error:
         traceback.print_exc()
-        _say_ended(run, how="failed", says=_reason(error))
-        code = 1
-    if code == STOPPED:
-        _say_ended(run, how="stopped", says="")
+        outcome = _failure(error, watch.step)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may break off the last word
+    if watch.is_main or outcome.reason:
+        outcome.write(run.path)
     sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(1 if outcome.reason else 0)
 
 
 if __name__ == "__main__":

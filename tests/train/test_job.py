@@ -23,13 +23,14 @@ from retmask.runs.run import Cancelled, Run
 from retmask.train.card import result
 from retmask.train.checkpoints import newest
 from retmask.train.curves import last_step, steps
-from retmask.train.job import _judge, discard, new_train, stop_and_keep, train, train_command
+from retmask.train.job import _judged, discard, new_train, stop_and_keep, train, train_command
 from retmask.train.launch import launch_command
 from retmask.train.lora import lora
+from retmask.train.outcome import OUTCOME, Outcome
 from retmask.train.preflight import preflight
 from retmask.train.settings import PRESETS, DpoConfig
 from retmask.train.tokens import split
-from retmask.train.trainer import ENDED, _arguments
+from retmask.train.trainer import OUT_OF_MEMORY, _arguments, _failure
 
 SETTINGS = DpoConfig(max_steps=6, batch=2, save_steps=2, learning_rate=5e-3, eval_share=0.25, device="cpu", rank=4)
 
@@ -90,24 +91,44 @@ def test_every_setting_reaches_trl(folder: Path, pairs: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("ended", "code", "error", "says"),
+    ("outcome", "code", "error", "says"),
     [
-        ({"how": "stopped", "says": ""}, 1, Cancelled, None),
-        ({"how": "refused", "says": "the loss is no number"}, 1, ValueError, "^the loss is no number$"),
-        ({"how": "failed", "says": "the trainer failed"}, 1, RuntimeError, "^the trainer failed$"),
+        (Outcome("stopped", 3), 0, Cancelled, None),
+        (Outcome("refused", 3, "the loss is no number"), 1, ValueError, "^the loss is no number$"),
+        (Outcome("failed", 3, "the trainer failed"), 1, RuntimeError, "^the trainer failed$"),
         (None, -signal.SIGTERM, Cancelled, None),
         (None, 1, RuntimeError, "ended without a word: it may have been killed as memory ran out"),
     ],
 )
-def test_why_a_trainer_ended_is_what_it_wrote_down(
-    fresh_home: Path, ended: dict[str, str] | None, code: int, error: type[BaseException], says: str | None
+def test_how_a_trainer_ended_is_what_it_wrote_down(
+    tmp_path: Path, outcome: Outcome | None, code: int, error: type[BaseException], says: str | None
 ) -> None:
-    run = Run.create("train", {"model": "m"})
-    (run.path / "log.txt").write_text("retmask: what a log says\nexit status 143 SIGTERM")
-    if ended:
-        write_json(run.path / ENDED, ended)
+    (tmp_path / "log.txt").write_text("retmask: what a log says\nexit status 143 SIGTERM")
+    if outcome:
+        outcome.write(tmp_path)
+        Outcome("stopped", 9).write(tmp_path)
+        assert Outcome.read(tmp_path) == outcome, "the first word counts"
     with pytest.raises(error, match=says):
-        _judge(run, code)
+        _judged(Run(tmp_path), code)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"how": "well"}', '{"how": ["stopped"]}', '{"how": "fin'])
+def test_a_damaged_outcome_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / OUTCOME).write_text(text)
+    assert Outcome.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_memory_that_ran_out_is_refused_with_what_to_change(error: Exception) -> None:
+    assert _failure(error, 4) == Outcome("refused", 4, OUT_OF_MEMORY)
+    assert _failure(RuntimeError("shapes"), 4).how == "failed"
 
 
 def test_how_long_a_trainer_has_to_end_is_told_from_its_longest_step(fresh_home: Path) -> None:
@@ -208,10 +229,12 @@ def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) ->
     assert run.status == "cancelled"
     stopped = run.record["stopped_at"]
     assert 1 <= stopped < 200
+    assert Outcome.read(run.path) == Outcome("stopped", stopped, saved=True)
     assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
     list(train(run))
     assert run.status == "success"
     assert run.record["stopped_at"] is None
+    assert Outcome.read(run.path) == Outcome("finished", 200, saved=True)
     assert [line["done"] for line in steps(run)] == list(range(1, 201))
     discard(run)
     assert result(run) is None
@@ -238,8 +261,42 @@ def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) ->
     saved = newest(run.path / "checkpoints")
     assert saved is not None
     assert saved.name == f"checkpoint-{last_step(run)}", "the step that was under way is done and saved"
+    assert Outcome.read(run.path) == Outcome("stopped", last_step(run))
     assert not [p for p in psutil.process_iter() if str(run.path) in _words(p)]
     assert result(run) is None
+
+
+def test_a_trainer_that_somebody_else_ends(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """By SIGKILL it says nothing; by SIGTERM it finishes its step and says so. A run is then an error, or cancelled."""
+    run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=1000, save_steps=1000), tmp_path / "out")
+    cases: list[tuple[int, type[BaseException], str | None]] = [
+        (signal.SIGKILL, RuntimeError, "error"),
+        (signal.SIGTERM, Cancelled, "cancelled"),
+    ]
+    for number, error, status in cases:
+        work = train(run)
+        next(work)
+        for process in psutil.process_iter():  # not the launcher
+            words = _words(process)
+            if str(run.path) in words and "accelerate.commands.launch" not in words:
+                process.send_signal(number)
+        with pytest.raises(error):
+            list(work)
+        assert run.status == status
+        outcome = Outcome.read(run.path)
+        assert outcome == (None if number == signal.SIGKILL else Outcome("stopped", last_step(run)))
+    assert result(run) is None
+
+
+def test_a_trainer_that_refuses_says_what_to_change(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """Where what the pre-flight counted on is no longer free."""
+    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    run.update(preflight={"needed": 2**60})
+    with pytest.raises(ValueError, match="switch gradient checkpointing on"):
+        list(train(run))
+    outcome = Outcome.read(run.path)
+    assert outcome == Outcome("refused", 0, outcome.reason if outcome else "")
+    assert run.last_words == outcome.reason
 
 
 def test_a_trainer_that_crashes_says_so_in_a_sentence(folder: Path, pairs: Path, tmp_path: Path) -> None:

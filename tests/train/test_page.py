@@ -22,8 +22,9 @@ from app.shared import models, readers
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
-from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, STOP, WHOLE
+from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, WHOLE
 from retmask.train.job import train_command
+from retmask.train.outcome import STOP
 from retmask.train.preflight import Preflight
 from retmask.train.settings import PRESETS, DpoConfig
 
