@@ -9,7 +9,7 @@ import streamlit as st
 from app.compare import comparison
 from app.compare.setup import LIMITS, Setup, keep_setup, keep_text, needles, read_setup
 from app.heads import mask_editor
-from app.shared import address, maps, models, selection, session
+from app.shared import address, maps, models, session
 from app.shared.models import ModelRef, tunings
 from app.shared.text import sentence
 from retmask.files import decode_text
@@ -196,20 +196,15 @@ def change(**values: Any) -> None:
 
 
 def widget(name: str) -> dict[str, Any]:
-    """What makes a widget show a setting of the Compare page and change it.
-
-    The widget's own value is dropped whenever another page is drawn; it is set anew from the setting.
-    """
-    key, changed = session.replaceable(f"ask_{name}", lambda held: _take(name, held))
-    st.session_state.setdefault(key, getattr(current_setup(), name))
-    return {"key": key, "on_change": changed}
+    """What makes a widget show a setting of the Compare page and change it."""
+    key = f"ask_{name}"
+    return session.kept(key, getattr(current_setup(), name), then=lambda: _take(name, st.session_state[key]))
 
 
 def show(**values: Any) -> None:
     """Change settings and what their widgets show."""
     change(**values)
-    for name in values:
-        session.replace_widget(f"ask_{name}")
+    st.session_state.update({f"ask_{name}": value for name, value in values.items()})
 
 
 def setup_for(ref: ModelRef | None) -> Setup:
@@ -220,9 +215,12 @@ def setup_for(ref: ModelRef | None) -> Setup:
 
 def tuned_switch(ref: ModelRef | None) -> dict[str, Any]:
     """What makes a toggle switch the column of the tuned model on and off."""
-    key = f"ask_tuned-{selection.source()}-{models.tuned_id()}"
-    st.session_state[key] = bool(setup_for(ref).tuned)
-    return {"key": key, "on_change": lambda: change(tuned=models.tuned_id() if st.session_state[key] else "")}
+    st.session_state["ask_tuned"] = bool(setup_for(ref).tuned)
+    return {"key": "ask_tuned", "on_change": _switch_tuned}
+
+
+def _switch_tuned() -> None:
+    change(tuned=models.tuned_id() if st.session_state["ask_tuned"] else "")
 
 
 def text_file() -> Path:

@@ -133,7 +133,7 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
         if run and run.status in ("cancelled", "error"):
             st.button("Go on measuring", key="disagree_again", on_click=jobs.again, args=(run, "disagree"))
         trials = st.number_input("Prompts", step=1, width=120, **session.kept("disagree_trials", TRIALS))
-        wrong = session.out_of_range(("shown_disagree_trials", "the number of prompts", 1, _most()))
+        wrong = session.out_of_range(("disagree_trials", "the number of prompts", 1, _most()))
         st.button(
             "Measure it again" if run else "Measure it", icon=":material/straighten:", key="disagree",
             on_click=_measure, args=(ref, sets, heads, trials), type="secondary" if run else "primary",

@@ -35,7 +35,7 @@ def _size(shown: Sequence[Shown]) -> int | None:
     most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
     says, kept = "how many heads of each set are its best; empty: 5 % of its grid", session.kept("agree_k", None)
     picked = st.number_input("Best heads (k)", step=1, placeholder="5 % of all", width=160, help=says, **kept)
-    wrong = picked is not None and session.out_of_range(("shown_agree_k", "the number of best heads", 1, most))
+    wrong = picked is not None and session.out_of_range(("agree_k", "the number of best heads", 1, most))
     if wrong:
         st.error(f"{sentence(wrong)} Until then it is 5 % of all.")
     return int(picked) if picked and not wrong else None

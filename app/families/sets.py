@@ -183,11 +183,6 @@ def set_names() -> list[str]:
 
 def choose_sets(names: Iterable[str]) -> None:
     """Look at these score sets from now on."""
-    session.replace_widget("shown_sets")
-    _take_sets(names)
-
-
-def _take_sets(names: Iterable[str]) -> None:
     chosen = list(dict.fromkeys(names))
     st.session_state["sets"] = chosen
     address.write("sets", ",".join(quote(name, safe="/~: ") for name in chosen) or ",")
@@ -195,6 +190,5 @@ def _take_sets(names: Iterable[str]) -> None:
 
 def sets_widget() -> dict[str, Any]:
     """What makes a multiselect show the score sets on the Families page and change them."""
-    key, changed = session.replaceable("shown_sets", _take_sets)
-    st.session_state[key] = set_names()
-    return {"key": key, "on_change": changed}
+    st.session_state["shown_sets"] = set_names()
+    return {"key": "shown_sets", "on_change": lambda: choose_sets(st.session_state["shown_sets"])}

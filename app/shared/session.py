@@ -92,24 +92,15 @@ def _points(event: Any) -> set[tuple[int, ...]]:
     return {tuple(map(int, point["customdata"][:-1])) for point in points if point.get("customdata")}
 
 
-def kept(name: str, default: Any, then: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """What makes a widget keep its value in the session while other pages are drawn, and does what follows from it."""
-
-    def take(held: Any) -> None:
-        put(name, held)
-        then()
-
-    key, changed = replaceable(f"shown_{name}", take)
-    st.session_state.setdefault(key, st.session_state.setdefault(name, default))
-    return {"key": key, "on_change": changed}
+def kept(name: str, default: Any, then: Callable[[], None] | None = None) -> dict[str, Any]:
+    """What makes a widget keep its value while other pages are drawn, under its name in the session."""
+    st.session_state.setdefault(name, default)
+    return {"key": name, "persist_state": "session", "on_change": then}
 
 
 def fill(**values: Any) -> None:
-    """Put values into widgets that `kept` keeps, by name; before they are drawn."""
-    for name, filled in values.items():
-        st.session_state[name] = filled
-        if st.session_state.get(widget_key(f"shown_{name}"), filled) != filled:
-            replace_widget(f"shown_{name}")
+    """Put values into widgets that `kept` keeps, by name; before they are drawn, or in a callback."""
+    st.session_state.update(values)
 
 
 def out_of_range(*numbers: tuple[str, str, float, float]) -> str:
@@ -119,30 +110,10 @@ def out_of_range(*numbers: tuple[str, str, float, float]) -> str:
     number beyond it in the field and goes on with the one before.
     """
     for key, name, low, high in numbers:
-        number = value(widget_key(key), low)
+        number = value(key, low)
         if number is None or not low <= number <= high:
             return f"{name} must be a number from {low:,} to {high:,}"
     return ""
-
-
-def replaceable(name: str, take: Callable[[Any], None]) -> tuple[str, Callable[[], None]]:
-    """The key of a widget that the program may set too, and the callback that takes what a person sets it to.
-
-    Each time that the program has set it (`_replace`) it is another widget: what the browser still sends of the one
-    before must not take that back, as with `answering`.
-    """
-    key = widget_key(name)
-    return key, lambda: take(st.session_state[key]) if key == widget_key(name) and key in st.session_state else None
-
-
-def widget_key(name: str) -> str:
-    times = st.session_state.get("replaced", {}).get(name, 0)
-    return f"{name}-{times}" if times else name
-
-
-def replace_widget(name: str) -> None:
-    replaced = st.session_state.setdefault("replaced", {})
-    replaced[name] = replaced.get(name, 0) + 1
 
 
 def form_open() -> bool:

@@ -95,7 +95,7 @@ def _differences(at: AppTest) -> None:
 
 
 def _trace(at: AppTest) -> None:
-    drawn(at.segmented_control(key="shown_view").set_value("Trace").run())
+    drawn(at.segmented_control(key="view").set_value("Trace").run())
     names = [metric.label for metric in at.metric]
     assert names == ["Overlap with the mask", "With the top 20", "Persistence", "Entropy", "Effective heads"]
     assert 0 < float(at.metric[0].value) < 1

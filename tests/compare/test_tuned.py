@@ -279,7 +279,7 @@ MEASURED = ("grid", "counting", "scored", "template", "head_grid", "model")
 
 def _what_moved(at: AppTest, run: Run, base: Path) -> None:
     assert at.header[0].value.replace("\\", "") == f"Retrieval heads of {base} tuned by {run.id}"
-    at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
+    at = drawn(at.segmented_control(key="heads_view").set_value("What moved").run())
     figures = {metric.label: metric.value for metric in at.metric}
     assert set(figures) == {"Spearman", "Same top 5 %", "Jaccard"}
     assert 0.3 < float(figures["Spearman"]) < 1
@@ -296,12 +296,12 @@ def test_without_a_map_of_the_base_there_is_nothing_to_subtract(base: Path) -> N
     tuned = detected(moved_map(), model=str(base), adapter=str(run.path / "adapter"))
     detected(model=str(base)).update(grid={"trials": 9})  # of other trials
     at = opened("heads", map=tuned.id)
-    assert not any(control.key == "shown_heads_view" for control in at.segmented_control)
+    assert not any(control.key == "heads_view" for control in at.segmented_control)
     shipped = detected(model="smollm2-135m", adapter="some/lora")
     shipped.update(head_grid={"n_layers": 30, "n_heads": 9, "n_kv_heads": 3})
     HeadScores("m", np.random.default_rng(1).random((2, 30, 9)), "set", 3).save(shipped.path / "scores.json")
     at = opened("heads", map=shipped.id)
-    at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
+    at = drawn(at.segmented_control(key="heads_view").set_value("What moved").run())
     assert "smollm2-135m (shipped)" in words(at)
     assert "No trial is known to be in both" in words(at)
     assert "The two were asked or scored otherwise" in words(at)
@@ -323,7 +323,7 @@ def test_what_moved_is_of_the_trials_that_both_maps_have(fresh_home: Path) -> No
     assert after is not None
     after.save(run.path / "scores.json")
     at = opened("heads", map=run.id)
-    at = drawn(at.segmented_control(key="shown_heads_view").set_value("What moved").run())
+    at = drawn(at.segmented_control(key="heads_view").set_value("What moved").run())
     assert "Of the 7 trials (needle, length, depth) that both have" in words(at)
     assert "1 change whose 95 % interval over 3 needles leaves out 0" in words(at)
     assert "otherwise" not in words(at)

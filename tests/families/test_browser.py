@@ -117,9 +117,9 @@ def test_twelve_large_sets_answer_fast_and_fit_a_narrow_window(page: Any, app: A
     page.locator(".st-key-chart-set-lorenz .main-svg").first.wait_for(timeout=120_000)
     names = ["Depth", "Maps", "Agreement", "Concentration"]
     took = {name: round(view(page, name), 2) for name in names * 2}
-    took["threshold"] = round(put(page, "shown_sets_threshold", "0.3", "--threshold 0.3"), 2)
+    took["threshold"] = round(put(page, "sets_threshold", "0.3", "--threshold 0.3"), 2)
     view(page, "Agreement")
-    took["k"] = round(put(page, "shown_agree_k", "20", "--k 20"), 2)
+    took["k"] = round(put(page, "agree_k", "20", "--k 20"), 2)
     print("seconds from click to figure:", took)
     page.set_viewport_size({"width": 800, "height": 1000})
     for name in names:

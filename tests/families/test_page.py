@@ -102,10 +102,10 @@ def test_the_measure_of_gains_is_kept_over_another_view(monkeypatch: pytest.Monk
     points = [Gain("m", "", "run", way, "points", 0.5, 0.9, 0.4) for way in ways]
     monkeypatch.setattr("app.families.gains.own_gains", lambda: points)
     at = opened(view="Gain")
-    drawn(at.selectbox(key="shown_gain_way_own").set_value("tokens (points)").run())
+    drawn(at.selectbox(key="gain_way_own").set_value("tokens (points)").run())
     for view in ("Depth", "Gain"):
-        drawn(at.segmented_control(key="shown_families_view").set_value(view).run())
-    assert at.selectbox(key="shown_gain_way_own").value == "tokens (points)"
+        drawn(at.segmented_control(key="families_view").set_value(view).run())
+    assert at.selectbox(key="gain_way_own").value == "tokens (points)"
 
 
 @pytest.mark.parametrize("view", ["Concentration", "Maps", "Depth"])
@@ -128,10 +128,10 @@ def test_gates_of_key_value_heads_are_shown_and_their_colours_are_not_compared(t
     assert (first.endswith("KV"), second.endswith("KV")) == (False, True)
     assert np.isnan(table(at)["trials"][1])
     assert "count in different ways, so each map has a colour scale of its own" in words(at)
-    assert not any(toggle.key == "shown_maps_common" for toggle in at.toggle), "there is no scale to share"
+    assert not any(toggle.key == "maps_common" for toggle in at.toggle), "there is no scale to share"
     alike = opened(SMOL, GEMMA, view="Maps")
     assert "count in different ways" not in words(alike)
-    drawn(alike.toggle(key="shown_maps_common").set_value(False).run())
+    drawn(alike.toggle(key="maps_common").set_value(False).run())
     at = opened(SMOL, str(file), view="Agreement")
     assert at.get("plotly_chart")
 
@@ -163,9 +163,9 @@ def test_a_map_that_is_no_path_leaves_agreement_standing() -> None:
 
 def test_the_command_has_the_threshold_and_the_number_of_heads() -> None:
     at = opened(SMOL, a_detection("m").id, view="Agreement")
-    drawn(at.number_input(key="shown_sets_threshold").set_value(0.5).run())
+    drawn(at.number_input(key="sets_threshold").set_value(0.5).run())
     assert codes(at)[0].endswith(" --threshold 0.5")
-    drawn(at.number_input(key="shown_agree_k").set_value(9).run())
+    drawn(at.number_input(key="agree_k").set_value(9).run())
     assert any(code.startswith("retmask families") and code.endswith(" --threshold 0.5 --k 9") for code in codes(at))
 
 
@@ -177,7 +177,7 @@ def test_models_of_different_names_are_told_under_the_matrix(tmp_path: Path) -> 
 
 def test_more_heads_than_a_detection_has_are_told() -> None:
     at = opened(GEMMA, SMOL, view="Agreement")
-    drawn(at.number_input(key="shown_agree_k").set_value(200).run())
+    drawn(at.number_input(key="agree_k").set_value(200).run())
     assert "This detection has 72 heads, fewer than the best 200" in words(at)
 
 
@@ -320,9 +320,9 @@ def test_intervals_are_not_drawn_anew_by_a_click(monkeypatch: pytest.MonkeyPatch
     file = a_set(tmp_path / "a.json", np.random.default_rng(0).random((5, 3, 3)))
     at = opened(str(file))
     assert len(calls) == 1
-    drawn(at.segmented_control(key="shown_families_view").set_value("Depth").run())
+    drawn(at.segmented_control(key="families_view").set_value("Depth").run())
     assert len(calls) == 1
-    drawn(at.number_input(key="shown_sets_threshold").set_value(0.5).run())
+    drawn(at.number_input(key="sets_threshold").set_value(0.5).run())
     assert len(calls) == 2
     assert "≥ 0.5" in table(at)
 
@@ -331,11 +331,11 @@ def test_two_maps_of_one_model_agree_as_counted_by_hand(tmp_path: Path) -> None:
     one = a_set(tmp_path / "one.json", [[[0.9, 0.8, 0.0], [0.7, 0.0, 0.0], [0.0, 0.0, 0.1]]])
     other = a_set(tmp_path / "other.json", [[[0.9, 0.0, 0.0], [0.7, 0.6, 0.0], [0.0, 0.0, 0.1]]])
     at = opened(str(one), str(other), view="Agreement")
-    drawn(at.number_input(key="shown_agree_k").set_value(3).run())
+    drawn(at.number_input(key="agree_k").set_value(3).run())
     assert [metric.value for metric in at.metric[1:]] == ["0.50", "0.67", "2 of 3"]
     assert {"L0H1", "L0H0, L1H0", "L1H1"} <= set(codes(at))
     assert "The map that is open on Heads has another grid" in words(at)
-    drawn(at.segmented_control(key="shown_agree_view").set_value("Differences").run())
+    drawn(at.segmented_control(key="agree_view").set_value("Differences").run())
     assert "B minus A" in words(at)
 
 
@@ -368,7 +368,7 @@ def test_one_set_asks_for_a_second_and_its_trials_are_compared() -> None:
     assert "Choose a second score set" in words(at)
     seen = {}
     for by in ("Length", "Depth", "Counting rule", "Needle"):
-        drawn(at.segmented_control(key="shown_agree_by").set_value(by).run())
+        drawn(at.segmented_control(key="agree_by").set_value(by).run())
         assert "two random halves, 20 trials each" in words(at)
         seen[by] = json.loads(at.get("plotly_chart")[-1].proto.spec)["layout"]["yaxis"]["ticktext"]
     assert len(seen["Length"]) == 3

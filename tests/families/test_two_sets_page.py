@@ -70,7 +70,7 @@ def test_ties_at_the_cut_are_told(tmp_path: Path) -> None:
     one = a_set(tmp_path / "a.json", [[[0.9, 0.5, 0.5], [0.5, 0.0, 0.0]]])
     other = a_set(tmp_path / "b.json", [[[0.9, 0.8, 0.1], [0.2, 0.0, 0.0]]])
     at = opened(str(one), str(other), view="Agreement")
-    at.number_input(key="shown_agree_k").set_value(2).run()
+    at.number_input(key="agree_k").set_value(2).run()
     assert at.metric[-1].value == "about 1 of 2"
     assert "3 heads of A share the score at the cut; those named are the first of them by layer." in words(at)
     assert "heads of B share" not in words(at)
@@ -94,15 +94,15 @@ def test_the_grid_of_two_lists_is_not_known(tmp_path: Path) -> None:
 
 def test_one_head_is_one_head_and_the_needles_set_how_many_prompts() -> None:
     at = opened(SMOL, a_detection("m", values=FLIPPED).id, view="Agreement")
-    at.number_input(key="shown_agree_k").set_value(1).run()
+    at.number_input(key="agree_k").set_value(1).run()
     assert "Masks the best 1 head of A" in words(at)
-    at.number_input(key="shown_disagree_trials").set_value(121).run()
+    at.number_input(key="disagree_trials").set_value(121).run()
     assert "the number of prompts must be a number from 1 to 120" in words(at).replace("\\", "")
     assert at.button(key="disagree").disabled
-    at.number_input(key="shown_agree_k").set_value(500).run()
+    at.number_input(key="agree_k").set_value(500).run()
     assert "the number of best heads must be a number from 1 to 270" in words(at).replace("\\", "")
     assert "Masks the best 14 heads of A" in words(at)
-    at.number_input(key="shown_sets_threshold").set_value(-1.0).run()
+    at.number_input(key="sets_threshold").set_value(-1.0).run()
     assert "the threshold must be a number from 0 to 1,000" in words(at).replace("\\", "")
 
 

@@ -72,7 +72,7 @@ def made(n: int = 40, path: Path | None = None, pairs: list[PreferencePair] | No
 def change(at: AppTest, name: str, value: Any) -> AppTest:
     """Set a widget of the form, by its name."""
     kinds = (at.number_input, at.text_input, at.segmented_control, at.multiselect)
-    found = [widget for kind in kinds for widget in kind if widget.key == f"shown_pairs_{name}"]
+    found = [widget for kind in kinds for widget in kind if widget.key == f"pairs_{name}"]
     return drawn(found[0].set_value(value).run())
 
 

@@ -53,9 +53,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DpoConfig]]:
 def setting(at: AppTest, name: str) -> Any:
     """The widget of a setting."""
     kinds = (at.number_input, at.selectbox, at.toggle, at.text_input)
-    (found,) = [
-        widget for kind in kinds for widget in kind if re.fullmatch(rf"shown_dpo_{name}(-\d+)?", widget.key or "")
-    ]
+    (found,) = [widget for kind in kinds for widget in kind if re.fullmatch(rf"dpo_{name}(-\d+)?", widget.key or "")]
     return found
 
 
@@ -66,7 +64,7 @@ def change(at: AppTest, **values: Any) -> AppTest:
 
 
 def preset(at: AppTest, name: str) -> AppTest:
-    return drawn(at.segmented_control(key="shown_train_preset").set_value(name).run())
+    return drawn(at.segmented_control(key="train_preset").set_value(name).run())
 
 
 def command(at: AppTest) -> list[str]:
@@ -147,21 +145,21 @@ def test_pairs_bring_their_model_and_other_pairs_another() -> None:
     some_pairs("gemma-3-270m")
     newest = some_pairs()
     at = opened()
-    assert at.selectbox(key="shown_train_pairs").value == newest.id
+    assert at.selectbox(key="train_pairs").value == newest.id
     assert command(at)[2:5] == ["smollm2-135m", "--pairs", newest.id]
-    options = at.selectbox(key="shown_train_pairs").options
+    options = at.selectbox(key="train_pairs").options
     assert options[0].startswith("10 pairs · smollm2-135m · ")
-    at.selectbox(key="shown_train_pairs").select_index(1).run()
+    at.selectbox(key="train_pairs").select_index(1).run()
     assert command(drawn(at))[2] == "gemma-3-270m"
 
 
 def test_another_models_pairs_need_a_word() -> None:
     some_pairs()
     at = opened()
-    assert not any(toggle.key == "shown_train_any_pairs" for toggle in at.toggle)
-    drawn(at.text_input(key="shown_train_model").set_value("gemma-3-270m").run())
+    assert not any(toggle.key == "train_any_pairs" for toggle in at.toggle)
+    drawn(at.text_input(key="train_model").set_value("gemma-3-270m").run())
     assert "--any-pairs" not in command(at)
-    drawn(at.toggle(key="shown_train_any_pairs").set_value(True).run())
+    drawn(at.toggle(key="train_any_pairs").set_value(True).run())
     assert "--any-pairs" in command(at)
 
 
@@ -169,9 +167,9 @@ def test_the_word_for_another_models_pairs_is_of_these_pairs() -> None:
     first = some_pairs("gemma-3-270m")
     second = some_pairs()
     at = opened()
-    drawn(at.text_input(key="shown_train_model").set_value("pythia").run())
-    drawn(at.toggle(key="shown_train_any_pairs").set_value(True).run())
-    at.session_state["train_pairs"] = at.session_state["shown_train_pairs"] = first.id
+    drawn(at.text_input(key="train_model").set_value("pythia").run())
+    drawn(at.toggle(key="train_any_pairs").set_value(True).run())
+    at.session_state["train_pairs"] = at.session_state["train_pairs"] = first.id
     drawn(at.run())
     drawn(next(field for field in at.text_input if field.label == "Model").set_value("pythia").run())
     assert "--any-pairs" not in command(at)
@@ -191,14 +189,14 @@ def test_pairs_of_a_cancelled_run_are_offered_and_those_that_go_on_named_by_thei
     record = {name: value for name, value in cancelled.record.items() if name != "kept"} | {"status": "cancelled"}
     (cancelled.path / "run.json").write_text(json.dumps(record))
     at = opened()
-    options = at.selectbox(key="shown_train_pairs").options
+    options = at.selectbox(key="train_pairs").options
     assert any(option.startswith("7 pairs") and option.endswith(cancelled.id) for option in options)
     assert any(option.endswith(newest.id) for option in options)
     a_training()
     at = opened()
     at.session_state["train_pairs"] = "pairs-gone"
     at = drawn(at.run())
-    assert at.text_input(key="shown_train_file").value == str(newest.path.parent / "pairs-gone")
+    assert at.text_input(key="train_file").value == str(newest.path.parent / "pairs-gone")
     assert "there are no pairs at" in words(at)
 
 
@@ -283,13 +281,13 @@ def test_a_revision_is_in_the_command() -> None:
 
 def test_pairs_in_a_file_of_ones_own(tmp_path: Path) -> None:
     at = opened()
-    drawn(at.text_input(key="shown_train_file").set_value(str(tmp_path / "none.jsonl")).run())
+    drawn(at.text_input(key="train_file").set_value(str(tmp_path / "none.jsonl")).run())
     assert "there are no pairs at" in words(at)
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
-    drawn(at.text_input(key="shown_train_file").set_value(str(file)).run())
+    drawn(at.text_input(key="train_file").set_value(str(file)).run())
     assert "name the model to train" in words(at)
-    drawn(at.text_input(key="shown_train_model").set_value("smollm2-135m").run())
+    drawn(at.text_input(key="train_model").set_value("smollm2-135m").run())
     assert command(at) == ["retmask", "train", "smollm2-135m", "--pairs", str(file)]
 
 
@@ -391,7 +389,7 @@ def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoC
 def test_pairs_of_another_model_are_refused_at_the_start(looked: list[DpoConfig], spawned: list[Run]) -> None:
     some_pairs()
     at = opened()
-    drawn(at.text_input(key="shown_train_model").set_value("gemma-3-270m").run())
+    drawn(at.text_input(key="train_model").set_value("gemma-3-270m").run())
     assert "was made with smollm2-135m and not with gemma-3-270m" in words(press(at, "train_check"))
     at = press(at, "train_start")
     assert "was made with smollm2-135m and not with gemma-3-270m" in words(at)
@@ -500,7 +498,7 @@ def test_start_again_fills_the_form_with_the_settings_of_the_run() -> None:
     assert "train_start" not in keys(at)
     at = press(at, "train_change")
     assert setting(at, "learning_rate").value == 3e-5
-    assert at.selectbox(key="shown_train_pairs").value == run.parents[0]
+    assert at.selectbox(key="train_pairs").value == run.parents[0]
     shown = ["--rank", "4", "--learning-rate", "3e-05", "--batch", "4"]
     assert command(at) == ["retmask", "train", "smollm2-135m", "--pairs", run.parents[0], *shown]
 
@@ -652,7 +650,7 @@ def test_merge_starts_a_run_and_says_the_command(spawned: list[Run], tmp_path: P
 
 def test_what_the_browser_sends_late_does_not_take_a_preset_back() -> None:
     at = opened()
-    at.segmented_control(key="shown_train_preset").set_value("gpu")
+    at.segmented_control(key="train_preset").set_value("gpu")
     sent = at._tree.get_widget_states()  # with the numbers of the preset before
     drawn(at.run())
     assert setting(at, "batch").value == 32
@@ -682,10 +680,10 @@ def test_the_form_holds_the_pairs_of_the_address_and_the_address_those_of_the_fo
     older, newest = some_pairs("gemma-3-270m"), some_pairs()
     at = opened(pairs=older.id)
     assert command(at)[2:5] == ["gemma-3-270m", "--pairs", older.id], "also after a reload"
-    drawn(at.selectbox(key="shown_train_pairs").set_value(newest.id).run())
+    drawn(at.selectbox(key="train_pairs").set_value(newest.id).run())
     assert query(at, "pairs") == newest.id
     assert command(opened(pairs=query(at, "pairs"))) == command(at)
-    drawn(at.selectbox(key="shown_train_pairs").set_value("another file").run())
+    drawn(at.selectbox(key="train_pairs").set_value("another file").run())
     assert "pairs" not in at.query_params, "no run is shown now"
 
 
