@@ -19,8 +19,8 @@ from app.shared import (
     address,
     session,
 )
-from app.shared.sidebar import picker
 from app.shared.text import STYLE, guarded, sentence
+from app.sidebar import picker
 from app.train import page as train
 
 # Side by side where there is room, one below the other where there is not.

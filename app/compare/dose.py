@@ -19,6 +19,7 @@ from retmask.heads.grid import Grid
 from retmask.runs import overview
 from retmask.runs.run import Run
 
+NAMES = jobs.Names("dose_curve", "This curve", "Its points are kept.")
 RANGES = (
     ("dose_seeds", "the number of random draws", 0, 100),
     ("dose_trials", "the number of trials", 1, 10_000),
@@ -122,16 +123,8 @@ def _curve(runs: list[Run]) -> None:
     key = f"dose_run-{len(runs)}"  # a new run is shown at once
     picked = st.selectbox("Curve", list(names), key=key, format_func=lambda id: _label(names[id]))
     run = names[picked or runs[0].id]
-    points, status = read_points(run.path), run.status
-    share, text = overview.progress(run)
-    if status in ("queued", "started"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(share, text, width=500)
-            jobs.stop(run, f"dose_cancel-{run.id}")
-    elif status in ("error", "cancelled"):
-        reason = str(run.record.get("error") or "") if status == "error" else "It was cancelled; its points are kept."
-        st.warning(sentence(reason or "its worker ended without a word"))
-        st.button("Continue it", on_click=jobs.again, args=(run, "dose"), key=f"dose_again-{run.id}")
+    jobs.status_block(run, NAMES)
+    points = read_points(run.path)
     if points:
         rows = dose_rows(points)
         draw_figure(dose_curve(points), f"dose-{run.id}", lambda: rows, key="chart-dose")

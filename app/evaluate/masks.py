@@ -106,7 +106,7 @@ def _status(run: Run) -> None:
     if _goes_on(run):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*progress(run), width=500)
-            jobs.stop(run, f"disagree_cancel-{run.id}")
+            jobs.stop_button(run, "disagree")
     elif run.status == "error":
         st.error("The measurement failed. Its last words:")
         st.code(run.last_words, language=None, wrap_lines=True)

@@ -36,7 +36,7 @@ def section(run: Run) -> None:
     elif status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*progress(last), width=500)
-            jobs.stop(last, f"measure_cancel-{last.id}")
+            jobs.stop_button(last, "measure")
     elif status == "success":
         _found(last)
     elif status == "error":

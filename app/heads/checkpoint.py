@@ -15,8 +15,12 @@ from retmask.compare.checkpoint import MANIFEST
 from retmask.files import expanded, home, stem
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, mask_record
-from retmask.runs.overview import progress
 from retmask.runs.run import Run
+
+LOADS = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained({0})
+tokenizer = AutoTokenizer.from_pretrained({0})"""
 
 
 def section(ref: ModelRef | None, grid: Grid) -> None:
@@ -40,7 +44,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
         st.code(shlex.join(command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or busy(run),
+            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or jobs.is_active(run),
             on_click=_start, args=(ref, mask, grid, out),
         )  # fmt: skip
         st.download_button(
@@ -86,27 +90,9 @@ def last(out: Path, **settings: str) -> Run | None:
     return None if is_gone else run
 
 
-def busy(run: Run | None) -> bool:
-    """Whether there is such a run and it goes on."""
-    return run is not None and run.status in ("queued", "started")
-
-
 def outcome(run: Run, path: str, what: str) -> None:
-    """What became of a checkpoint in the folder at that path, from an «export» or a «merge»."""
-    status = run.status
-    if status in ("queued", "started"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*progress(run), width=500)
-            jobs.stop(run, f"{what}_cancel-{run.id}")
-    elif status == "success":
+    """What became of a checkpoint in the folder at that path, from an "export" or a "merge"."""
+    jobs.status_block(run, jobs.Names(f"{what}_run", f"This {what}", "Nothing was written."))
+    if run.status == "success":
         st.success("It is written. To load it:")
-        st.code(
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"model = AutoModelForCausalLM.from_pretrained({path!r})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({path!r})",
-            language="python", wrap_lines=True,
-        )  # fmt: skip
-    elif status == "cancelled":
-        st.info(f"This {what} was cancelled, and nothing was written.")
-    else:
-        st.error(sentence(run.last_words))
+        st.code(LOADS.format(repr(path)), language="python", wrap_lines=True)

@@ -16,12 +16,11 @@ from retmask.heads.detectors import DETECTORS, DetectorName
 from retmask.heads.intervals import FEWEST
 from retmask.heads.scores import HeadScores
 from retmask.model.gguf import BUILT_IN
-from retmask.runs.overview import progress
-from retmask.runs.run import Run
 from retmask.runs.settings import from_preset
 from retmask.text.haystack import load_haystack
 
 CUSTOM = "custom"
+NAMES = jobs.Names("detect", "This detection", "What it found can be used.")
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
 
@@ -158,48 +157,22 @@ def condition(shown: maps.HeadMap) -> None:
     run = shown.run
     if run is None or shown.source in maps.shipped_maps():
         return
-    status = run.status
-    if status in ("queued", "started"):
-        _so_far(run, shown.scores)
-    elif status == "error":
-        _failed(run)
-    elif status == "cancelled":
-        _, text = progress(run)
-        st.info(f"This detection was cancelled ({re.sub(', about.*', '', text)}). What it found can be used.")
-        if jobs.ours(run):
-            st.button("Continue it", on_click=jobs.again, args=(run, "detect"), key="continue")
-    said = session.said("detect")
-    if said:
-        st.error(said)
-    if shown.scores is None and (shown.trials or status == "success"):
+    jobs.status_block(run, NAMES)
+    if jobs.is_active(run):
+        st.info(_so_far(shown.scores), icon=":material/hourglass_top:")
+    if shown.scores is None and (shown.trials or run.status == "success"):
         _no_map(shown)
 
 
-def _so_far(run: Run, scores: HeadScores | None) -> None:
+def _so_far(scores: HeadScores | None) -> str:
     """The map while it is being made: from how many trials, and how surely they tell the top heads."""
     if scores is None:
-        share, text = progress(run)
-        waiting = "The map appears with the first trial that finds its needle."
-        st.info(f"{text}{'' if share == 0 else '.'} {waiting}", icon=":material/hourglass_top:")
-        return
-    n = scores.n_trials
-    share = scores.stability()
+        return "The map appears with the first trial that finds its needle."
+    n, share = scores.n_trials, scores.stability()
     stable = f"how stable its top 5 % is can be said from {FEWEST} needles on"
     if share is not None:
         stable = f"stability of its top 5 %: {style.percent(round(share, 2))}"
-    st.info(f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}.", icon=":material/hourglass_top:")
-
-
-def _failed(run: Run) -> None:
-    reason = run.record.get("error") or "its worker ended without a word: it may have been killed or run out of memory"
-    st.error("This detection failed. The reason it gave:")
-    st.code(str(reason), language=None, wrap_lines=True)
-    log = run.log_tail()
-    if log:
-        with st.expander("The end of its log"):
-            st.code(log, language=None)
-    if jobs.ours(run):
-        st.button("Try again", on_click=jobs.again, args=(run, "detect"), key="again", help="finished trials are kept")
+    return f"The map so far, from {n} successful trial{'s' * (n > 1)}; {stable}."
 
 
 def _no_map(shown: maps.HeadMap) -> None:

@@ -104,7 +104,7 @@ def _condition(run: Run) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(*progress(run, status), width=500)
             if jobs.ours(run):
-                jobs.stop(run, f"pairs_cancel-{run.id}")
+                jobs.stop_button(run, "pairs")
         return
     if status == "cancelled":
         _, words = progress(run, status)

@@ -85,7 +85,7 @@ def _buttons(run: Run, summary: Summary, page: StreamlitPage | None, show: Calla
             show(run)
             st.switch_page(page)
         if summary.status in ACTIVE:
-            jobs.stop(run, f"runs_cancel-{run.id}")
+            jobs.stop_button(run, "runs")
             return
         if summary.status != "success" and not jobs.stopping(run):
             icon = ":material/play_arrow:"

@@ -1,17 +1,17 @@
-"""What runs now: looked at every two seconds, from the sidebar of every page."""
+"""Jobs on every page: starting them, THE block that says how one stands and what can be done, what runs now."""
 
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import streamlit as st
 
 from app.shared import confirm, selection, session
 from app.shared.confirm import Question
-from app.shared.text import guarded, says, sentence
+from app.shared.text import guarded, plain, says, sentence
 from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.overview import progress
@@ -30,10 +30,17 @@ ENDED = {"success": "is finished", "error": "has failed: the Runs page says why"
 ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
 
 
+ACTIVE = ("queued", "started")
+
+
+def is_active(run: Run | None) -> bool:
+    """Whether there is such a run and it goes on or is about to."""
+    return run is not None and run.status in ACTIVE
+
+
 def active(*kinds: str) -> list[Run]:
     """The runs of these kinds (default: of all) that go on now or are about to."""
-    runs = [run for run in Run.all() if not kinds or run.record.get("kind") in kinds]
-    return [run for run in runs if run.status in ("queued", "started")]
+    return [run for run in Run.all() if (not kinds or run.record.get("kind") in kinds) and is_active(run)]
 
 
 def watch() -> None:
@@ -72,27 +79,74 @@ def _notice(runs: list[Run]) -> None:
 
 
 def _running(run: Run) -> None:
-    record = run.record
+    kind = str(run.record.get("kind"))
     with st.container(border=True):
-        doing = DOING.get(str(record.get("kind")), str(record.get("kind")))
-        st.markdown(f"**{doing}** `{plain(run.config.get('model', ''))}`")
-        share, text = progress(run)
-        st.progress(share, text)
+        st.markdown(f"**{DOING.get(kind, kind)}** `{plain(run.config.get('model', ''))}`")
+        st.progress(*progress(run))
         with st.container(horizontal=True):
-            if record.get("kind") == "detect" and selection.source() != run.id:
+            if kind == "detect" and selection.source() != run.id:
                 st.button("Show", key=f"show-{run.id}", on_click=selection.choose, args=(run.id,), type="tertiary")
-            stop(run, f"cancel-{run.id}")
+            stop_button(run, "sidebar")
 
 
-def stop(run: Run, key: str) -> None:
-    """The button that cancels a run; where it is asked already and takes its time, the one that ends it at once."""
-    asked, slow = stopping(run), run.record.get("kind") == "train"
+class Names(NamedTuple):
+    """What a page calls its runs: `place` names the widgets and where sentences are said, `kept` what of it remains."""
+
+    place: str
+    what: str = "This run"
+    kept: str = "What it had finished is kept."
+
+
+def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
+    """How a run stands that is not finished, and what can be done about it: Stop while it goes on, Resume later.
+
+    Nothing for one that is finished, but for what could not be done. What is not among this app's own runs is only
+    looked at.
+    """
+    status = run.status
+    share, words = progress(run, status)
+    if status in ACTIVE:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(share, sentence(words)[:-1], width=500)
+            if ours(run):
+                stop_button(run, names.place)
+    elif status == "error":
+        st.error(f"{names.what} failed. Its last words:")
+        st.code(run.last_words, language=None, wrap_lines=True)
+        log = run.log_tail()
+        if log:
+            with st.expander("The end of its log", key=f"{names.place}_log"):
+                st.code(log, language=None)
+    elif status == "cancelled":
+        st.info(f"{names.what} was stopped ({sentence(words)[:-1]}). {names.kept}")
+    if status in ("cancelled", "error") and ours(run) and not stopping(run):
+        resume_button(run, names.place, resume)
+    if said := session.said(names.place):
+        st.error(said)
+
+
+def resume_button(run: Run, place: str, label: str = "Resume") -> None:
+    """The button that lets a run go on where it was: what is finished is kept."""
     st.button(
-        ("End it now" if slow else "Stopping…") if asked else "Cancel", key=f"{key}-now" if asked else key,
-        disabled=asked and not slow, type="tertiary", on_click=end, args=(run, run.cancel),
-        help="it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
-        if asked and slow else None,
+        label, icon=":material/play_arrow:", key=f"{place}_resume", on_click=again, args=(run, place),
+        help="what it has finished is kept",
     )  # fmt: skip
+
+
+def stop_button(run: Run, place: str) -> None:
+    """The button that stops a run; where it is asked already and takes its time, the one that ends it at once."""
+    asked, slow = stopping(run), run.record.get("kind") == "train"
+    label = ("Stop now" if slow else "Stopping…") if asked else "Stop"
+    lost = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
+    st.button(
+        label,
+        key=f"{place}_stop{'_now' * asked}-{run.id}",
+        disabled=asked and not slow,
+        type="tertiary",
+        on_click=end,
+        args=(run, run.cancel),
+        help=lost if asked and slow else None,
+    )
 
 
 def stopping(run: Run) -> bool:
@@ -145,11 +199,6 @@ def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
         session.say(sentence(says(error)), where)
 
 
-def plain(text: Any) -> str:
-    """Text that stays one piece of code in Markdown: a line break would end it."""
-    return " ".join(str(text).split()).replace("`", "'")[:80]
-
-
 def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Run:
     """The run that `make` makes, started; where one of these settings goes on already, that.
 
@@ -161,7 +210,7 @@ def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Ru
     with one_at_a_time():
         last = begun.get(f"{kind} {text}")  # its record may name a path or a model in another way
         alike = (run for run in Run.all(kind) if run.path == last or wanted <= whole(run.config).items())
-        there = next((run for run in alike if run.status in ("queued", "started")), None)
+        there = next(filter(is_active, alike), None)
         if there:
             return there
         run = make()

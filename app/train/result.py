@@ -172,7 +172,7 @@ def _merge(name: str, base: ModelRef, folder: Path) -> None:
         command += ["--revision", base.revision] if base.revision else []
         st.code(shlex.join(command), language="bash", wrap_lines=True)
     st.button(
-        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or checkpoint.busy(last),
+        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or jobs.is_active(last),
         on_click=_start, args=(base, folder, out),
     )  # fmt: skip
     said = session.said("merge")

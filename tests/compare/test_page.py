@@ -304,7 +304,7 @@ def test_a_dose_curve_is_started_with_what_the_form_says(spawned: list[Run]) -> 
         "model": "smollm2-135m", "scores": "smollm2-135m", "ks": [0, 1, 2, 4], "random_seeds": 2, "trials": 3,
         "context_tokens": 512,
     }  # fmt: skip
-    assert any(button.key == f"dose_cancel-{spawned[0].id}" for button in at.button)
+    assert any(button.key == f"dose_stop-{spawned[0].id}" for button in at.button)
 
 
 @pytest.mark.parametrize(

@@ -520,7 +520,7 @@ def test_a_run_that_goes_on_shows_how_far_it_is() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         at = opened()
     assert any("10 of 300" in element.proto.text for element in at.get("progress"))
-    assert at.button(key=f"pairs_cancel-{run.id}")
+    assert at.button(key=f"pairs_stop-{run.id}")
     assert at.button(key="pairs_save").disabled
     assert not at.get("download_button")
     assert not at.button(key="review_keep").disabled

@@ -112,7 +112,7 @@ def test_a_finished_run_closely() -> None:
     assert "It is finished · 12 of 12 trials, 9 found the needle · begun 2026-01-01" in words(at)
     assert "took 60 s" in words(at)
     assert {"runs_open", "runs_delete"} <= keys(at)
-    assert not {"runs_resume", f"runs_cancel-{run.id}"} & keys(at)
+    assert not {"runs_resume", f"runs_stop-{run.id}"} & keys(at)
     assert list(at.dataframe[1].value["file"]) == ["scores.json", "progress.jsonl", "run.json"]
     assert "retmask detect smollm2-135m" in codes(at)
     assert json.loads(at.json[0].value)["config"]["counting"] == "detect"
@@ -160,7 +160,7 @@ def test_runs_that_go_on_and_wait_are_told_apart_and_cancelled(working: tuple[Ru
     assert "Waiting behind" in words(at)
     at = press(at, f"runs_link-behind-{first.id}")
     assert at.subheader[0].value == first.id
-    press(opened(second), f"runs_cancel-{second.id}")
+    press(opened(second), f"runs_stop-{second.id}")
     until = time.monotonic() + 60
     while second.status != "cancelled":
         assert time.monotonic() < until
