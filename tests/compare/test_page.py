@@ -304,7 +304,7 @@ def test_a_dose_curve_is_started_with_what_the_form_says(spawned: list[Run]) -> 
         "model": "smollm2-135m", "scores": "smollm2-135m", "ks": [0, 1, 2, 4], "random_seeds": 2, "trials": 3,
         "context_tokens": 512,
     }  # fmt: skip
-    assert any(button.key == f"dose_stop-{spawned[0].id}" for button in at.button)
+    assert any(button.key == f"dose_curve_stop-{spawned[0].id}" for button in at.button)
 
 
 @pytest.mark.parametrize(
@@ -326,13 +326,14 @@ def test_a_curve_is_drawn_with_what_became_of_it() -> None:
     assert [len(box.options) for box in at.selectbox if box.label == "Curve"] == [1]
     assert "2 trials a point" in words(at)
     assert len(at.get("plotly_chart")) == 1
-    assert not at.warning
+    assert not at.error
     run.update(status="error", error="ValueError: the disk is full")
     at = opened()
-    assert [warning.value for warning in at.warning] == ["ValueError\\: the disk is full."]
-    assert at.button(key=f"dose_again-{run.id}").label == "Continue it"
+    assert "This curve failed" in errors(at)
+    assert "ValueError: the disk is full" in [code.value for code in at.code]
+    assert at.button(key="dose_curve_resume").label == "Resume"
     run.update(status="cancelled", error=None)
-    assert "its points are kept" in opened().warning[0].value
+    assert "Its points are kept" in opened().info[0].value
 
 
 def export_to(at: AppTest, folder: str) -> AppTest:

@@ -386,7 +386,7 @@ def test_a_cancelled_run_can_go_on() -> None:
     run.report(stage="trials", done=3, total=45, found=2, eta=60.0)
     at = opened(map=run.id)
     assert "3 of 45 trials, 2 found the needle" in at.info[0].value
-    assert at.button(key="continue").label == "Continue it"
+    assert at.button(key="detect_resume").label == "Resume"
 
 
 def form(at: AppTest) -> AppTest:
