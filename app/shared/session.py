@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 def value(key: str, default: Any = None) -> Any:
-    """What a widget holds now, by its key."""
-    return st.session_state.get(key, default)
+    """What a widget holds now, by its key or by the name under which it is `kept`."""
+    return st.session_state.get(widget_key(key), default)
 
 
 def put(key: str, value: Any) -> None:
     """Keep a value of the session."""
-    st.session_state[key] = value
+    st.session_state[widget_key(key)] = value
 
 
 def say(words: str, where: str = "") -> None:
@@ -94,13 +94,29 @@ def _points(event: Any) -> set[tuple[int, ...]]:
 
 def kept(name: str, default: Any, then: Callable[[], None] | None = None) -> dict[str, Any]:
     """What makes a widget keep its value while other pages are drawn, under its name in the session."""
-    st.session_state.setdefault(name, default)
-    return {"key": name, "persist_state": "session", "on_change": then}
+    key = widget_key(name)
+    st.session_state.setdefault(key, default)
+    changed = (lambda: then() if key == widget_key(name) else None) if then else None
+    return {"key": key, "persist_state": "session", "on_change": changed}
 
 
 def fill(**values: Any) -> None:
-    """Put values into widgets that `kept` keeps, by name; before they are drawn, or in a callback."""
-    st.session_state.update(values)
+    """Put values into widgets that `kept` keeps, by name; before they are drawn, or in a callback.
+
+    Each is another widget from then on: what a browser still sends of the one before must not take that back, as with
+    `answering`.
+    """
+    numbers = st.session_state.setdefault("filled", {})
+    for name, filled in values.items():
+        if value(name, filled) != filled:
+            numbers[name] = numbers.get(name, 0) + 1
+        put(name, filled)
+
+
+def widget_key(name: str) -> str:
+    """The key of the widget that shows what is kept under that name."""
+    number = st.session_state.get("filled", {}).get(name)
+    return f"{name}-{number}" if number else name
 
 
 def out_of_range(*numbers: tuple[str, str, float, float]) -> str:

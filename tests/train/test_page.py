@@ -22,6 +22,7 @@ from app.shared import models, readers
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
+from retmask.runs.settings import from_preset
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, WHOLE
 from retmask.train.job import train_command
 from retmask.train.outcome import STOP
