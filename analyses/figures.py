@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from retmask.figures.concentration import SERIES
 from retmask.figures.rows import to_csv
-from retmask.figures.style import EMPTY, INK, browser, dress
+from retmask.figures.style import SERIES, browser, dress, panel_title, whiskers
 from retmask.files import write_atomic
 from retmask.heads.sets import ScoreSet, labels, read_set
 
@@ -75,20 +74,9 @@ def panels(parts: Sequence[Panel], height: int = 0) -> go.Figure:
         for trace in (trace for one in part.shown for trace in _traces(one, names, some)):
             figure.add_trace(trace, row=1, col=column)
         down = {"tickvals": list(range(len(some))), "ticktext": some, "range": [len(some) - 0.5, -0.5]} if some else {}
-        figure.update_xaxes({"showgrid": True, "gridcolor": EMPTY, "ticks": "", **part.x}, row=1, col=column)
-        figure.update_yaxes({"showgrid": True, "gridcolor": EMPTY, "ticks": "", **down, **part.y}, row=1, col=column)
-        figure.add_annotation(
-            x=figure.layout[f"xaxis{column}"].domain[0],
-            y=1,
-            xref="paper",
-            yref="paper",
-            xanchor="left",
-            yanchor="bottom",
-            yshift=6,
-            text=part.title,
-            showarrow=False,
-            font={"size": 13, "color": INK},
-        )
+        figure.update_xaxes({"showgrid": True, **part.x}, row=1, col=column)
+        figure.update_yaxes({"showgrid": True, **down, **part.y}, row=1, col=column)
+        panel_title(figure, column, part.title, size=13, lift=6)
     _legend(figure)
     return figure
 
@@ -100,39 +88,16 @@ def _traces(one: Dot | Curve, names: list[str], labels: list[str]) -> list[go.Sc
     common = {"name": one.series, "legendgroup": one.series}
     if isinstance(one, Dot):
         lift = (place - (len(names) - 1) / 2) * _SPREAD / max(len(names), 1)
-        whiskers = None
+        dot = go.Scatter(x=[one.value], y=[labels.index(one.label) + lift], mode="markers", cliponaxis=False, **common)
+        dot.update(marker={"color": color, "size": 8})
         if one.low is not None and one.high is not None:
-            whiskers = {
-                "array": [one.high - one.value],
-                "arrayminus": [one.value - one.low],
-                "thickness": 1.5,
-                "width": 3,
-                "color": color,
-            }
-        dot = go.Scatter(
-            x=[one.value],
-            y=[labels.index(one.label) + lift],
-            mode="markers",
-            error_x=whiskers,
-            marker={"color": color, "size": 8},
-            cliponaxis=False,
-            **common,
-        )
+            dot.update(error_x=whiskers([one.value], [one.low], [one.high], width=3, color=color))
         return [dot]
     line = go.Scatter(x=one.x, y=one.y, mode="lines", line={"color": color, "width": 2, "dash": one.dash}, **common)
     if not one.low:
         return [line]
-    band = go.Scatter(
-        x=[*one.x, *reversed(one.x)],
-        y=[*one.high, *reversed(one.low)],
-        fill="toself",
-        opacity=0.18,
-        fillcolor=color,
-        mode="none",
-        hoverinfo="skip",
-        showlegend=False,
-        **common,
-    )
+    band = go.Scatter(x=[*one.x, *reversed(one.x)], y=[*one.high, *reversed(one.low)], mode="none", **common)
+    band.update(fill="toself", fillcolor=color, opacity=0.18, hoverinfo="skip", showlegend=False)
     return [band, line]
 
 

@@ -4,23 +4,12 @@ import html
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
-from retmask.figures.maps import cell_size, outlines, ticks
-from retmask.figures.style import (
-    BOTH_WAYS,
-    EMPTY,
-    HUE,
-    INK,
-    ORANGE,
-    PURPLE,
-    TEAL,
-    colorbar,
-    dress,
-    ordinal,
-    shortened,
-    wrapped,
-)
+from retmask.figures import style
+from retmask.figures.maps import cell_size, grid_axes, outlines
+from retmask.figures.style import ABOVE, BOTH_WAYS, EMPTY, HOVER, HUE, INK, ORANGE, PURPLE, TEAL, dress
 from retmask.heads.grid import HeadId, share_count
 from retmask.heads.scores import TOP_SHARE, HeadScores
 
@@ -37,26 +26,20 @@ def agreement_map(
     """
     n = len(names)
     negative = any(value is not None and value < 0 for line in matrix for value in line)
-    short = [wrapped(name, 34) for name in names]
-    numbered = any(len(name) > 9 for name in names)
-    figure = go.Figure(
-        go.Heatmap(
-            z=[list(line) for line in matrix],
-            text=[[_pair_text(names, matrix, why, i, j) for j in range(n)] for i in range(n)],
-            texttemplate="%{z:.2f}" if n <= 16 else None,
-            hovertemplate="%{text}<extra></extra>",
-            hoverongaps=True,
-            zmin=-1 if negative else 0, zmax=1, colorscale=BOTH_WAYS if negative else HUE, xgap=2, ygap=2,
-            colorbar=colorbar(html.escape(title, quote=False), 34 * max(n, 4)),
-        )
-    )  # fmt: skip
+    texts = [[_pair_text(names, matrix, why, i, j) for j in range(n)] for i in range(n)]
+    cells = go.Heatmap(z=[list(line) for line in matrix], text=texts, hovertemplate=HOVER, hoverongaps=True)
+    cells.update(texttemplate="%{z:.2f}" if n <= 16 else None, xgap=2, ygap=2)
+    cells.update(zmin=-1 if negative else 0, zmax=1, colorscale=BOTH_WAYS if negative else HUE)
+    figure = go.Figure(cells.update(colorbar=style.colorbar(html.escape(title, quote=False), 34 * max(n, 4))))
     dress(figure, height=max(34 * n, 136) + 44, top=32, bottom=12)
     figure.update_layout(plot_bgcolor=EMPTY)
+    short = [style.wrapped(name, 34) for name in names]
+    numbered = any(len(name) > 9 for name in names)
     places = list(range(n))
     across = [str(i + 1) for i in places] if numbered else short
     down = [f"{name}  {i + 1}" for i, name in enumerate(short)] if numbered else short
-    figure.update_xaxes(tickvals=places, ticktext=across, side="top", ticks="", range=[-0.5, n - 0.5], tickangle=0)
-    figure.update_yaxes(tickvals=places, ticktext=down, ticks="", range=[n - 0.5, -0.5])
+    figure.update_xaxes(tickvals=places, ticktext=across, side="top", range=[-0.5, n - 0.5], tickangle=0)
+    figure.update_yaxes(tickvals=places, ticktext=down, range=[n - 0.5, -0.5])
     return figure
 
 
@@ -70,34 +53,34 @@ def overlap_map(a: HeadScores, b: HeadScores, name_a: str, name_b: str, k: int |
     grid, k = a.grid, share_count(a.grid.size, TOP_SHARE) if k is None else k
     k = min(k, *(int((scores.mean > 0).sum()) for scores in (a, b)))
     of_a, of_b = set(a.top(k)), set(b.top(k))
-    names = shortened(name_a, 30), shortened(name_b, 30)
+    names = style.shortened(name_a, 30), style.shortened(name_b, 30)
     kinds = (
         ("only " + names[0], of_a - of_b, ORANGE),
         ("in both", of_a & of_b, TEAL),
         ("only " + names[1], of_b - of_a, PURPLE),
     )
-    number = {head: i for i, (_, heads, _) in enumerate(kinds, start=1) for head in heads}
-    cells = [[HeadId(layer, head) for head in range(grid.n_heads)] for layer in range(grid.n_layers)]
+    cells = np.zeros(grid[:2], dtype=int)
+    for number, (_, heads, _) in enumerate(kinds, start=1):
+        for head in heads:
+            cells[head] = number
+    texts = [
+        [_overlap_text(HeadId(layer, head), (a, b), names, kind, k) for head, kind in enumerate(row)]
+        for layer, row in enumerate(cells)
+    ]
     colors = ("#ffffff", *(color for _, _, color in kinds))
-    figure = go.Figure(
-        go.Heatmap(
-            z=[[number.get(head, 0) for head in line] for line in cells],
-            text=[[_overlap_text(head, number.get(head, 0), (a, b), names, k) for head in line] for line in cells],
-            hovertemplate="%{text}<extra></extra>", showscale=False, xgap=1, ygap=1, zmin=0, zmax=3,
-            colorscale=[(edge / 4, color) for i, color in enumerate(colors) for edge in (i, i + 1)],
-        )
-    )  # fmt: skip
+    scale = [(edge / 4, color) for i, color in enumerate(colors) for edge in (i, i + 1)]
+    figure = go.Figure(go.Heatmap(z=cells.tolist(), zmin=0, zmax=3, colorscale=scale, showscale=False, xgap=1, ygap=1))
+    figure.update_traces(text=texts, hovertemplate=HOVER)
     for name, heads, color in kinds:
-        figure.add_trace(outlines(sorted(heads), INK if name == "in both" else color, 2))
-        figure.add_scatter(x=[None], y=[None], mode="markers", name=f"{name} ({len(heads)})", showlegend=True,
-                           marker={"symbol": "square", "size": 11, "color": color,
-                                   "line": {"color": INK, "width": 2 * (name == "in both")}})  # fmt: skip
+        both = name == "in both"
+        figure.add_trace(outlines(sorted(heads), INK if both else color, 2))
+        marker = {"symbol": "square", "size": 11, "color": color, "line": {"color": INK, "width": 2 * both}}
+        entry = go.Scatter(x=[None], y=[None], mode="markers", name=f"{name} ({len(heads)})", marker=marker)
+        figure.add_trace(entry.update(showlegend=True))
     dress(figure, height=round(cell_size(grid) * grid.n_layers + 90), top=46, bottom=44)
-    figure.update_layout(showlegend=True, plot_bgcolor=EMPTY,
-                         legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "itemclick": False,
-                                 "itemdoubleclick": False})  # fmt: skip
-    figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **ticks(grid.n_heads))
-    figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **ticks(grid.n_layers))
+    legend = ABOVE | {"y": 1.0, "itemclick": False, "itemdoubleclick": False}
+    figure.update_layout(showlegend=True, plot_bgcolor=EMPTY, legend=legend)
+    grid_axes(figure, grid)
     return figure
 
 
@@ -109,18 +92,17 @@ def _pair_text(
     j: int,
 ) -> str:
     """What hovering over a cell of a matrix says."""
-    value, said = matrix[i][j], why[i][j] if why else ""
-    lines = [f"<b>{shortened(names[i], 60)}</b>", f"<b>{shortened(names[j], 60)}</b>"] if i != j else []
-    lines = lines or [f"<b>{shortened(names[i], 60)}</b>, with itself"]
-    lines += [f"{value:.3f}"] if value is not None else [] if said else ["not comparable"]
-    words = textwrap.wrap(said[:300], 60)
-    return "<br>".join([*lines, *(html.escape(line, quote=False) for line in words)])
+    value, reason = matrix[i][j], why[i][j] if why else ""
+    lines = [f"<b>{style.shortened(names[i], 60)}</b>", f"<b>{style.shortened(names[j], 60)}</b>"] if i != j else []
+    lines = lines or [f"<b>{style.shortened(names[i], 60)}</b>, with itself"]
+    lines += [f"{value:.3f}"] if value is not None else [] if reason else ["not comparable"]
+    return "<br>".join([*lines, *(html.escape(line, quote=False) for line in textwrap.wrap(reason[:300], 60))])
 
 
-def _overlap_text(head: HeadId, kind: int, maps: tuple[HeadScores, HeadScores], names: tuple[str, str], k: int) -> str:
+def _overlap_text(head: HeadId, maps: tuple[HeadScores, HeadScores], names: tuple[str, str], kind: int, k: int) -> str:
     """What hovering over a head of an overlap says."""
-    said = ("in neither", f"only in {names[0]}", "in both", f"only in {names[1]}")[kind]
-    lines = [f"<b>{head}</b> among the best {k}: {said}"]
+    place = ("in neither", f"only in {names[0]}", "in both", f"only in {names[1]}")[kind]
+    lines = [f"<b>{head}</b> among the best {k}: {place}"]
     for name, scores in zip(names, maps, strict=True):
-        lines.append(f"{name}: mean {scores.mean[head]:.3f}, {ordinal(int(scores.rank[head]))}")
+        lines.append(f"{name}: mean {scores.mean[head]:.3f}, {style.ordinal(int(scores.rank[head]))}")
     return "<br>".join(lines)

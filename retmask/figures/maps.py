@@ -4,7 +4,6 @@ The rows of data behind them are in rows.py. Layer 0 is at the bottom, as the re
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,21 +11,9 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from retmask.families.difference import Moved
+from retmask.figures import style
 from retmask.figures.rows import Row, moved_rows
-from retmask.figures.style import (
-    BOTH_WAYS,
-    EMPTY,
-    HUE,
-    INK,
-    MUTED,
-    ORANGE,
-    colorbar,
-    dress,
-    ordinal,
-    percent,
-    shortened,
-    wrapped,
-)
+from retmask.figures.style import BOTH_WAYS, EMPTY, HOVER, HUE, INK, MUTED, ORANGE, dress
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.intervals import span
 from retmask.heads.scores import HeadScores
@@ -102,26 +89,23 @@ def small_multiples(named: Mapping[str, HeadScores], common: bool = True) -> go.
     columns = max(1, -(-len(named) // rows))
     tall = min(max((12, 10, 7, 6)[columns - 1] * deepest, 130), 420)
     inner = rows * tall + (rows - 1) * _GAP
-    figure = make_subplots(rows, columns, horizontal_spacing=(0.08, 0.08, 0.06, 0.05)[columns - 1],
-                           vertical_spacing=_GAP / inner)  # fmt: skip
+    apart = (0.08, 0.08, 0.06, 0.05)[columns - 1]
+    figure = make_subplots(rows, columns, horizontal_spacing=apart, vertical_spacing=_GAP / inner)
     dress(figure, height=inner + 100, top=56, bottom=44)
     peak = max((_peak(scores) for scores in named.values()), default=1.0)
-    figure.update_layout(
-        coloraxis={"colorscale": HUE, "cmin": 0, "cmax": peak, "colorbar": colorbar("mean score", min(inner, 320))},
-        plot_bgcolor=EMPTY,
-    )
+    bar = style.colorbar("mean score", min(inner, 320))
+    figure.update_layout(coloraxis={"colorscale": HUE, "cmin": 0, "cmax": peak, "colorbar": bar}, plot_bgcolor=EMPTY)
     for place, (name, scores) in enumerate(named.items()):
         row, column = place // columns + 1, place % columns + 1
-        figure.add_trace(_map(name, scores, common), row=row, col=column)
-        at = {"row": row, "col": column}
-        figure.update_xaxes(range=[-0.5, scores.grid.n_heads - 0.5], **ticks(scores.grid.n_heads, 9), **at)
-        figure.update_yaxes(range=[-0.5, scores.grid.n_layers - 0.5], **ticks(scores.grid.n_layers, 9), **at)
-        if place + columns >= len(named):
-            figure.update_xaxes(title="head", **at)
-        if column == 1:
-            figure.update_yaxes(title="layer", **at)
+        own = {"colorscale": HUE, "zmin": 0, "zmax": _peak(scores), "showscale": False}
+        cells = go.Heatmap(z=scores.mean.round(4).tolist(), xgap=1, ygap=1, meta=style.shortened(name, 80))
+        cells.update({"coloraxis": "coloraxis"} if common else own)
+        cells.update(hovertemplate="%{meta}<br><b>L%{y}H%{x}</b> mean %{z:.3f}<extra></extra>")
+        figure.add_trace(cells, row=row, col=column)
+        titles = ("head" * (place + columns >= len(named)), "layer" * (column == 1))
+        grid_axes(figure, scores.grid, 9, titles, row=row, col=column)
         title = name if common else f"{name}, 0 to {_peak(scores):.3g}"
-        _title(figure, place, wrapped(title, (90, 50, 32, 24)[columns - 1]))
+        style.panel_title(figure, place + 1, style.wrapped(title, (90, 50, 32, 24)[columns - 1]), lift=3)
     return figure
 
 
@@ -130,10 +114,17 @@ def cell_size(grid: Grid) -> float:
     return min(30.0, max(14.0, 590 / grid.n_layers))
 
 
-def ticks(n: int, most: int = 20) -> dict[str, Any]:
-    """An axis of `n` layers or heads from 0, with no more than `most` numbers."""
-    step = next(step for step in (1, 2, 5, 10, 20, 10**6) if n <= most * step)
-    return {"tickvals": list(range(0, n, step)), "ticks": "", "tickfont": {"size": 11}}
+def grid_axes(
+    figure: go.Figure, grid: Grid, most: int = 20, titles: tuple[str, str] = ("head", "layer"), **panel: int
+) -> None:
+    """Heads across and layers up, each with no more than `most` numbers; of all panels, or the one of that row, col."""
+    for update, title, n in (
+        (figure.update_xaxes, titles[0], grid.n_heads),
+        (figure.update_yaxes, titles[1], grid.n_layers),
+    ):
+        step = next(step for step in (1, 2, 5, 10, 20, 10**6) if n <= most * step)
+        places = list(range(0, n, step))
+        update(title=title or None, range=[-0.5, n - 0.5], tickvals=places, tickfont={"size": 11}, **panel)
 
 
 def outlines(heads: Iterable[HeadId], color: str, width: float, dash: str = "solid") -> go.Scatter:
@@ -148,37 +139,16 @@ def outlines(heads: Iterable[HeadId], color: str, width: float, dash: str = "sol
     return go.Scatter(x=x, y=y, mode="lines", line={"color": color, "width": width, "dash": dash}, hoverinfo="skip")
 
 
-def _map(name: str, scores: HeadScores, common: bool) -> go.Heatmap:
-    how: dict[str, Any] = {"coloraxis": "coloraxis"}
-    if not common:
-        how = {"colorscale": HUE, "zmin": 0, "zmax": _peak(scores), "showscale": False}
-    return go.Heatmap(
-        z=scores.mean.round(4).tolist(), xgap=1, ygap=1, meta=shortened(name, 80),
-        hovertemplate="%{meta}<br><b>L%{y}H%{x}</b> mean %{z:.3f}<extra></extra>", **how,
-    )  # fmt: skip
-
-
 def _peak(scores: HeadScores) -> float:
     """The top of a colour scale that begins at 0, above 0 also where no mean is."""
     return max(float(scores.mean.max()), 0) or 1.0
 
 
-def _title(figure: go.Figure, place: int, text: str) -> None:
-    """A title over the panel with that number, at its left edge."""
-    axis = "" if place == 0 else str(place + 1)
-    figure.add_annotation(
-        x=0, xref=f"x{axis} domain", xanchor="left", y=1, yref=f"y{axis} domain", yanchor="bottom", yshift=3,
-        text=text, showarrow=False, font={"size": 12, "color": INK},
-    )  # fmt: skip
-
-
 def _cells(
     values: Float[np.ndarray, "layer head"], low: float, high: float, scale: list[tuple[float, str]], title: str
 ) -> go.Heatmap:
-    return go.Heatmap(
-        z=values.round(6).tolist(),
-        zmin=low, zmax=high, colorscale=scale, xgap=1, ygap=1, hoverinfo="skip", colorbar=colorbar(title),
-    )  # fmt: skip
+    look = {"xgap": 1, "ygap": 1, "hoverinfo": "skip", "colorscale": scale, "colorbar": style.colorbar(title)}
+    return go.Heatmap(z=values.round(6).tolist(), zmin=low, zmax=high, **look)
 
 
 def _points(grid: Grid, texts: list[str]) -> go.Scatter:
@@ -188,7 +158,7 @@ def _points(grid: Grid, texts: list[str]) -> go.Scatter:
         x=[head.head for head in heads],
         y=[head.layer for head in heads],
         text=texts,
-        hovertemplate="%{text}<extra></extra>",
+        hovertemplate=HOVER,
         mode="markers",
         marker={"symbol": "square", "size": cell_size(grid) - 3, "color": ORANGE, "opacity": 0},
     )
@@ -198,8 +168,7 @@ def _lay_out(figure: go.Figure, grid: Grid) -> None:
     """Axes, size and groups of a layer x head map."""
     dress(figure, height=round(cell_size(grid) * grid.n_layers + 100), top=54, bottom=44)
     figure.update_layout(dragmode="pan", hoverdistance=-1, plot_bgcolor=EMPTY)
-    figure.update_xaxes(title="head", range=[-0.5, grid.n_heads - 0.5], **ticks(grid.n_heads))
-    figure.update_yaxes(title="layer", range=[-0.5, grid.n_layers - 0.5], **ticks(grid.n_layers))
+    grid_axes(figure, grid)
     _rule_groups(figure, grid)
 
 
@@ -209,31 +178,25 @@ def _head_texts(scores: HeadScores, selected: Collection[HeadId]) -> list[str]:
     texts = []
     for head in scores.grid.heads():
         group = scores.grid.kv_group(head)
-        lines = [
-            f"<b>{head}</b>{' · selected' if head in selected else ''}",
-            f"mean {scores.mean[head]:.3f}",
-            *(
-                []
-                if spread is None
-                else [f"95 % {span(spread.low[head], spread.high[head], '.3f')} over {scores.clusters.words}"]
-            ),
-            f"{ordinal(int(scores.rank[head]))} of {scores.grid.size:,}",
-            f"{scores.detector.active} in {percent(scores.activation[head])} of {scores.n_trials} trials",
-            *([] if group is None else [f"key/value group {group}"]),
+        lines = [f"<b>{head}</b>{' · selected' if head in selected else ''}", f"mean {scores.mean[head]:.3f}"]
+        if spread:
+            lines += [f"95 % {span(spread.low[head], spread.high[head], '.3f')} over {scores.clusters.words}"]
+        lines += [
+            f"{style.ordinal(int(scores.rank[head]))} of {scores.grid.size:,}",
+            f"{scores.detector.active} in {style.percent(scores.activation[head])} of {scores.n_trials} trials",
         ]
+        lines += [] if group is None else [f"key/value group {group}"]
         texts.append("<br>".join(lines))
     return texts
 
 
 def _moved_text(row: Row) -> str:
     """What hovering over a head of a map of differences says."""
-    return "<br>".join(
-        [
-            f"<b>{row['name']}</b> {row['change']:+.3f}",
-            *([] if row["low"] is None else [f"95 % {span(row['low'], row['high'], '+.3f')}"]),
-            f"before {row['before']:.3f}, {ordinal(row['before_rank'])}",
-            f"after {row['after']:.3f}, {ordinal(row['after_rank'])}",
-        ]
+    between = "" if row["low"] is None else f"95 % {span(row['low'], row['high'], '+.3f')}<br>"
+    return (
+        f"<b>{row['name']}</b> {row['change']:+.3f}<br>{between}"
+        f"before {row['before']:.3f}, {style.ordinal(row['before_rank'])}<br>"
+        f"after {row['after']:.3f}, {style.ordinal(row['after_rank'])}"
     )
 
 
@@ -243,11 +206,10 @@ def _rule_groups(figure: go.Figure, grid: Grid) -> None:
     if not n or n >= grid.n_heads:
         return
     size = grid.n_heads / n
-    name = "KV {}" if n <= 8 else "{}"
+    number = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 11, "color": MUTED}}
+    rule = {"y0": -0.5, "y1": grid.n_layers - 0.5, "line": {"color": INK, "width": 1.5, "dash": "solid"}}
     for group in range(n):
         edge = group * size - 0.5
         if group:
-            figure.add_shape(type="line", x0=edge, x1=edge, y0=-0.5, y1=grid.n_layers - 0.5,
-                             line={"color": INK, "width": 1.5})  # fmt: skip
-        figure.add_annotation(x=edge + size / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
-                              text=name.format(group), font={"size": 11, "color": MUTED})  # fmt: skip
+            figure.add_shape(type="line", x0=edge, x1=edge, **rule)
+        figure.add_annotation(x=edge + size / 2, text=f"KV {group}" if n <= 8 else str(group), **number)

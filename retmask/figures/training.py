@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from retmask.figures.style import EMPTY, INK, MUTED, ORANGE, PURPLE, TEAL, dress
+from retmask.figures.style import HOVER, INK, ORANGE, PURPLE, TEAL, dress, panel_title
 from retmask.files import is_number, number
 
 MOST_POINTS = 400  # drawn of a curve: of more steps, every second, third ...
@@ -35,32 +35,22 @@ class Panel(NamedTuple):
 
 
 _CHOSEN, _REJECTED = f'<span style="color:{TEAL}">chosen</span>', f'<span style="color:{ORANGE}">rejected</span>'
+_REWARDS = (Line("chosen", "chosen", TEAL), Line("rejected", "rejected", ORANGE))
+_LOGPS = (Line("logps_chosen", "chosen", TEAL), Line("logps_rejected", "rejected", ORANGE))
+_SHARE = {"range": [-0.05, 1.05], "tickvals": [0, 0.5, 1]}
+_FROM_0 = {"rangemode": "tozero"}
 PANELS = {
-    "loss": Panel("loss", (Line("loss", "loss", INK),), {"rangemode": "tozero"}),
-    "accuracy": Panel(
-        "reward accuracy: pairs with chosen ahead",
-        (Line("accuracy", "accuracy", INK),),
-        {"range": [-0.05, 1.05], "tickvals": [0, 0.5, 1]},
-        0.5,
-    ),
-    "rewards": Panel(
-        f"rewards of {_CHOSEN} and {_REJECTED}", (Line("chosen", "chosen", TEAL), Line("rejected", "rejected", ORANGE)),
-        level=0.0,
-    ),
+    "loss": Panel("loss", (Line("loss", "loss", INK),), _FROM_0),
+    "accuracy": Panel("reward accuracy: pairs with chosen ahead", (Line("accuracy", "accuracy", INK),), _SHARE, 0.5),
+    "rewards": Panel(f"rewards of {_CHOSEN} and {_REJECTED}", _REWARDS, level=0.0),
     "margin": Panel("margin: chosen minus rejected reward", (Line("margin", "margin", PURPLE),), level=0.0),
-    "logps": Panel(
-        f"log-probabilities of {_CHOSEN} and {_REJECTED} (nats)",
-        (Line("logps_chosen", "chosen", TEAL), Line("logps_rejected", "rejected", ORANGE)),
-    ),
-    "grad_norm": Panel("gradient norm", (Line("grad_norm", "norm", INK),), {"rangemode": "tozero"}),
-    "lr": Panel(
-        "learning rate", (Line("lr", "learning rate", INK),),
-        {"rangemode": "tozero", "exponentformat": "e", "nticks": 5},
-    ),
+    "logps": Panel(f"log-probabilities of {_CHOSEN} and {_REJECTED} (nats)", _LOGPS),
+    "grad_norm": Panel("gradient norm", (Line("grad_norm", "norm", INK),), _FROM_0),
+    "lr": Panel("learning rate", (Line("lr", "learning rate", INK),), _FROM_0 | {"exponentformat": "e", "nticks": 5}),
     "tokens_per_s": Panel(
-        "tokens a second", (Line("tokens_per_s", "tokens a second", INK),), {"rangemode": "tozero", "tickformat": ",~r"}
+        "tokens a second", (Line("tokens_per_s", "tokens a second", INK),), _FROM_0 | {"tickformat": ",~r"}
     ),
-}  # fmt: skip
+}
 LEARNING = ("loss", "accuracy", "rewards", "margin")
 BEHIND = ("logps", "grad_norm", "lr", "tokens_per_s")
 
@@ -76,10 +66,7 @@ def training_curves(
     shown = thinned(steps, MOST_POINTS)
     rows = -(-len(panels) // columns)
     inner = rows * _ROW + (rows - 1) * _GAP
-    figure = make_subplots(
-        rows, columns, horizontal_spacing=0.09, vertical_spacing=_GAP / inner,
-        subplot_titles=[PANELS[name].title for name in panels],
-    )  # fmt: skip
+    figure = make_subplots(rows, columns, horizontal_spacing=0.09, vertical_spacing=_GAP / inner)
     dress(figure, height=_TOP + inner + _BOTTOM, top=_TOP, bottom=_BOTTOM)
     for place, name in enumerate(panels):
         at = {"row": place // columns + 1, "col": place % columns + 1}
@@ -87,11 +74,11 @@ def training_curves(
         for line in panel.lines:
             figure.add_trace(_scatter(line, shown), **at)
         if panel.level is not None:
-            figure.add_hline(panel.level, line={"color": MUTED, "width": 1, "dash": "dot"}, **at)
-        figure.update_yaxes(panel.axis, showgrid=True, gridcolor=EMPTY, ticks="", automargin=False, **at)
+            figure.add_hline(panel.level, line={"dash": "dot"}, **at)
+        figure.update_yaxes(panel.axis, showgrid=True, automargin=False, **at)
+        panel_title(figure, place + 1, panel.title)
     figure.update_xaxes(_steps_axis(steps))
     figure.update_xaxes(title={"text": "step", "font": {"size": 12}}, row=rows)
-    _titles_left(figure, len(panels))
     return figure
 
 
@@ -102,18 +89,13 @@ def thinned(steps: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, 
 
 
 def _scatter(line: Line, steps: Sequence[Mapping[str, Any]]) -> go.Scatter:
-    values = [(int(step["done"]), number(step.get(line.value), None)) for step in steps]
-    return go.Scatter(
-        x=[step for step, _ in values],
-        y=[value for _, value in values],
-        text=["" if value is None else f"step {step:,}<br>{line.name} {value:.4g}" for step, value in values],
-        hovertemplate="%{text}<extra></extra>",
-        name=line.name,
-        mode="lines+markers" if len(values) <= _FEW else "lines",
-        line={"color": line.color, "width": 1.75 if len(values) <= _FEW else 1},
-        marker={"size": 5},
-        cliponaxis=False,
-    )
+    done = [int(step["done"]) for step in steps]
+    values = [number(step.get(line.value), None) for step in steps]
+    few = len(steps) <= _FEW
+    curve = go.Scatter(x=done, y=values, name=line.name, mode="lines+markers" if few else "lines", cliponaxis=False)
+    curve.update(line={"color": line.color, "width": 1.75 if few else 1}, marker={"size": 5}, hovertemplate=HOVER)
+    texts = ["" if y is None else f"step {x:,}<br>{line.name} {y:.4g}" for x, y in zip(done, values, strict=True)]
+    return curve.update(text=texts)
 
 
 def _steps_axis(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -124,11 +106,4 @@ def _steps_axis(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     last = max(done, min(int(planned or 0), 4 * done), first + 1)
     pad = (last - first) * 0.03
     ticks = {"dtick": 1} if last - first <= 8 else {"nticks": 6}
-    return {"range": [first - pad, last + pad], "tickformat": ",d", "ticks": "", **ticks}
-
-
-def _titles_left(figure: go.Figure, n: int) -> None:
-    """Put the titles of the panels over the beginnings of their axes."""
-    for i, title in enumerate(figure.layout.annotations[:n]):
-        left = figure.layout[f"xaxis{i + 1 if i else ''}"].domain[0]
-        title.update(x=left, xanchor="left", yshift=4, font={"size": 12, "color": INK})
+    return {"range": [first - pad, last + pad], "tickformat": ",d", **ticks}
