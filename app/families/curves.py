@@ -14,9 +14,10 @@ from app.families.table import figure_rows
 from app.shared import session
 from app.shared.figure import CHART_CONFIG, downloads, draw_figure
 from retmask.families.concentration import depth_profile
-from retmask.figures.concentration import DASHES, SERIES, depth_profiles, figure_dots, lorenz_curves, rank_curves
+from retmask.figures.concentration import DASHES, depth_profiles, figure_dots, lorenz_curves, rank_curves
 from retmask.figures.maps import small_multiples
 from retmask.figures.rows import Row
+from retmask.figures.style import SERIES
 
 T = TypeVar("T")
 DEPTHS = 10  # parts of the depth
