@@ -9,8 +9,9 @@ from app.compare.answer_html import ENDINGS, GAP
 from app.shared.text import fact_html, where_html
 from retmask.compare.differences import Change, changes
 from retmask.pairs.gate import RULES
-from retmask.pairs.pair import Answer, Message, PreferencePair
+from retmask.pairs.pair import Answer, PreferencePair
 from retmask.text.recall import contains, pieces
+from retmask.text.template import Turn
 
 LONG, MOST = 700, 20_000  # characters: of a prompt that is folded, and of a text that is drawn at all
 _BEGIN, _ROUND, _END = 140, 170, 200  # characters of a folded prompt: its beginning, round the answer, its end
@@ -34,7 +35,7 @@ STYLE = """<style>
 </style>"""
 
 
-def prompt(messages: Sequence[Message], answer: str = "", tokens: int = 0) -> str:
+def prompt(messages: Sequence[Turn], answer: str = "", tokens: int = 0) -> str:
     """The turns of a prompt with the place of its answer marked; a long one is folded, and the place shown even so."""
     place = _place(messages, answer)
     length = f"{tokens:,} tokens" if tokens else f"{sum(len(text) for _, text in messages):,} characters"
@@ -51,7 +52,7 @@ def prompt(messages: Sequence[Message], answer: str = "", tokens: int = 0) -> st
     return f'<div class="prompt">{body}{known}</div>'
 
 
-def _place(messages: Sequence[Message], answer: str) -> tuple[int, range] | None:
+def _place(messages: Sequence[Turn], answer: str) -> tuple[int, range] | None:
     """Where the answer stands: the turn, and the characters in it. The last turn that has it counts."""
     for i in reversed(range(len(messages))):
         found = re.search(re.escape(answer), messages[i][1], re.IGNORECASE) if answer.strip() else None
@@ -60,7 +61,7 @@ def _place(messages: Sequence[Message], answer: str) -> tuple[int, range] | None
     return None
 
 
-def _turn(messages: Sequence[Message], i: int, place: tuple[int, range] | None) -> str:
+def _turn(messages: Sequence[Turn], i: int, place: tuple[int, range] | None) -> str:
     """A turn, with its role where there are several."""
     role, text = messages[i]
     named = where_html(role) if len(messages) > 1 or role != "user" else ""
@@ -69,7 +70,7 @@ def _turn(messages: Sequence[Message], i: int, place: tuple[int, range] | None) 
     return f'{named}<div class="said" dir="auto">{_marked(text, range(min(len(text), MOST)), spot)}{cut}</div>'
 
 
-def _excerpt(messages: Sequence[Message], place: tuple[int, range] | None) -> str:
+def _excerpt(messages: Sequence[Turn], place: tuple[int, range] | None) -> str:
     """The parts of a long prompt to know it by: its beginning, the surroundings of the answer, its end."""
     at, spot = place or (len(messages) - 1, range(0))
     text = messages[at][1]

@@ -20,7 +20,7 @@ from retmask.pairs.gate import RULES
 from retmask.pairs.job import PairsConfig, new_pairs
 from retmask.runs.overview import duration
 from retmask.runs.run import Run
-from retmask.text.sources import FILES, load_prompts, read_prompts
+from retmask.text.sources import FILES, read_prompts
 
 SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
 ARMS = {
@@ -186,7 +186,7 @@ def _uploaded() -> None:
 
 def keep_prompts(name: str, content: bytes) -> Path:
     """The path of a lasting copy of a file of prompts. ValueError, and no copy, if it is none."""
-    return readers.keep_upload(name, content, "prompts", lambda path: load_prompts(str(path)))
+    return readers.keep_upload(name, content, "prompts", lambda path: read_prompts(str(path)))
 
 
 def _sampling() -> dict[str, Any]:

@@ -12,8 +12,8 @@ from retmask.files import check_text, expanded
 from retmask.pairs.pair import NAMES, PAIRS
 from retmask.runs.run import run_path
 from retmask.text.chat import plain
-from retmask.text.conversations import Blank, Turn, check_texts, content, conversation, json_rows, system, turns
-from retmask.text.template import Turns
+from retmask.text.conversations import Blank, check_texts, content, conversation, json_rows, system, turns
+from retmask.text.template import Turn, Turns
 
 _KEPT = ("id", "model", "answer")  # columns for people and for checks; training passes over them
 _HH = "\n\nAssistant:"  # what comes before every answer in Anthropic's HH

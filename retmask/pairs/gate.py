@@ -79,11 +79,11 @@ def faults(pair: PreferencePair, allowed: Iterable[str] = ()) -> list[str]:
 
 def check_rules(names: Iterable[str]) -> tuple[str, ...]:
     """The names, each once. ValueError for one that is no rule of the gate."""
-    found = tuple(dict.fromkeys(names))
-    for name in found:
+    rules = tuple(dict.fromkeys(names))
+    for name in rules:
         if name not in RULES:
             raise ValueError(f"{name!r} is no rule of the gate: choose from {', '.join(RULES)}")
-    return found
+    return rules
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,9 @@ def statistics(pairs: Sequence[PreferencePair], max_length: int = 1024) -> Stati
     n = len(pairs)
     if not n:
         return None
-    wholes = [(pair.prompt_tokens + one.tokens, one.tokens) for pair in pairs for one in (pair.chosen, pair.rejected)]
-    cut = [min(max(0, whole - max_length), said) for whole, said in wholes]
+    answers = [(pair, answer.tokens) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    wholes = [pair.prompt_tokens + tokens for pair, tokens in answers]
+    cut = [min(max(0, whole - max_length), tokens) for whole, (_, tokens) in zip(wholes, answers, strict=True)]
     first = [pair.diverged for pair in pairs if pair.diverged is not None]
     return Statistics(
         pairs=n,
@@ -122,9 +123,9 @@ def statistics(pairs: Sequence[PreferencePair], max_length: int = 1024) -> Stati
         bias=sum(pair.chosen.tokens - pair.rejected.tokens for pair in pairs) / n,
         longer=sum(pair.chosen.tokens > pair.rejected.tokens for pair in pairs) / n,
         diverged=median(first) if first else None,
-        longest=max(whole for whole, _ in wholes),
+        longest=max(wholes),
         cut_pairs=sum(map(any, zip(cut[::2], cut[1::2], strict=True))) / n,
-        cut_tokens=sum(cut) / max(1, sum(said for _, said in wholes)),
+        cut_tokens=sum(cut) / max(1, sum(tokens for _, tokens in answers)),
     )
 
 

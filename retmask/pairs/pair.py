@@ -11,11 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 from retmask.files import check_text, read_lines, write_atomic
 from retmask.text.chat import plain
-from retmask.text.template import Turns
+from retmask.text.template import Turn, Turns
 
 ITEMS, PAIRS = "items.jsonl", "pairs.jsonl"
 NAMES = ("prompt", "chosen", "rejected")  # the columns of TRL's preference format
-Message = tuple[str, str]
 
 
 class Answer(NamedTuple):
@@ -36,7 +35,7 @@ class PreferencePair:
     """
 
     id: str
-    messages: tuple[Message, ...]
+    messages: tuple[Turn, ...]
     chosen: Answer
     rejected: Answer
     arm: str = "file"
@@ -97,13 +96,13 @@ def _said(record: Sequence[Any]) -> Answer:
 
 def read_items(folder: Path) -> list[PreferencePair]:
     """Every pair in a run's folder, also those that the gate keeps out, each once, in the order of the prompts."""
-    found: dict[str, tuple[int, PreferencePair]] = {}
+    pairs: dict[str, tuple[int, PreferencePair]] = {}
     for line in read_lines(folder / ITEMS):
         try:
-            found.setdefault(str(line["id"]), (int(line.get("number", len(found))), PreferencePair.from_json(line)))
+            pairs.setdefault(str(line["id"]), (int(line.get("number", len(pairs))), PreferencePair.from_json(line)))
         except (KeyError, TypeError, ValueError):
             continue
-    return [pair for _, pair in sorted(found.values(), key=lambda one: one[0])]
+    return [pair for _, pair in sorted(pairs.values(), key=lambda numbered: numbered[0])]
 
 
 def write_pairs(folder: Path, pairs: Iterable[PreferencePair], chat: bool, model: str) -> Path:

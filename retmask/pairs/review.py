@@ -38,7 +38,7 @@ class Review:
         if texts is None:
             return pair
         chosen, rejected = (
-            one._replace(text=text) for one, text in zip((pair.chosen, pair.rejected), texts, strict=True)
+            answer._replace(text=text) for answer, text in zip((pair.chosen, pair.rejected), texts, strict=True)
         )
         return replace(pair, chosen=chosen, rejected=rejected)
 
@@ -83,7 +83,7 @@ def new_version(run: Run, allowed: Sequence[str]) -> Run:
     lines = [json.dumps({"number": number, **pair.to_json()}) for number, pair in enumerate(kept)]
     write_atomic(new.path / ITEMS, "".join(line + "\n" for line in lines))
     write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
-    decided = {verdict: sum(one == verdict for one in review.verdicts.values()) for verdict in ("keep", "drop")}
+    decided = {verdict: list(review.verdicts.values()).count(verdict) for verdict in ("keep", "drop")}
     new.update(
         **{name: record[name] for name in CARRIED if name in record},
         status="success",

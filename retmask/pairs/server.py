@@ -13,9 +13,10 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError, DefaultHttpxClient, OpenAI, OpenAIError, Timeout
 
 from retmask.pairs.addresses import address, is_here, key_for, key_remedy
-from retmask.pairs.pair import Answer, Message
+from retmask.pairs.pair import Answer
 from retmask.text.chat import NO_THINKING
 from retmask.text.sampling import Sampling
+from retmask.text.template import Turn
 
 TIMEOUT = 600.0  # seconds for one answer: a long one from a busy server takes minutes
 RETRIES = 3  # after half a second, one and two, or when the server says, if that is within two minutes
@@ -69,7 +70,7 @@ class Server:
         raise ValueError(f"{self.url} lists no models as an OpenAI-compatible server does: correct the address")
 
     def answer(
-        self, messages: Sequence[Message], max_new_tokens: int, sampling: Sampling, retries: int | None = None
+        self, messages: Sequence[Turn], max_new_tokens: int, sampling: Sampling, retries: int | None = None
     ) -> Answer:
         """The model's answer to a conversation of (role, content); 0 tokens where the server does not count them.
 

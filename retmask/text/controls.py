@@ -48,14 +48,14 @@ def control_tokens(tokenizer: Any, template: str) -> dict[int, Control]:
     turns, tools and thoughts. White space and single characters are text, and so is an added token that the vocabulary
     was made with, such as Gemma's `<table>`.
     """
-    known = getattr(getattr(tokenizer, "_tokenizer", None), "model", None)
-    found = {}
+    vocabulary = getattr(getattr(tokenizer, "_tokenizer", None), "model", None)
+    controls = {}
     for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
         name, special = str(token.content), bool(token.special)
-        foreign = name in template or (known is not None and known.token_to_id(name) is None)
+        foreign = name in template or (vocabulary is not None and vocabulary.token_to_id(name) is None)
         if len(name) > 1 and not name.isspace() and (special or foreign):
-            found[int(number)] = Control(name, special)
-    return found
+            controls[int(number)] = Control(name, special)
+    return controls
 
 
 def written(controls: Mapping[int, Control], text: str, tokens: Tokens) -> Iterator[Written]:

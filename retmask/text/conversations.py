@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from retmask.files import check_text, expanded, read_text
+from retmask.text.template import Turn
 
-Turn = tuple[str, str]
-ROLES = ("system", "user", "assistant")
-_NAMES = {
-    "system": "system", "developer": "system", "user": "user", "human": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant",
-}  # fmt: skip
+_NAMES = {"system": "system developer", "user": "user human", "assistant": "assistant gpt model"}
+_ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
 _TOOLS = ("tool", "function", "observation", "function_call", "tool_call", "ipython")
 _ENGLISH = ("english", "en", "eng")
 
@@ -50,13 +47,13 @@ def _array(text: str) -> list[Any] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, list) and all(isinstance(one, dict) for one in value) else None
+    return value if isinstance(value, list) and all(isinstance(entry, dict) for entry in value) else None
 
 
 def _object(value: Any, where: str, number: int) -> tuple[str, int, dict[str, Any]]:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: not an object, but {json.dumps(value)[:40]}")
-    return where, number, {name: one for name, one in value.items() if one is not None}
+    return where, number, {name: held for name, held in value.items() if held is not None}
 
 
 def turns(value: Any, where: str) -> list[Turn]:
@@ -68,26 +65,26 @@ def turns(value: Any, where: str) -> list[Turn]:
         value = [value]
     if not isinstance(value, list):
         raise ValueError(f"{where}: not a list of messages")
-    return [_turn(one, where) for one in value]
+    return [_turn(message, where) for message in value]
 
 
 def role(message: Any) -> str:
     """Whose turn a message is: system, user or assistant; empty where it does not say so."""
     name = message.get("role") or message.get("from") if isinstance(message, Mapping) else None
-    return _NAMES.get(name, "") if isinstance(name, str) else ""
+    return _ROLES.get(name, "") if isinstance(name, str) else ""
 
 
 def _turn(message: Any, where: str) -> Turn:
-    known = {name: one for name, one in message.items() if one is not None} if isinstance(message, Mapping) else {}
-    name = str(known.get("role", known.get("from")))
-    if name in _TOOLS or known.get("tool_calls") or known.get("function_call"):
+    fields = {name: held for name, held in message.items() if held is not None} if isinstance(message, Mapping) else {}
+    name = str(fields.get("role", fields.get("from")))
+    if name in _TOOLS or fields.get("tool_calls") or fields.get("function_call"):
         raise ValueError(f"{where}: a turn calls a tool or is a tool's, and only texts can be read: leave the row out")
     if not role(message):
-        raise ValueError(f"{where}: a message is no object with a role of {', '.join(ROLES)}")
-    held = "content" if "role" in known else "value"
-    if held not in message:
-        raise ValueError(f"{where}: a message has no {held}")
-    return role(message), content(known.get(held, ""), where)
+        raise ValueError(f"{where}: a message is no object with a role of {', '.join(_NAMES)}")
+    key = "content" if "role" in fields else "value"
+    if key not in message:
+        raise ValueError(f"{where}: a message has no {key}")
+    return role(message), content(fields.get(key, ""), where)
 
 
 def content(value: Any, where: str) -> str:
@@ -121,12 +118,12 @@ def conversation(row: Mapping[str, Any], where: str) -> list[Turn] | None:
 
 def system(row: Mapping[str, Any], messages: Any = (), where: str = "") -> list[Turn]:
     """The system turn that a row has in a column of its own, if any. ValueError where its messages have one too."""
-    said = row.get("system")
-    if not isinstance(said, str) or not said.strip():
+    text = row.get("system")
+    if not isinstance(text, str) or not text.strip():
         return []
     if isinstance(messages, list) and messages and role(messages[0]) == "system":
         raise ValueError(f"{where}: there are two system turns, in the row and in its messages: leave one of them out")
-    return [("system", said)]
+    return [("system", text)]
 
 
 def check_texts(row: Mapping[str, Any], where: str) -> None:

@@ -47,9 +47,9 @@ class Haystack:
 
     def boundary_near(self, chars: int, end: int) -> int:
         """The sentence boundary nearest to `chars` among those up to `end`."""
-        known, chars = self.boundaries, max(0, min(chars, end))
-        at = bisect_left(known, chars)
-        near = [position for position in known[max(0, at - 1) : at + 1] if position <= max(0, end)]
+        chars = max(0, min(chars, end))
+        at = bisect_left(self.boundaries, chars)
+        near = [position for position in self.boundaries[max(0, at - 1) : at + 1] if position <= max(0, end)]
         return min(near, key=lambda position: abs(position - chars))
 
 

@@ -40,8 +40,8 @@ class Needle:
 
         The short answer where it stands in the needle, case aside; else, or with `whole`, all of the needle.
         """
-        found = None if whole else locate(self.answer, self.needle)
-        return (*found, "answer") if found else (0, len(self.needle), "needle")
+        span = None if whole else locate(self.answer, self.needle)
+        return (*span, "answer") if span else (0, len(self.needle), "needle")
 
 
 class NeedlePrompt(NamedTuple):
@@ -121,9 +121,9 @@ class NeedleTask:
 
     def asking(self, question: str, prompt: NeedlePrompt, tokenizer: Any, haystack: Haystack) -> tuple[int, ...]:
         """The tokens of the same prompt with another question."""
-        other = replace(self, needle=replace(self.needle, question=question))
+        asking = replace(self, needle=replace(self.needle, question=question))
         haystack = haystack.take(8 * (self.context_tokens - self.answer_tokens))
-        return other._tokens(Chat.of(tokenizer, self.template), haystack, *prompt.cut)[1].ids
+        return asking._tokens(Chat.of(tokenizer, self.template), haystack, *prompt.cut)[1].ids
 
     def _tokens(self, chat: Chat, haystack: Haystack, at: int, cut: int, end: str = "") -> tuple[ChatText, Tokens]:
         """The prompt with the first `cut` characters of the haystack and `end`, the needle at character `at`."""
@@ -179,7 +179,7 @@ def needle_grid(
 
     out: list[NeedleTask] = []
     while left:
-        task = min(left, key=lambda one: sum(used.get(mark, 0) for mark in marks(one)))
+        task = min(left, key=lambda task: sum(used.get(mark, 0) for mark in marks(task)))
         left.remove(task)
         out.append(task)
         for mark in marks(task):
@@ -210,10 +210,10 @@ def needles_sha256(needles: Iterable[Needle]) -> str:
 
 def known_needle(name: str) -> Needle:
     """A needle that comes with the project, by name. ValueError for an unknown one."""
-    known = {needle.name: needle for needle in [*load_needles(), *load_needles(shipped("needles_held_out.json"))]}
-    if name not in known:
-        raise ValueError(f"needle {name!r} is unknown: choose {', '.join(known)}")
-    return known[name]
+    needles = {needle.name: needle for needle in [*load_needles(), *load_needles(shipped("needles_held_out.json"))]}
+    if name not in needles:
+        raise ValueError(f"needle {name!r} is unknown: choose {', '.join(needles)}")
+    return needles[name]
 
 
 def _rows(text: str, path: Path) -> list[Any]:

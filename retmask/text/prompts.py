@@ -12,6 +12,7 @@ from typing import Any
 from retmask.files import sha256_text, shipped
 from retmask.text.haystack import load_haystack
 from retmask.text.recall import words
+from retmask.text.template import Turn
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
 _MOST = 1_000_000  # prompts at a time
@@ -19,7 +20,6 @@ _LONGEST = 12  # words of an answer
 _TRIES = 200  # facts tried for one prompt: the answer may stand in the prose already
 _SLOT = re.compile(r"\{(\w+?)(_\d)?\}")
 _BOUNDARY = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!etc)[.!?][\"')\]]*\s+(?=[A-Z\"(*])|\n\n+")
-Messages = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PairPrompt:
     """
 
     id: str
-    messages: Messages
+    messages: tuple[Turn, ...]
     arm: str = "file"
     answer: str = ""
 
@@ -120,7 +120,7 @@ def load_passages() -> str:
 
 def digest(prompts: Iterable[PairPrompt]) -> str:
     """The SHA-256 over ids, messages and answers, in their order."""
-    return sha256_text(json.dumps([[one.id, one.messages, one.answer] for one in prompts]))
+    return sha256_text(json.dumps([[prompt.id, prompt.messages, prompt.answer] for prompt in prompts]))
 
 
 @lru_cache(maxsize=1)

@@ -39,8 +39,8 @@ def words(text: str) -> list[str]:
     A run of letters, marks and digits is a word, also in Korean; a Han, Kana, Thai, Lao, Khmer or Myanmar letter with
     its marks is one by itself.
     """
-    found: list[str] = _UNIT.findall(_fold(text))
-    return found
+    units: list[str] = _UNIT.findall(_fold(text))
+    return units
 
 
 def pieces(text: str) -> list[str]:
@@ -48,8 +48,8 @@ def pieces(text: str) -> list[str]:
 
     They make up the text again, but for white space before the first.
     """
-    found: list[str] = _PIECE.findall(text)
-    return found
+    parts: list[str] = _PIECE.findall(text)
+    return parts
 
 
 def recall(answer: str, response: str) -> float:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from retmask.files import check_text, expanded, read_text
 from retmask.text.conversations import Blank, check_texts, content, json_rows, passed_over, role, system, turns
-from retmask.text.prompts import Messages, PairPrompt
+from retmask.text.prompts import PairPrompt
+from retmask.text.template import Turn
 
 FILES = (".jsonl", ".json", ".txt")  # how a file of prompts ends; anything else is a data set of the Hub
 _FORMS = ("prompt", "messages", "conversation", "conversations")
@@ -30,11 +31,6 @@ class Prompts(NamedTuple):
         return f"{n:,} row{'s' * (n != 1)} passed over: {', '.join(parts)}" if parts else ""
 
 
-def load_prompts(source: str, count: int = 0) -> list[PairPrompt]:
-    """The prompts that `read_prompts` reads."""
-    return read_prompts(source, count).prompts
-
-
 def read_prompts(source: str, count: int = 0) -> Prompts:
     """Prompts from a .jsonl, .json or .txt file or a dataset on the Hub, `owner/name` or `owner/name:split`; 0: all.
 
@@ -48,8 +44,8 @@ def read_prompts(source: str, count: int = 0) -> Prompts:
     if count < 0:
         raise ValueError(f"{count} prompts are not possible: give 1 or more, or 0 for all")
     if source.casefold().endswith(FILES):
-        found = _file_prompts(expanded(source))
-        return found._replace(prompts=found.prompts[:count]) if count else found
+        read = _file_prompts(expanded(source))
+        return read._replace(prompts=read.prompts[:count]) if count else read
     if not _HUB.fullmatch(source) or expanded(source).exists():
         raise ValueError(f"{source!r} holds no prompts: give a .jsonl, .json or .txt file, or a dataset as owner/name")
     return _hub_prompts(source, count)
@@ -76,10 +72,10 @@ def _file_prompts(path: Path) -> Prompts:
             )
         lines[prompt.id] = number
         out.append(prompt)
-    found = Prompts(out, passed)
+    read = Prompts(out, passed)
     if not out:
-        raise ValueError(f"{path} holds no prompt to ask ({found.sentence or 'it is empty'}): give at least one")
-    return found
+        raise ValueError(f"{path} holds no prompt to ask ({read.sentence or 'it is empty'}): give at least one")
+    return read
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -88,20 +84,20 @@ def _lines(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             yield f"{path.name}, line {number}", number, {"prompt": line.strip()}
 
 
-def _prompt(row: Mapping[str, Any], where: str, own_id: str, arm: str) -> PairPrompt:
-    """The prompt of a row, `own_id` where it gives none. `Blank` where it has no text."""
-    known, answer = row.get("id"), row.get("answer")
-    if known is not None and (isinstance(known, bool) or not isinstance(known, str | int) or not str(known).strip()):
+def _prompt(row: Mapping[str, Any], where: str, number: str, arm: str) -> PairPrompt:
+    """The prompt of a row, `number` where it gives none. `Blank` where it has no text."""
+    own, answer = row.get("id"), row.get("answer")
+    if own is not None and (isinstance(own, bool) or not isinstance(own, str | int) or not str(own).strip()):
         raise ValueError(f"{where}: id is not a text")
     if answer is not None and not isinstance(answer, str):
         raise ValueError(f"{where}: answer is not a text")
-    name = own_id if known is None else str(known)
+    name = number if own is None else str(own)
     for text, what in ((name, "id"), (answer or "", "answer")):
         check_text(text, f"{where}, {what}")
-    return PairPrompt(name, _messages(row, where), arm, answer or "")
+    return PairPrompt(name, _turns(row, where), arm, answer or "")
 
 
-def _messages(row: Mapping[str, Any], where: str) -> Messages:
+def _turns(row: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
     """The turns of a row that are asked. `Blank` where the prompt is a text or null and there is none."""
     if not row.keys() & set(_FORMS):
         if not row:
@@ -111,12 +107,12 @@ def _messages(row: Mapping[str, Any], where: str) -> Messages:
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         return (*system(row), ("user", content(prompt, where)))
-    found = turns(_asked(row, where), where)
-    if any(name == "system" for name, _ in found[1:]):
+    asked = turns(_asked(row, where), where)
+    if any(name == "system" for name, _ in asked[1:]):
         raise ValueError(f"{where}: a system turn stands after others: it may only come first")
-    if not found or found[-1][0] == "system":
+    if not asked or asked[-1][0] == "system":
         raise ValueError(f"{where}: no turn of the user's, so there is nothing to answer")
-    return tuple(found)
+    return tuple(asked)
 
 
 def _asked(row: Mapping[str, Any], where: str) -> list[Any]:
@@ -128,9 +124,9 @@ def _asked(row: Mapping[str, Any], where: str) -> list[Any]:
         raise ValueError(f"{where}: {name} is {'not a text' if name == 'prompt' else 'no list of messages'}")
     messages = [*({"role": name, "content": text} for name, text in system(row, messages, where)), *messages]
     if name.startswith("conversation"):
-        first = [one for one in messages if role(one) == "user"][:1]
-        return [*(one for one in messages[:1] if role(one) == "system"), *first]
-    last = max((at for at, one in enumerate(messages) if role(one) != "assistant"), default=-1)
+        first = [message for message in messages if role(message) == "user"][:1]
+        return [*(message for message in messages[:1] if role(message) == "system"), *first]
+    last = max((at for at, message in enumerate(messages) if role(message) != "assistant"), default=-1)
     return messages[: last + 1]
 
 
@@ -156,10 +152,10 @@ def _hub_prompts(source: str, count: int) -> Prompts:
             passed[why] += 1
         if len(out) == count:
             break
-    found = Prompts(out, passed)
+    read = Prompts(out, passed)
     if not out:
-        raise ValueError(f"the dataset {source} holds no prompt in English ({found.sentence}): choose another")
-    return found
+        raise ValueError(f"the dataset {source} holds no prompt in English ({read.sentence}): choose another")
+    return read
 
 
 def _hub_rows(name: str, split: str) -> Iterator[dict[str, Any]]:

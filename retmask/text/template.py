@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from retmask.text.controls import Span
 
-Message = tuple[str, str] | Mapping[str, str]  # (role, content), or an object with both as TRL's rows hold it
+Turn = tuple[str, str]  # (role, content)
+Message = Turn | Mapping[str, str]  # or an object with both, as TRL's rows hold it
 _SLOT = "\ue000{}\ue001"  # stands for a content where the template is tried: no template asks for such a text
 _OPEN = re.compile(r"(?:<(?P<name>[\w:]*think\w*)>|\[(?P<upper>THINK)\])(?P<space>\s*)\Z")
 

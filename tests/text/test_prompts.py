@@ -22,7 +22,7 @@ from retmask.text.prompts import (
     grounded,
     load_passages,
 )
-from retmask.text.sources import load_prompts, read_prompts
+from retmask.text.sources import read_prompts
 
 PUBLISHED = [  # the needles of the published detection code
     (
@@ -218,13 +218,13 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
     ]
     path = tmp_path / "own.jsonl"
     path.write_text("\ufeff" + "\n\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
-    prompts = load_prompts(str(path))
+    prompts = read_prompts(str(path)).prompts
     assert [prompt.id for prompt in prompts] == ["own-1", "mine", "5", "own-7", "own-9"]
     assert prompts[0] == PairPrompt("own-1", (("user", "Sing!"),), "file", "la")
     assert prompts[1].messages == (("system", "Be kind."), ("user", "Hi"))
     assert [len(prompt.messages) for prompt in prompts] == [1, 2, 3, 1, 1]
     assert [prompt.text for prompt in prompts] == ["Sing!", "Hi", "3", "Q", "first"]
-    assert load_prompts(str(path), 2) == prompts[:2]
+    assert read_prompts(str(path), 2).prompts == prompts[:2]
 
 
 def test_the_forms_that_people_have(tmp_path: Path) -> None:
@@ -252,11 +252,11 @@ def test_the_forms_that_people_have(tmp_path: Path) -> None:
         ("wide.jsonl", lines.replace("\n", "\r\n").encode("utf-16")),
     ):
         (tmp_path / name).write_bytes(content)
-        found = load_prompts(str(tmp_path / name))
+        found = read_prompts(str(tmp_path / name)).prompts
         assert [prompt.messages for prompt in found] == [*wanted, (("user", "Which one?"),)]
         assert [prompt.id for prompt in found][2] == "s0"
     (tmp_path / "own.TXT").write_text("One?")
-    assert load_prompts(str(tmp_path / "own.TXT"))[0].text == "One?"
+    assert read_prompts(str(tmp_path / "own.TXT")).prompts[0].text == "One?"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_the_forms_that_people_have(tmp_path: Path) -> None:
 def test_nothing_that_belongs_to_a_prompt_is_dropped(row: dict[str, object], says: str, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     with pytest.raises(ValueError, match=says):
-        load_prompts(str(tmp_path / "p.jsonl"))
+        read_prompts(str(tmp_path / "p.jsonl"))
 
 
 def test_rows_of_a_file_are_passed_over_as_those_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_rows_of_a_file_are_passed_over_as_those_of_the_hub(tmp_path: Path, monk
 def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
     path.write_text("One?\r\n\n  Two\u2028still two \n", encoding="utf-8")
-    assert [(prompt.id, prompt.text) for prompt in load_prompts(str(path))] == [
+    assert [(prompt.id, prompt.text) for prompt in read_prompts(str(path)).prompts] == [
         ("own-1", "One?"),
         ("own-3", "Two\u2028still two"),
     ]
@@ -347,23 +347,23 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(content: str | bytes, s
     path = tmp_path / "own.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
-        load_prompts(str(path))
+        read_prompts(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_sources_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        load_prompts(str(tmp_path / "none.jsonl"))
+        read_prompts(str(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match=r"holds no prompts: give a \.jsonl, \.json or \.txt file, or a dataset"):
-        load_prompts("prompts.csv")
+        read_prompts("prompts.csv")
     with pytest.raises(ValueError, match="-1 prompts are not possible"):
-        load_prompts("owner/name", -1)
+        read_prompts("owner/name", -1)
     with pytest.raises(ValueError, match="say how many prompts to take"):
-        load_prompts("owner/name")
+        read_prompts("owner/name")
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="holds no prompts"):
-        load_prompts("owner/name", 5)
+        read_prompts("owner/name", 5)
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, object]], fails: Exception | None = None) -> list[str]:
@@ -396,25 +396,25 @@ def test_a_dataset_is_read_as_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
         row("three"),
     ]
     asked = hub(monkeypatch, rows, ConnectionError("not reached"))
-    assert load_prompts("owner/name", 2) == [
+    assert read_prompts("owner/name", 2).prompts == [
         PairPrompt("owner/name-0", (("user", "one"),), "hub"),
         PairPrompt("owner/name-4", (("user", "two"),), "hub"),
     ]
-    assert len(load_prompts("owner/name:test", 3)) == 3
+    assert len(read_prompts("owner/name:test", 3).prompts) == 3
     assert asked == ["owner/name train", "owner/name test"]
     with pytest.raises(
         ValueError, match=r"^the dataset owner/name cannot be read: not reached\. Check its name and the network$"
     ):
-        load_prompts("owner/name", 4)
+        read_prompts("owner/name", 4)
 
 
 def test_a_dataset_that_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, [{"text": "a", "label": 1}])
     with pytest.raises(ValueError, match="no column prompt, messages, conversation, conversations, only text, label"):
-        load_prompts("owner/name", 1)
+        read_prompts("owner/name", 1)
     hub(monkeypatch, [{"prompt": "bonjour", "language": "French"}])
     with pytest.raises(ValueError, match="holds no prompt in English"):
-        load_prompts("owner/name", 1)
+        read_prompts("owner/name", 1)
     hub(monkeypatch, [], ValueError("Bad split: x.\nAvailable: y"))
     with pytest.raises(ValueError, match=r"cannot be read: Bad split: x\. Check"):
-        load_prompts("owner/name:x", 1)
+        read_prompts("owner/name:x", 1)
