@@ -12,6 +12,7 @@ from retmask.text.haystack import Haystack
 from retmask.text.needle import Needle, NeedleTask
 from retmask.text.recall import recall
 from retmask.text.sampling import Sampling
+from retmask.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -48,7 +49,7 @@ class Prompt:
     answer: str = ""
 
     @classmethod
-    def of_text(cls, tokenizer: Any, text: str, template: Template | None = None, answer: str = "") -> "Prompt":
+    def of_text(cls, tokenizer: Tokenizer, text: str, template: Template | None = None, answer: str = "") -> "Prompt":
         """A text of one's own, in the chat template or plain. ValueError if it is empty or the template fails."""
         if not text.strip():
             raise ValueError("the prompt is empty: write or upload a text, or choose a needle")
@@ -57,7 +58,7 @@ class Prompt:
         return cls(tuple(chat.prompt([("user", lines)])), chat.kind, answer=answer)
 
     @classmethod
-    def of_needle(cls, tokenizer: Any, task: NeedleTask, haystack: Haystack) -> "Prompt":
+    def of_needle(cls, tokenizer: Tokenizer, task: NeedleTask, haystack: Haystack) -> "Prompt":
         """A needle task's prompt. ValueError where it cannot be rendered for this model."""
         rendered = task.render(tokenizer, haystack)
         return cls(rendered.token_ids, rendered.template, task.needle, rendered.needle_span, task.needle.answer)

@@ -14,6 +14,7 @@ from retmask.compare.comparison import Column, Comparison, Ending, Forced, Promp
 from retmask.compare.trace import Trace
 from retmask.heads.masks import HeadMask
 from retmask.text.sampling import Sampling
+from retmask.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -149,7 +150,9 @@ def _ending(max_new_tokens: int, text: Sequence[int]) -> Ending:
     return "length" if len(text) >= max_new_tokens else "stop"
 
 
-def _grown(tokenizer: Any, now: Comparison, said: "Mapping[int, Step]", seconds: Mapping[int, float]) -> Comparison:
+def _grown(
+    tokenizer: Tokenizer, now: Comparison, said: "Mapping[int, Step]", seconds: Mapping[int, float]
+) -> Comparison:
     """The comparison with one more token in every column that has not ended."""
     ids = tuple((*text, said[i].token_id) if i in said else text for i, text in enumerate(now.token_ids))
     tokens = tuple(
@@ -161,7 +164,7 @@ def _grown(tokenizer: Any, now: Comparison, said: "Mapping[int, Step]", seconds:
     return replace(now, token_ids=ids, tokens=tokens, ended=ended, seconds=times)
 
 
-def _piece(tokenizer: Any, ids: Sequence[int], known: Sequence[str]) -> str:
+def _piece(tokenizer: Tokenizer, ids: Sequence[int], known: Sequence[str]) -> str:
     """What the last token adds to the text; nothing while it leaves a character unfinished."""
     text: str = tokenizer.decode(ids, skip_special_tokens=True)
     return "" if text.endswith("\ufffd") else text[len("".join(known)) :]

@@ -18,13 +18,14 @@ from torch.nn.functional import linear
 
 from retmask.heads.masks import HeadMask
 from retmask.model.fit import attention_kinds
-from retmask.model.hooks import Layer, watch
+from retmask.model.hooks import BridgeView, Layer, NativeView, watch
 from retmask.model.lens import LensModel
 from retmask.model.parity import can_fork, check_parity
 from retmask.model.weights import Source, grid_of
+from retmask.text.tokenizer import Tokenizer
 
 
-def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> LensModel:
+def wrap(hf: Any, tokenizer: Tokenizer, name: str, source: Source | None = None) -> LensModel:
     """The two views of a transformers model, which is taken over. ValueError if TransformerLens cannot bridge it."""
     hf.eval().requires_grad_(False)
     native, twins = second_view(hf)
@@ -55,7 +56,7 @@ def wrap(hf: Any, tokenizer: Any, name: str, source: Source | None = None) -> Le
     return model
 
 
-def _bridge(hf: Any) -> Any:
+def _bridge(hf: Any) -> BridgeView:
     """TransformerLens' view of the model. ValueError if it has none.
 
     Not by its `boot_transformers`: that installs torchvision with pip for models that also see, runs code from model
@@ -84,11 +85,11 @@ def _bridge(hf: Any) -> Any:
     return bridge
 
 
-def _layers(bridge: Any, twins: dict[int, Any], n_layers: int) -> list[Layer]:
+def _layers(bridge: BridgeView, twins: dict[int, Any], n_layers: int) -> list[Layer]:
     """The modules to hook in each layer. ValueError where there is a layer without attention heads."""
     found: list[Layer] = []
     for block in getattr(bridge, "blocks", ()):
-        attention = getattr(block, "attn", None)
+        attention: Any = getattr(block, "attn", None)
         o_proj = getattr(getattr(attention, "o", None), "original_component", None)
         if o_proj is None or not all(hasattr(attention, hook) for hook in ("hook_pattern", "hook_z")):
             raise ValueError(f"layer {len(found)} has no attention heads that TransformerLens could show")
@@ -116,7 +117,7 @@ def fold(model: LensModel, mask: HeadMask) -> None:
             inputs.mul_(columns)
 
 
-def _stop_ids(native: Any, tokenizer: Any) -> frozenset[int]:
+def _stop_ids(native: NativeView, tokenizer: Tokenizer) -> frozenset[int]:
     """All tokens that end an answer, from the generation settings, the config and the tokenizer."""
     found: set[int] = set()
     for owner in (native.generation_config, native.config.get_text_config(), tokenizer):

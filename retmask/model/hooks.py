@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from os import PathLike
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import Cache
 
 _T = TypeVar("_T")
 _NOTHING: Mapping[int, Any] = MappingProxyType({})
@@ -32,12 +34,69 @@ class Reading(NamedTuple):
     keys: int | None
 
 
+@runtime_checkable
+class NativeView(Protocol):
+    """What is used of a transformers model."""
+
+    config: Any
+    generation_config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Their type."""
+
+    def __call__(self, *, input_ids: Int[Tensor, "row pos"], use_cache: bool, **how: Any) -> Any:
+        """A pass over ids: `logits` [row pos vocabulary], and the cache."""
+
+    def get_input_embeddings(self) -> Any:
+        """The embedding, whose `weight` has a row a token."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights."""
+
+    def set_attn_implementation(self, attn_implementation: str) -> Any:
+        """Compute attention that way from now on. ValueError where its class cannot."""
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> Any:
+        """Write it into a folder."""
+
+
+@runtime_checkable
+class BridgeView(Protocol):
+    """What is used of TransformerLens' view of the model: a block a layer, each with `attn`."""
+
+    blocks: Any
+
+    def __call__(
+        self, input_ids: Int[Tensor, "row pos"], *, past_key_values: Cache, use_cache: bool, **how: Any
+    ) -> Any:
+        """A pass over ids on a cache, which grows: the logits, or None with `return_type=None`."""
+
+
+class HookPoint(Protocol):
+    """A place in a pass where TransformerLens lets a tensor be read and changed."""
+
+    def add_perma_hook(self, hook: Callable[..., Tensor | None]) -> None:
+        """Call that with every tensor that passes, and take what it gives instead; it is never removed."""
+
+
+class Attention(Protocol):
+    """A layer's attention in TransformerLens' view: its patterns and the heads' outputs before `o_proj`."""
+
+    hook_pattern: HookPoint
+    hook_z: HookPoint
+
+
 class Layer(NamedTuple):
     """The modules of one layer that are hooked: the bridge's attention, and the native view's layer and `o_proj`."""
 
-    attention: Any
-    native: Any
-    o_proj: Any
+    attention: Attention
+    native: nn.Module
+    o_proj: nn.Module
 
 
 class Scales(NamedTuple):
@@ -53,7 +112,7 @@ def most(pattern: Float[Tensor, "row head query key"]) -> Int[Tensor, "row head 
 
 
 @contextmanager
-def _in_force(what: ContextVar[Mapping[int, _T]], bridge: Any, value: _T) -> Iterator[None]:
+def _in_force(what: ContextVar[Mapping[int, _T]], bridge: BridgeView, value: _T) -> Iterator[None]:
     """While open, that holds for passes of this model in this thread."""
     token = what.set({**what.get(), id(bridge): value})
     try:
@@ -64,7 +123,7 @@ def _in_force(what: ContextVar[Mapping[int, _T]], bridge: Any, value: _T) -> Ite
 
 @contextmanager
 def reading(
-    bridge: Any, take: Callable[[Tensor], Tensor] = most, keys: int | None = None
+    bridge: BridgeView, take: Callable[[Tensor], Tensor] = most, keys: int | None = None
 ) -> Iterator[dict[int, Tensor]]:
     """While open, passes through the bridge in this thread leave here, by layer, what `take` makes of each pattern.
 
@@ -76,7 +135,7 @@ def reading(
 
 
 @contextmanager
-def scaling(bridge: Any, values: Float[Tensor, "row layer head"]) -> Iterator[None]:
+def scaling(bridge: BridgeView, values: Float[Tensor, "row layer head"]) -> Iterator[None]:
     """While open, passes of that model in this thread scale the output of its heads: a row for each batch row, or one.
 
     Where every scale is 1 nothing is computed, so the passes are those of the unmasked model bit for bit.
@@ -87,7 +146,7 @@ def scaling(bridge: Any, values: Float[Tensor, "row layer head"]) -> Iterator[No
 
 
 @contextmanager
-def forking(bridge: Any, rows: dict[int, int]) -> Iterator[None]:
+def forking(bridge: BridgeView, rows: dict[int, int]) -> Iterator[None]:
     """While open, native passes of that model in this thread take in one row and have `rows[layer]` from that layer on.
 
     The new rows are copies of the first; masks belong to the rows in this order.
@@ -106,7 +165,7 @@ def _scaled(z: Tensor, owner: int, layer: int) -> Tensor | None:
     return z * values[:, layer, None, :, None]
 
 
-def watch(bridge: Any, layers: Sequence["Layer"], n_heads: int) -> None:
+def watch(bridge: BridgeView, layers: Sequence["Layer"], n_heads: int) -> None:
     """Put the permanent hooks in."""
     owner = id(bridge)
     for number, layer in enumerate(layers):

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +21,9 @@ from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 from retmask.model.cache import Trunk, new_cache, shared, stack, take
 from retmask.model.fit import LEAST_CHUNK, cache_bytes, free_bytes, longest_context, scores_bytes
-from retmask.model.hooks import forking, most, reading, scaling
+from retmask.model.hooks import BridgeView, NativeView, forking, most, reading, scaling
 from retmask.model.weights import grid_of
+from retmask.text.tokenizer import Tokenizer
 
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
@@ -41,9 +41,9 @@ class LensModel:
     name: str
     revision: str | None
     sha256: str | None
-    tokenizer: Any
-    native: Any
-    bridge: Any
+    tokenizer: Tokenizer
+    native: NativeView
+    bridge: BridgeView
     stop_ids: frozenset[int]
     parity: float = float("nan")
     forks: bool = False  # whether rows with other masks can leave a common pass at their first masked layer
@@ -58,7 +58,7 @@ class LensModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.native.device  # type: ignore[no-any-return]
+        return self.native.device
 
     @property
     def dtype_name(self) -> str:

@@ -19,7 +19,7 @@ from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.cache import lengthened, new_cache, stack
 from retmask.model.fit import cache_bytes, free_bytes
-from retmask.model.hooks import forking, reading
+from retmask.model.hooks import NativeView, forking, reading
 from retmask.model.lens import LensModel, fork_plan
 
 PREFIX, TAIL = 16, 8  # tokens that are read before the cache is handed on, and after
@@ -71,7 +71,7 @@ def _reason(says: str) -> Iterator[None]:
 
 
 @contextmanager
-def _eagerly(native: Any) -> Iterator[None]:
+def _eagerly(native: NativeView) -> Iterator[None]:
     """While open, the native view attends step by step, as TransformerLens does: to the bit, also in half precision."""
     kind = native.config._attn_implementation
     native.set_attn_implementation("eager")
@@ -178,7 +178,7 @@ def can_fork(model: LensModel) -> bool:
     return forked.shape == whole.shape and close
 
 
-def some_ids(hf: Any, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
+def some_ids(hf: NativeView, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
     """Token ids spread over a model's vocabulary, and the extra ones: what two forms of it must answer alike."""
     size = hf.get_input_embeddings().weight.shape[0]
     return torch.tensor([[*(at * 37 * size // 1000 % size for at in range(1, 25)), *extra]], device=hf.device)

@@ -28,8 +28,8 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from retmask.files import check_text
-from retmask.text.controls import Control, Span, Tokens, Written, control_tokens, read_literally, written
 from retmask.text.template import ChatTemplate, Message, Turns, filled, laid
+from retmask.text.tokenizer import Control, Span, Tokenizer, Tokens, Written, control_tokens, read_literally, written
 
 Template = Literal["chat", "plain"]
 
@@ -64,7 +64,7 @@ class Chat:
     `when` is the moment that a template's clock shows. ValueError where a chat template is asked for and not there.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     when: datetime = field(default_factory=lambda: datetime.now().replace(microsecond=0))
     template: Template | None = None
 
@@ -73,13 +73,13 @@ class Chat:
             raise ValueError("this model has no chat template: choose plain")
 
     @classmethod
-    def of(cls, tokenizer: "Any | Chat", template: Template | None = None) -> "Chat":
+    def of(cls, tokenizer: "Tokenizer | Chat", template: Template | None = None) -> "Chat":
         """A chat of a tokenizer, or the one that is given, with that template."""
         chat = tokenizer if isinstance(tokenizer, Chat) else cls(tokenizer)
         return chat if template in (None, chat.template) else replace(chat, template=template)
 
     @classmethod
-    def resumed(cls, tokenizer: Any, record: Mapping[str, Any]) -> "Chat":
+    def resumed(cls, tokenizer: Tokenizer, record: Mapping[str, Any]) -> "Chat":
         """The chat of a run: its clock shows what the run's record says, so that a run that goes on asks the same."""
         try:
             return cls(tokenizer, datetime.fromisoformat(str(record.get("clock"))))
@@ -137,8 +137,9 @@ class Chat:
             rest = ChatText(lead + answer + tail, (), "chat", (len(lead), len(lead) + len(answer)))
             answered = list(self.encode(rest).ids)
         end = self.tokenizer.eos_token_id
-        unended = self.kind == "plain" and end is not None and answered[-1:] != [end]
-        return prompt, [*answered, end] if unended else answered
+        if self.kind == "chat" or end is None or answered[-1:] == [end]:
+            return prompt, answered
+        return prompt, [*answered, end]
 
     def ends(self, messages: Sequence[Message]) -> bool:
         """Whether the template writes an end or control token after an answer: a model cannot learn to stop without.
@@ -219,7 +220,7 @@ def _is_theirs(text: ChatText, token: Written) -> bool:
     return any(token.start < end and start < token.end for start, end in spans)
 
 
-def _unended(ids: list[int], tokenizer: Any) -> list[int]:
+def _unended(ids: list[int], tokenizer: Tokenizer) -> list[int]:
     """The tokens of a plain text without the end token that some tokenizers add."""
     end = tokenizer.eos_token_id
     added = end is not None and tokenizer("a")["input_ids"][-1:] == [end]

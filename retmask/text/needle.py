@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from retmask.files import check_text, is_number, read_text, sha256_text, shipped
 from retmask.heads.trials import Scored
 from retmask.text.chat import Chat, ChatText, Template
-from retmask.text.controls import Tokens
 from retmask.text.haystack import Haystack
 from retmask.text.recall import locate, words
+from retmask.text.tokenizer import Tokenizer, Tokens
 
 ANSWER_TOKENS = 50  # room for the answer, as in the published method
 _BEFORE, _AFTER = "<book>", "</book>\nBased on the content of the book, Question: {question}\nAnswer:"
@@ -82,7 +82,7 @@ class NeedleTask:
         """What tells this task from the others of a run."""
         return (self.needle.needle, self.context_tokens, self.depth)
 
-    def render(self, tokenizer: Any, haystack: Haystack) -> NeedlePrompt:
+    def render(self, tokenizer: Tokenizer | Chat, haystack: Haystack) -> NeedlePrompt:
         """The prompt of exactly `context_tokens - answer_tokens` tokens, of a tokenizer or of the `Chat` of a run.
 
         The needle goes to the sentence boundary nearest to `depth` of the haystack's characters; the haystack is cut
@@ -119,7 +119,9 @@ class NeedleTask:
                 return self._prompt(text, tokens, (at, cut + shift, end))
         raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
 
-    def asking(self, question: str, prompt: NeedlePrompt, tokenizer: Any, haystack: Haystack) -> tuple[int, ...]:
+    def asking(
+        self, question: str, prompt: NeedlePrompt, tokenizer: Tokenizer | Chat, haystack: Haystack
+    ) -> tuple[int, ...]:
         """The tokens of the same prompt with another question."""
         asking = replace(self, needle=replace(self.needle, question=question))
         haystack = haystack.take(8 * (self.context_tokens - self.answer_tokens))

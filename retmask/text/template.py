@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from retmask.text.controls import Span
+from retmask.text.tokenizer import Span, Tokenizer
 
 Turn = tuple[str, str]  # (role, content)
 Message = Turn | Mapping[str, str]  # or an object with both, as TRL's rows hold it
@@ -57,7 +57,7 @@ class Turns(NamedTuple):
 class ChatTemplate:
     """The chat template of a tokenizer. `when` is the moment that a clock in it shows."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     when: datetime
 
     def render(self, turns: Turns, generate: bool = True, where: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Control tokens: which a tokenizer has, where they stand in a text, and reading a text in which they are characters.
+"""A tokenizer: what is used of one, and its control tokens, where they stand and how a text is read without them.
 
 A tokenizer cuts a text at its added tokens before anything else, whoever wrote them. `read_literally` has the same
 tokenizer look for marked names instead, which only the template's own control tokens bear: all else is done as always.
@@ -8,12 +8,49 @@ import json
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 Span = tuple[int, int]
 _Reader = tuple[Any, dict[int, int]]  # a tokenizer, and the usual ids of tokens that have another one in it
 _READERS: WeakKeyDictionary[Any, dict[Any, _Reader]] = WeakKeyDictionary()
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What is used of a tokenizer of transformers."""
+
+    @property
+    def eos_token(self) -> str | None:
+        """What ends an answer; None where nothing does."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Its id."""
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The id of what begins a text; None where nothing does."""
+
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]:
+        """The names of special tokens and what they are written as, for the chat template."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool = ..., return_offsets_mapping: bool = ...) -> Any:
+        """The tokens of a text: `input_ids`, and the `offset_mapping` where it is asked for."""
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool = ...) -> Any:
+        """The text of tokens."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Every token and its id."""
+
+    def get_chat_template(self) -> str:
+        """The chat template. ValueError where there is none."""
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> Any:
+        """Write it into a folder."""
 
 
 class Tokens(NamedTuple):
@@ -41,7 +78,7 @@ class Written(NamedTuple):
     end: int
 
 
-def control_tokens(tokenizer: Any, template: str) -> dict[int, Control]:
+def control_tokens(tokenizer: Tokenizer, template: str) -> dict[int, Control]:
     """The control tokens by id.
 
     Special tokens, and those added tokens that stand in the template or are not in the model's own vocabulary: marks of
@@ -68,7 +105,9 @@ def written(controls: Mapping[int, Control], text: str, tokens: Tokens) -> Itera
             yield Written(control, at, at + len(name))
 
 
-def read_literally(tokenizer: Any, names: Collection[str], text: str, own: Sequence[Span], special: bool) -> Tokens:
+def read_literally(
+    tokenizer: Tokenizer, names: Collection[str], text: str, own: Sequence[Span], special: bool
+) -> Tokens:
     """The tokens of a text in which none of the control tokens `names` is one but what stands at the spans `own`.
 
     `special`: with what the tokenizer adds of itself. ValueError for a tokenizer that cannot be made anew.
@@ -83,26 +122,27 @@ def read_literally(tokenizer: Any, names: Collection[str], text: str, own: Seque
     return Tokens(tuple(usual.get(number, number) for number in encoded.ids), places)
 
 
-def _reader(tokenizer: Any, names: frozenset[str], mark: str) -> _Reader:
+def _reader(tokenizer: Tokenizer, names: frozenset[str], mark: str) -> _Reader:
     readers = _READERS.setdefault(tokenizer, {})
     if (names, mark) not in readers:
         readers[names, mark] = _marked(tokenizer, names, mark)
     return readers[names, mark]
 
 
-def _marked(tokenizer: Any, names: frozenset[str], mark: str) -> _Reader:
+def _marked(tokenizer: Tokenizer, names: frozenset[str], mark: str) -> _Reader:
     """The tokenizer with a mark before the name of every control token."""
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as Rust
 
+    inner: Any = tokenizer
     try:
-        data = json.loads(tokenizer._tokenizer.to_str())
+        data = json.loads(inner._tokenizer.to_str())
     except Exception as error:  # parts of it may be written in Python
         raise ValueError("this model's tokenizer cannot read control tokens as text: take them out of it") from error
     for token in data["added_tokens"]:
         if token["content"] in names:
             token |= {"content": mark + token["content"], "normalized": False, "single_word": False}
     _rename(data["model"], names, mark)
-    reader = Tokenizer.from_str(json.dumps(data | {"truncation": None, "padding": None}))
+    reader = Rust.from_str(json.dumps(data | {"truncation": None, "padding": None}))
     ids = [(reader.token_to_id(token["content"]), token["id"]) for token in data["added_tokens"]]
     return reader, {new: old for new, old in ids if new is not None and new != old}
 
