@@ -11,7 +11,7 @@ from streamlit.navigation.page import StreamlitPage
 from app.compare import comparison, differences, dose, form, traces
 from app.compare.answer_html import answer_html
 from app.compare.comparison import Going
-from app.compare.setup import CONTROL, MASKED, TUNED, UNMASKED, Setup
+from app.compare.setup import Setup
 from app.heads import checkpoint, mask_editor
 from app.shared import maps, models, selection, session
 from app.shared.figure import download_button, file_name
@@ -23,6 +23,7 @@ from retmask.detect.score import GATE
 from retmask.figures import style
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
+from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED
 from retmask.heads.scores import HeadScores
 
 IDLE = {

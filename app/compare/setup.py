@@ -13,13 +13,12 @@ from app.shared.models import ModelRef
 from retmask.compare.comparison import Column, Prompt
 from retmask.files import home, inside, is_number, mapping, sha256_text, shipped, write_atomic, write_json
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import control
+from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, control
 from retmask.heads.scores import HeadScores
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle, load_needles
 from retmask.text.sampling import Sampling
 
-UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"
 HELD_OUT = shipped("needles_held_out.json")
 LIMITS: dict[str, tuple[float, float]] = {
     "tokens": (100, 10**6), "depth": (0, 1), "new_tokens": (1, 512), "temperature": (0, 5), "top_p": (0.01, 1),

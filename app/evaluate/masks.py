@@ -13,11 +13,11 @@ from app.shared.figure import downloads
 from app.shared.models import ModelRef
 from app.shared.text import sentence, text_html
 from retmask.detect.score import GATE
-from retmask.evaluate.conditions import UNMASKED
 from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
 from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
+from retmask.heads.rules import UNMASKED
 from retmask.runs.overview import duration, progress
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run

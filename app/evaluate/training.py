@@ -9,11 +9,10 @@ import streamlit as st
 
 from app.shared import jobs, session
 from app.shared.text import sentence
-from retmask.evaluate.conditions import TUNED, UNMASKED
 from retmask.evaluate.job import EvaluateConfig, new_evaluate
 from retmask.files import expanded, mapping, number
 from retmask.heads.intervals import over, span
-from retmask.heads.rules import MaskRule
+from retmask.heads.rules import TUNED, UNMASKED, MaskRule
 from retmask.runs.overview import duration, progress
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run

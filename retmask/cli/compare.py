@@ -41,7 +41,7 @@ from retmask.files import check_text, expanded, read_text
 from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import MaskRule, control, retrieval_heads
+from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, MaskRule, control, retrieval_heads
 from retmask.heads.sets import open_scores
 from retmask.model.weights import check_there, folder_grid
 from retmask.text.haystack import load_haystack
@@ -126,9 +126,9 @@ def compare(
     loaded = load(model, adapter=adapter or None, **how)
     loaded.check_length(tokens if needle else 0)
     masked = rule.build(loaded.grid) if rule.given else HeadMask()
-    columns = [Column("unmasked", HeadMask())]
-    columns += [Column("masked", masked)] if rule.given else []
-    columns += [Column("tuned", HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
+    columns = [Column(UNMASKED, HeadMask())]
+    columns += [Column(MASKED, masked)] if rule.given else []
+    columns += [Column(TUNED, HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
     excluded: list[str] = []
     if rule.given and with_control:
         known = open_scores(scores, loaded.grid) if scores else None
@@ -136,7 +136,7 @@ def compare(
             known.check_grid(loaded.grid, model)
         drawn = control(masked, loaded.grid, control_seed, known, layer_matched, exclude)
         excluded = list(map(str, sorted({*masked.heads, *(retrieval_heads(known, exclude) if known else ())})))
-        columns.append(Column("random control", drawn))
+        columns.append(Column(CONTROL, drawn))
     asked = (
         Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
         if task

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from retmask.heads.rules import MaskRule
 
-UNMASKED, MASKED, TUNED = "unmasked", "masked", "tuned"
-
 
 class Condition(NamedTuple):
     """What answers: the model in a folder (empty: the model as it is), with the heads of a rule masked."""

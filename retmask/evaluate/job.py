@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
-from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED, Condition
+from retmask.evaluate.conditions import Condition
 from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv
 from retmask.files import (
@@ -23,7 +23,7 @@ from retmask.files import (
     write_json,
 )
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import ANY_GRID, MaskRule
+from retmask.heads.rules import ANY_GRID, MASKED, TUNED, UNMASKED, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.run import Pace, Run, parent_ids
 from retmask.text.chat import Chat

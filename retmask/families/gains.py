@@ -13,11 +13,11 @@ from typing import NamedTuple
 from retmask.families.concentration import Concentration, concentration
 from retmask.files import mapping, mappings, number, read_object, shipped
 from retmask.heads.formats import family
+from retmask.heads.rules import TUNED, UNMASKED
 from retmask.heads.sets import ScoreSet, read_set
 from retmask.runs.run import Run, run_path
 
 COPIES = ("set", "steps", "activation", "unknown")  # detectors whose concentration is told
-UNMASKED, TUNED = "unmasked", r"tuned( \d+)?"  # conditions of an evaluation; others may be controls
 ENOUGH = 10  # models, before a relation between two of their properties can be looked for at all
 _FURTHEST = 10  # runs from an evaluation back to the detection
 
@@ -99,7 +99,7 @@ def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
     results, config = read_object(run.path / "results.json"), run.config
     rows = {str(row.get("condition")): row for row in mappings(results.get("conditions"))}
     differences = [one for one in mappings(results.get("differences")) if one.get("against") == UNMASKED]
-    tuned = {name: one for one in differences if re.fullmatch(TUNED, name := str(one.get("condition")))}
+    tuned = {name: one for one in differences if re.fullmatch(rf"{TUNED}( \d+)?", name := str(one.get("condition")))}
     model = config.get("model")
     if not tuned or not isinstance(model, str):
         return

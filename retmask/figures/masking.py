@@ -12,6 +12,7 @@ from retmask.figures.rows import Row, Trace, dose_rows, trace_rows
 from retmask.figures.style import ABOVE, EMPTY, HOVER, MUTED, ORANGE, PURPLE, TEAL, dress
 from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.intervals import span
+from retmask.heads.rules import CONTROL, MASKED
 
 MOST_ROWS = 40  # of a raster; heads beyond copied least
 _MOST_TICKS = 80  # tokens named under an axis; of more, every second, third ...
@@ -98,7 +99,7 @@ def logprob_lines(
     """
     figure = go.Figure()
     for name, values in {"the model that wrote it": own, **others}.items():
-        color = {"masked": ORANGE, "random control": MUTED}.get(name, PURPLE) if name in others else TEAL
+        color = {MASKED: ORANGE, CONTROL: MUTED}.get(name, PURPLE) if name in others else TEAL
         texts = [
             f"{style.readable(token)}, {html.escape(name, quote=False)}<br>log-probability {value:.2f} nats"
             + (f"<br>KL divergence {kl[name][step]:.3f} nats" if name in kl else "")

@@ -12,6 +12,7 @@ from retmask.runs.settings import setting, whole
 ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
 _WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
 _HOW = "--mask FILE, --heads L17H3,L18H6, --random N, or --scores FILE with --top-k N, --threshold T or --share P"
+UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"  # a model's conditions, by name
 EXCLUDE = (
     "what random heads never are, the retrieval heads of the scores: those with this mean score (0.05) or the best "
     "share (5%); by default 0.1 where copies are counted, else 5%"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from published import PUBLISHED, with_published
 
-from retmask.evaluate.conditions import MASKED, TUNED, UNMASKED
 from retmask.evaluate.differences import summary
 from retmask.families.concentration import concentration
 from retmask.families.gains import Gain, own_gains, published_gains, warning
 from retmask.files import write_json
+from retmask.heads.rules import MASKED, TUNED, UNMASKED
 from retmask.heads.scores import HeadScores
 from retmask.runs.run import Run
 
