@@ -161,14 +161,24 @@ PARTS = [[{**one, "content": [{"type": "text", "text": one["content"]}]}] for on
         ({"messages": [USER], "system": " ", "history": [], "chosen": ANSWER, "rejected": OTHER}, MESSAGES),
         ({**MESSAGES, "tools": [], "chat_template_kwargs": {"enable_thinking": False, "python_tools": None}}, MESSAGES),
         ({**MESSAGES, "system": "S"}, {**MESSAGES, "prompt": [{"role": "system", "content": "S"}, USER]}),
-        ({"conversations": [{"from": "human", "value": "Q"}], "chosen": {"from": "gpt", "value": "A"},
-          "rejected": {"from": "gpt", "value": "B"}}, MESSAGES),
-        ({"chosen": HUMAN + " Spruce", "rejected": HUMAN + " Spring"},
-         {"prompt": HUMAN, "chosen": " Spruce", "rejected": " Spring"}),
-        ({"chosen": "The sky is blue.", "rejected": "The sky is green."},
-         {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}),
+        (
+            {
+                "conversations": [{"from": "human", "value": "Q"}],
+                "chosen": {"from": "gpt", "value": "A"},
+                "rejected": {"from": "gpt", "value": "B"},
+            },
+            MESSAGES,
+        ),
+        (
+            {"chosen": HUMAN + " Spruce", "rejected": HUMAN + " Spring"},
+            {"prompt": HUMAN, "chosen": " Spruce", "rejected": " Spring"},
+        ),
+        (
+            {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+            {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_forms_that_people_have(row: dict[str, Any], read: dict[str, Any], tmp_path: Path) -> None:
     files = {"p.jsonl": json.dumps(row), "p.JSONL": json.dumps(row), "p.json": json.dumps([row, row], indent=2)}
     for name, content in files.items():
@@ -203,8 +213,15 @@ def test_what_is_exported_is_read_again(tmp_path: Path) -> None:
         ({"messages": [USER], "chosen": ANSWER, "rejected": OTHER, "history": [["a", "b"]]}, "the row has history"),
         ({**MESSAGES, "images": ["a.png"]}, "line 1: the row has images"),
         ({**MESSAGES, "prompt": [{"role": "system", "content": "T"}, USER], "system": "S"}, "two system turns"),
-        ({"messages": [{"role": "system", "content": "T"}, USER], "system": "S", "chosen": ANSWER, "rejected": OTHER},
-         "there are two system turns, in the row and in its messages"),
+        (
+            {
+                "messages": [{"role": "system", "content": "T"}, USER],
+                "system": "S",
+                "chosen": ANSWER,
+                "rejected": OTHER,
+            },
+            "there are two system turns, in the row and in its messages",
+        ),
         ({"input": "Q", "output": "A"}, "line 1: chosen is missing; there is only input, output"),
         ({**MESSAGES, "prompt": [USER, {"role": "assistant", "content": None, "tool_calls": [{}]}]}, "calls a tool"),
         ({**MESSAGES, "prompt": [USER, {"role": "tool", "content": "4"}]}, "line 1, prompt: a turn calls a tool"),
@@ -218,7 +235,7 @@ def test_what_is_exported_is_read_again(tmp_path: Path) -> None:
         ({**MESSAGES, "prompt": [{**USER, "content": "\ud83d"}]}, r"line 1, prompt holds half a character"),
         ({"prompt": "p", "chosen": "c", "rejected": "r", "id": "\ud83d"}, r"line 1, id holds half a character"),
     ],
-)  # fmt: skip
+)
 def test_a_row_that_is_no_pair_is_named_with_its_fault(row: dict[str, Any], says: str, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     with pytest.raises(ValueError, match=says) as caught:

@@ -337,9 +337,21 @@ def test_connecting_says_what_is_wrong(fault: Fault, said: str, there: OpenAISer
 
 @pytest.mark.parametrize(
     "url",
-    ["", " ", "ftp://host/v1", "http://user:secret@host/v1", "http://host/v1?key=secret", "http://host/#secret",
-     "http://", "host:8000", "http://host:99999", "http://host:x/v1", "http://a..b", "http://ho\nst"],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        "ftp://host/v1",
+        "http://user:secret@host/v1",
+        "http://host/v1?key=secret",
+        "http://host/#secret",
+        "http://",
+        "host:8000",
+        "http://host:99999",
+        "http://host:x/v1",
+        "http://a..b",
+        "http://ho\nst",
+    ],
+)
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(ValueError, match="is not a server's address: write it like") as refused:
         Server.connect(url)
