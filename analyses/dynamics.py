@@ -28,7 +28,7 @@ import plotly.graph_objects as go
 from analyses.figures import BUILT_IN, Dot, Panel, panels, rounded, save, show
 from retmask.compare.trace import Trace, jaccard
 from retmask.evaluate.differences import summary
-from retmask.evaluate.job import EvaluateConfig
+from retmask.evaluate.job import EvaluateSettings
 from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.intervals import clusters, ends, interval
@@ -136,7 +136,7 @@ def ablate(
 
 def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
     """The lines of the first `prompts` held-out needle prompts, those that are not on disk measured now."""
-    tasks = EvaluateConfig(source, trials=prompts).tasks()
+    tasks = EvaluateSettings(model=source, trials=prompts).tasks()
     path = kept_at(source)
     path.parent.mkdir(parents=True, exist_ok=True)
     model, haystack, scores = None, load_haystack("pydoc-end"), HeadScores.load(scores_path(source))

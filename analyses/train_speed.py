@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from analyses.long_context import RESULTS
 from retmask.pairs.pair import Answer, PreferencePair, write_pairs
+from retmask.runs.settings import from_preset
 from retmask.train.curves import steps
-from retmask.train.job import new_train, train
-from retmask.train.settings import DpoConfig
+from retmask.train.job import TRAIN
+from retmask.train.settings import TrainSettings
 
 WORDS = [f"w{number}" for number in range(1000)]
 
@@ -79,8 +80,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = model_folder(Path(folder) / "model", options.layers, options.tiny)
         for tokens in map(int, options.lengths.split(",")):
-            config = DpoConfig.preset(
+            settings = from_preset(
+                TrainSettings,
                 "gpu",
+                model=str(model),
+                pairs=str(pairs_of(Path(folder) / f"pairs-{tokens}", tokens, options.batch * options.steps)),
+                any_pairs=True,
                 max_length=tokens,
                 batch=options.batch,
                 micro_batch=1,
@@ -89,9 +94,8 @@ def main() -> None:
                 device="cpu" if options.tiny else "cuda",
                 dtype="float32" if options.tiny else "bfloat16",
             )
-            pairs = pairs_of(Path(folder) / f"pairs-{tokens}", tokens, options.batch * options.steps)
-            run = new_train(str(model), pairs, config, Path(folder) / f"train-{tokens}", any_pairs=True)
-            for _ in train(run):
+            run = TRAIN.new(settings, Path(folder) / f"train-{tokens}")
+            for _ in TRAIN.work(run):
                 pass
             done = steps(run)
             spent = (done[-1]["time"] - done[0]["time"]) / (len(done) - 1)

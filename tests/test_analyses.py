@@ -8,7 +8,7 @@ from tiny import tiny_model
 
 from analyses import depth_bias, dynamics, families, figures, stability
 from retmask.compare.trace import Trace
-from retmask.evaluate.job import EvaluateConfig
+from retmask.evaluate.job import EvaluateSettings
 from retmask.files import append_line, sha256_text, write_json
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
@@ -160,7 +160,7 @@ def test_finished_lines_count_only_for_the_same_weights_map_and_haystack(
     assert dynamics.kept_at("a/../b").parent == tmp_path / "analyses"
     monkeypatch.setattr(dynamics, "resolve", lambda name: Source(name, "", converted_from="sha"))
     monkeypatch.setattr(loading, "load", lambda name: pytest.fail("asked anew"))
-    (task,) = EvaluateConfig("gemma-3-270m", trials=1).tasks()
+    (task,) = EvaluateSettings(model="gemma-3-270m", trials=1).tasks()
     scores = HeadScores.load(scores_path("gemma-3-270m"))
     pins = {"weights": "sha", "map": sha256_text(scores.to_json()), "haystack": load_haystack("pydoc-end").sha256}
     kept = {"needle": task.needle.needle, "context_tokens": task.context_tokens, "depth": task.depth,

@@ -2,7 +2,6 @@
 
 import math
 import shlex
-from dataclasses import asdict
 
 import streamlit as st
 
@@ -112,7 +111,7 @@ def _config(
 
 def _start(config: DoseSettings) -> None:
     try:
-        jobs.start("dose", asdict(config), lambda: DOSE.new(config))
+        jobs.start(DOSE, config)
     except (ValueError, OSError) as error:
         session.say(sentence(error), "dose")
 

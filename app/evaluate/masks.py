@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -13,7 +12,7 @@ from app.shared.figure import downloads
 from app.shared.models import ModelRef
 from app.shared.text import sentence, text_html
 from retmask.detect.score import GATE
-from retmask.evaluate.job import DEPTHS, EvaluateConfig, new_evaluate, read_answers
+from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
 from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
@@ -147,7 +146,7 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
 def _time(ref: ModelRef) -> str:
     """How long the measurement of all three conditions may take, by the last run of the model here."""
     trials = int(session.value("disagree_trials", TRIALS) or TRIALS)
-    seconds = seconds_for(3 * trials * EvaluateConfig(ref.name).context_tokens, ref.name)
+    seconds = seconds_for(3 * trials * EvaluateSettings(model=ref.name).context_tokens, ref.name)
     return f" {trials} prompts take about {duration(seconds)} here." if seconds else ""
 
 
@@ -161,8 +160,8 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
     names[1] += " (B)" * (names[0] == names[1])
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
     try:
-        wanted = EvaluateConfig(ref.name, also=also, trials=trials, revision=ref.revision)
-        jobs.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
+        wanted = EvaluateSettings(model=ref.name, also=also, trials=trials, revision=ref.revision)
+        jobs.start(EVALUATE, wanted)
     except (ValueError, OSError) as error:
         session.say(sentence(error), "disagree")
 

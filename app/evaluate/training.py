@@ -1,7 +1,6 @@
 """What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import streamlit as st
 
 from app.shared import jobs, session
 from app.shared.text import sentence
-from retmask.evaluate.job import EvaluateConfig, new_evaluate
+from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import expanded, mapping, number
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
@@ -54,7 +53,7 @@ def _takes(run: Run) -> str:
     A trained token takes about four times a read one; answering takes half as long as reading the prompts.
     """
     conditions = 3 if mapping(run.record.get("made_with")).get("mask") else 2
-    tokens = conditions * TRIALS * EvaluateConfig.context_tokens
+    tokens = conditions * TRIALS * EvaluateSettings.context_tokens
     last = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
     speed = 4 * number(last.get("tokens_per_s"))
     known = seconds_for(tokens, str(run.config.get("model")))
@@ -94,7 +93,7 @@ def _buttons(run: Run, last: Run | None, status: str, stale: bool) -> None:
         st.error(said)
 
 
-def config(run: Run) -> EvaluateConfig:
+def config(run: Run) -> EvaluateSettings:
     """The evaluation of what a training has made, with the heads masked that its pairs were made with.
 
     ValueError where it has made nothing.
@@ -103,10 +102,10 @@ def config(run: Run) -> EvaluateConfig:
     if folder is None:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
     mask = made.get("mask")
-    return EvaluateConfig(
-        str(settings["model"]),
-        (str(folder),),
-        MaskRule(heads=str(mask)) if mask else MaskRule(),
+    return EvaluateSettings(
+        model=str(settings["model"]),
+        tuned=(str(folder),),
+        rule=MaskRule(heads=str(mask)) if mask else MaskRule(),
         trials=TRIALS,
         revision=str(settings.get("revision") or ""),
     )
@@ -115,7 +114,7 @@ def config(run: Run) -> EvaluateConfig:
 def _start(run: Run) -> None:
     try:
         wanted = config(run)
-        jobs.start("evaluate", asdict(wanted) | {"rule": wanted.rule.to_json()}, lambda: new_evaluate(wanted))
+        jobs.start(EVALUATE, wanted)
     except (ValueError, OSError, KeyError) as error:
         session.say(sentence(error), "measured")
 

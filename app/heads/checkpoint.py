@@ -10,11 +10,12 @@ import streamlit as st
 from app.shared import jobs, selection, session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
-from retmask.compare.ablate import new_ablate
+from retmask.compare.ablate import ABLATE, AblateSettings
 from retmask.compare.checkpoint import MANIFEST
 from retmask.files import expanded, home, stem
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, mask_record
+from retmask.heads.rules import MaskRule
 from retmask.runs.run import Run
 
 LOADS = """from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -38,14 +39,14 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     )
     folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
     out = _target(folder)
-    run = last(out, heads=str(mask), **ref.settings) if out else None
-    if out:
-        command = ["retmask", "ablate", ref.name, "--heads", str(mask), "--out", str(out), *ref.options]
-        st.code(shlex.join(command), language="bash", wrap_lines=True)
+    settings = AblateSettings(**ref.settings, rule=MaskRule(heads=str(mask)), out=str(out)) if out else None
+    run = last(settings) if settings else None
+    if settings:
+        st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or jobs.is_active(run),
-            on_click=_start, args=(ref, mask, grid, out),
+            on_click=_start, args=(settings,),
         )  # fmt: skip
         st.download_button(
             "Mask as JSON", json.dumps(mask_record(mask, grid, str(ref)), indent=1), "mask.json", "application/json",
@@ -74,19 +75,17 @@ def _target(folder: str) -> Path | None:
         return None
 
 
-def _start(ref: ModelRef, mask: HeadMask, grid: Grid, out: Path) -> None:
+def _start(settings: AblateSettings) -> None:
     try:
-        wanted = {"out": str(out), "heads": str(mask), **ref.settings}
-        jobs.start("ablate", wanted, lambda: new_ablate(ref.name, mask, grid, out, ref.revision, ref.adapter))
+        jobs.start(ABLATE, settings)
     except (ValueError, OSError) as error:
         session.say(sentence(error), "export")
 
 
-def last(out: Path, **settings: str) -> Run | None:
-    """The last run with these settings that wrote into a folder; None also where what it wrote is gone."""
-    wanted = {"out": str(out), **settings}.items()
-    run = next((run for run in Run.all("ablate") if wanted <= run.config.items()), None)
-    is_gone = run is not None and run.status == "success" and not (out / MANIFEST).is_file()
+def last(settings: AblateSettings) -> Run | None:
+    """The last run with these settings; None also where what it wrote is gone."""
+    run = next(ABLATE.alike(settings), None)
+    is_gone = run is not None and run.status == "success" and not (Path(settings.out) / MANIFEST).is_file()
     return None if is_gone else run
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from dataclasses import asdict
 from typing import Any, get_args
 
 import streamlit as st
@@ -143,7 +142,7 @@ def _start(config: DetectSettings) -> bool:
     """Begin the detection and look at its map; whether it could be begun."""
     try:
         with st.spinner("Starting…"):
-            run = jobs.start("detect", asdict(config), lambda: DETECT.new(config))
+            run = jobs.start(DETECT, config)
     except (ValueError, OSError) as error:
         st.error(sentence(error))
         return False

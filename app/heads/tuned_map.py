@@ -147,7 +147,7 @@ def _map_of(config: DetectSettings) -> Run | None:
 
 def _detect(config: DetectSettings) -> None:
     try:
-        run = jobs.start("detect", asdict(config), lambda: DETECT.new(config))
+        run = jobs.start(DETECT, config)
     except (ValueError, OSError) as error:
         session.say(sentence(error), "tuned")
         return

@@ -1,7 +1,7 @@
 """The form that makes preference pairs: whose answers, to which prompts, how they are drawn."""
 
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from retmask.figures import style
 from retmask.files import expanded, number, settled
 from retmask.heads.rules import MaskRule
 from retmask.pairs.gate import RULES
-from retmask.pairs.job import PairsConfig, new_pairs
+from retmask.pairs.job import PAIR, PairsSettings
 from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.text.sources import FILES, read_prompts
@@ -141,7 +141,7 @@ def _prompts() -> dict[str, Any]:
 
 
 def _count(least: int) -> int | None:
-    """How many prompts. Limits are told and not enforced by the widget: `PairsConfig` says what is outside them."""
+    """How many prompts. Limits are told and not enforced by the widget: `PairsSettings` says what is outside them."""
     says = "how many prompts are answered" + (", 1 or more" if least else "; 0 takes all of the file")
     where = "pairs_count" if least else "pairs_file_count"
     count: int | None = st.number_input(
@@ -252,15 +252,15 @@ def _served(settings: dict[str, Any]) -> bool:
     return bool(settings["server"] or settings["masked_server"])
 
 
-def _config(whose: dict[str, Any], settings: dict[str, Any]) -> PairsConfig:
+def _config(whose: dict[str, Any], settings: dict[str, Any]) -> PairsSettings:
     """The settings. ValueError, one sentence, for what cannot be."""
     for name, value in settings.items():
         if value is None:
             raise ValueError(f"{NUMBERS[name]} is empty: give a number")
-    return PairsConfig(**(whose | settings | ({"rule": MaskRule()} if _served(settings) else {})))
+    return PairsSettings(**(whose | settings | ({"rule": MaskRule()} if _served(settings) else {})))
 
 
-def _preview(config: PairsConfig) -> None:
+def _preview(config: PairsSettings) -> None:
     """The first prompts, made or read when they are asked for."""
     with st.expander(f"Look at {PREVIEW} of the prompts", key="pairs_preview", on_change="rerun") as preview:
         if not preview.open:
@@ -276,7 +276,7 @@ def _preview(config: PairsConfig) -> None:
         st.html("".join(card.prompt(item.messages, item.answer) for item in items[:PREVIEW]))
 
 
-def _read(config: PairsConfig) -> int:
+def _read(config: PairsSettings) -> int:
     """How many prompts a file holds, said with what is passed over. ValueError, one sentence, for what is no such file.
 
     What is large or lies elsewhere is read when the run begins, and not as one types.
@@ -294,7 +294,7 @@ def _read(config: PairsConfig) -> int:
     return n
 
 
-def _how_long(config: PairsConfig, n: int) -> str:
+def _how_long(config: PairsSettings, n: int) -> str:
     """About how long the answers to `n` prompts will take, by the last ones with this model."""
     alike = (run for run in Run.all("pairs") if _made_alike(run, config))
     seconds = next((pace for run in alike if (pace := number(run.record.get("seconds_a_token")))), 0.0)
@@ -307,7 +307,7 @@ def _how_long(config: PairsConfig, n: int) -> str:
     return f"It will take about {duration(n * each)}, {whose} ({each:.1f} s a pair)."
 
 
-def _made_alike(run: Run, config: PairsConfig) -> bool:
+def _made_alike(run: Run, config: PairsSettings) -> bool:
     """Whether the run's model was this one, on the same device or servers."""
     known = run.config
     same = all((known.get(name) or "") == getattr(config, name) for name in ("device", "server"))
@@ -323,12 +323,12 @@ def _changed(prompts: str) -> int:
         return 0
 
 
-def _start(config: PairsConfig) -> None:
+def _start(config: PairsSettings) -> None:
     if not st.button("Make pairs", type="primary", icon=":material/play_arrow:", key="pairs_start"):
         return
     try:
         with st.spinner("Reading the prompts…"):
-            run = jobs.start("pairs", asdict(config) | {"rule": config.rule.to_json()}, lambda: new_pairs(config))
+            run = jobs.start(PAIR, config)
     except (ValueError, OSError) as error:
         st.error(sentence(error))
         return

@@ -1,8 +1,7 @@
 """Jobs on every page: starting them, THE block that says how one stands and what can be done, what runs now."""
 
-import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, cast
@@ -14,8 +13,10 @@ from app.shared.confirm import Question
 from app.shared.text import guarded, plain, says, sentence
 from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
+from retmask.runs.job import Job
 from retmask.runs.overview import progress
-from retmask.runs.run import Run, whole
+from retmask.runs.run import Run
+from retmask.runs.settings import same
 
 DOING = {  # kinds of runs; the name of a model follows
     "detect": "Detecting",
@@ -199,29 +200,27 @@ def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
         session.say(sentence(says(error)), where)
 
 
-def start(kind: str, settings: Mapping[str, Any], make: Callable[[], Run]) -> Run:
-    """The run that `make` makes, started; where one of these settings goes on already, that.
+def start(job: Job[Any], settings: Any) -> Run:
+    """A run with these settings, started; where one goes on already, that.
 
-    A second click, or another session's, finds the first one's run: they take turns. ValueError or OSError as `make`
+    A second click, or another session's, finds the first one's run: they take turns. ValueError or OSError as `Job.new`
     and `Run.spawn` have it.
     """
-    text = json.dumps(settings, sort_keys=True)
-    wanted, begun = whole(json.loads(text)).items(), _begun()
-    with one_at_a_time():
-        last = begun.get(f"{kind} {text}")  # its record may name a path or a model in another way
-        alike = (run for run in Run.all(kind) if run.path == last or wanted <= whole(run.config).items())
+    key, begun = (job.kind, settings), _begun()
+    with one_at_a_time():  # a record may name a path or a model in another way
+        alike = (run for run in Run.all(job.kind) if run.path == begun.get(key) or same(settings, run.config))
         there = next(filter(is_active, alike), None)
         if there:
             return there
-        run = make()
-        servers = [str(settings[name]) for name in ("server", "masked_server") if settings.get(name)]
+        run = job.new(settings)
+        servers = [url for name in ("server", "masked_server") if (url := getattr(settings, name, ""))]
         run.spawn(*[servers] if servers else [])
-        begun[f"{kind} {text}"] = run.path
+        begun[key] = run.path
         return run
 
 
 @st.cache_resource(show_spinner=False)
-def _begun() -> dict[str, Path]:
+def _begun() -> dict[tuple[str, Any], Path]:
     return {}
 
 

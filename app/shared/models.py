@@ -36,7 +36,7 @@ class ModelRef:
         return cls(*(str(mapping(config).get(name) or "") for name in ("model", "revision", "adapter")))
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """The same as settings of a run."""
         return {"model": self.name, "revision": self.revision, "adapter": self.adapter}
 

@@ -19,7 +19,7 @@ from retmask.pairs.pair import ITEMS
 from retmask.pairs.review import REVIEW, Review, read_review
 from retmask.runs.run import Run
 from retmask.train.preflight import Preflight
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 Stamp = tuple[tuple[int, int], ...]
 MOST_UPLOAD = 64  # megabytes
@@ -99,14 +99,14 @@ def memory(model: str, context_tokens: int) -> tuple[bool, str]:
 
 
 @st.cache_data(show_spinner=False, ttl=60, max_entries=20)
-def preflight(model: str, pairs: str, stamp: Stamp, config: DpoConfig, revision: str, any_pairs: bool) -> Preflight:
+def preflight(settings: TrainSettings, stamp: Stamp) -> Preflight:
     """What a training would take, at most a minute old; `stamp` is that of the pairs' file (`file_stamp`).
 
     ValueError where it cannot be told. The first call takes seconds: it imports torch.
     """
     from retmask.train.job import checked
 
-    return checked(model, pairs, config, revision=revision, any_pairs=any_pairs)
+    return checked(settings)
 
 
 def file_stamp(file: Path) -> Stamp:

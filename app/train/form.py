@@ -2,8 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import streamlit as st
 
@@ -16,33 +15,16 @@ from retmask.pairs.files import pairs_file, read_rows
 from retmask.pairs.pair import PAIRS
 from retmask.runs.overview import duration, when
 from retmask.runs.run import Run, run_path
-from retmask.train.job import new_train, train_command
+from retmask.runs.settings import from_record
+from retmask.train.job import TRAIN
 from retmask.train.preflight import Preflight
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 ELSEWHERE = "another file"
 NO_PAIRS = "choose the pairs to train on, or name their file"
 NO_MODEL = "name the model to train: a folder with its files, or its id on the Hub"
 OPEN = "train_form"  # whether the form is open, in the session
 GIB = 2**30
-
-
-class Wanted(NamedTuple):
-    """A training as the form says it: what it is of, and the preset that its settings are told against."""
-
-    model: str
-    revision: str
-    pairs: str
-    any_pairs: bool
-    preset: str
-    config: DpoConfig
-
-    @property
-    def command(self) -> list[str]:
-        """The command line that does the same."""
-        out = train_command(self.model, self.pairs, self.config, self.preset)
-        out += ["--revision", self.revision] if self.revision else []
-        return out + ["--any-pairs"] * self.any_pairs
 
 
 def open_or_close() -> None:
@@ -71,14 +53,15 @@ def start_from(run: Run) -> None:
     """Open the form with the settings of a run. ValueError, TypeError or KeyError for a record that holds none."""
     known, command = run.config, shlex.split(run.command)
     preset = command[command.index("--preset") + 1] if "--preset" in command[:-1] else train_settings.USUAL
-    train_settings.fill(preset, DpoConfig.from_record(known))
+    settings = from_record(TrainSettings, known)
+    train_settings.fill(preset, settings)
     parents = [name for name in run.parents if name in _offered()]
     session.fill(
         train_pairs=parents[0] if parents else ELSEWHERE,
         train_file=str(known["pairs"]),
         train_model=str(known["model"]),
         train_revision=str(known["revision"]),
-        train_any_pairs="--any-pairs" in command,
+        train_any_pairs=settings.any_pairs or "--any-pairs" in command,  # before it was a setting
     )
     session.put("train_model_of", parents[0] if parents else str(known["pairs"]))
     session.put(OPEN, True)
@@ -92,11 +75,12 @@ def _form() -> None:
     train_settings.changed(values, preset)
     wanted = None
     try:
-        config = train_settings.config(values)
+        what = {"model": model, "pairs": pairs, "revision": revision, "any_pairs": any_pairs}
+        settings = train_settings.config(values, **what)
         if pairs:
             pairs_file(pairs)
         if pairs and model:
-            wanted = Wanted(model, revision, pairs, any_pairs, preset, config)
+            wanted = settings
         else:
             st.info(sentence(NO_MODEL if pairs else NO_PAIRS))
     except ValueError as error:
@@ -258,7 +242,7 @@ def _unload() -> None:
     readers.preflight.clear()
 
 
-def _buttons(wanted: Wanted | None) -> None:
+def _buttons(wanted: TrainSettings | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Start", type="primary", key="train_start", disabled=wanted is None, icon=":material/play_arrow:",
@@ -270,13 +254,13 @@ def _buttons(wanted: Wanted | None) -> None:
         )  # fmt: skip
 
 
-def _ask(wanted: Wanted, start: bool) -> None:
+def _ask(wanted: TrainSettings, start: bool) -> None:
     readers.preflight.clear()  # what is free may have changed
     session.put("train_asked", wanted)
     session.put("train_begin", start)
 
 
-def _check(wanted: Wanted) -> None:
+def _check(wanted: TrainSettings) -> None:
     """What a training would take; where Start asked for it and nothing is against it, begin it.
 
     Start asks once: a drawing that another click interrupts must not begin a training minutes later.
@@ -285,14 +269,7 @@ def _check(wanted: Wanted) -> None:
     session.put("train_begin", False)
     try:
         with st.spinner("Looking at pairs and model…"):
-            found = readers.preflight(
-                wanted.model,
-                wanted.pairs,
-                readers.file_stamp(pairs_file(wanted.pairs)),
-                wanted.config,
-                wanted.revision,
-                wanted.any_pairs,
-            )
+            found = readers.preflight(wanted, readers.file_stamp(pairs_file(wanted.pairs)))
         _takes(found)
         if begins and not found.problems:
             _start(wanted)
@@ -325,22 +302,11 @@ def _takes(found: Preflight) -> None:
         st.caption("Nothing speaks against it.")
 
 
-def _start(wanted: Wanted) -> None:
+def _start(wanted: TrainSettings) -> None:
     """Begin the training and look at it."""
-    settings = {
-        "model": wanted.model, "pairs": str(pairs_file(wanted.pairs).resolve()), "revision": wanted.revision,
-        **asdict(wanted.config),
-    }  # fmt: skip
     with st.spinner("Starting…"):
-        run = jobs.start("train", settings, lambda: _new(wanted))
+        run = jobs.start(TRAIN, wanted)
     address.go_to(train=run.id)
     session.put("train_asked", None)
     session.put("train_close", True)
     st.rerun()
-
-
-def _new(wanted: Wanted) -> Run:
-    return new_train(
-        wanted.model, wanted.pairs, wanted.config, revision=wanted.revision, any_pairs=wanted.any_pairs,
-        command=wanted.command,
-    )  # fmt: skip

@@ -1,7 +1,7 @@
 """What a training has made: how well it does on the pairs held out, its files and card, and where to go with it."""
 
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from app.heads import checkpoint
 from app.shared import jobs, maps, models, selection, session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
-from retmask.compare.ablate import new_merge
+from retmask.compare.ablate import ABLATE, AblateSettings
 from retmask.detect.job import DETECT, DetectSettings
 from retmask.figures import style
 from retmask.files import expanded, home, is_number, mapping, read_object, stem
@@ -96,7 +96,7 @@ def _detect(run: Run) -> bool:
     try:
         wanted = detection(run)
         with st.spinner("Starting…"):
-            begun = jobs.start("detect", asdict(wanted), lambda: DETECT.new(wanted))
+            begun = jobs.start(DETECT, wanted)
     except (ValueError, OSError, KeyError, TypeError) as error:
         st.error(sentence(error))
         return False
@@ -166,14 +166,14 @@ def _merge(name: str, base: ModelRef, folder: Path) -> None:
     except ValueError as error:
         st.error(sentence(error))
         return
-    last = checkpoint.last(out, adapter=str(folder)) if out else None
-    if out:
-        command = ["retmask", "merge", base.name, "--adapter", str(folder), "--out", str(out)]
-        command += ["--revision", base.revision] if base.revision else []
-        st.code(shlex.join(command), language="bash", wrap_lines=True)
+    how: dict[str, Any] = {"model": base.name, "revision": base.revision, "adapter": str(folder)}
+    settings = AblateSettings(**how, out=str(out)) if out else None
+    last = checkpoint.last(settings) if settings else None
+    if settings:
+        st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     st.button(
         "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or jobs.is_active(last),
-        on_click=_start, args=(base, folder, out),
+        on_click=_start, args=(settings,),
     )  # fmt: skip
     said = session.said("merge")
     if said:
@@ -187,9 +187,8 @@ def _default(name: str) -> Path:
     return home() / "checkpoints" / stem(name, "merged", 60)
 
 
-def _start(base: ModelRef, folder: Path, out: Path) -> None:
+def _start(settings: AblateSettings) -> None:
     try:
-        wanted = {"out": str(out), "adapter": str(folder)}
-        jobs.start("ablate", wanted, lambda: new_merge(base.name, folder, out, base.revision))
+        jobs.start(ABLATE, settings)
     except (ValueError, OSError) as error:
         session.say(sentence(error), "merge")

@@ -1,4 +1,4 @@
-"""The settings of a training as widgets, made from the fields of `DpoConfig`, and what differs from a preset."""
+"""The settings of a training as widgets, made from the fields of `TrainSettings`, and what differs from a preset."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,16 @@ import streamlit as st
 
 from app.shared import session
 from app.shared.text import sentence
-from retmask.train.settings import PRESETS, DpoConfig
+from retmask.runs.settings import USUAL, from_preset
+from retmask.train.settings import PRESETS, TrainSettings
 
-USUAL = next(iter(PRESETS))
+NOT_HERE = ("model", "pairs", "any_pairs", "revision")  # the form asks for these itself: they are of no preset
+FIELDS = tuple(field for field in fields(TrainSettings) if field.name not in NOT_HERE)
+
+
+def _of(preset: str) -> TrainSettings:
+    """The settings of a preset, of no model yet."""
+    return from_preset(TrainSettings, preset, model="", pairs="")
 
 
 def preset() -> str:
@@ -25,22 +32,22 @@ def preset() -> str:
 def _take_preset() -> None:
     """Put the settings of the preset that is chosen now into the widgets."""
     picked = str(session.value("train_preset") or USUAL)
-    fill(picked, DpoConfig.preset(picked))
+    fill(picked, _of(picked))
 
 
-def fill(preset: str, config: DpoConfig) -> None:
+def fill(preset: str, config: TrainSettings) -> None:
     """Put settings into the widgets, to be told against a preset."""
     values = asdict(config)
     session.fill(
         train_preset=preset if preset in PRESETS else USUAL,
-        **{_name(field): field.type(values[field.name]) for field in fields(DpoConfig)},
+        **{_name(field): field.type(values[field.name]) for field in FIELDS},
     )
 
 
 def widgets() -> dict[str, Any]:
-    """A widget for every field of `DpoConfig`, those for experts folded away; what they hold."""
-    everyday = [field for field in fields(DpoConfig) if not field.metadata.get("expert")]
-    expert = [field for field in fields(DpoConfig) if field.metadata.get("expert")]
+    """A widget for every field of `TrainSettings`, those for experts folded away; what they hold."""
+    everyday = [field for field in FIELDS if not field.metadata.get("expert")]
+    expert = [field for field in FIELDS if field.metadata.get("expert")]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         values = {field.name: setting(field) for field in everyday}
     with (
@@ -54,10 +61,10 @@ def widgets() -> dict[str, Any]:
 def setting(field: "Field[Any]") -> Any:
     """The widget for a field, made from its type, its default and its limits; what it holds.
 
-    Limits are told and not enforced here: what is outside them is told in a sentence by `DpoConfig`.
+    Limits are told and not enforced here: what is outside them is told in a sentence by `TrainSettings`.
     """
     label, says = _words(field.name).capitalize(), field.metadata["help"] + _range(field.metadata)
-    kept = session.kept(_name(field), getattr(DpoConfig.preset(USUAL), field.name))
+    kept = session.kept(_name(field), getattr(_of(USUAL), field.name))
     if "choices" in field.metadata:
         choices = list(field.metadata["choices"])
         return st.selectbox(label, choices, format_func=lambda c: c or "by default", help=says, width=150, **kept)
@@ -93,17 +100,17 @@ def _stride(field: "Field[Any]") -> float:
     return float(10.0 ** math.floor(math.log10(min(room) * (1 if field.default else 0.5))))
 
 
-def config(values: Mapping[str, Any]) -> DpoConfig:
-    """The settings. ValueError, one sentence, for what cannot be."""
+def config(values: Mapping[str, Any], **what: Any) -> TrainSettings:
+    """The settings of a training of `what`. ValueError, one sentence, for what cannot be."""
     for name, value in values.items():
         if value is None:
             raise ValueError(f"{_words(name)} is empty: give a number")
-    return DpoConfig(**values)
+    return TrainSettings(**values, **what)
 
 
 def changed(values: Mapping[str, Any], preset: str) -> None:
     """What differs from the preset, in a line, with the way back."""
-    usual = asdict(DpoConfig.preset(preset))
+    usual = asdict(_of(preset))
     changes = [
         f"{_words(name)} **{_said(values[name])}** (not {_said(usual[name])})"
         for name in values

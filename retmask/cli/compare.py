@@ -31,6 +31,7 @@ from retmask.cli.options import (
     out,
     progress,
 )
+from retmask.compare.ablate import AblateSettings
 from retmask.compare.checkpoint import export
 from retmask.compare.dose import DOSE, DoseSettings, read_points
 from retmask.detect.job import (
@@ -193,30 +194,19 @@ def _dose_words(point: dict[str, Any]) -> str:
 dose = takes(DoseSettings, _dose)
 
 
-def ablate(
-    model: Model,
-    out_dir: Annotated[Path, typer.Option("--out", help="folder for the checkpoint")],
-    mask: MaskFile = "",
-    heads: MaskHeads = "",
-    top_k: TopK = 0,
-    threshold: Above = 0.0,
-    share: Share = 0.0,
-    random: Draw = 0,
-    seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
-    scores: ScoreFile = "",
-    scale: Scale = math.nan,
-    exclude: Exclude = "",
-    revision: Revision = "",
-    adapter: Adapter = "",
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
+def _ablate(settings: AblateSettings, trust_remote_code: TrustRemoteCode = False) -> None:
     """Write a checkpoint with heads masked in its weights, for plain transformers or any server."""
-    rule = MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale), exclude)
-    manifest = export(
-        model, rule, expanded(out_dir), revision=revision, adapter=adapter, trust_remote_code=trust_remote_code
+    made = export(
+        settings.model,
+        settings.rule,
+        expanded(settings.out),
+        revision=settings.revision,
+        adapter=settings.adapter,
+        trust_remote_code=trust_remote_code,
     )
-    scales = {HeadId.parse(key): scale for key, scale in manifest["mask"]["scales"].items()}
-    done = "scaled" if any(scales.values()) else "masked"
-    typer.echo(
-        f"{model} with {heads_words(len(scales))} {done} ({HeadMask(scales)}), {manifest['dtype']}, in {out_dir}"
-    )
+    scales = {HeadId.parse(key): scale for key, scale in made["mask"]["scales"].items()}
+    what = f"{heads_words(len(scales))} {'scaled' if any(scales.values()) else 'masked'} ({HeadMask(scales)})"
+    typer.echo(f"{settings.model} with {what}, {made['dtype']}, in {settings.out}")
+
+
+ablate = takes(AblateSettings, _ablate)

@@ -1,79 +1,29 @@
 """`retmask evaluate`: what masking and fine-tuning changed, on held-out prompts."""
 
 import json
-import math
-from typing import Annotated
 
-import typer
 from rich.table import Table
 
+from retmask.cli.flags import takes
 from retmask.cli.options import (
-    Above,
-    Device,
-    Draw,
-    Dtype,
-    Exclude,
-    MaskFile,
-    MaskHeads,
-    Model,
     OutDir,
-    Revision,
-    Scale,
-    ScoreFile,
-    Share,
-    TopK,
     TrustRemoteCode,
-    mask_rule,
     out,
     progress,
 )
-from retmask.evaluate.job import EvaluateConfig, new_evaluate
-from retmask.evaluate.job import evaluate as do_evaluate
+from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.heads.intervals import FEWEST, none_over, over, span
-from retmask.runs.job import Progress
 from retmask.runs.run import Run
 
 
-def evaluate(
-    model: Model,
-    tuned: Annotated[
-        list[str] | None, typer.Option(help="an adapter or model folder, or name=folder; give several times")
-    ] = None,
-    mask: MaskFile = "",
-    heads: MaskHeads = "",
-    top_k: TopK = 0,
-    threshold: Above = 0.0,
-    share: Share = 0.0,
-    random: Draw = 0,
-    mask_seed: Annotated[int, typer.Option(help="of --random")] = 0,
-    scores: ScoreFile = "",
-    scale: Scale = math.nan,
-    exclude: Exclude = "",
-    also: Annotated[
-        list[str] | None, typer.Option(help="a further masked condition: name=L17H3,L18H6; give several times")
-    ] = None,
-    trials: Annotated[int, typer.Option(help="prompts, on needles and depths that detection did not use")] = 120,
-    context_tokens: Annotated[int, typer.Option(help="of a prompt with its answer")] = 512,
-    needles: Annotated[str, typer.Option(help="JSON or JSON lines, as for detect")] = "",
-    haystack: Annotated[str, typer.Option(help="pydoc-end, essays, or a folder with .txt files")] = "pydoc-end",
-    revision: Revision = "",
-    device: Device = "",
-    dtype: Dtype = "",
-    trust_remote_code: TrustRemoteCode = False,
-    out_dir: OutDir = None,
-) -> None:
+def _evaluate(settings: EvaluateSettings, trust_remote_code: TrustRemoteCode = False, out_dir: OutDir = None) -> None:
     """Needle recall unmasked, masked and tuned on the same held-out prompts, with paired intervals."""
-    rule = mask_rule(mask, heads, top_k, threshold, share, random, mask_seed, scores, scale, exclude)
-    masks, folders = tuple(also or ()), tuple(tuned or ())
-    config = EvaluateConfig(
-        model, folders, rule, masks, trials, context_tokens, needles, haystack, revision, device, dtype
-    )
-    run = new_evaluate(config, out_dir)
-    steps = (
-        Progress(at.done, at.total, at.eta, {"condition": at.condition}) for at in do_evaluate(run, trust_remote_code)
-    )
-    progress(steps, run, "{condition}".format)
+    run = EVALUATE.new(settings, out_dir)
+    progress(EVALUATE.work(run, trust_remote_code), run, "{condition}".format)
     _report_evaluation(run)
+
+
+evaluate = takes(EvaluateSettings, _evaluate)
 
 
 def _report_evaluation(run: Run) -> None:

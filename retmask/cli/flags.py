@@ -52,7 +52,7 @@ def _options(cls: Any) -> list[inspect.Parameter]:
     out = [_option(flag, bool(presets)) for flag in flags(cls)]
     if presets:
         help = ", ".join(f"{name} ({each.says})" for name, each in presets.items())
-        out.append(_parameter("preset", Annotated[str, typer.Option(help=help)], USUAL))
+        out.insert(1, _parameter("preset", Annotated[str, typer.Option(help=help)], USUAL))
     return sorted(out, key=lambda each: each.default is not inspect.Parameter.empty)
 
 
@@ -62,8 +62,8 @@ def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
     choices = " or ".join(filter(None, marks.get("choices", ())))
     help = marks["help"] + f": {choices}" * bool(choices) + _range(marks)
     kind: Any = _kind(flag)
-    default = inspect.Parameter.empty if each.default is MISSING else None
-    shown = "" if by_preset or each.default in (MISSING, None, False, "", 0, 0.0, ()) else _shown(each.default)
+    shown = not by_preset and each.default not in (MISSING, None, False, "", 0, 0.0, ()) and not inner(each)
+    default = inspect.Parameter.empty if each.default is MISSING else _shown(each.default) if shown else None
     hint = kind if each.default is MISSING else kind | None
     if marks.get("argument"):
         return _parameter(
@@ -72,7 +72,7 @@ def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
             inspect.Parameter.empty if each.default is MISSING else each.default,
         )
     names = f"--{flag.name}" + (f"/--no-{flag.name}" if kind is bool and by_preset else "")
-    option = typer.Option(names, help=help, show_default=shown or False)
+    option = typer.Option(names, help=help, show_default=shown)
     return _parameter("_".join(flag.path), Annotated[hint, option], default)
 
 
@@ -94,8 +94,8 @@ def _range(marks: Mapping[str, Any]) -> str:
     return f" ({marks['min']:,} to {marks['max']:,})" if "min" in marks else ""
 
 
-def _shown(default: Any) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+def _shown(default: Any) -> Any:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else default
 
 
 def _read(flag: Flag, value: Any) -> Any:

@@ -67,7 +67,7 @@ def progress(steps: Iterator[Progress], run: Run, words: Callable[..., str]) -> 
         try:
             for done, total, eta, facts in steps:
                 begun.set()
-                says = words(done=done, **facts) + ("" if eta is None else f", {duration(eta)} left")
+                says = words(**{"done": done, **facts}) + ("" if eta is None else f", {duration(eta)} left")
                 bar.update(line, completed=done, total=total, description=says)
                 if not sys.stderr.isatty():
                     typer.echo(f"{done}/{total}: {says}", err=True)

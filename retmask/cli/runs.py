@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,19 +14,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from retmask.compare.ablate import ablate
+from retmask.compare.ablate import ABLATE
 from retmask.compare.dose import DOSE
 from retmask.detect.job import DETECT
-from retmask.evaluate.job import evaluate
+from retmask.evaluate.job import EVALUATE
 from retmask.files import home
 from retmask.heads.scores import printable
 from retmask.pairs.addresses import address
-from retmask.pairs.job import contacted, pairs, sends
+from retmask.pairs.job import PAIR, contacted, sends
 from retmask.runs import overview
-from retmask.runs import processes as workers
+from retmask.runs.job import Job
 from retmask.runs.overview import Summary, summary
+from retmask.runs.processes import confirmed
 from retmask.runs.run import STATUSES, Run
-from retmask.train.job import train
+from retmask.train.job import TRAIN
 
 app = typer.Typer(help="List, follow, compare, resume, cancel and delete the long jobs.", no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
@@ -197,22 +198,15 @@ def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="do not ask")
     typer.echo(f"{run.id} is deleted.{made}")
 
 
-KINDS: dict[str, Callable[[Run], Iterator[Any]]] = {
-    "detect": DETECT.work,
-    "dose": DOSE.work,
-    "ablate": ablate,
-    "pairs": lambda run: pairs(run, servers=workers.confirmed()),
-    "train": train,
-    "evaluate": evaluate,
-}
+JOBS: dict[str, Job[Any]] = {job.kind: job for job in (DETECT, DOSE, ABLATE, PAIR, TRAIN, EVALUATE)}
 
 
 def work(run: Run) -> None:
     """Do a run's job to its end: what the worker process calls. ValueError for a run of no kind that is known."""
     kind = run.record.get("kind")
-    if kind not in KINDS:
-        raise ValueError(f"{run.path} is a run of kind {kind!r}: known are {', '.join(KINDS)}")
-    for _ in KINDS[kind](run):
+    if kind not in JOBS:
+        raise ValueError(f"{run.path} is a run of kind {kind!r}: known are {', '.join(JOBS)}")
+    for _ in JOBS[kind].work(run, servers=confirmed()):
         pass
 
 

@@ -1,55 +1,62 @@
-"""The job that writes a checkpoint in a process of its own."""
+"""The job that writes a checkpoint with heads masked in its weights, or with an adapter merged into them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from retmask.compare.checkpoint import check_free, export
-from retmask.heads.grid import Grid
+from retmask.files import expanded
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import MaskRule
-from retmask.model.weights import check_there
-from retmask.runs.run import Run, parent_ids
+from retmask.heads.rules import ANY_GRID, MaskRule
+from retmask.model.weights import check_there, folder_grid
+from retmask.runs.job import Job, Progress, Start, Work
+from retmask.runs.run import parent_ids
+from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 
 
-def new_ablate(name: str, mask: HeadMask, grid: Grid, out: Path, revision: str = "", adapter: str = "") -> Run:
-    """A run that exports the checkpoint in a process of its own.
+@dataclass(frozen=True, kw_only=True)
+class AblateSettings:
+    """Which model is written into the folder `out`. A rule that says nothing masks nothing: the adapter is merged."""
 
-    ValueError where `out` holds something else or there is no such model.
-    """
-    check_there(name)
-    check_free(out, mask)
-    config = {"model": name, "heads": str(mask), "out": str(out), "revision": revision, "adapter": adapter}
-    command = ["retmask", "ablate", name, "--heads", str(mask), "--out", str(out)]
-    command += ["--revision", revision] if revision else []
-    command += ["--adapter", adapter] if adapter else []
-    grid.check(mask.heads)
-    return Run.claim("ablate", config, command, None, Path(name).name)
+    model: str = shared("model", REQUIRED)
+    out: str = setting(REQUIRED, "folder for the checkpoint")
+    rule: MaskRule = setting(MaskRule(), "which heads are masked")
+    revision: str = shared("revision")
+    adapter: str = shared("adapter")
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that does the same."""
+        return command_line("ablate" if self.rule.given else "merge", self)
 
 
-def new_merge(name: str, adapter: Path, out: Path, revision: str = "") -> Run:
-    """A run that writes the model with an adapter merged into it.
-
-    ValueError where `out` holds something else or there is no such model or adapter.
-    """
-    if not (adapter / "adapter_config.json").is_file():
+def _check(settings: AblateSettings, *_: Any) -> Start[AblateSettings]:
+    adapter, rule = settings.adapter, settings.rule
+    if adapter and not rule.given and not (expanded(adapter) / "adapter_config.json").is_file():
         raise ValueError(f"{adapter} is no adapter: there is no adapter_config.json in it")
-    check_there(name)
-    check_free(out, HeadMask())
-    config = {"model": name, "heads": "", "out": str(out), "revision": revision, "adapter": str(adapter)}
-    command = ["retmask", "merge", name, "--adapter", str(adapter), "--out", str(out)]
-    command += ["--revision", revision] if revision else []
-    return Run.claim("ablate", config, command, None, Path(name).name, parents=parent_ids(adapter))
+    check_there(settings.model)
+    grid = folder_grid(settings.model)
+    rule.check(grid) if rule.given else None
+    if grid or rule.heads or not rule.given:
+        check_free(expanded(settings.out), rule.build(grid or ANY_GRID) if rule.given else HeadMask())
+    settings = replace(whole(settings), out=str(expanded(settings.out).absolute()))
+    return Start(settings, parent_ids(adapter))
 
 
-def ablate(run: Run) -> Iterator[dict[str, Any]]:
-    """Do what an export's run says; yields its manifest."""
-    config = run.record["config"]
-    with run.working():
-        run.report(stage="exporting")
-        rule = MaskRule(heads=config["heads"])
-        manifest = export(
-            config["model"], rule, Path(config["out"]), revision=config["revision"], adapter=config["adapter"]
-        )
-        run.update(**{name: manifest[name] for name in ("model", "revision", "sha256")})
-        yield manifest
+def _written(work: Work[AblateSettings]) -> Iterator[Progress]:
+    work.run.report(stage="exporting")
+    settings = work.settings
+    manifest = export(
+        settings.model,
+        settings.rule,
+        Path(settings.out),
+        revision=settings.revision,
+        adapter=settings.adapter,
+        trust_remote_code=work.trust_remote_code,
+    )
+    work.run.update(**{name: manifest[name] for name in ("model", "revision", "sha256")})
+    yield Progress(1, 1, None)
+
+
+ABLATE = Job("ablate", AblateSettings, _check, _written)

@@ -60,7 +60,9 @@ class DetectSettings:
     n_needles: int = setting(3, "how many needles; by default the preset's, or all of --needles", beside=("needles", 0))
     needles: str = setting("", "JSON or JSON lines: needle, question, answer (or real_needle)", names="path")
     haystack: str = setting("pydoc", "pydoc, essays, or a folder with .txt files", names="folder", but=HAYSTACKS)
-    counting: Counting = setting("set", "set: a position counts once; steps: at every step", choices=("set", "steps"))
+    counting: Counting = setting(
+        "set", "whether a copied position counts once, or at every step", choices=("set", "steps")
+    )
     detector: DetectorName = setting("copy", "what a score is", choices=get_args(DetectorName))
     whole_needle: bool = setting(False, "score the needle, not its answer")
     keep_prompts: bool = setting(False, "write prompt_ids into trials.jsonl")

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
 from retmask.evaluate.conditions import Condition
@@ -25,7 +25,9 @@ from retmask.files import (
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import ANY_GRID, MASKED, TUNED, UNMASKED, MaskRule
 from retmask.model.weights import check_there, folder_grid
-from retmask.runs.run import Pace, Run, parent_ids
+from retmask.runs.job import Job, Pace, Progress, Start, Work
+from retmask.runs.run import Run, parent_ids
+from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
@@ -37,39 +39,32 @@ DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
 _KEY = ("condition", "needle", "context_tokens", "depth")
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
     """Which conditions answer which held-out prompts.
 
     `tuned` are folders of adapters (or of whole checkpoints), each perhaps with a name before: `control=folder`; the
-    first is «tuned» without one. `rule` says which heads the masked condition masks, if there is to be one, and `also`
+    first is "tuned" without one. `rule` says which heads the masked condition masks, if there is to be one, and `also`
     further masked conditions by name: `query heads=L17H3,L18H6`. `trials` prompts of `context_tokens` tokens are spread
     over needles and depths. ValueError for what cannot be.
     """
 
-    model: str
-    tuned: tuple[str, ...] = ()
-    rule: MaskRule = field(default_factory=MaskRule)
-    also: tuple[str, ...] = ()
-    trials: int = 120
-    context_tokens: int = 512
-    needles: str = ""
-    haystack: str = "pydoc-end"
-    revision: str = ""
-    device: str = ""
-    dtype: str = ""
+    model: str = shared("model", REQUIRED)
+    tuned: tuple[str, ...] = setting((), "an adapter or model folder, or name=folder; once for each", repeated=True)
+    rule: MaskRule = setting(MaskRule(), "the masked condition", flags={"seed": "mask-seed"})
+    also: tuple[str, ...] = setting((), "a further masked condition: name=L17H3,L18H6; once for each", repeated=True)
+    trials: int = setting(120, "prompts, on needles and depths that detection did not use")
+    context_tokens: int = setting(512, "of a prompt with its answer")
+    needles: str = setting("", "JSON or JSON lines, as for detect", names="path")
+    haystack: str = setting("pydoc-end", "pydoc-end, essays or a folder with .txt files", names="folder", but=HAYSTACKS)
+    revision: str = shared("revision")
+    device: str = shared("device")
+    dtype: str = shared("dtype")
 
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise ValueError(f"{self.trials} trials are too few: choose at least 1")
         self.conditions()
-
-    @classmethod
-    def from_record(cls, config: Mapping[str, Any]) -> "EvaluateConfig":
-        """The settings in a run.json."""
-        known = {one.name: config[one.name] for one in fields(cls) if one.name in config}
-        lists = {name: tuple(known.get(name, ())) for name in ("tuned", "also")}
-        return cls(**{**known, **lists, "rule": MaskRule(**config.get("rule", {}))})
 
     def conditions(self) -> dict[str, "Condition"]:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
@@ -108,123 +103,83 @@ class EvaluateConfig:
 
     @property
     def command(self) -> list[str]:
-        """The command line that does the same: only what differs from the defaults."""
-        out = ["retmask", "evaluate", self.model]
-        out += [part for folder in self.tuned for part in ("--tuned", folder)]
-        out += [part for mask in self.also for part in ("--also", mask)]
-        for holder, skip in ((self.rule, ()), (self, ("model", "tuned", "also", "rule"))):
-            for one in fields(holder):
-                value = getattr(holder, one.name)
-                if one.name not in skip and value != one.default:
-                    flag = "mask-seed" if holder is self.rule and one.name == "seed" else one.name.replace("_", "-")
-                    out += [f"--{flag}", str(value)]
-        return out
+        """The command line that does the same."""
+        return command_line("evaluate", self)
 
 
-class EvaluateProgress(NamedTuple):
-    """How far an evaluation is: trials done of all, seconds left, and which condition is being measured."""
-
-    done: int
-    total: int
-    eta: float
-    condition: str
-
-
-def new_evaluate(config: EvaluateConfig, out: Path | None = None) -> Run:
-    """A run that measures; in `out` an unfinished one with the same settings is taken up again.
-
-    ValueError where `out` holds something else, or a model, mask, adapter, needles or haystack is not there.
-    """
-    check_there(config.model)
-    grid = folder_grid(config.model)
-    for one in config.conditions().values():
-        if one.rule.given:
-            one.rule.check(grid)
-    config.tasks()
-    load_haystack(config.haystack)
-    folders = {name: one.folder for name, one in config.conditions().items() if one.folder}
+def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
+    check_there(settings.model)
+    grid, conditions = folder_grid(settings.model), settings.conditions()
+    for condition in conditions.values():
+        if condition.rule.given:
+            condition.rule.check(grid)
+    settings.tasks()
+    load_haystack(settings.haystack)
+    folders = {name: condition.folder for name, condition in conditions.items() if condition.folder}
     for folder in folders.values():
         if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
             raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
     tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
-    rule = config.rule.settled()
-    config = replace(
-        config,
-        model=settled(config.model),
-        tuned=tuned,
-        rule=rule,
-        needles=settled(config.needles, only_path=True),
-        haystack=settled(config.haystack, HAYSTACKS),
-    )
-    record = asdict(config) | {"rule": rule.to_json(), "tuned": list(config.tuned), "also": list(config.also)}
-    parents = parent_ids(*folders.values(), config.rule.scores)
-    name = Path(config.model).name
-    return Run.claim("evaluate", record, config.command, out, name, parents, before={"also": []})
+    return Start(replace(whole(settings), tuned=tuned), parent_ids(*folders.values(), settings.rule.scores))
 
 
-def evaluate(run: Run, trust_remote_code: bool = False) -> Iterator[EvaluateProgress]:
-    """Measure what a run says, or the rest of it; yields after every batch of prompts.
-
-    Each answer is a line of answers.jsonl before the next batch; at the end results.json and results.csv.
-    """
-    if run.status == "success":
-        return
+def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
+    """Each answer is a line of answers.jsonl before the next batch; at the end results.json and results.csv."""
     from retmask.model.loading import facts, release
 
-    config = EvaluateConfig.from_record(run.record["config"])
-    tasks, haystack, conditions = config.tasks(), load_haystack(config.haystack), config.conditions()
-    with run.working():
-        answers = read_answers(run.path)
-        pin_measure(run, tasks, bool(answers))
-        run.pin(
-            needles_sha256=needles_sha256(task.needle for task in tasks),
-            haystack={"name": haystack.name, "sha256": haystack.sha256},
-        )
-        run.report(stage="loading", done=len(answers), total=len(tasks) * len(conditions))
-        pace = Pace()
-        total = len(tasks) * len(conditions)
-        model: LensModel | None = None
-        masks: dict[str, HeadMask] = {}
-        for name, (folder, _) in conditions.items():
-            if sum(key[0] == name for key in answers) >= number(_asked(run).get(name), len(tasks)):
-                continue
-            if model is None or folder:
-                model = None  # two models need not fit
-                release()
-                model = _load(config, folder, trust_remote_code)
-                known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
-                run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
-                run.pin(dtype=known["dtype"])
-            if not masks:  # all of them before the first answer: a head that is not there is to be said at once
-                masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
-                run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
-                run.update(
-                    **({"excluded": [*map(str, config.rule.excluded(model.grid))]} if config.rule.random else {})
-                )
-            chat = Chat.resumed(model.tokenizer, run.record)
-            run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
-            asked = different_prompts(chat, tasks, haystack)
-            if not folder:
-                run.update(same_prompts=len(tasks) - len(asked))
-            run.update(asked={**_asked(run), name: len(asked)})
-            total = len(asked) * len(conditions)
-            left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
-            pace.go_on()
-            for batch in run_trials(model.under(masks.get(name, HeadMask())), left, haystack, chat=chat):
-                for trial in batch:
-                    line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
-                    line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
-                    append_line(run.path / "answers.jsonl", line)
-                    answers[name, trial.needle, trial.context_tokens, trial.depth] = line
-                eta = pace.left(len(batch), total - len(answers))
-                run.report(stage="answers", done=len(answers), total=total, eta=round(eta, 1), condition=name)
-                yield EvaluateProgress(len(answers), total, eta, name)
-        found = summary(list(answers.values()), list(conditions))
-        write_json(run.path / "results.json", found)
-        write_atomic(run.path / "results.csv", to_csv(found["conditions"]))
-        run.update(results={row["condition"]: row["recall"] for row in found["conditions"]})
-        if pace.each:
-            run.update(pace=pace.each / config.context_tokens)
+    run, settings = work.run, work.settings
+    tasks, haystack, conditions = settings.tasks(), load_haystack(settings.haystack), settings.conditions()
+    answers = read_answers(run.path)
+    pin_measure(run, tasks, bool(answers))
+    run.pin(
+        needles_sha256=needles_sha256(task.needle for task in tasks),
+        haystack={"name": haystack.name, "sha256": haystack.sha256},
+    )
+    total = len(tasks) * len(conditions)
+    run.report(stage="loading", done=len(answers), total=total)
+    pace = Pace()
+    model: LensModel | None = None
+    masks: dict[str, HeadMask] = {}
+    for name, (folder, _) in conditions.items():
+        if sum(key[0] == name for key in answers) >= number(_asked(run).get(name), len(tasks)):
+            continue
+        if model is None or folder:
+            model = None  # two models need not fit
+            release()
+            model = _load(work, folder)
+            known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
+            run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
+            run.pin(dtype=known["dtype"])
+        if not masks:  # all of them before the first answer: a head that is not there is to be said at once
+            masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
+            run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
+            if settings.rule.random:
+                run.update(excluded=[*map(str, settings.rule.excluded(model.grid))])
+        chat = Chat.resumed(model.tokenizer, run.record)
+        run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
+        asked = different_prompts(chat, tasks, haystack)
+        if not folder:
+            run.update(same_prompts=len(tasks) - len(asked))
+        run.update(asked={**_asked(run), name: len(asked)})
+        total = len(asked) * len(conditions)
+        left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
+        pace.go_on()
+        for batch in run_trials(model.under(masks.get(name, HeadMask())), left, haystack, chat=chat):
+            for trial in batch:
+                line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
+                line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
+                append_line(run.path / "answers.jsonl", line)
+                answers[name, trial.needle, trial.context_tokens, trial.depth] = line
+            yield Progress(len(answers), total, pace.left(len(batch), total - len(answers)), {"condition": name})
+    results = summary(list(answers.values()), list(conditions))
+    write_json(run.path / "results.json", results)
+    write_atomic(run.path / "results.csv", to_csv(results["conditions"]))
+    run.update(results={row["condition"]: row["recall"] for row in results["conditions"]})
+    if pace.each:
+        run.update(pace=pace.each / settings.context_tokens)
+
+
+EVALUATE = Job("evaluate", EvaluateSettings, _check, _answers, unit="answers")
 
 
 def _asked(run: Run) -> dict[str, Any]:
@@ -232,17 +187,11 @@ def _asked(run: Run) -> dict[str, Any]:
     return mapping(run.record.get("asked"))
 
 
-def _load(config: EvaluateConfig, folder: str, trust_remote_code: bool) -> "LensModel":
+def _load(work: Work[EvaluateSettings], folder: str) -> "LensModel":
     from retmask.model.loading import load, load_tuned
 
-    how: dict[str, Any] = {
-        "revision": config.revision or None,
-        "device": config.device or None,
-        "dtype": config.dtype or None,
-        "context_tokens": config.context_tokens,
-        "trust_remote_code": trust_remote_code,
-    }
-    return load_tuned(config.model, folder, **how) if folder else load(config.model, **how)
+    how = {"context_tokens": work.settings.context_tokens, **work.loading}
+    return load_tuned(work.settings.model, folder, **how) if folder else load(work.settings.model, **how)
 
 
 def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:

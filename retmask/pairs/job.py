@@ -5,32 +5,30 @@ out in shards, make the same pairs as one that runs through.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from retmask.files import append_line, settled, sha256, sha256_text
+from retmask.files import append_line, sha256, sha256_text
 from retmask.heads.rules import MaskRule
 from retmask.heads.scores import printable
 from retmask.model.weights import check_there, folder_grid
-from retmask.pairs.gate import check_rules, faults
+from retmask.pairs.gate import RULES, check_rules, faults
 from retmask.pairs.local import Local
 from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, read_items, write_pairs
 from retmask.pairs.remote import Servers
-from retmask.runs.run import Pace, Run, parent_ids
+from retmask.runs.job import Job, Pace, Progress, Start, Work
+from retmask.runs.run import Run, parent_ids
+from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 from retmask.text.prompts import PairPrompt, digest, generate
 from retmask.text.sampling import Sampling
 from retmask.text.sources import Prompts, read_prompts
 
-if TYPE_CHECKING:
-    pass
-
 _PUBLISH = 30.0  # seconds between two writings of pairs.jsonl
 
 
-@dataclass(frozen=True)
-class PairsConfig:
+@dataclass(frozen=True, kw_only=True)
+class PairsSettings:
     """What pairs are made of. `prompts` is a file or Hub dataset, or `generate` names the arm grounded or chat.
 
     `count` 0 takes all of a file. `server` and `masked_server` are addresses of OpenAI-compatible servers: of the model
@@ -39,27 +37,31 @@ class PairsConfig:
     cannot be.
     """
 
-    model: str
-    rule: MaskRule = field(default_factory=MaskRule)
-    prompts: str = ""
-    generate: str = ""
-    count: int = 0
-    seed: int = 0
-    temperature: float = 0.6
-    top_p: float = 1.0
-    max_new_tokens: int = 64
-    allow: tuple[str, ...] = ()
-    shards: int = 1
-    shard: int = 0
-    batch: int = 0
-    server: str = ""
-    masked_server: str = ""
-    server_model: str = ""
-    masked_server_model: str = ""
-    revision: str = ""
-    adapter: str = ""
-    device: str = ""
-    dtype: str = ""
+    model: str = shared("model", REQUIRED)
+    rule: MaskRule = setting(MaskRule(), "which heads are masked", flags={"seed": "mask-seed"})
+    prompts: str = setting(
+        "", "a .jsonl, .json or .txt file, or a Hub dataset (owner/name), of what to ask", names="folder"
+    )
+    generate: str = setting("", "make the prompts: grounded (a fact in a text) or chat")
+    count: int = setting(0, "how many prompts; by default all of a file")
+    seed: int = setting(0, "of the prompts that are made, and of the answers")
+    temperature: float = setting(0.6, "0: the likeliest token; above: drawn")
+    top_p: float = setting(1.0, "draw from the likeliest tokens that reach this together")
+    max_new_tokens: int = setting(64, "the longest answer, in tokens")
+    allow: tuple[str, ...] = setting((), f"rules of the quality gate to switch off, with commas: {', '.join(RULES)}")
+    server: str = setting(
+        "", "an OpenAI-compatible server with the model as it is; a key for it: RETMASK_SERVER_KEYS=host:port=KEY"
+    )
+    masked_server: str = setting("", "one with the checkpoint that `retmask ablate` wrote")
+    server_model: str = setting("", "the model there, where it serves several")
+    masked_server_model: str = setting("", "the model there, where it serves several")
+    shards: int = setting(1, "share the prompts out over so many runs")
+    shard: int = setting(0, "which of them this is, from 0; `retmask join` puts them together")
+    batch: int = setting(0, "prompts answered together; by default what suits the device")
+    revision: str = shared("revision")
+    adapter: str = shared("adapter")
+    device: str = shared("device")
+    dtype: str = shared("dtype")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allow", check_rules(self.allow))
@@ -90,12 +92,6 @@ class PairsConfig:
             object.__setattr__(self, "masked_server", address(self.masked_server))
         self.sampling(0)
 
-    @classmethod
-    def from_record(cls, config: Mapping[str, Any]) -> "PairsConfig":
-        """The settings in a run.json."""
-        known = {one.name: config[one.name] for one in fields(cls) if one.name in config}
-        return cls(**{**known, "rule": MaskRule(**config.get("rule", {}))})
-
     def sampling(self, number: int) -> Sampling:
         """How the answers to a prompt are drawn: both with one seed, so that they differ only where the models do."""
         seed = int(sha256_text(f"{self.seed} {number}")[:12], 16)
@@ -113,52 +109,21 @@ class PairsConfig:
 
     @property
     def command(self) -> list[str]:
-        """The command line that does the same: only what differs from the defaults."""
-        out = ["retmask", "pairs", self.model]
-        own = [one for one in fields(self) if one.name not in ("model", "rule")]
-        for one, holder, flag in [
-            *((f, self.rule, _RULE_FLAGS.get(f.name)) for f in fields(MaskRule)),
-            *((f, self, None) for f in own),
-        ]:
-            value = getattr(holder, one.name)
-            if value != one.default:
-                text = ",".join(value) if isinstance(value, tuple) else str(value)
-                out += [flag or "--" + one.name.replace("_", "-"), text]
-        return out
+        """The command line that does the same."""
+        return command_line("pairs", self)
 
 
-_RULE_FLAGS = {"seed": "--mask-seed"}
+def _check(settings: PairsSettings, *_: Any) -> Start[PairsSettings]:
+    if not settings.server:
+        check_there(settings.model)
+        settings.rule.check(folder_grid(settings.model))
+    prompts = settings.read()
 
+    def prepare(run: Run) -> None:
+        if prompts.passed_over:
+            run.update(passed_over=prompts.sentence)
 
-class PairsProgress(NamedTuple):
-    """How far a run is: prompts answered of its shard's, pairs that pass the gate, seconds left, tokens a second."""
-
-    done: int
-    total: int
-    kept: int
-    eta: float | None
-    rate: float
-    pairs: list[PreferencePair]
-
-
-def new_pairs(config: PairsConfig, out: Path | None = None) -> Run:
-    """A run that makes these pairs; in `out` an unfinished one with the same settings is taken up again.
-
-    ValueError where `out` holds something else, or model, prompts, scores or mask are not there or do not fit.
-    """
-    if not config.server:
-        check_there(config.model)
-        config.rule.check(folder_grid(config.model))
-    found = config.read()
-    rule = config.rule.settled()
-    model, prompts, adapter = map(settled, (config.model, config.prompts, config.adapter))
-    config = replace(config, rule=rule, model=model, prompts=prompts, adapter=adapter)
-    record = asdict(config) | {"rule": rule.to_json(), "allow": list(config.allow)}
-    parents = parent_ids(config.rule.scores, config.adapter)
-    run = Run.claim("pairs", record, config.command, out, Path(config.model).name, parents=parents)
-    if found.passed_over:
-        run.update(passed_over=found.sentence)
-    return run
+    return Start(whole(settings), parent_ids(settings.rule.scores, settings.adapter), prepare)
 
 
 def contacted(run: Run) -> tuple[str, ...]:
@@ -173,68 +138,61 @@ def sends(run: Run) -> str:
     return printable(f"{run.id} sends {what} to {' and '.join(dict.fromkeys(contacted(run)))}")
 
 
-def pairs(run: Run, trust_remote_code: bool = False, servers: Collection[str] = ()) -> Iterator[PairsProgress]:
-    """Do what a run says, or the rest of it; yields after every block of prompts.
+def _pairs(work: Work[PairsSettings]) -> Iterator[Progress]:
+    """Each pair is in items.jsonl as soon as it is made; pairs.jsonl, with those that pass the gate, follows.
 
-    `servers` are addresses that a person has named or confirmed: ValueError where the run would contact another. Each
-    pair is in items.jsonl as soon as it is made; pairs.jsonl, with those that pass the gate, follows now and then
-    and at the end, whatever that end is.
+    It does so now and then, and at the end, whatever that end is. ValueError for a server that nobody named.
     """
-    if run.status == "success":
-        return
-    config = PairsConfig.from_record(run.record["config"])
-    if set(contacted(run)) - set(servers):
+    run, settings = work.run, work.settings
+    if set(contacted(run)) - work.servers:
         raise ValueError(f"{sends(run)}: name these servers again (retmask runs resume {run.reference} --server ...)")
-    prompts = config.items()
-    with run.working():
-        known = {pair.id: pair for pair in read_items(run.path)}
-        run.report(stage="loading", done=len(known))
-        backend: Local | Servers = Servers(run, config) if config.server else Local(run, config, trust_remote_code)
-        run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", config.batch or backend.block))
-        book = _Book(run, config, backend.chat, [prompt.id for prompt in prompts], known)
-        blocks = _blocks(len(prompts), run.record["batch"], config)
-        left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
-        pace, began, tokens, ahead = Pace(), time.monotonic(), 0, sum(map(len, left))
-        try:
-            for block in left:
-                made = []
-                for i, pair in backend.answer([(i, prompts[i], config.sampling(i)) for i in block], known):
-                    book.enter(i, pair)
-                    made.append(pair)
-                book.publish_now_and_then()
-                ahead -= len(block)
-                tokens += sum(pair.chosen.tokens + pair.rejected.tokens for pair in made)
-                eta, rate = pace.left(len(block), ahead), tokens / (time.monotonic() - began)
-                now = PairsProgress(len(known), sum(map(len, blocks)), book.kept, eta, rate, made)
-                run.report(
-                    stage="pairs", done=now.done, total=now.total, kept=now.kept, eta=round(eta, 1), rate=round(rate, 1)
-                )
-                yield now
-        finally:
-            book.publish()
-        run.update(done=len(known), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
-        if pace.each:
-            run.update(seconds_a_token=pace.each / config.max_new_tokens)  # of the longest answers that it allows
-        if backend.missed:
-            n, tokens = len(backend.missed), max(backend.missed.values())
-            raise ValueError(
-                f"{n} prompt{'s' * (n != 1)} of up to {tokens:,} tokens with the answer found too little free memory: "
-                "the others are done; make room, and go on with the same run"
-            )
+    prompts = settings.items()
+    known = {pair.id: pair for pair in read_items(run.path)}
+    run.report(stage="loading", done=len(known))
+    backend: Local | Servers = Servers(work) if settings.server else Local(work)
+    run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", settings.batch or backend.block))
+    book = Book(run, settings, backend.chat, [prompt.id for prompt in prompts], known)
+    blocks = _blocks(len(prompts), run.record["batch"], settings)
+    left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
+    pace, began, tokens, ahead = Pace(), time.monotonic(), 0, sum(map(len, left))
+    try:
+        for block in left:
+            for i, pair in backend.answer([(i, prompts[i], settings.sampling(i)) for i in block], known):
+                book.enter(i, pair)
+                tokens += pair.chosen.tokens + pair.rejected.tokens
+            book.publish_now_and_then()
+            ahead -= len(block)
+            eta, rate = pace.left(len(block), ahead), tokens / (time.monotonic() - began)
+            facts = {"kept": book.kept, "rate": round(rate, 1)}
+            yield Progress(len(known), sum(map(len, blocks)), eta, facts)
+    finally:
+        book.publish()
+    run.update(done=len(known), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
+    if pace.each:
+        run.update(seconds_a_token=pace.each / settings.max_new_tokens)  # of the longest answers that it allows
+    if backend.missed:
+        n, tokens = len(backend.missed), max(backend.missed.values())
+        raise ValueError(
+            f"{n} prompt{'s' * (n != 1)} of up to {tokens:,} tokens with the answer found too little free memory: "
+            "the others are done; make room, and go on with the same run"
+        )
+
+
+PAIR = Job("pairs", PairsSettings, _check, _pairs, unit="pairs")
 
 
 @dataclass
-class _Book:
+class Book:
     """The pairs of a run so far, on disk: every one at once, those that pass the gate every half a minute."""
 
     run: Run
-    config: PairsConfig
+    settings: PairsSettings
     chat: bool
     order: list[str]
     known: dict[str, PreferencePair]
 
     def __post_init__(self) -> None:
-        self.passing = {name for name, pair in self.known.items() if not faults(pair, self.config.allow)}
+        self.passing = {name for name, pair in self.known.items() if not faults(pair, self.settings.allow)}
         self.published = 0.0
 
     @property
@@ -248,7 +206,7 @@ class _Book:
             return
         append_line(self.run.path / ITEMS, {"number": number, **pair.to_json()})
         self.known[pair.id] = pair
-        if not faults(pair, self.config.allow):
+        if not faults(pair, self.settings.allow):
             self.passing.add(pair.id)
 
     def publish_now_and_then(self) -> None:
@@ -259,11 +217,11 @@ class _Book:
     def publish(self) -> None:
         """Write pairs.jsonl, in the order of the prompts."""
         kept = [self.known[name] for name in self.order if name in self.passing]
-        write_pairs(self.run.path, kept, self.chat, str(self.run.record.get("model", self.config.model)))
+        write_pairs(self.run.path, kept, self.chat, str(self.run.record.get("model", self.settings.model)))
         self.published = time.monotonic()
 
 
-def _blocks(total: int, size: int, config: PairsConfig) -> list[range]:
+def _blocks(total: int, size: int, settings: PairsSettings) -> list[range]:
     """The blocks of prompts, by number, that this shard answers: which prompts stand together is the same in any."""
     blocks = [range(at, min(at + size, total)) for at in range(0, total, size)]
-    return blocks[config.shard :: config.shards]
+    return blocks[settings.shard :: settings.shards]

@@ -1,13 +1,14 @@
 """Shards of one set of pairs joined into a run."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from retmask.files import sha256
-from retmask.pairs.job import PairsConfig, _Book
+from retmask.pairs.job import PAIR, Book, PairsSettings
 from retmask.pairs.pair import PAIRS, read_items
+from retmask.runs.job import Start
 from retmask.runs.run import Run
+from retmask.runs.settings import from_record
 from retmask.text.prompts import digest
 
 
@@ -16,9 +17,9 @@ def join(folders: Sequence[Path], out: Path) -> Run:
     runs = [Run.open(folder) for folder in folders]
     if not runs:
         raise ValueError("name the folders of the shards")
-    settings = [{**run.record.get("config", {}), "shard": 0, "device": ""} for run in runs]
-    for run, own in zip(runs, settings, strict=True):
-        if run.record.get("kind") != "pairs" or own != settings[0]:
+    alike = [{**run.config, "shard": 0, "device": ""} for run in runs]
+    for run, own in zip(runs, alike, strict=True):
+        if run.record.get("kind") != "pairs" or own != alike[0]:
             raise ValueError(f"{run.path} is not a shard of the same pairs as {runs[0].path}: leave it out")
         if run.status != "success":
             raise ValueError(f"{run.path} is not finished ({run.status}): let it go on first")
@@ -26,20 +27,19 @@ def join(folders: Sequence[Path], out: Path) -> Run:
     for name in same:
         if len({str(run.record.get(name))[: 10 if name == "clock" else None] for run in runs}) > 1:  # one day's
             raise ValueError(f"the shards differ in {name}: make them all with the same model and settings")
-    there, wanted = sorted(run.record["config"]["shard"] for run in runs), list(range(settings[0]["shards"]))
+    there, wanted = sorted(run.record["config"]["shard"] for run in runs), list(range(alike[0]["shards"]))
     if there != wanted:
         raise ValueError(f"shards {', '.join(map(str, there))} are there and 0 to {wanted[-1]} are wanted, each once")
-    config = PairsConfig.from_record({**runs[0].record["config"], "shards": 1, "shard": 0})
-    prompts = config.items()
+    settings = from_record(PairsSettings, {**runs[0].config, "shards": 1, "shard": 0})
+    prompts = settings.items()
     if digest(prompts) != runs[0].record.get("prompts_sha256"):
         raise ValueError("the prompts have changed since the shards were made: put them back as they were")
     found = {pair.id: pair for run in runs for pair in read_items(run.path)}
-    record = asdict(config) | {"rule": config.rule.to_json(), "allow": list(config.allow)}
-    whole = Run.claim("pairs", record, config.command, out, parents=[run.path for run in runs])
+    whole = PAIR.claim(Start(settings, [run.path for run in runs]), out)
     with whole.working():
         whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
         known = {pair.id: pair for pair in read_items(out)}
-        book = _Book(whole, config, bool(whole.record.get("chat")), [prompt.id for prompt in prompts], known)
+        book = Book(whole, settings, bool(whole.record.get("chat")), [prompt.id for prompt in prompts], known)
         for number, prompt in enumerate(prompts):
             book.enter(number, found[prompt.id])
         book.publish()

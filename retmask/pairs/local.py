@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retmask.heads.masks import HeadMask
 from retmask.pairs.pair import Answer, PreferencePair
-from retmask.runs.run import Run
 from retmask.text.chat import Chat
 from retmask.text.prompts import PairPrompt
 from retmask.text.sampling import Sampling
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
-    from retmask.pairs.job import PairsConfig
+    from retmask.pairs.job import PairsSettings
+    from retmask.runs.job import Work
 
 BLOCK = 8  # prompts answered together on a CPU: measured 1.4 s a pair against 2.7 s one at a time
 MOST_BLOCK = 64
@@ -21,28 +21,22 @@ MOST_BLOCK = 64
 class Local:
     """The built-in backend: one model, a mask for each row of a batch."""
 
-    def __init__(self, run: Run, config: "PairsConfig", trust_remote_code: bool) -> None:
+    def __init__(self, work: "Work[PairsSettings]") -> None:
         from retmask.model.loading import facts, load
 
-        self.config = config
-        self.model = load(
-            config.model,
-            revision=config.revision or None,
-            adapter=config.adapter or None,
-            device=config.device or None,
-            dtype=config.dtype or None,
-            trust_remote_code=trust_remote_code,
-        )
-        self.mask = config.rule.build(self.model.grid)
+        run, settings = work.run, work.settings
+        self.settings = settings
+        self.model = load(settings.model, **work.loading)
+        self.mask = settings.rule.build(self.model.grid)
         self.chat_of = Chat.resumed(self.model.tokenizer, run.record)
         self.chat = self.chat_of.kind == "chat"
         self.missed: dict[str, int] = {}
-        run.pin(**facts(self.model, config.adapter), mask=str(self.mask), chat=self.chat)
+        run.pin(**facts(self.model, settings.adapter), mask=str(self.mask), chat=self.chat)
         run.pin(thinking=self.chat_of.facts["thinking"])
         run.update(clock=self.chat_of.facts["clock"])
         run.update(head_grid=self.model.grid._asdict(), device=str(self.model.device), attention=self.model.attention)
-        if config.rule.random:
-            run.update(excluded=[*map(str, config.rule.excluded(self.model.grid))])
+        if settings.rule.random:
+            run.update(excluded=[*map(str, settings.rule.excluded(self.model.grid))])
 
     @property
     def block(self) -> int:
@@ -57,7 +51,7 @@ class Local:
         A prompt that the template refuses or that is too long for the model is a pair without answers. One that there
         is no memory for now is none: it goes into `missed`, for another time.
         """
-        limit, left, refused = self.config.max_new_tokens, [], []
+        limit, left, refused = self.settings.max_new_tokens, [], []
         for number, prompt, sampling in asked:
             try:
                 ids = self.chat_of.prompt(prompt.messages, f"prompt {prompt.id}")
@@ -90,7 +84,7 @@ class Local:
     def _said(self, part: Sequence["_Asked"]) -> list[tuple[list[int], list[int]]] | None:
         """Both answers to each prompt; None where the memory does not hold them now."""
         try:
-            limit = self.config.max_new_tokens
+            limit = self.settings.max_new_tokens
             return answer_both(self.model, [one.ids for one in part], self.mask, [one.sampling for one in part], limit)
         except Exception as error:
             if not isinstance(error, NoRoom) and not _is_out_of_memory(error):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from retmask.pairs.local import MOST_BLOCK, _without_answer
 from retmask.pairs.pair import PreferencePair
-from retmask.runs.run import Run
 from retmask.text.prompts import PairPrompt
 from retmask.text.sampling import Sampling
 
 if TYPE_CHECKING:
-    from retmask.pairs.job import PairsConfig
+    from retmask.pairs.job import PairsSettings
+    from retmask.runs.job import Work
 
 AT_ONCE = 16  # prompts that two servers are asked at the same time
 LEFT = "left to the server"  # thinking, where a server refuses to switch it off
@@ -22,15 +22,16 @@ class Servers:
 
     chat = True
 
-    def __init__(self, run: Run, config: "PairsConfig") -> None:
+    def __init__(self, work: "Work[PairsSettings]") -> None:
         from retmask.pairs.server import Server
 
-        self.run, self.config = run, config
+        settings = work.settings
+        self.run, self.settings = work.run, settings
         self.missed: dict[str, int] = {}
         self.answered, self.thinking = 0, ""
-        named = ((config.server, config.server_model), (config.masked_server, config.masked_server_model))
+        named = ((settings.server, settings.server_model), (settings.masked_server, settings.masked_server_model))
         self.servers: list[Server] = [Server.connect(url, name) for url, name in named]
-        run.pin(model=config.model, servers=[server.model for server in self.servers], chat=True)
+        work.run.pin(model=settings.model, servers=[server.model for server in self.servers], chat=True)
 
     @property
     def block(self) -> int:
@@ -66,7 +67,7 @@ class Servers:
         if not before:
             return False
         one = max(before, key=lambda pair: sum(len(text) for _, text in pair.messages))
-        _, again = self._ask((0, PairPrompt(one.id, one.messages), self.config.sampling(0)))
+        _, again = self._ask((0, PairPrompt(one.id, one.messages), self.settings.sampling(0)))
         self.answered += not again.unanswered
         return not again.unanswered
 
@@ -81,7 +82,7 @@ class Servers:
         from retmask.pairs.server import Refused
 
         number, prompt, sampling = asked
-        limit = self.config.max_new_tokens
+        limit = self.settings.max_new_tokens
         try:
             said = [server.answer(prompt.messages, limit, sampling) for server in self.servers]
         except Refused as error:

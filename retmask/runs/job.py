@@ -90,7 +90,10 @@ class Job(Generic[S]):
 
         ValueError where `out` holds something else, or what the settings name is not there or does not fit.
         """
-        start = self.check(settings, out, trust_remote_code)
+        return self.claim(self.check(settings, out, trust_remote_code), out)
+
+    def claim(self, start: Start[S], out: Path | None) -> Run:
+        """The same, of what has been looked at already."""
         run = self.unfinished(start.settings, out)
         if run is None:
             name, config = Path(start.settings.model).name, record(start.settings)

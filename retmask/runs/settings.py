@@ -188,9 +188,12 @@ def command_line(word: str, settings: Any) -> list[str]:
     names = sorted(presets, key=lambda name: name != USUAL)
     ways = {name: list(_differing(settings, presets[name].values)) for name in names}
     name = min(ways, key=lambda name: len(ways[name]))  # of equal ones the usual
-    arguments = [str(getattr(settings, each.name)) for each in fields(settings) if each.metadata.get("argument")]
-    arguments += [] if name == USUAL else ["--preset", name]
-    return ["retmask", word, *arguments, *(text for flag in ways[name] for text in _words(settings, flag))]
+    out = ["retmask", word]
+    out += [str(getattr(settings, each.name)) for each in fields(settings) if each.metadata.get("argument")]
+    required = [flag for flag in ways[name] if flag.field.default is MISSING]
+    out += [text for flag in required for text in _words(settings, flag)]
+    out += [] if name == USUAL else ["--preset", name]
+    return out + [text for flag in ways[name] if flag not in required for text in _words(settings, flag)]
 
 
 def _differing(settings: Any, values: Mapping[str, Any]) -> Iterator[Flag]:

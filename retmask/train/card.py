@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from retmask.files import mapping, number, write_atomic, write_json
 from retmask.runs.run import Run
 from retmask.train.checkpoints import ADAPTER, FULL
 from retmask.train.curves import curves_csv, last_step, steps
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
+_OF_WHAT = ("model", "pairs", "revision")  # settings that the card has said already
 _MOST_NAMED = 20  # pairs that the card names; run.json names all
 
 
@@ -58,12 +60,8 @@ def _name_base(folder: Path, name: str, revision: str) -> None:
 def _readme(run: Run) -> str:
     record, done = run.record, steps(run)
     config, made = record["config"], record.get("made_with", {})
-    default = DpoConfig()
-    changed = [
-        f"| {n} | {v} |"
-        for n, v in config.items()
-        if n not in ("model", "pairs", "revision") and v != getattr(default, n)
-    ]
+    usual = {each.name: each.default for each in fields(TrainSettings) if each.name not in _OF_WHAT}
+    changed = [f"| {name} | {value} |" for name, value in config.items() if value != usual.get(name, value)]
     rows = (
         [
             f"| {line['done']} | {_cells(line)} |"

@@ -6,87 +6,63 @@ A run's folder gets `pairs.jsonl` (a copy), `checkpoints/`, and at the end `adap
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from retmask.files import settled, sha256, write_atomic
+from retmask.files import sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
 from retmask.runs import processes as workers
+from retmask.runs.job import Job, Progress, Start, Work
 from retmask.runs.run import Cancelled, Run, parent_ids
+from retmask.runs.settings import whole
 from retmask.train.card import write_card
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, newest
 from retmask.train.launch import launch
 from retmask.train.outcome import OUTCOME, STOP, Outcome
 from retmask.train.preflight import Preflight, preflight
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 
-def checked(
-    model: str,
-    pairs: str | Path,
-    config: DpoConfig,
-    out: Path | None = None,
-    *,
-    revision: str = "",
-    any_pairs: bool = False,
-    trust_remote_code: bool = False,
-) -> Preflight:
-    """What a training would take, with everything among its problems for which `new_train` would refuse it.
+def checked(settings: TrainSettings, out: Path | None = None, trust_remote_code: bool = False) -> Preflight:
+    """What a training would take, with everything among its problems for which it would be refused.
 
     ValueError, one sentence, where model or pairs cannot be read at all.
     """
-    file, settings = _settings(model, pairs, config, revision)
-    found = preflight(settings["model"], file, DpoConfig.from_record(settings), out, revision, trust_remote_code)
-    return found._replace(problems=(*_refusals(file, settings, out, any_pairs), *found.problems))
+    settings = _whole(settings)
+    found = preflight(settings, out, trust_remote_code)
+    return found._replace(problems=(*_refusals(settings, out), *found.problems))
 
 
-def _refusals(file: Path, settings: Mapping[str, Any], out: Path | None, any_pairs: bool) -> Iterator[str]:
+def _refusals(settings: TrainSettings, out: Path | None) -> Iterator[str]:
     """Why this training may not begin, whatever there is room for."""
     try:
-        _check_model(settings["model"], file, settings["revision"], any_pairs)
+        _check_model(settings)
     except ValueError as error:
         yield str(error)
     try:
-        Run.unfinished("train", settings, out)
+        TRAIN.unfinished(settings, out)
     except ValueError as error:
         yield str(error)
 
 
-def _settings(model: str, pairs: str | Path, config: DpoConfig, revision: str) -> tuple[Path, dict[str, Any]]:
-    """The file of the pairs, and the settings that a run keeps: names of what is there as whole paths."""
-    file = pairs_file(pairs).resolve()
-    if config.accelerate_config:
-        config = replace(config, accelerate_config=settled(config.accelerate_config))
-    return file, {"model": settled(model), "pairs": str(file), "revision": revision, **asdict(config)}
+def _whole(settings: TrainSettings) -> TrainSettings:
+    """The settings that a run keeps: names of what is there as whole paths."""
+    return replace(whole(settings), pairs=str(pairs_file(settings.pairs).resolve()))
 
 
-def new_train(
-    model: str,
-    pairs: str | Path,
-    config: DpoConfig,
-    out: Path | None = None,
-    *,
-    revision: str = "",
-    any_pairs: bool = False,
-    command: Sequence[str] = (),
-    trust_remote_code: bool = False,
-) -> Run:
-    """A run that trains a model on pairs; in `out` an unfinished one with the same settings is taken up again.
-
-    ValueError, one sentence, where the pre-flight finds that it cannot be done, or the pairs were made with another
-    model (unless `any_pairs`); nothing is written then.
-    """
-    found = checked(
-        model, pairs, config, out, revision=revision, any_pairs=any_pairs, trust_remote_code=trust_remote_code
-    )
+def _check(settings: TrainSettings, out: Path | None, trust_remote_code: bool) -> Start[TrainSettings]:
+    """ValueError where the pre-flight finds that it cannot be done, or another model made the pairs."""
+    found = checked(settings, out, trust_remote_code)
     if found.problems:
         raise ValueError("; ".join(found.problems))
-    file, settings = _settings(model, pairs, config, revision)
-    run = Run.claim("train", settings, list(command), out, Path(settings["model"]).name, parents=parent_ids(file))
-    if "pairs_sha256" not in run.record:  # also where the last attempt died between the two writes
+    settings = _whole(settings)
+    file = Path(settings.pairs)
+
+    def prepare(run: Run) -> None:
+        if "pairs_sha256" in run.record:  # not where the last attempt died between the two writes
+            return
         write_atomic(run.path / PAIRS, rows_text(read_rows(file)))
         made = Run(file.parent).record
         run.update(
@@ -94,13 +70,15 @@ def new_train(
             preflight={**found._asdict(), "problems": [], "warnings": list(found.warnings)},
             made_with={name: made[name] for name in ("mask", "kept", "prompts_sha256", "clock") if name in made},
         )
-    return run
+
+    return Start(settings, parent_ids(file), prepare)
 
 
-def _check_model(model: str, file: Path, revision: str, any_pairs: bool) -> None:
+def _check_model(settings: TrainSettings) -> None:
     """ValueError where the pairs say that another model made them, or this one with an adapter or another revision."""
     from retmask.model.weights import resolve
 
+    model, revision, file = settings.model, settings.revision, Path(settings.pairs)
     source, record = resolve(model, revision or None), Run(file.parent).record
     names = {str(row["model"]) for row in read_rows(file) if row.get("model")} - {model, source.name, source.revision}
     digest, made = record.get("sha256"), record.get("config") or {}
@@ -114,82 +92,62 @@ def _check_model(model: str, file: Path, revision: str, any_pairs: bool) -> None
         commit = record.get("revision") if source.revision else None
         theirs, ours = (commit, source.revision) if commit else (made.get("revision") or "", revision)
         other = f"its revision {theirs or 'by default'}" if theirs != ours else ""
-    if other and not any_pairs:
+    if other and not settings.any_pairs:
         raise ValueError(
             f"{file.name} was made with {other} and not with {model}: DPO wants a model's own answers; make pairs with "
             "it, or say --any-pairs"
         )
 
 
-def train_command(model: str, pairs: str | Path, config: DpoConfig, preset: str) -> list[str]:
-    """The command line that does the same: only what differs from the preset."""
-    out = ["retmask", "train", model, "--pairs", str(pairs)]
-    out += [] if preset == "laptop" else ["--preset", preset]
-    usual = DpoConfig.preset(preset)
-    for one in fields(DpoConfig):
-        value, flag = getattr(config, one.name), one.name.replace("_", "-")
-        if value == getattr(usual, one.name):
-            continue
-        out += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-    return out
+def _steps(work: Work[TrainSettings]) -> Iterator[Progress]:
+    """From the newest whole checkpoint on, as the trainer reports its steps; what else it says is in log.txt.
 
-
-class TrainProgress(NamedTuple):
-    """How far a training is: steps done of all, seconds left, and the last step's line of progress.jsonl."""
-
-    done: int
-    total: int
-    eta: float | None
-    line: Mapping[str, Any]
-
-
-def train(run: Run, trust_remote_code: bool = False) -> Iterator[TrainProgress]:
-    """Do what a training's run says, or the rest of it from the newest whole checkpoint; yields after every step.
-
-    The trainer's own words are in log.txt. RuntimeError with its last words where it fails.
+    RuntimeError with its last words where it fails.
     """
-    if run.status == "success":
-        return
-    with run.working() as held:
-        if sha256(run.path / PAIRS) != run.record.get("pairs_sha256"):
-            raise ValueError(f"{run.path / PAIRS} has changed since the run began: start a new one")
-        for name in (STOP, OUTCOME):
-            (run.path / name).unlink(missing_ok=True)
-        run.update(stopped_at=None, discarded=None)  # that was the last time
-        _describe(run, trust_remote_code)
-        seen, ended = len(run.progress), False
-        trainer = launch(run, trust_remote_code, held[1:])  # all but the lock: it is let go when this process dies
+    run = work.run
+    if sha256(run.path / PAIRS) != run.record.get("pairs_sha256"):
+        raise ValueError(f"{run.path / PAIRS} has changed since the run began: start a new one")
+    for name in (STOP, OUTCOME):
+        (run.path / name).unlink(missing_ok=True)
+    run.update(stopped_at=None, discarded=None)  # that was the last time
+    _describe(run, work.settings)
+    seen, ended = len(run.progress), False
+    held = work.held[1:]  # all but the lock: it is let go when this process dies
+    trainer = launch(run, work.trust_remote_code, held)
+    try:
+        while not ended:
+            ended = trainer.poll() is not None
+            lines = run.progress
+            for line in lines[seen:]:
+                if line.get("stage") == "steps":
+                    yield Progress(int(line["done"]), int(line["total"]), line.get("eta"), line)
+            seen = len(lines)
+            time.sleep(0 if ended else 0.3)
+    finally:
+        if not ended:
+            run.report(stage="stopping")
         try:
-            while not ended:
-                ended = trainer.poll() is not None
-                lines = run.progress
-                for line in lines[seen:]:
-                    if line.get("stage") == "steps":
-                        yield TrainProgress(int(line["done"]), int(line["total"]), line.get("eta"), line)
-                seen = len(lines)
-                time.sleep(0 if ended else 0.3)
-        finally:
-            if not ended:
-                run.report(stage="stopping")
-            try:
-                workers.end(run.path, run.patience)  # it finishes its step and saves
-            except Cancelled:  # Ctrl-C once more
-                workers.end(run.path, 0.0)
-                raise
-            trainer.wait()
-        outcome = _judged(run, trainer.returncode)
-        write_card(run)
-        is_stopped = outcome.how == "stopped"
-        run.update(stopped_at=outcome.step if is_stopped else None)
-        if is_stopped:
-            raise Cancelled
-        shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
+            workers.end(run.path, run.patience)  # it finishes its step and saves
+        except Cancelled:  # Ctrl-C once more
+            workers.end(run.path, 0.0)
+            raise
+        trainer.wait()
+    outcome = _judged(run, trainer.returncode)
+    write_card(run)
+    is_stopped = outcome.how == "stopped"
+    run.update(stopped_at=outcome.step if is_stopped else None)
+    if is_stopped:
+        raise Cancelled
+    shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
 
 
-def _describe(run: Run, trust_remote_code: bool) -> None:
+TRAIN = Job("train", TrainSettings, _check, _steps)
+
+
+def _describe(run: Run, settings: TrainSettings) -> None:
     from retmask.model.weights import resolve
 
-    source = resolve(run.record["config"]["model"], run.record["config"]["revision"] or None)
+    source = resolve(settings.model, settings.revision or None)
     run.pin(model=source.name, **({"sha256": source.sha256} if source.sha256 else {}))  # else once it is downloaded
     start = newest(run.path / CHECKPOINTS)
     run.report(stage="loading", done=int(start.name.rpartition("-")[2]) if start else 0)

@@ -13,7 +13,8 @@ import psutil
 
 from retmask.files import expanded
 from retmask.runs.run import Run
-from retmask.train.settings import DpoConfig
+from retmask.runs.settings import from_record
+from retmask.train.settings import TrainSettings
 
 
 class Placing(NamedTuple):
@@ -26,7 +27,7 @@ class Placing(NamedTuple):
     shards: bool
 
 
-def placing(config: DpoConfig) -> Placing:
+def placing(config: TrainSettings) -> Placing:
     """Where a training of these settings runs. ValueError where its accelerate config cannot be read."""
     from retmask.model.fit import choose_device
 
@@ -65,7 +66,7 @@ def _keeps_copies(settings: Mapping[str, Any], beside: Path) -> bool:
 
 def launch_command(run: Run) -> list[str]:
     """The command line that starts the trainer of a run."""
-    config = DpoConfig.from_record(run.record["config"])
+    config = from_record(TrainSettings, run.config)
     parts = [sys.executable, "-m", "accelerate.commands.launch"]
     if config.accelerate_config:
         return [

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 # PEFT and TRL ask transformers by its old name; the warning of that is for programmers
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -52,7 +52,7 @@ def _endings(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def lora(config: DpoConfig, model: Any) -> Any:
+def lora(config: TrainSettings, model: Any) -> Any:
     """PEFT's settings of the adapter that is trained on this model. ValueError where no layer can get it."""
     from peft import LoraConfig
 
@@ -69,7 +69,7 @@ def lora(config: DpoConfig, model: Any) -> Any:
     )
 
 
-def trained_numbers(config: DpoConfig, model: Any) -> int:
+def trained_numbers(config: TrainSettings, model: Any) -> int:
     """How many numbers a training changes: of all weights, or of the adapter that PEFT puts into the model.
 
     The model, on the meta device, is taken over. ValueError where PEFT has no place for an adapter.

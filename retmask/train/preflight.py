@@ -15,7 +15,7 @@ from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.runs.turns import card_keys, device_key
 from retmask.train.launch import placing
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -60,45 +60,47 @@ class Preflight(NamedTuple):
         )
 
 
-def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None = None, revision: str = "",
-              trust_remote_code: bool = False) -> Preflight:  # fmt: skip
+def preflight(settings: TrainSettings, out: Path | None = None, trust_remote_code: bool = False) -> Preflight:
     """What this training would take. ValueError, one sentence, where model or pairs cannot be read at all."""
     from retmask.model.fit import choose_device, choose_dtype, count_weights, free_bytes, kept_bytes, longest_context
     from retmask.model.loading import load_tokenizer, plan
     from retmask.train.lora import trained_numbers
     from retmask.train.tokens import moment, prepared
 
-    rows = read_rows(pairs_file(pairs))
-    device = choose_device(config.device or None)
-    dtype = choose_dtype(config.dtype or None, device)
+    file = pairs_file(settings.pairs)
+    device = choose_device(settings.device or None)
+    dtype = choose_dtype(settings.dtype or None, device)
     planned = plan(
-        model, revision=revision or None, device=device, dtype=dtype, attention=config.attention or None,
+        settings.model,
+        revision=settings.revision or None,
+        device=device,
+        dtype=dtype,
+        attention=settings.attention or None,
         trust_remote_code=trust_remote_code,
-    )  # fmt: skip
-    tokenizer = load_tokenizer(planned.source, trust_remote_code)
-    made = prepared(
-        rows, tokenizer, planned.vocabulary, config, moment({"made_with": Run(pairs_file(pairs).parent).record})
     )
+    tokenizer = load_tokenizer(planned.source, trust_remote_code)
+    when = moment({"made_with": Run(file.parent).record})
+    made = prepared(read_rows(file), tokenizer, planned.vocabulary, settings, when)
     weights = count_weights(planned.empty)
-    trained = trained_numbers(config, planned.empty)
+    trained = trained_numbers(settings, planned.empty)
     # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
-    frozen = 0 if config.method == "full" else weights * dtype.itemsize
-    length = min(made.longest, config.max_length)
+    frozen = 0 if settings.method == "full" else weights * dtype.itemsize
+    length = min(made.longest, settings.max_length)
     passes = kept_bytes(
         planned.config,
-        2 * config.micro_batch * length,
+        2 * settings.micro_batch * length,
         length,
         attention=planned.attention,
-        checkpointing=config.gradient_checkpointing,
+        checkpointing=settings.gradient_checkpointing,
         dtype=dtype,
     )
     disk_needed = 3 * 3 * 4 * trained + 4 * trained  # two checkpoints and the one being written, then the result
     folder = _existing(out or home())
-    speed = known_speed(model, config) or _speed(weights, config, device, dtype)
+    speed = known_speed(settings) or _speed(weights, settings, device, dtype)
     found = Preflight(
         pairs=len(made.train),
         held_out=len(made.held_out),
-        steps=_steps(len(made.train), config),
+        steps=_steps(len(made.train), settings),
         longest=made.longest,
         cut=made.cut,
         needed=int(1.1 * (frozen + 16 * trained + passes)),
@@ -109,15 +111,15 @@ def preflight(model: str, pairs: str | Path, config: DpoConfig, out: Path | None
         warnings=(),
         left_out=made.left_out,
         trained=trained,
-        seconds=_steps(len(made.train), config) * config.batch * made.tokens / max(1, len(made.train)) / speed,
+        seconds=_steps(len(made.train), settings) * settings.batch * made.tokens / max(1, len(made.train)) / speed,
     )
-    problems = _problems(found, config, folder, longest_context(planned.config))
-    return found._replace(problems=tuple(problems), warnings=(*_warnings(found, config, planned.empty), *made.doubts))
+    problems = _problems(found, settings, folder, longest_context(planned.config))
+    return found._replace(problems=tuple(problems), warnings=(*_warnings(found, settings, planned.empty), *made.doubts))
 
 
-def known_speed(model: str, config: DpoConfig) -> float:
+def known_speed(config: TrainSettings) -> float:
     """The tokens a second of the last training of that model on the same kind of device; 0 where there is none."""
-    wanted = (model, config.method, device_key(config.device))
+    wanted = (config.model, config.method, device_key(config.device))
     for run in Run.all("train"):
         told = run.config
         if (told.get("model"), told.get("method"), device_key(str(told.get("device") or ""))) == wanted:
@@ -127,7 +129,7 @@ def known_speed(model: str, config: DpoConfig) -> float:
     return 0.0
 
 
-def _speed(weights: int, config: DpoConfig, device: "torch.device", dtype: "torch.dtype") -> float:
+def _speed(weights: int, config: TrainSettings, device: "torch.device", dtype: "torch.dtype") -> float:
     """About how many tokens a second are trained on: from how fast the device multiplies two matrices just now.
 
     A token takes 2 operations a weight forwards, 4 backwards and 2 for the reference (Kaplan et al. 2020).
@@ -145,12 +147,12 @@ def _speed(weights: int, config: DpoConfig, device: "torch.device", dtype: "torc
     return _OF_THE_BEST * rate / ((10 if config.gradient_checkpointing else 8) * weights)
 
 
-def _steps(pairs: int, config: DpoConfig) -> int:
+def _steps(pairs: int, config: TrainSettings) -> int:
     """How many steps there will be, as the trainer counts them."""
     return config.max_steps or math.ceil(config.epochs * max(1, math.ceil(pairs / config.batch)))
 
 
-def _problems(found: Preflight, config: DpoConfig, folder: Path, reads: int) -> Iterator[str]:
+def _problems(found: Preflight, config: TrainSettings, folder: Path, reads: int) -> Iterator[str]:
     if found.pairs + found.held_out < 2:
         left = "no pair is left to train on" if not found.pairs else "one pair is too few to train on"
         longer = f"raise max length to {found.longest}, or " if found.left_out else ""
@@ -177,7 +179,7 @@ def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def _left_out(found: Preflight, config: DpoConfig) -> str:
+def _left_out(found: Preflight, config: TrainSettings) -> str:
     """How many pairs are left out and why, to follow a clause; empty for none."""
     if not found.left_out:
         return ""
@@ -193,21 +195,21 @@ def _memory(needed: int, free: int) -> str:
     return f"training needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} are free"
 
 
-def _later(found: Preflight, config: DpoConfig) -> str:
+def _later(found: Preflight, config: TrainSettings) -> str:
     """The run that this one would wait behind, where the device has room enough once that is over; else empty."""
     from retmask.model.fit import choose_device, total_bytes
 
     return ahead(config) if found.needed <= total_bytes(choose_device(config.device or None)) else ""
 
 
-def ahead(config: DpoConfig) -> str:
+def ahead(config: TrainSettings) -> str:
     """The run that works now on a device which a training of these settings would take; empty for none."""
     key = device_key(config.device)
     own = {key, *(card_keys(config.processes) if key.startswith("cuda") else [])}
     return next((run.reference for run in Run.all() if run.status == "started" and own & {*run.devices}), "")
 
 
-def _unshared(config: DpoConfig) -> Iterator[str]:
+def _unshared(config: TrainSettings) -> Iterator[str]:
     """What is wrong with how a step is shared out over processes and the cards of this machine."""
     import torch
 
@@ -228,7 +230,7 @@ def _unshared(config: DpoConfig) -> Iterator[str]:
         )
 
 
-def _less_memory(config: DpoConfig) -> str:
+def _less_memory(config: TrainSettings) -> str:
     """What to change so that less memory is needed."""
     if config.micro_batch > 1:
         return f"lower micro batch from {config.micro_batch} to 1"
@@ -239,7 +241,7 @@ def _less_memory(config: DpoConfig) -> str:
     return f"lower max length from {config.max_length}, or take a smaller model"
 
 
-def _warnings(found: Preflight, config: DpoConfig, adapted: Any) -> Iterator[str]:
+def _warnings(found: Preflight, config: TrainSettings, adapted: Any) -> Iterator[str]:
     if found.needed > found.free:
         if config.accelerate_config:
             yield f"{_memory(found.needed, found.free)} on one device; the accelerate config is to share it out"
@@ -272,7 +274,7 @@ def _experts_left_alone(adapted: Any) -> bool:
     return "ParamWrapper" not in known and any(one.ndim == 3 for one in adapted.parameters())
 
 
-def check_memory(record: Mapping[str, Any], config: DpoConfig) -> None:
+def check_memory(record: Mapping[str, Any], config: TrainSettings) -> None:
     """ValueError where what the pre-flight in a run's record says is needed is not free now that it is its turn."""
     from retmask.model.fit import choose_device, free_bytes
 

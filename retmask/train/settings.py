@@ -1,123 +1,11 @@
 """How to fine-tune: the settings of DPO (Rafailov et al. 2023, arXiv 2305.18290), and presets of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
+from retmask.runs.settings import REQUIRED, Preset, check, command_line, setting, shared
 
-def _setting(default: Any, says: str, **limits: Any) -> Any:
-    """A field with what command line and form need: help, least and most, choices, whether it is for experts."""
-    return field(default=default, metadata={"help": says, **limits})
-
-
-@dataclass(frozen=True)
-class DpoConfig:
-    """How to fine-tune. Flags and form are made from these fields; ValueError for a value outside its range."""
-
-    method: str = _setting("lora", "what is trained: a small adapter, or all weights", choices=("lora", "full"))
-    rank: int = _setting(16, "of the LoRA matrices", min=1, max=1024)
-    alpha: float = _setting(32.0, "LoRA's scale: it is multiplied by alpha / rank", min=0.01, max=4096)
-    dropout: float = _setting(0.0, "of the LoRA layers", min=0.0, max=0.9, expert=True)
-    target: str = _setting(
-        "all", "which layers get an adapter: all linear ones, or attention's", choices=("all", "attention"), expert=True
-    )
-    beta: float = _setting(0.1, "how strongly the model is held to where it began (DPO's beta)", min=0.001, max=10)
-    loss: str = _setting(
-        "sigmoid", "DPO's loss, or that of IPO or a hinge", choices=("sigmoid", "ipo", "hinge"), expert=True
-    )
-    sft_weight: float = _setting(
-        0.0, "how much plain likelihood of the chosen answer is added to the loss", min=0.0, max=10, expert=True
-    )
-    learning_rate: float = _setting(1e-4, "at its highest", min=1e-8, max=1e-2)
-    schedule: str = _setting(
-        "cosine",
-        "of the learning rate: cosine falls to a tenth, linear to 0",
-        choices=("cosine", "linear", "constant"),
-        expert=True,
-    )
-    warmup: float = _setting(0.1, "share of the steps in which the learning rate rises", min=0.0, max=0.9, expert=True)
-    weight_decay: float = _setting(0.0, "of AdamW", min=0.0, max=1.0, expert=True)
-    adam_beta2: float = _setting(0.999, "of AdamW", min=0.5, max=0.99999, expert=True)
-    epochs: float = _setting(1.0, "how often every pair is seen", min=0.01, max=100)
-    max_steps: int = _setting(0, "stop after so many steps; 0: by epochs", min=0, max=10_000_000)
-    batch: int = _setting(8, "pairs a step, over all devices", min=1, max=65_536)
-    micro_batch: int = _setting(
-        1, "pairs that a device holds at once; the rest of a step is accumulated", min=1, max=1024
-    )
-    max_length: int = _setting(1024, "tokens of prompt and answer; the rest is cut", min=32, max=2_097_152)
-    reference: str = _setting(
-        "adapter-off",
-        "what the model is held to: itself with the adapter off, or its log-probabilities computed beforehand",
-        choices=("adapter-off", "precomputed"),
-        expert=True,
-    )
-    eval_share: float = _setting(
-        0.1, "share of the pairs that is held out to measure the reward accuracy", min=0.0, max=0.5
-    )
-    save_steps: int = _setting(10, "steps between checkpoints", min=1, max=1_000_000, expert=True)
-    seed: int = _setting(0, "of the order of the pairs and of the adapter's beginning", min=0, max=2**31 - 1)
-    dtype: str = _setting(
-        "",
-        "of the weights; by default bfloat16 on cuda, else float32",
-        choices=("", "float32", "bfloat16"),
-        expert=True,
-    )
-    attention: str = _setting(
-        "",
-        "by default FlashAttention-2 where it is installed, else PyTorch's",
-        choices=("", "sdpa", "flash_attention_2", "eager"),
-        expert=True,
-    )
-    gradient_checkpointing: bool = _setting(False, "computes activations twice and stores few", expert=True)
-    device: str = _setting("", "cpu or cuda; by default cuda where there is one", choices=("", "cpu", "cuda"))
-    processes: int = _setting(0, "how many GPUs of this machine; 0: all of them", min=0, max=1024, expert=True)
-    accelerate_config: str = _setting("", "a config file of accelerate, for DeepSpeed or FSDP", expert=True)
-    report_to: str = _setting(
-        "none", "also report to", choices=("none", "tensorboard", "wandb", "trackio"), expert=True
-    )
-
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            _check(one.name, getattr(self, one.name), one.metadata)
-        if self.batch % self.micro_batch:
-            raise ValueError(
-                f"a batch of {self.batch} is no multiple of the micro-batch {self.micro_batch}: change one"
-            )
-        if self.method == "full" and self.reference == "adapter-off":
-            object.__setattr__(self, "reference", "precomputed")  # without an adapter there is nothing to switch off
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> "DpoConfig":
-        """The settings of a preset, with changes. ValueError for an unknown name."""
-        if name not in PRESETS:
-            raise ValueError(f"preset {name!r} is unknown: choose {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[name].values, **changes})
-
-    @classmethod
-    def from_record(cls, config: Mapping[str, Any]) -> "DpoConfig":
-        """The settings in a run.json."""
-        return cls(**{one.name: config[one.name] for one in fields(cls) if one.name in config})
-
-
-def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """ValueError where a setting is not among its choices or outside its range."""
-    said = name.replace("_", " ")
-    if "choices" in limits and value not in limits["choices"]:
-        known = ", ".join(choice or "(empty)" for choice in limits["choices"])
-        raise ValueError(f"{said} {value!r} is unknown: choose {known}")
-    if "min" in limits and not limits["min"] <= value <= limits["max"]:  # not for NaN either
-        shown = str(value)[:20] if isinstance(value, int) else f"{value:g}"  # an integer may be too long for :g
-        raise ValueError(f"{said} {shown} is outside {limits['min']:g} to {limits['max']:g}: change it")
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings that belong together, and what they are for."""
-
-    says: str
-    values: Mapping[str, Any]
-
-
+_ON_GPU = {"micro_batch": 2, "dtype": "bfloat16", "gradient_checkpointing": True, "device": "cuda"}
 PRESETS = {
     "laptop": Preset(
         "a small model on two CPU cores, in about a quarter of an hour",
@@ -125,17 +13,98 @@ PRESETS = {
     ),
     "gpu": Preset(
         "an 8B model with LoRA on one GPU: bfloat16, FlashAttention-2, gradient checkpointing",
-        {
-            "learning_rate": 5e-6, "batch": 32, "micro_batch": 2, "max_length": 2048, "dtype": "bfloat16",
-            "gradient_checkpointing": True, "save_steps": 50, "device": "cuda", "eval_share": 0.02,
-        },
+        _ON_GPU | {"learning_rate": 5e-6, "batch": 32, "max_length": 2048, "save_steps": 50, "eval_share": 0.02},
     ),
     "paper": Preset(
         "the published settings: all weights, 2 epochs, 512 pairs a step, on several GPUs",
-        {
-            "method": "full", "learning_rate": 5e-7, "adam_beta2": 0.95, "weight_decay": 0.1, "epochs": 2.0,
-            "batch": 512, "micro_batch": 2, "max_length": 4096, "dtype": "bfloat16", "gradient_checkpointing": True,
-            "save_steps": 100, "device": "cuda", "eval_share": 0.0, "reference": "precomputed",
-        },
+        _ON_GPU
+        | {"method": "full", "learning_rate": 5e-7, "adam_beta2": 0.95, "weight_decay": 0.1, "epochs": 2.0}
+        | {"batch": 512, "max_length": 4096, "save_steps": 100, "eval_share": 0.0, "reference": "precomputed"},
     ),
-}  # fmt: skip
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What is fine-tuned, on what, and how. ValueError for a value outside its range."""
+
+    presets: ClassVar = PRESETS
+    model: str = shared("model", REQUIRED)
+    pairs: str = setting(REQUIRED, "pairs.jsonl, or the folder or run of `retmask pairs`")
+    any_pairs: bool = setting(False, "also pairs that another model made", matched=False)
+    revision: str = shared("revision")
+    method: str = setting("lora", "what is trained: a small adapter, or all weights", choices=("lora", "full"))
+    rank: int = setting(16, "of the LoRA matrices", min=1, max=1024)
+    alpha: float = setting(32.0, "LoRA's scale: it is multiplied by alpha / rank", min=0.01, max=4096)
+    dropout: float = setting(0.0, "of the LoRA layers", min=0.0, max=0.9, expert=True)
+    target: str = setting(
+        "all", "which layers get an adapter: all linear ones, or attention's", choices=("all", "attention"), expert=True
+    )
+    beta: float = setting(0.1, "how strongly the model is held to where it began (DPO's beta)", min=0.001, max=10)
+    loss: str = setting(
+        "sigmoid", "DPO's loss, or that of IPO or a hinge", choices=("sigmoid", "ipo", "hinge"), expert=True
+    )
+    sft_weight: float = setting(
+        0.0, "how much plain likelihood of the chosen answer is added to the loss", min=0.0, max=10, expert=True
+    )
+    learning_rate: float = setting(1e-4, "at its highest", min=1e-8, max=1e-2)
+    schedule: str = setting(
+        "cosine",
+        "of the learning rate: cosine falls to a tenth, linear to 0",
+        choices=("cosine", "linear", "constant"),
+        expert=True,
+    )
+    warmup: float = setting(0.1, "share of the steps in which the learning rate rises", min=0.0, max=0.9, expert=True)
+    weight_decay: float = setting(0.0, "of AdamW", min=0.0, max=1.0, expert=True)
+    adam_beta2: float = setting(0.999, "of AdamW", min=0.5, max=0.99999, expert=True)
+    epochs: float = setting(1.0, "how often every pair is seen", min=0.01, max=100)
+    max_steps: int = setting(0, "stop after so many steps; 0: by epochs", min=0, max=10_000_000, beside=("epochs", 0))
+    batch: int = setting(8, "pairs a step, over all devices", min=1, max=65_536)
+    micro_batch: int = setting(
+        1, "pairs that a device holds at once; the rest of a step is accumulated", min=1, max=1024
+    )
+    max_length: int = setting(1024, "tokens of prompt and answer; the rest is cut", min=32, max=2_097_152)
+    reference: str = setting(
+        "adapter-off",
+        "what the model is held to: itself with the adapter off, or its log-probabilities computed beforehand",
+        choices=("adapter-off", "precomputed"),
+        expert=True,
+    )
+    eval_share: float = setting(
+        0.1, "share of the pairs that is held out to measure the reward accuracy", min=0.0, max=0.5
+    )
+    save_steps: int = setting(10, "steps between checkpoints", min=1, max=1_000_000, expert=True)
+    seed: int = setting(0, "of the order of the pairs and of the adapter's beginning", min=0, max=2**31 - 1)
+    dtype: str = setting(
+        "",
+        "of the weights; by default bfloat16 on cuda, else float32",
+        choices=("", "float32", "bfloat16"),
+        expert=True,
+    )
+    attention: str = setting(
+        "",
+        "by default FlashAttention-2 where it is installed, else PyTorch's",
+        choices=("", "sdpa", "flash_attention_2", "eager"),
+        expert=True,
+    )
+    gradient_checkpointing: bool = setting(False, "computes activations twice and stores few", expert=True)
+    device: str = setting("", "cpu or cuda; by default cuda where there is one", choices=("", "cpu", "cuda"))
+    processes: int = setting(0, "how many GPUs of this machine; 0: all of them", min=0, max=1024, expert=True)
+    accelerate_config: str = setting(
+        "", "a config file of accelerate, for DeepSpeed or FSDP", expert=True, names="folder"
+    )
+    report_to: str = setting("none", "also report to", choices=("none", "tensorboard", "wandb", "trackio"), expert=True)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.batch % self.micro_batch:
+            raise ValueError(
+                f"a batch of {self.batch} is no multiple of the micro-batch {self.micro_batch}: change one"
+            )
+        if self.method == "full" and self.reference == "adapter-off":
+            object.__setattr__(self, "reference", "precomputed")  # without an adapter there is nothing to switch off
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that does the same."""
+        return command_line("train", self)

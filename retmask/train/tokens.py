@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from retmask.files import mapping
 from retmask.pairs.files import doubts
 from retmask.text.chat import Chat
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 
 class TokenPair(NamedTuple):
@@ -71,7 +71,7 @@ def padding(tokenizer: Any, vocabulary: int) -> int:
 
 
 def prepared(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, vocabulary: int, config: DpoConfig, when: datetime
+    rows: Sequence[Mapping[str, Any]], tokenizer: Any, vocabulary: int, config: TrainSettings, when: datetime
 ) -> Prepared:
     """The rows of a pairs file, in TRL's format, as tokens; those that teach nothing are left out before the split.
 

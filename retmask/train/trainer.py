@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from retmask.files import is_number
 from retmask.runs.run import Cancelled, Run
+from retmask.runs.settings import from_record
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, mark_whole, newest, step_of
 from retmask.train.outcome import STOP, Outcome
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     from retmask.train.tokens import moment, padding, prepared
 
     record = run.record
-    config, where = DpoConfig.from_record(record["config"]), record["config"]
+    config = from_record(TrainSettings, run.config)
     device = choose_device(config.device or None)
     if PartialState().num_processes == 1:
         check_memory(record, config)  # it may have waited in line
@@ -58,9 +59,13 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     trusted = os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1"
     stored = _stored(config, dtype)
     planned = plan(
-        where["model"], revision=where["revision"] or None, device=device, dtype=stored,
-        attention=config.attention or None, trust_remote_code=trusted,
-    )  # fmt: skip
+        config.model,
+        revision=config.revision or None,
+        device=device,
+        dtype=stored,
+        attention=config.attention or None,
+        trust_remote_code=trusted,
+    )
     place = "cpu" if device.type == "cpu" else None
     model, tokenizer = load_plain(planned, device=place, dtype=stored, trust_remote_code=trusted)
     if PartialState().is_main_process:
@@ -97,7 +102,7 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     return Outcome("finished" if finished else "stopped", watch.step, saved=True)
 
 
-def _stored(config: DpoConfig, dtype: "torch.dtype") -> "torch.dtype":
+def _stored(config: TrainSettings, dtype: "torch.dtype") -> "torch.dtype":
     """In what type the weights lie in memory: where all are trained in float32, unless it is a copy that is trained.
 
     AdamW on bfloat16 weights loses steps smaller than a 256th of a weight.
@@ -138,7 +143,7 @@ def _dataset(run: Run, pairs: "Sequence[TokenPair]", name: str) -> Any:
     return load_from_disk(folder)
 
 
-def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool) -> Any:
+def _arguments(run: Run, config: TrainSettings, on_cpu: bool, bf16: bool) -> Any:
     from trl.trainer.dpo_config import DPOConfig
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -186,7 +191,7 @@ def _arguments(run: Run, config: DpoConfig, on_cpu: bool, bf16: bool) -> Any:
     )
 
 
-def _save(trainer: Any, run: Run, config: DpoConfig) -> None:
+def _save(trainer: Any, run: Run, config: TrainSettings) -> None:
     """Put the adapter (or the model) into its folder: the whole of it or nothing."""
     name = ADAPTER if config.method == "lora" else FULL
     part = run.path / f".{name}.part"

@@ -7,26 +7,27 @@ from pathlib import Path
 import pytest
 
 from retmask.cli.main import run_command
-from retmask.compare.ablate import new_ablate, new_merge
+from retmask.compare.ablate import ABLATE, AblateSettings
 from retmask.compare.dose import DOSE, DoseSettings
 from retmask.detect.job import DETECT, DetectSettings
-from retmask.evaluate.job import EvaluateConfig, new_evaluate
+from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import home
 from retmask.heads.grid import Grid
-from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MaskRule
 from retmask.model.weights import check_there, folder_grid
-from retmask.pairs.job import PairsConfig, new_pairs
+from retmask.pairs.job import PAIR, PairsSettings
 from retmask.runs.settings import from_preset
 
 L0H1 = MaskRule(heads="L0H1")
 JOBS: dict[str, Callable[[str, Path], object]] = {
     "detect": lambda model, _: DETECT.new(from_preset(DetectSettings, "quick", model=model)),
     "dose": lambda model, _: DOSE.new(DoseSettings(model=model, scores="smollm2-135m")),
-    "pairs": lambda model, _: new_pairs(PairsConfig(model, L0H1, generate="grounded", count=2)),
-    "evaluate": lambda model, _: new_evaluate(EvaluateConfig(model, rule=L0H1)),
-    "ablate": lambda model, out: new_ablate(model, HeadMask.parse("L0H1", Grid(3, 4)), Grid(3, 4), out),
-    "merge": lambda model, out: new_merge(model, out.parent / "adapter", out),
+    "pairs": lambda model, _: PAIR.new(PairsSettings(model=model, rule=L0H1, generate="grounded", count=2)),
+    "evaluate": lambda model, _: EVALUATE.new(EvaluateSettings(model=model, rule=L0H1)),
+    "ablate": lambda model, out: ABLATE.new(AblateSettings(model=model, rule=L0H1, out=str(out))),
+    "merge": lambda model, out: ABLATE.new(
+        AblateSettings(model=model, adapter=str(out.parent / "adapter"), out=str(out))
+    ),
 }
 
 
@@ -62,9 +63,9 @@ def test_weights_that_are_not_installed_are_said(monkeypatch: pytest.MonkeyPatch
 )
 def test_a_mask_that_does_not_fit_makes_no_run(rule: dict[str, str], says: str, fresh_home: Path) -> None:
     with pytest.raises(ValueError, match=says):
-        new_pairs(PairsConfig("smollm2-135m", MaskRule(**rule), generate="grounded", count=2))  # type: ignore[arg-type]
+        PAIR.new(PairsSettings(model="smollm2-135m", rule=MaskRule(**rule), generate="grounded", count=2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=says):
-        new_evaluate(EvaluateConfig("smollm2-135m", rule=MaskRule(**rule)))  # type: ignore[arg-type]
+        EVALUATE.new(EvaluateSettings(model="smollm2-135m", rule=MaskRule(**rule)))  # type: ignore[arg-type]
     assert not (home() / "runs").exists()
 
 

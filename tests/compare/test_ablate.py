@@ -12,10 +12,9 @@ from tiny import CONFIGS, sharing_folder, tiny_folder, tiny_hf, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import retmask
-from retmask.compare.ablate import ablate, new_ablate
+from retmask.compare.ablate import ABLATE, AblateSettings
 from retmask.compare.checkpoint import export
-from retmask.heads.grid import Grid
-from retmask.heads.masks import HeadMask, load_mask
+from retmask.heads.masks import load_mask
 from retmask.heads.rules import MaskRule
 from retmask.heads.scores import HeadScores
 from retmask.runs.run import Run
@@ -124,11 +123,9 @@ def test_what_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_as_a_run(tmp_path: Path, fresh_home: Path) -> None:
     source, out = str(tiny_folder(tmp_path)), tmp_path / "out"
-    mask = HeadMask.parse("L0H1,L2H3:0.5", Grid(3, 4))
-    run = new_ablate(source, mask, Grid(3, 4), out)
+    run = ABLATE.new(AblateSettings(model=source, rule=MaskRule(heads="L0H1,L2H3:0.5"), out=str(out)))
     assert [found.id for found in Run.all("ablate")] == [run.id]
     assert run.command.startswith("retmask ablate ")
-    for _ in ablate(run):
-        pass
+    list(ABLATE.work(run))
     assert run.status == "success"
     assert (out / "model.safetensors").is_file()

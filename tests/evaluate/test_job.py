@@ -10,7 +10,7 @@ from tiny import tiny_folder, tiny_hf
 
 from retmask.detect.job import PRESETS
 from retmask.evaluate.differences import difference, summary
-from retmask.evaluate.job import DEPTHS, EvaluateConfig, evaluate, new_evaluate, read_answers
+from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
 from retmask.heads.rules import MaskRule
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Cancelled
@@ -68,7 +68,7 @@ def test_equal_conditions_differ_by_nothing() -> None:
 
 
 def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
-    tasks = EvaluateConfig("m").tasks()
+    tasks = EvaluateSettings(model="m").tasks()
     assert len(tasks) == 120
     assert len({task.key for task in tasks}) == 120
     assert not {task.needle.needle for task in tasks} & {needle.needle for needle in load_needles()}
@@ -91,11 +91,11 @@ def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
 )
 def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        EvaluateConfig("m", **changes)  # type: ignore[arg-type]
+        EvaluateSettings(model="m", **changes)  # type: ignore[arg-type]
 
 
 def test_conditions_have_names() -> None:
-    config = EvaluateConfig("m", ("a", "b", "control=c"), MaskRule(heads="L0H0"))
+    config = EvaluateSettings(model="m", tuned=("a", "b", "control=c"), rule=MaskRule(heads="L0H0"))
     folders = {name: one.folder for name, one in config.conditions().items()}
     assert folders == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
     words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0"
@@ -103,7 +103,7 @@ def test_conditions_have_names() -> None:
 
 
 def test_a_folder_may_have_an_equals_sign() -> None:
-    config = EvaluateConfig("m", ("/x/lr=0.02/a", "best=/x/lr=0.02/b"))
+    config = EvaluateSettings(model="m", tuned=("/x/lr=0.02/a", "best=/x/lr=0.02/b"))
     folders = {name: one.folder for name, one in config.conditions().items()}
     assert folders == {"unmasked": "", "tuned": "/x/lr=0.02/a", "best": "/x/lr=0.02/b"}
 
@@ -116,16 +116,20 @@ def test_a_condition_whose_tasks_ask_the_same_is_finished_all_the_same(
     (tmp_path / "texts" / "a.txt").write_text(("A sentence " + "goes on and on, " * 12 + "and ends. ") * 5)
     needles = tmp_path / "needles.json"
     needles.write_text(json.dumps([{"needle": "Kim has two red hats.", "question": "Of Kim?", "answer": "red hats"}]))
-    config = EvaluateConfig(
-        str(tiny_folder(tmp_path)), trials=4, context_tokens=400, needles=str(needles), haystack=str(tmp_path / "texts")
+    config = EvaluateSettings(
+        model=str(tiny_folder(tmp_path)),
+        trials=4,
+        context_tokens=400,
+        needles=str(needles),
+        haystack=str(tmp_path / "texts"),
     )
-    run = new_evaluate(config, tmp_path / "out")
-    list(evaluate(run))
+    run = EVALUATE.new(config, tmp_path / "out")
+    list(EVALUATE.work(run))
     assert run.record["same_prompts"] > 0
     before = run.record["results"]
     run.update(status="error")
     monkeypatch.setattr("retmask.evaluate.job._load", None)
-    list(evaluate(run))
+    list(EVALUATE.work(run))
     assert (run.status, run.record["results"]) == ("success", before)
 
 
@@ -135,10 +139,11 @@ def test_further_masks_are_conditions_of_their_own(tmp_path: Path, fresh_home: P
         json.dumps([{"needle": "Kim has two red hats.", "question": "Of Kim?", "answer": "two red hats"}])
     )
     settings = {"trials": 2, "context_tokens": 300, "needles": str(needles)}
-    config = EvaluateConfig(str(folder), (), MaskRule(heads="L1H0"), also=("other=L0H1,L2H3",), **settings)
+    rule, also = MaskRule(heads="L1H0"), ("other=L0H1,L2H3",)
+    config = EvaluateSettings(model=str(folder), rule=rule, also=also, **settings)
     assert "--also other=L0H1,L2H3" in " ".join(config.command)
-    run = new_evaluate(config, tmp_path / "out")
-    list(evaluate(run))
+    run = EVALUATE.new(config, tmp_path / "out")
+    list(EVALUATE.work(run))
     found = json.loads((run.path / "results.json").read_text())
     assert [row["condition"] for row in found["conditions"]] == ["unmasked", "masked", "other"]
     assert config.context_tokens_in_all == 2 * 300 * 3
@@ -146,17 +151,17 @@ def test_further_masks_are_conditions_of_their_own(tmp_path: Path, fresh_home: P
     assert run.record["pace"] > 0
     assert (run.record["mask"], run.record["mask of other"]) == ("L1H0", "L0H1,L2H3")
     with pytest.raises(ValueError, match="head L9H0 is outside this model's 3 x 4 grid"):
-        new_evaluate(EvaluateConfig(str(folder), also=("off=L9H0",), **settings), tmp_path / "off")
+        EVALUATE.new(EvaluateSettings(model=str(folder), also=("off=L9H0",), **settings), tmp_path / "off")
     assert not (tmp_path / "off").exists()
 
 
 def test_a_run_from_before_a_setting_goes_on(tmp_path: Path, fresh_home: Path) -> None:
-    config = EvaluateConfig(str(tiny_folder(tmp_path)), trials=2)
-    run = new_evaluate(config, tmp_path / "out")
+    config = EvaluateSettings(model=str(tiny_folder(tmp_path)), trials=2)
+    run = EVALUATE.new(config, tmp_path / "out")
     run.update(config={name: value for name, value in run.config.items() if name != "also"})
-    assert new_evaluate(config, tmp_path / "out").path == run.path
+    assert EVALUATE.new(config, tmp_path / "out").path == run.path
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        new_evaluate(EvaluateConfig(config.model, also=("a=L0H0",), trials=2), tmp_path / "out")
+        EVALUATE.new(EvaluateSettings(model=config.model, also=("a=L0H0",), trials=2), tmp_path / "out")
 
 
 def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) -> None:
@@ -167,23 +172,23 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) ->
     needles.write_text(
         json.dumps([{"needle": "Kim has two red hats.", "question": "What has Kim?", "answer": "two red hats"}])
     )
-    config = EvaluateConfig(
-        str(folder),
-        (str(tmp_path / "adapter"),),
-        MaskRule(heads="L1H0"),
+    config = EvaluateSettings(
+        model=str(folder),
+        tuned=(str(tmp_path / "adapter"),),
+        rule=MaskRule(heads="L1H0"),
         trials=4,
         context_tokens=500,
         needles=str(needles),
     )
-    run = new_evaluate(config, tmp_path / "out")
-    work = evaluate(run)
+    run = EVALUATE.new(config, tmp_path / "out")
+    work = EVALUATE.work(run)
     next(work)
     with pytest.raises(Cancelled):
         work.throw(Cancelled())
     before = len(read_answers(run.path))
     assert 0 < before < 12
-    last = list(evaluate(new_evaluate(config, tmp_path / "out")))[-1]
-    assert (last.done, last.total, last.condition) == (12, 12, "tuned")
+    last = list(EVALUATE.work(EVALUATE.new(config, tmp_path / "out")))[-1]
+    assert (last.done, last.total, last.facts["condition"]) == (12, 12, "tuned")
     found = json.loads((run.path / "results.json").read_text())
     assert [row["condition"] for row in found["conditions"]] == ["unmasked", "masked", "tuned"]
     assert len(found["differences"]) == 3
@@ -192,7 +197,7 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) ->
     assert responses["unmasked"] != responses["tuned"]
     assert responses["unmasked"] != responses["masked"]
     with pytest.raises(ValueError, match="is no adapter and no model"):
-        new_evaluate(EvaluateConfig(str(folder), (str(tmp_path),), trials=1), tmp_path / "other")
+        EVALUATE.new(EvaluateSettings(model=str(folder), tuned=(str(tmp_path),), trials=1), tmp_path / "other")
     assert torch.is_grad_enabled()
 
 

@@ -7,7 +7,7 @@ import pytest
 from page import codes, press, query, words
 from score_sets import BEST, GEMMA, SMOL, a_detection, a_set, answered, opened
 
-from retmask.evaluate.job import EvaluateConfig, new_evaluate
+from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.heads.grid import HeadId
 from retmask.runs.run import Run
 
@@ -33,7 +33,7 @@ def measured(revision: str = "", day: int = 1) -> Run:
     top = BEST.top(14)
     flipped = [HeadId(29 - head.layer, 8 - head.head) for head in top]
     also = (f"one ={','.join(map(str, top))}", f"other={','.join(map(str, flipped))}")
-    run = new_evaluate(EvaluateConfig(SMOL, also=also, trials=4, revision=revision))
+    run = EVALUATE.new(EvaluateSettings(model=SMOL, also=also, trials=4, revision=revision))
     run.update(status="success", created=f"2026-01-{day:02}T12:00:00+00:00")
     return run
 

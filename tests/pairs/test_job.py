@@ -25,12 +25,13 @@ from retmask.model.lens import LensModel
 from retmask.pairs import local, remote
 from retmask.pairs.files import read_rows
 from retmask.pairs.gate import faults
-from retmask.pairs.job import PairsConfig, new_pairs, pairs, sends
+from retmask.pairs.job import PAIR, PairsSettings, sends
 from retmask.pairs.join import join
 from retmask.pairs.local import answer_both
 from retmask.pairs.pair import read_items
 from retmask.runs import processes as workers
 from retmask.runs.run import Cancelled, Run
+from retmask.runs.settings import from_record
 from retmask.text.sampling import Sampling
 
 MASK = HeadMask.of([HeadId(1, 2), HeadId(2, 0)])
@@ -74,20 +75,20 @@ def prompts(tmp_path: Path) -> str:
     return str(path)
 
 
-def config(folder: Path, prompts: str, **changes: object) -> PairsConfig:
+def config(folder: Path, prompts: str, **changes: object) -> PairsSettings:
     values = {"prompts": prompts, "max_new_tokens": 6, "batch": 4, "seed": 3, "allow": ("cut", "ratio"), **changes}
-    return PairsConfig(str(folder), MaskRule(heads="L1H2,L2H0"), **values)  # type: ignore[arg-type]
+    return PairsSettings(model=str(folder), rule=MaskRule(heads="L1H2,L2H0"), **values)  # type: ignore[arg-type]
 
 
 def test_a_run_that_was_broken_off_makes_the_same_pairs(folder: Path, prompts: str, tmp_path: Path) -> None:
-    whole = new_pairs(config(folder, prompts), tmp_path / "whole")
-    steps = list(pairs(whole))
+    whole = PAIR.new(config(folder, prompts), tmp_path / "whole")
+    steps = list(PAIR.work(whole))
     assert [step.done for step in steps] == [4, 8, 12]
     assert whole.record["done"] == 12
     assert whole.record["seconds_a_token"] > 0
 
-    broken = new_pairs(config(folder, prompts), tmp_path / "broken")
-    work = pairs(broken)
+    broken = PAIR.new(config(folder, prompts), tmp_path / "broken")
+    work = PAIR.work(broken)
     next(work)
     with pytest.raises(Cancelled):
         work.throw(Cancelled())
@@ -95,17 +96,17 @@ def test_a_run_that_was_broken_off_makes_the_same_pairs(folder: Path, prompts: s
     lines = (broken.path / "items.jsonl").read_text().splitlines()
     assert len(lines) == 4
     (broken.path / "items.jsonl").write_text("\n".join(lines[:3]) + "\n")  # as if it had died in the middle of a block
-    list(pairs(new_pairs(config(folder, prompts), tmp_path / "broken")))
+    list(PAIR.work(PAIR.new(config(folder, prompts), tmp_path / "broken")))
     assert read_items(broken.path) == read_items(whole.path)
     assert (broken.path / "pairs.jsonl").read_bytes() == (whole.path / "pairs.jsonl").read_bytes()
 
 
 def test_shards_make_every_pair_once(folder: Path, prompts: str, tmp_path: Path) -> None:
-    whole = new_pairs(config(folder, prompts), tmp_path / "whole")
-    list(pairs(whole))
+    whole = PAIR.new(config(folder, prompts), tmp_path / "whole")
+    list(PAIR.work(whole))
     parts = [tmp_path / f"shard{i}" for i in range(2)]
     for number, part in enumerate(parts):
-        list(pairs(new_pairs(config(folder, prompts, shards=2, shard=number), part)))
+        list(PAIR.work(PAIR.new(config(folder, prompts, shards=2, shard=number), part)))
     assert sum(len(read_items(part)) for part in parts) == 12
     joined = join(parts, tmp_path / "joined")
     assert read_items(joined.path) == read_items(whole.path)
@@ -120,8 +121,8 @@ def test_shards_make_every_pair_once(folder: Path, prompts: str, tmp_path: Path)
 
 
 def test_the_rows_name_their_model_and_the_run_its_mask(folder: Path, prompts: str, tmp_path: Path) -> None:
-    run = new_pairs(config(folder, prompts), tmp_path / "out")
-    list(pairs(run))
+    run = PAIR.new(config(folder, prompts), tmp_path / "out")
+    list(PAIR.work(run))
     rows = read_rows(run.path / "pairs.jsonl")
     assert {row["model"] for row in rows} == {"model"}
     assert run.record["mask"] == "L1H2,L2H0"
@@ -146,12 +147,12 @@ def test_the_rows_name_their_model_and_the_run_its_mask(folder: Path, prompts: s
 def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
     values = {"model": "m", "prompts": "p.txt", "rule": MaskRule(heads="L0H0"), **changes}
     with pytest.raises(ValueError, match=says):
-        PairsConfig(**values)  # type: ignore[arg-type]
+        PairsSettings(**values)  # type: ignore[arg-type]
 
 
 def test_the_command_does_the_same() -> None:
     rule = MaskRule(share=0.05, scores="smollm2-135m")
-    made = PairsConfig("smollm2-135m", rule, generate="grounded", count=30, allow=("cut", "ratio"))
+    made = PairsSettings(model="smollm2-135m", rule=rule, generate="grounded", count=30, allow=("cut", "ratio"))
     words = (
         "retmask pairs smollm2-135m --share 0.05 --scores smollm2-135m --generate grounded --count 30 --allow cut,ratio"
     )
@@ -160,8 +161,8 @@ def test_the_command_does_the_same() -> None:
 
 def test_a_record_comes_back(folder: Path, prompts: str, tmp_path: Path) -> None:
     made = config(folder, prompts, allow=("cut",))
-    run = new_pairs(made, tmp_path / "out")
-    assert PairsConfig.from_record(json.loads((run.path / "run.json").read_text())["config"]) == made
+    run = PAIR.new(made, tmp_path / "out")
+    assert from_record(PairsSettings, json.loads((run.path / "run.json").read_text())["config"]) == made
 
 
 @pytest.fixture
@@ -182,16 +183,16 @@ def test_two_servers_one_of_which_is_lost(
     """What was answered before is on disk, in the middle of a block too; the same command goes on with the rest."""
     monkeypatch.setattr(remote, "AT_ONCE", 1)
     normal, masked = servers
-    settings = PairsConfig("some/model", prompts=prompts, server=normal.url, masked_server=masked.url)
+    settings = PairsSettings(model="some/model", prompts=prompts, server=normal.url, masked_server=masked.url)
     both = (normal.url, masked.url)
-    whole = new_pairs(settings, tmp_path / "whole")
-    list(pairs(whole, servers=both))
+    whole = PAIR.new(settings, tmp_path / "whole")
+    list(PAIR.work(whole, servers=both))
     assert len(read_items(whole.path)) == 12
     for pair in read_items(whole.path):
         assert (pair.chosen.text.split()[0], pair.rejected.text.split()[0]) == ("normal", "masked")
         assert pair.chosen.text.split()[-1] == pair.rejected.text.split()[-1], "both draw with one seed"
 
-    run = new_pairs(settings, tmp_path / "out")
+    run = PAIR.new(settings, tmp_path / "out")
     answers, said = masked.answers, count(1)
 
     def answer_some(prompt: str, seed: int) -> str:
@@ -202,11 +203,11 @@ def test_two_servers_one_of_which_is_lost(
 
     masked.answers = answer_some
     with pytest.raises(ValueError, match="same command goes on"):
-        list(pairs(run, servers=both))
+        list(PAIR.work(run, servers=both))
     assert run.status == "error"
     assert len(read_items(run.path)) == 6
     masked.fail()
-    list(pairs(new_pairs(settings, tmp_path / "out"), servers=both))
+    list(PAIR.work(PAIR.new(settings, tmp_path / "out"), servers=both))
     assert read_items(run.path) == read_items(whole.path)
     assert run.record["thinking"] == "off"
 
@@ -216,9 +217,11 @@ def test_a_server_that_nobody_has_named_is_not_contacted(
 ) -> None:
     """Whatever the run's folder says: in this process, as a worker, and on the command line."""
     normal, masked = servers
-    run = new_pairs(PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out")
+    run = PAIR.new(
+        PairsSettings(model="m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out"
+    )
     monkeypatch.setenv("RETMASK_SERVERS", normal.url)
-    for do in (lambda: list(pairs(run)), lambda: list(pairs(run, servers=[normal.url])), lambda: work(run)):
+    for do in (lambda: list(PAIR.work(run)), lambda: list(PAIR.work(run, servers=[normal.url])), lambda: work(run)):
         with pytest.raises(ValueError, match="name these servers again") as caught:
             do()
         assert prompts in str(caught.value)
@@ -239,7 +242,9 @@ def test_a_resumed_worker_is_told_which_servers_are_meant(
     prompts: str, tmp_path: Path, fresh_home: Path, servers: list[OpenAIServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     normal, masked = servers
-    run = new_pairs(PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out")
+    run = PAIR.new(
+        PairsSettings(model="m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out"
+    )
     started: list[object] = []
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *_, env, **__: started.append(env) or _Gone())
     for names in ([normal.url, masked.url], [normal.url.removesuffix("/v1"), masked.url + "/"]):
@@ -272,9 +277,9 @@ def test_a_prompt_that_a_server_refuses_ends_only_itself(
 ) -> None:
     normal, masked = servers
     refusal = Canned(400, b'{"error": {"message": "System role not supported"}}')
-    settings = PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
-    run = new_pairs(settings, tmp_path / "out")
-    work = pairs(run, servers=(normal.url, masked.url))
+    settings = PairsSettings(model="m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
+    run = PAIR.new(settings, tmp_path / "out")
+    work = PAIR.work(run, servers=(normal.url, masked.url))
     next(work)
     masked.fail(refusal)
     list(work)
@@ -285,9 +290,9 @@ def test_a_prompt_that_a_server_refuses_ends_only_itself(
     assert len(read_rows(run.path / "pairs.jsonl")) == 11
 
     masked.fail(refusal, for_good=True)
-    run = new_pairs(settings, tmp_path / "all")
+    run = PAIR.new(settings, tmp_path / "all")
     with pytest.raises(ValueError, match="System role not supported"):
-        list(pairs(run, servers=(normal.url, masked.url)))
+        list(PAIR.work(run, servers=(normal.url, masked.url)))
     assert read_items(run.path) == [], "where it refuses all, it may be something else than the prompts"
 
 
@@ -297,21 +302,21 @@ def test_a_server_that_refuses_on_a_resume_what_it_answered_before_has_changed(
     """Its prompts are not given up then; those that alone are refused are."""
     normal, masked = servers
     refusal = Canned(400, b'{"error": {"message": "max_model_len is 8"}}')
-    settings = PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
-    run = new_pairs(settings, tmp_path / "out")
-    work = pairs(run, servers=(normal.url, masked.url))
+    settings = PairsSettings(model="m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
+    run = PAIR.new(settings, tmp_path / "out")
+    work = PAIR.work(run, servers=(normal.url, masked.url))
     next(work)
     work.close()
     masked.fail(Canned(200, b'{"data": [{"id": "masked"}]}'), refusal, for_good=True)  # it lists its models still
     with pytest.raises(ValueError, match="max_model_len is 8"):
-        list(pairs(run, servers=(normal.url, masked.url)))
+        list(PAIR.work(run, servers=(normal.url, masked.url)))
     assert len(read_items(run.path)) == 4
     masked.fail()
     sound, block = masked.response, ("number 4", "number 5", "number 6", "number 7")
     monkeypatch.setattr(
         masked, "response", lambda asked: refusal if any(map(str(asked.body).count, block)) else sound(asked)
     )
-    list(pairs(run, servers=(normal.url, masked.url)))
+    list(PAIR.work(run, servers=(normal.url, masked.url)))
     assert [bool(pair.unanswered) for pair in read_items(run.path)] == [False] * 4 + [True] * 4 + [False] * 4
     assert run.status == "success"
 
@@ -321,37 +326,37 @@ def test_a_run_whose_servers_think_all_at_once_is_not_mixed(
 ) -> None:
     normal, masked = servers
     both = (normal.url, masked.url)
-    settings = PairsConfig("m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
-    run = new_pairs(settings, tmp_path / "left")
-    work = pairs(run, servers=both)
+    settings = PairsSettings(model="m", prompts=prompts, server=normal.url, masked_server=masked.url, batch=4)
+    run = PAIR.new(settings, tmp_path / "left")
+    work = PAIR.work(run, servers=both)
     next(work)
     with pytest.raises(Cancelled):
         work.throw(Cancelled())
     assert run.record["thinking"] == "off"
     run.update(thinking="left to the server")
     with pytest.raises(ValueError, match="began with thinking left to the server, and it is off now"):
-        list(pairs(run, servers=both))
+        list(PAIR.work(run, servers=both))
     assert len(read_items(run.path)) == 4
 
     masked.answers = None
-    other = new_pairs(settings, tmp_path / "refuses")
+    other = PAIR.new(settings, tmp_path / "refuses")
     masked.refuses = "chat_template_kwargs"
-    list(pairs(other, servers=both))
+    list(PAIR.work(other, servers=both))
     assert other.record["thinking"] == "left to the server"
     assert len(read_items(other.path)) == 12
 
 
 def test_a_password_in_an_address_is_written_nowhere(prompts: str, fresh_home: Path) -> None:
     with pytest.raises(ValueError, match="address"):
-        PairsConfig("m", prompts=prompts, server="http://me:secret@host/v1", masked_server="http://host/v1")
+        PairsSettings(model="m", prompts=prompts, server="http://me:secret@host/v1", masked_server="http://host/v1")
     assert not (fresh_home / "runs").exists()
 
 
 def test_a_prompt_that_is_too_long_stops_nothing(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("short\n" + "long " * 200 + "\nshort too\n")
-    run = new_pairs(config(folder, str(path)), tmp_path / "out")
-    list(pairs(run))
+    run = PAIR.new(config(folder, str(path)), tmp_path / "out")
+    list(PAIR.work(run))
     found = read_items(run.path)
     assert len(found) == 3
     assert "empty" in faults(found[1])
@@ -372,8 +377,8 @@ def test_a_prompt_whose_roles_the_template_refuses_ends_only_itself(folder: Path
     ask, said = {"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}
     path = tmp_path / "roles.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": turns}) for turns in ([ask], [said, ask], [ask, said, ask])))
-    run = new_pairs(config(folder, str(path)), tmp_path / "out")
-    list(pairs(run))
+    run = PAIR.new(config(folder, str(path)), tmp_path / "out")
+    list(PAIR.work(run))
     one, refused, other = read_items(run.path)
     assert one.chosen.tokens > 0
     assert other.chosen.tokens > 0
@@ -382,7 +387,7 @@ def test_a_prompt_whose_roles_the_template_refuses_ends_only_itself(folder: Path
     )
     path.write_text(json.dumps({"prompt": [said, ask]}))
     with pytest.raises(ValueError, match="Roles must alternate"):
-        list(pairs(new_pairs(config(folder, str(path)), tmp_path / "all")))
+        list(PAIR.work(PAIR.new(config(folder, str(path)), tmp_path / "all")))
 
 
 def test_prompts_are_those_of_the_chat(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,12 +395,12 @@ def test_prompts_are_those_of_the_chat(folder: Path, tmp_path: Path, monkeypatch
     tiny_tokenizer("{{ strftime_now('%Y') }}" + STRICT).save_pretrained(folder)
     path = tmp_path / "p.txt"
     path.write_text("why")
-    run = new_pairs(config(folder, str(path)), tmp_path / "out")
+    run = PAIR.new(config(folder, str(path)), tmp_path / "out")
     run.update(clock="1999-05-04T10:00:00")
     asked: list[list[int]] = []
     both = local.answer_both
     monkeypatch.setattr(local, "answer_both", lambda *given: asked.extend(given[1]) or both(*given))
-    list(pairs(run))
+    list(PAIR.work(run))
     assert "".join(map(chr, asked[0])) == "1999[user]why[a]"
     assert run.record["clock"] == "1999-05-04T10:00:00"
     assert run.record["thinking"] == "none"
@@ -405,12 +410,12 @@ def test_little_memory_at_one_moment_makes_no_empty_pair(
     folder: Path, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer rows are tried, then the prompt is left for another time; the same pairs come out in the end."""
-    whole = new_pairs(config(folder, prompts), tmp_path / "whole")
-    list(pairs(whole))
+    whole = PAIR.new(config(folder, prompts), tmp_path / "whole")
+    list(PAIR.work(whole))
     real, free = memory.free_bytes, [0]
     monkeypatch.setattr("retmask.model.lens.free_bytes", lambda device: free[0] or real(device))
-    run = new_pairs(config(folder, prompts), tmp_path / "out")
-    work = pairs(run)
+    run = PAIR.new(config(folder, prompts), tmp_path / "out")
+    work = PAIR.work(run)
     next(work)
     free[0] = 1
     next(work)
@@ -419,7 +424,7 @@ def test_little_memory_at_one_moment_makes_no_empty_pair(
         list(work)
     assert run.status == "error"
     assert len(read_items(run.path)) == 8, "none is written down as done"
-    list(pairs(new_pairs(config(folder, prompts), tmp_path / "out")))
+    list(PAIR.work(PAIR.new(config(folder, prompts), tmp_path / "out")))
     assert read_items(run.path) == read_items(whole.path)
     assert run.status == "success"
 
@@ -428,8 +433,8 @@ def test_a_known_prompt_that_finds_no_memory_leaves_nothing_to_do(
     folder: Path, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is only answered once more so that its block stays together."""
-    run = new_pairs(config(folder, prompts), tmp_path / "out")
-    list(pairs(run))
+    run = PAIR.new(config(folder, prompts), tmp_path / "out")
+    list(PAIR.work(run))
     whole, file = read_items(run.path), run.path / "items.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:3] + lines[4:]))
@@ -442,7 +447,7 @@ def test_a_known_prompt_that_finds_no_memory_leaves_nothing_to_do(
         return both(model, asked, *given)
 
     monkeypatch.setattr(local, "answer_both", narrow)
-    list(pairs(run))
+    list(PAIR.work(run))
     assert run.status == "success"
     assert {pair.id for pair in read_items(run.path)} == {pair.id for pair in whole}
 
@@ -462,8 +467,8 @@ def test_a_batch_that_does_not_fit_is_tried_with_fewer_rows(
         return both(model, asked, *given)
 
     monkeypatch.setattr(local, "answer_both", narrow)
-    run = new_pairs(config(folder, prompts), tmp_path / "out")
-    list(pairs(run))
+    run = PAIR.new(config(folder, prompts), tmp_path / "out")
+    list(PAIR.work(run))
     assert sizes[:4] == [4, 2, 1, 3]
     assert len(read_items(run.path)) == 12
     assert not any(pair.unanswered for pair in read_items(run.path))
@@ -474,8 +479,8 @@ def test_what_a_random_mask_leaves_out_is_recorded(folder: Path, prompts: str, t
     values[0, 1, 2] = 0.5
     HeadScores("tiny", values).save(tmp_path / "scores.json")
     rule = MaskRule(random=11, scores=str(tmp_path / "scores.json"))
-    run = new_pairs(replace(config(folder, prompts, count=1), rule=rule), tmp_path / "out")
-    list(pairs(run))
+    run = PAIR.new(replace(config(folder, prompts, count=1), rule=rule), tmp_path / "out")
+    list(PAIR.work(run))
     assert run.record["excluded"] == ["L1H2"]
     assert "L1H2" not in run.record["mask"]
     assert len(run.record["mask"].split(",")) == 11
@@ -484,5 +489,5 @@ def test_what_a_random_mask_leaves_out_is_recorded(folder: Path, prompts: str, t
 def test_what_was_passed_over_is_recorded(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": " "}\n{"prompt": "b", "redacted": true}')
-    run = new_pairs(config(folder, str(path)), tmp_path / "out")
+    run = PAIR.new(config(folder, str(path)), tmp_path / "out")
     assert run.record["passed_over"] == "2 rows passed over: 1 without text, 1 redacted"

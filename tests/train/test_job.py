@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import tiny_folder, tiny_hf
+from trainings import by_preset, of, plain
 
 from retmask.files import write_json
 from retmask.model.loading import load
@@ -23,16 +24,16 @@ from retmask.runs.run import Cancelled, Run
 from retmask.train.card import result
 from retmask.train.checkpoints import newest
 from retmask.train.curves import last_step, steps
-from retmask.train.job import _judged, discard, new_train, stop_and_keep, train, train_command
+from retmask.train.job import TRAIN, _judged, discard, stop_and_keep
 from retmask.train.launch import launch_command
 from retmask.train.lora import lora
 from retmask.train.outcome import OUTCOME, Outcome
 from retmask.train.preflight import preflight
-from retmask.train.settings import PRESETS, DpoConfig
+from retmask.train.settings import PRESETS
 from retmask.train.tokens import split
 from retmask.train.trainer import OUT_OF_MEMORY, _arguments, _failure
 
-SETTINGS = DpoConfig(max_steps=6, batch=2, save_steps=2, learning_rate=5e-3, eval_share=0.25, device="cpu", rank=4)
+SETTINGS = plain(max_steps=6, batch=2, save_steps=2, learning_rate=5e-3, eval_share=0.25, device="cpu", rank=4)
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def test_all_weights_with_a_reference_computed_beforehand(folder: Path, pairs: P
     """Full fine-tuning: step 1 is ln 2 too, and the result is a model that loads by its folder."""
     settings = replace(SETTINGS, method="full", max_steps=3, learning_rate=1e-3, gradient_checkpointing=True)
     assert settings.reference == "precomputed"
-    run = new_train(str(folder), pairs, settings, tmp_path / "out")
-    list(train(run))
+    run = TRAIN.new(of(folder, pairs, settings), tmp_path / "out")
+    list(TRAIN.work(run))
     first, *_, last = steps(run)
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert last["loss"] < first["loss"]
@@ -69,12 +70,12 @@ def test_all_weights_with_a_reference_computed_beforehand(folder: Path, pairs: P
 
 
 def test_every_setting_reaches_trl(folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = DpoConfig(
+    config = plain(
         dropout=0.1, loss="ipo", sft_weight=0.5, beta=0.3, batch=6, micro_batch=2, weight_decay=0.2, adam_beta2=0.9,
         schedule="linear", warmup=0.2, max_length=99, save_steps=7, seed=5, max_steps=4, rank=2, alpha=3.0,
         target="attention", device="cpu", reference="precomputed",
     )  # fmt: skip
-    run = new_train(str(folder), pairs, config, tmp_path / "out")
+    run = TRAIN.new(of(folder, pairs, config), tmp_path / "out")
     made = _arguments(run, config, True, False)
     assert (made.loss_type, made.loss_weights, made.beta) == (["ipo", "sft"], [1.0, 0.5], 0.3)
     assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (2, 3)
@@ -152,8 +153,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """DPO begins at loss ln 2 and rewards 0; an adapter with its card comes out; SIGKILL and resume change nothing."""
     settings = replace(SETTINGS, max_steps=24, save_steps=10)  # some steps lie between a checkpoint and the next
-    whole = new_train(str(folder), pairs, settings, tmp_path / "whole")
-    seen = [step.done for step in train(whole)]
+    whole = TRAIN.new(of(folder, pairs, settings), tmp_path / "whole")
+    seen = [step.done for step in TRAIN.work(whole)]
     assert seen == list(range(1, 25))
     first = steps(whole)[0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -179,7 +180,7 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
         plain, moved = (one.native(torch.tensor(prompt)).logits for one in (base, tuned))
     assert (plain - moved).abs().max() > 1e-3
 
-    broken = new_train(str(folder), pairs, settings, tmp_path / "broken")
+    broken = TRAIN.new(of(folder, pairs, settings), tmp_path / "broken")
     broken.spawn()
     wait_for(lambda: last_step(broken) >= 11)
     group = os.getpgid(broken.record["pid"])
@@ -213,15 +214,15 @@ def _words(process: psutil.Process) -> list[str]:
 
 def test_a_training_whose_making_was_cut_short_can_be_started(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """Between the copy of the pairs and its digest in the record."""
-    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
     digest = run.record["pairs_sha256"]
     write_json(run.path / "run.json", {name: value for name, value in run.record.items() if name != "pairs_sha256"})
-    assert new_train(str(folder), pairs, SETTINGS, tmp_path / "out").record["pairs_sha256"] == digest
+    assert TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out").record["pairs_sha256"] == digest
 
 
 def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) -> None:
-    run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=200, save_steps=50), tmp_path / "out")
-    work = train(run)
+    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=200, save_steps=50), tmp_path / "out")
+    work = TRAIN.work(run)
     assert next(work).done == 1
     stop_and_keep(run)
     with pytest.raises(Cancelled):
@@ -231,7 +232,7 @@ def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) ->
     assert 1 <= stopped < 200
     assert Outcome.read(run.path) == Outcome("stopped", stopped, saved=True)
     assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
-    list(train(run))
+    list(TRAIN.work(run))
     assert run.status == "success"
     assert run.record["stopped_at"] is None
     assert Outcome.read(run.path) == Outcome("finished", 200, saved=True)
@@ -253,7 +254,7 @@ def test_a_training_elsewhere_that_goes_on_loses_nothing(fresh_home: Path, monke
 
 
 def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
-    run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
+    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
     run.spawn()
     wait_for(lambda: last_step(run) >= 1)
     run.cancel()
@@ -268,13 +269,13 @@ def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) ->
 
 def test_a_trainer_that_somebody_else_ends(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """By SIGKILL it says nothing; by SIGTERM it finishes its step and says so. A run is then an error, or cancelled."""
-    run = new_train(str(folder), pairs, replace(SETTINGS, max_steps=1000, save_steps=1000), tmp_path / "out")
+    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=1000, save_steps=1000), tmp_path / "out")
     cases: list[tuple[int, type[BaseException], str | None]] = [
         (signal.SIGKILL, RuntimeError, "error"),
         (signal.SIGTERM, Cancelled, "cancelled"),
     ]
     for number, error, status in cases:
-        work = train(run)
+        work = TRAIN.work(run)
         next(work)
         for process in psutil.process_iter():  # not the launcher
             words = _words(process)
@@ -290,10 +291,10 @@ def test_a_trainer_that_somebody_else_ends(folder: Path, pairs: Path, tmp_path: 
 
 def test_a_trainer_that_refuses_says_what_to_change(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """Where what the pre-flight counted on is no longer free."""
-    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
     run.update(preflight={"needed": 2**60})
     with pytest.raises(ValueError, match="switch gradient checkpointing on"):
-        list(train(run))
+        list(TRAIN.work(run))
     outcome = Outcome.read(run.path)
     assert outcome == Outcome("refused", 0, outcome.reason if outcome else "")
     assert run.last_words == outcome.reason
@@ -301,12 +302,12 @@ def test_a_trainer_that_refuses_says_what_to_change(folder: Path, pairs: Path, t
 
 def test_a_trainer_that_crashes_says_so_in_a_sentence(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """A checkpoint that is whole by its marker and holds nothing: the traceback is in the log alone."""
-    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
     checkpoint = run.path / "checkpoints" / "checkpoint-2"
     checkpoint.mkdir(parents=True)
     (checkpoint / "complete.json").write_text('{"step": 2, "sizes": {}}')
     with pytest.raises((RuntimeError, ValueError)) as error:
-        list(train(run))
+        list(TRAIN.work(run))
     assert "\n" not in str(error.value)
     assert "Traceback" not in str(error.value)
     assert str(error.value) in run.last_words
@@ -326,18 +327,18 @@ def test_a_trainer_that_crashes_says_so_in_a_sentence(folder: Path, pairs: Path,
 )
 def test_settings_that_cannot_be(changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        DpoConfig(**changes)  # type: ignore[arg-type]
+        plain(**changes)  # type: ignore[arg-type]
 
 
 def test_presets() -> None:
-    assert {name: DpoConfig.preset(name).method for name in PRESETS} == {
+    assert {name: by_preset(name).method for name in PRESETS} == {
         "laptop": "lora",
         "gpu": "lora",
         "paper": "full",
     }
-    assert DpoConfig.preset("paper").reference == "precomputed"
+    assert by_preset("paper").reference == "precomputed"
     with pytest.raises(ValueError, match="preset 'big' is unknown"):
-        DpoConfig.preset("big")
+        by_preset("big")
 
 
 def test_what_cannot_start_writes_nothing(folder: Path, pairs: Path, tmp_path: Path) -> None:
@@ -353,37 +354,37 @@ def test_what_cannot_start_writes_nothing(folder: Path, pairs: Path, tmp_path: P
     ]
     for file, settings, says in cases:
         with pytest.raises(ValueError, match=says):
-            new_train(str(folder), file, settings, out)
+            TRAIN.new(of(folder, file, settings), out)
     with pytest.raises(ValueError, match="there is no model"):
-        new_train(str(tmp_path / "no-model"), pairs, SETTINGS, out)
+        TRAIN.new(of(tmp_path / "no-model", pairs, SETTINGS), out)
     assert not out.exists()
     assert not Run.all()
-    new_train(str(folder), other, SETTINGS, out, any_pairs=True)
+    TRAIN.new(of(folder, other, SETTINGS, any_pairs=True), out)
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        new_train(str(folder), pairs, SETTINGS, out)
+        TRAIN.new(of(folder, pairs, SETTINGS), out)
 
 
 def test_what_does_not_fit_is_refused_with_the_number_to_change(
     folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fits = preflight(str(folder), pairs, SETTINGS)
+    fits = preflight(of(folder, pairs, SETTINGS))
     assert (fits.pairs, fits.held_out, fits.steps, fits.cut, fits.problems) == (9, 3, 6, 0, ())
     assert fits.longest == len("question 11?so wrong 11") + 1
-    assert preflight(str(folder), pairs, DpoConfig(batch=2, device="cpu", eval_share=0.25)).steps == 5
+    assert preflight(of(folder, pairs, plain(batch=2, device="cpu", eval_share=0.25))).steps == 5
     monkeypatch.setattr("retmask.model.fit.free_bytes", lambda device: 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
-    found = preflight(str(folder), pairs, DpoConfig(batch=4, micro_batch=2, device="cpu"))
+    found = preflight(of(folder, pairs, plain(batch=4, micro_batch=2, device="cpu")))
     assert "lower micro batch from 2 to 1" in found.problems[0]
     assert "free some, or choose another --out" in found.problems[1]
     with pytest.raises(ValueError, match="switch gradient checkpointing on"):
-        new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+        TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_pairs_that_are_all_too_long(folder: Path, pairs: Path) -> None:
     rows = pairs.read_text().replace("so wrong", "so wrong " * 10)
     pairs.write_text(rows)
-    found = preflight(str(folder), pairs, DpoConfig(max_length=32, batch=2, device="cpu"))
+    found = preflight(of(folder, pairs, plain(max_length=32, batch=2, device="cpu")))
     assert found.cut == 1
     assert "every pair is longer than max length 32: raise it to" in found.problems[0]
 
@@ -409,10 +410,10 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_commands(folder: Path, pairs: Path, tmp_path: Path) -> None:
-    config = DpoConfig.preset("laptop", max_steps=3, gradient_checkpointing=True)
+    config = by_preset("laptop", max_steps=3, gradient_checkpointing=True)
     words = "retmask train m --pairs p --max-steps 3 --gradient-checkpointing"
-    assert train_command("m", "p", config, "laptop") == words.split()
-    run = new_train(str(folder), pairs, SETTINGS, tmp_path / "out")
+    assert config.command == words.split()
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
     command = launch_command(run)
     assert command[1:4] == ["-m", "accelerate.commands.launch", "--cpu"]
     assert command[-3:] == ["-m", "retmask.train.trainer", str(run.path)]

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from trainings import plain
 
 from retmask.train.launch import Placing, placing
-from retmask.train.settings import DpoConfig
+from retmask.train.settings import TrainSettings
 from retmask.train.trainer import _stored
 
 PLAIN = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nmixed_precision: bf16\nnum_processes: 4\n"
 
 
-def config(tmp_path: Path, text: str, **changes: str) -> DpoConfig:
+def config(tmp_path: Path, text: str, **changes: str) -> TrainSettings:
     file = tmp_path / "accelerate.yaml"
     file.write_text(text)
-    return DpoConfig(accelerate_config=str(file), **{"method": "full", "device": "cpu", **changes})  # type: ignore[arg-type]
+    return plain(accelerate_config=str(file), **{"method": "full", "device": "cpu", **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,4 +50,4 @@ def test_a_config_that_cannot_be_read_is_a_sentence(tmp_path: Path, text: str) -
 
 
 def test_one_process_without_a_config() -> None:
-    assert placing(DpoConfig(device="cpu")) == Placing(1, False)
+    assert placing(plain(device="cpu")) == Placing(1, False)

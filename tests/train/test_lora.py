@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from trainings import plain
 from transformers import AutoModelForCausalLM
 
 from retmask.train.lora import attention_layers, lora, trained_numbers
-from retmask.train.settings import DpoConfig
 
 _ALL: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -49,7 +49,7 @@ def made(family: str, device: str = "meta") -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_is_found_in_every_family(family: str) -> None:
     _, ends, numbers = FAMILIES[family]
-    config = DpoConfig(rank=4, target="attention")
+    config = plain(rank=4, target="attention")
     model = made(family)
     assert set(lora(config, model).target_modules) == ends
     assert len(attention_layers(model)) == 2 * len(ends), "those of both layers"
@@ -62,7 +62,7 @@ def test_what_is_counted_is_what_is_trained(family: str, target: str) -> None:
     """The model on the meta device counts as the real one, with Conv1D and experts."""
     from peft import get_peft_model
 
-    config, real = DpoConfig(rank=4, target=target), made(family, "cpu")
+    config, real = plain(rank=4, target=target), made(family, "cpu")
     adapted = get_peft_model(real, lora(config, real))
     assert trained_numbers(config, made(family)) == sum(x.numel() for x in adapted.parameters() if x.requires_grad)
 
@@ -72,7 +72,7 @@ def test_a_hybrid_trains_its_attention_and_not_its_other_layers() -> None:
     config = transformers.Lfm2Config(**_GROUPED, full_attn_idxs=[1])
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    wanted = DpoConfig(rank=4, target="attention")
+    wanted = plain(rank=4, target="attention")
     assert set(lora(wanted, model).target_modules) == {"q_proj", "k_proj", "v_proj", "self_attn.out_proj"}
     assert trained_numbers(wanted, model) == 1792 // 2
 
@@ -85,12 +85,12 @@ def test_of_a_model_that_sees_only_the_text_part_is_trained() -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert not [name for name in attention_layers(model) if "vision" in name]
-    assert trained_numbers(DpoConfig(rank=4, target="attention"), model) == 1792
+    assert trained_numbers(plain(rank=4, target="attention"), model) == 1792
 
 
 def test_all_weights_are_counted_once_where_they_are_tied() -> None:
     model = made("Gemma2")
-    assert trained_numbers(DpoConfig(method="full"), model) == sum(x.numel() for x in set(model.parameters()))
+    assert trained_numbers(plain(method="full"), model) == sum(x.numel() for x in set(model.parameters()))
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
@@ -99,13 +99,13 @@ def test_a_model_without_attention_is_refused() -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(ValueError, match="MambaForCausalLM has no attention whose linear layers"):
-        trained_numbers(DpoConfig(target="attention"), model)
+        trained_numbers(plain(target="attention"), model)
 
 
 def test_a_library_s_old_name_is_no_warning_to_people() -> None:
     """In a process of its own: pytest has filters of its own."""
     make = "from retmask.train.lora import trained_numbers; from transformers import LlamaConfig, LlamaForCausalLM;"
     model = f"LlamaForCausalLM(LlamaConfig(**{_GROUPED}))"
-    use = f"from retmask.train.settings import DpoConfig; trained_numbers(DpoConfig(rank=4), {model})"
+    use = f"from trainings import plain; trained_numbers(plain(rank=4), {model})"
     done = subprocess.run([sys.executable, "-c", make + use], capture_output=True, text=True, check=True)
     assert "FutureWarning" not in done.stderr

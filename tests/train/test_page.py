@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,20 @@ import page
 import pytest
 from page import drawn, keys, press, query, words
 from streamlit.testing.v1 import AppTest
+from trainings import by_preset, of
 from typer.testing import CliRunner
 
 from app.shared import models, readers
+from app.train.settings import FIELDS
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
-from retmask.runs.settings import from_preset
+from retmask.runs.settings import from_preset, from_record
+from retmask.runs.settings import record as record_of
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, WHOLE
-from retmask.train.job import train_command
 from retmask.train.outcome import STOP
 from retmask.train.preflight import Preflight
-from retmask.train.settings import PRESETS, DpoConfig
+from retmask.train.settings import PRESETS, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("fresh_home")
 opened = partial(page.opened, "train")
@@ -37,12 +39,12 @@ EVIL = "<b>bold</b> ![x](http://example.org/x.png) $x$"
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DpoConfig]]:
+def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TrainSettings]]:
     """A pre-flight that finds nothing wrong and costs nothing: the settings it was asked about."""
-    asked: list[DpoConfig] = []
+    asked: list[TrainSettings] = []
 
-    def look(model: str, pairs: Any, config: DpoConfig, *rest: Any, **more: Any) -> Preflight:
-        asked.append(config)
+    def look(settings: TrainSettings, *rest: Any) -> Preflight:
+        asked.append(of("m", "p", settings))
         return FOUND
 
     monkeypatch.setattr("retmask.train.job.preflight", look)
@@ -95,14 +97,12 @@ def a_step(done: int, total: int = 30, **changes: Any) -> dict[str, Any]:
 def a_training(status: str = "success", done: int = 3, path: Path | None = None, **record: Any) -> Run:
     """A run that has trained for some steps."""
     pairs = some_pairs()
-    config = DpoConfig.preset("laptop", rank=4)
-    settings = {"model": "smollm2-135m", "pairs": str(pairs.path / "pairs.jsonl"), "revision": "", **asdict(config)}
-    run = Run.create("train", settings, path, parents=[pairs.id])
+    settings = by_preset("laptop", rank=4, model="smollm2-135m", pairs=str(pairs.path / "pairs.jsonl"))
+    run = Run.create("train", record_of(settings), path, parents=[pairs.id])
     run.report(stage="loading", done=0)
     for step in range(1, done + 1):
         run.report(**a_step(step))
-    command = train_command("smollm2-135m", pairs.id, config, "laptop")
-    run.update(status=status, command=command, preflight={"pairs": 216, "held_out": 24}, **record)
+    run.update(status=status, command=settings.command, preflight={"pairs": 216, "held_out": 24}, **record)
     return run
 
 
@@ -125,10 +125,10 @@ def test_without_pairs_or_training_it_says_what_is_needed() -> None:
 def test_every_setting_is_a_widget_with_its_help_and_range() -> None:
     some_pairs()
     at = opened()
-    for field in fields(DpoConfig):
+    for field in FIELDS:
         widget = setting(at, field.name)
         assert widget.help.startswith(field.metadata["help"])
-        assert widget.value == getattr(DpoConfig.preset("laptop"), field.name)
+        assert widget.value == getattr(by_preset("laptop"), field.name)
         assert ("from" in widget.help) >= ("min" in field.metadata)
 
 
@@ -136,7 +136,9 @@ def test_every_setting_is_a_widget_with_its_help_and_range() -> None:
 def test_a_preset_fills_every_widget(name: str) -> None:
     some_pairs()
     at = preset(opened(), name)
-    assert {f.name: setting(at, f.name).value for f in fields(DpoConfig)} == asdict(DpoConfig.preset(name))
+    assert {f.name: setting(at, f.name).value for f in FIELDS} == {
+        f.name: getattr(by_preset(name), f.name) for f in FIELDS
+    }
     assert PRESETS[name].says in words(at)
     assert "Changed against" not in words(at)
     assert command(at)[5:] == ([] if name == "laptop" else ["--preset", name])
@@ -201,7 +203,7 @@ def test_pairs_of_a_cancelled_run_are_offered_and_those_that_go_on_named_by_thei
     assert "there are no pairs at" in words(at)
 
 
-def test_a_second_start_finds_the_first(looked: list[DpoConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_start_finds_the_first(looked: list[TrainSettings], monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
 
     def spawn(run: Run) -> None:
@@ -220,7 +222,7 @@ def test_a_second_start_finds_the_first(looked: list[DpoConfig], monkeypatch: py
     assert len(started) == 1
 
 
-def test_a_start_that_was_interrupted_does_not_begin_later(looked: list[DpoConfig], spawned: list[Run]) -> None:
+def test_a_start_that_was_interrupted_does_not_begin_later(looked: list[TrainSettings], spawned: list[Run]) -> None:
     from app.train import form as train_form
 
     some_pairs()
@@ -297,7 +299,7 @@ def test_pairs_in_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ("learning_rate", 0.0, "learning rate 0 is outside 1e-08 to 0.01"),
         ("learning_rate", 10.0, "learning rate 10 is outside 1e-08 to 0.01"),
-        ("rank", -1, "rank -1 is outside 1 to 1024"),
+        ("rank", -1, "rank -1 is outside 1 to 1,024"),
         ("micro_batch", 3, "a batch of 8 is no multiple of the micro-batch 3"),
     ],
 )
@@ -331,20 +333,20 @@ def test_the_command_gives_the_settings_that_the_form_shows(
     name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = some_pairs()
-    seen: list[tuple[Any, ...]] = []
+    seen: list[TrainSettings] = []
 
-    def look(*given: Any, **how: Any) -> Preflight:
-        seen.append(given)
+    def look(settings: TrainSettings, *rest: Any) -> Preflight:
+        seen.append(settings)
         return FOUND
 
     monkeypatch.setattr("retmask.cli.train.checked", look)
     at = change(preset(opened(), name), **changes)
     done = CliRunner().invoke(app, [*command(at)[1:], "--check"])
     assert done.exit_code == 0, done.output
-    assert seen[0][:3] == ("smollm2-135m", pairs.id, DpoConfig.preset(name, **changes))
+    assert seen == [by_preset(name, **changes, model="smollm2-135m", pairs=pairs.id)]
 
 
-def test_check_says_what_it_takes_and_starts_nothing(looked: list[DpoConfig], spawned: list[Run]) -> None:
+def test_check_says_what_it_takes_and_starts_nothing(looked: list[TrainSettings], spawned: list[Run]) -> None:
     some_pairs()
     at = press(change(opened(), rank=2), "train_check")
     figures = {metric.label: metric.value for metric in at.metric}
@@ -352,7 +354,7 @@ def test_check_says_what_it_takes_and_starts_nothing(looked: list[DpoConfig], sp
     assert figures["Pairs to train on"] == "9"
     assert figures["Memory, of free"] == "1.0 of 4.0 GiB"
     assert "Nothing speaks against it" in words(at)
-    assert looked == [DpoConfig.preset("laptop", rank=2)]
+    assert looked == [by_preset("laptop", rank=2)]
     drawn(at.run())
     assert len(looked) == 1, "the same question is asked once"
     assert not change(at, rank=4).metric, "what was found is of other settings"
@@ -361,7 +363,7 @@ def test_check_says_what_it_takes_and_starts_nothing(looked: list[DpoConfig], sp
 
 
 def test_problems_are_told_and_refuse_the_start(
-    looked: list[DpoConfig], spawned: list[Run], monkeypatch: pytest.MonkeyPatch
+    looked: list[TrainSettings], spawned: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some_pairs()
     found = FOUND._replace(problems=("training needs 9.0 GiB: lower rank",), warnings=("10% lose their end",))
@@ -373,7 +375,7 @@ def test_problems_are_told_and_refuse_the_start(
     assert spawned == []
 
 
-def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoConfig], spawned: list[Run]) -> None:
+def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[TrainSettings], spawned: list[Run]) -> None:
     pairs = some_pairs()
     at = change(opened(), rank=2, learning_rate=3e-4)
     shown = command(at)
@@ -381,13 +383,15 @@ def test_start_makes_a_run_with_these_settings_and_looks_at_it(looked: list[DpoC
     (run,) = Run.all("train")
     assert spawned == [run]
     assert query(at, "train") == run.id
-    assert run.record["command"] == shown
-    assert DpoConfig.from_record(run.record["config"]) == DpoConfig.preset("laptop", rank=2, learning_rate=3e-4)
+    file = str(pairs.path / "pairs.jsonl")
+    assert run.record["command"] == [file if word == pairs.id else word for word in shown]
+    settings = from_record(TrainSettings, run.record["config"])
+    assert settings == by_preset("laptop", rank=2, learning_rate=3e-4, model="smollm2-135m", pairs=file)
     assert run.parents == [pairs.id]
     assert "train_start" not in keys(at), "the form is folded away"
 
 
-def test_pairs_of_another_model_are_refused_at_the_start(looked: list[DpoConfig], spawned: list[Run]) -> None:
+def test_pairs_of_another_model_are_refused_at_the_start(looked: list[TrainSettings], spawned: list[Run]) -> None:
     some_pairs()
     at = opened()
     drawn(at.text_input(key="train_model").set_value("gemma-3-270m").run())
@@ -635,7 +639,7 @@ def test_merge_starts_a_run_and_says_the_command(spawned: list[Run], tmp_path: P
     at = opened()
     drawn(at.text_input(key=f"merge-{run.id}").set_value(str(tmp_path / "merged")).run())
     folder, out = str(run.path / ADAPTER), str(tmp_path / "merged")
-    assert shlex.join(["retmask", "merge", "smollm2-135m", "--adapter", folder, "--out", out]) in [
+    assert shlex.join(["retmask", "merge", "smollm2-135m", "--out", out, "--adapter", folder]) in [
         code.value for code in at.code
     ]
     press(at, "merge_start")
@@ -705,7 +709,7 @@ def test_a_training_in_the_address_is_looked_at_without_the_form() -> None:
 
 
 def test_what_is_left_out_and_how_long_it_takes_is_shown(
-    looked: list[DpoConfig], monkeypatch: pytest.MonkeyPatch
+    looked: list[TrainSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some_pairs()
     found = FOUND._replace(left_out=("a", "b"), trained=1234, seconds=600.0)

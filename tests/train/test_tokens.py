@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from tiny import tiny_tokenizer
+from trainings import plain
 
-from retmask.train.settings import DpoConfig
 from retmask.train.tokens import Prepared, TokenPair, moment, padding, prepared
 
 WHEN = datetime(2026, 1, 31, 14, 5)
@@ -20,7 +20,7 @@ ALTERNATE = "{% for m in messages %}{{ raise_exception('roles must alternate') }
 
 
 def made(rows: list[dict[str, Any]], template: str | None = None, vocabulary: int = 128, **how: Any) -> Prepared:
-    return prepared(rows, tiny_tokenizer(template), vocabulary, DpoConfig(**{"eval_share": 0.0, **how}), WHEN)
+    return prepared(rows, tiny_tokenizer(template), vocabulary, plain(**{"eval_share": 0.0, **how}), WHEN)
 
 
 def said(ids: list[int]) -> str:
@@ -93,9 +93,9 @@ def test_an_answer_that_could_not_end_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="has no end token"):
-        prepared([row()], tokenizer, 128, DpoConfig(), WHEN)
+        prepared([row()], tokenizer, 128, plain(), WHEN)
     tokenizer.chat_template = CHAT
-    assert prepared([chat_row("user")], tokenizer, 128, DpoConfig(), WHEN).train, "the template ends a turn by itself"
+    assert prepared([chat_row("user")], tokenizer, 128, plain(), WHEN).train, "the template ends a turn by itself"
 
 
 def test_conversations_are_not_trained_on_without_a_template() -> None:
@@ -111,7 +111,7 @@ def test_a_template_that_ends_no_answer_is_said() -> None:
     assert not made([chat_row("user")], CHAT.replace("'~'", "eos_token")).doubts
     tokenizer = tiny_tokenizer(CHAT.replace("'~'", "'<|end|>'"))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
-    assert not prepared([chat_row("user")], tokenizer, 129, DpoConfig(eval_share=0.0), WHEN).doubts
+    assert not prepared([chat_row("user")], tokenizer, 129, plain(eval_share=0.0), WHEN).doubts
     assert not made([row()]).doubts
 
 
