@@ -13,7 +13,7 @@ from app.shared.maps import HeadMap, locate
 from retmask.figures.rows import Row, set_rows
 from retmask.files import decode_text, home, inside, stem, write_atomic
 from retmask.heads.scores import HeadScores
-from retmask.heads.sets import ScoreSet, open_scores, read_set
+from retmask.heads.sets import ScoreSet, read_scores, read_set
 from retmask.heads.trials import Trial, read_trials
 from retmask.pairs.pair import ITEMS
 from retmask.pairs.review import REVIEW, Review, read_review
@@ -116,7 +116,7 @@ def file_stamp(file: Path) -> Stamp:
 
 @st.cache_resource(show_spinner=False, max_entries=12)
 def _load_scores(path: str, stamp: Stamp, kv_heads: int | None) -> HeadScores:
-    scores = open_scores(path)
+    scores = read_scores(path)
     if not kv_heads or scores.n_kv_heads:
         return scores
     if scores.grid.n_heads % kv_heads:

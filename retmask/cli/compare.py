@@ -43,7 +43,7 @@ from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, MaskRule, control, retrieval_heads
-from retmask.heads.sets import open_scores
+from retmask.heads.sets import read_scores
 from retmask.model.weights import check_there, folder_grid
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle
@@ -132,7 +132,7 @@ def compare(
     columns += [Column(TUNED, HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
     excluded: list[str] = []
     if rule.given and with_control:
-        known = open_scores(scores, loaded.grid) if scores else None
+        known = read_scores(scores, loaded.grid) if scores else None
         if known:
             known.check_grid(loaded.grid, model)
         drawn = control(masked, loaded.grid, control_seed, known, layer_matched, exclude)

@@ -17,7 +17,7 @@ from retmask.cli.options import (
     out,
     progress,
 )
-from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, read_scores, same_prompts_sentence
+from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.families.concentration import concentration
 from retmask.heads.grid import HeadId, model_grid
 from retmask.heads.intervals import LEVEL, none_over, over, span
@@ -41,14 +41,15 @@ detect = takes(DetectSettings, _detect)
 
 def _report(run: Run) -> None:
     """The result of a detection; exit code 1 with the model's answers if no trial found its needle."""
-    trials, scores = read_trials(run.path), read_scores(run.path)
+    trials = read_trials(run.path)
     if same := same_prompts_sentence(run.record):
         typer.echo(same)
-    if scores is None:
+    if not any(trial.success for trial in trials):
         typer.echo(no_map_sentence(trials))
         for trial in trials[:5]:
             typer.echo(f"  {trial.context_tokens} tokens, depth {trial.depth:g}: {trial.response[:100]!r}")
         raise typer.Exit(1)
+    scores = HeadScores.load(run.path)
     _print_heads(scores, scores.top(10), THRESHOLD, trials)
     record = run.record
     parity = f"the two views of the model differ by {record['parity']:.1e} in their logits at most"

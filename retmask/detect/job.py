@@ -10,7 +10,6 @@ from retmask.detect.trials import different_prompts, pin_measure, run_trials, st
 from retmask.files import HAYSTACKS, append_line, number
 from retmask.heads.detectors import DetectorName
 from retmask.heads.grid import Grid
-from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial, collect_scores, read_trials
 from retmask.model.weights import check_there
 from retmask.runs.job import Job, Pace, Progress, Start, Work
@@ -209,8 +208,3 @@ def same_prompts_sentence(record: Mapping[str, Any]) -> str:
         f"{same} {verb} left out that would have asked the same prompt as another: the haystack has no sentence end "
         "between their depths."
     )
-
-
-def read_scores(folder: Path) -> HeadScores | None:
-    """The scores of a run's folder so far, None while no trial has found its needle."""
-    return HeadScores.load(folder) if (folder / "scores.json").is_file() else None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from retmask.heads.grid import Grid, HeadId, share_count
 from retmask.heads.masks import HeadMask, load_mask
 from retmask.heads.scores import THRESHOLD, HeadScores
-from retmask.heads.sets import open_scores, read_set
+from retmask.heads.sets import read_scores, read_set
 from retmask.runs.settings import setting, whole
 
 ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
@@ -58,7 +58,7 @@ class MaskRule:
         """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""
         if not self.scores:
             return ()
-        scores = open_scores(self.scores, grid)
+        scores = read_scores(self.scores, grid)
         scores.check_grid(grid, "this model")
         return tuple(sorted(retrieval_heads(scores, self.exclude)))
 
@@ -96,7 +96,7 @@ class MaskRule:
             return load_mask(self.mask, grid)
         if way == "heads":
             return HeadMask.parse(self.heads, grid)
-        scores = open_scores(self.scores, grid) if self.scores else None
+        scores = read_scores(self.scores, grid) if self.scores else None
         if scores:
             scores.check_grid(grid, "this model")
         if way == "random":

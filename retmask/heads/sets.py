@@ -192,7 +192,7 @@ class ScoreSet:
             yield "the model's grid is not known, so no map is drawn"
 
 
-def open_scores(source: str, grid: Grid | None = None) -> HeadScores:
+def read_scores(source: str, grid: Grid | None = None) -> HeadScores:
     """The scores of query heads that anything means that `read_set` reads, but for an address: it may be a stranger's.
 
     Lists and gates are laid on `grid`, that of the model they are used with; without one, on that of the published
@@ -205,7 +205,7 @@ def open_scores(source: str, grid: Grid | None = None) -> HeadScores:
 
 
 def head_scores(found: ScoreSet, grid: Grid | None = None) -> HeadScores:
-    """The scores of query heads of a set, as `open_scores` says."""
+    """The scores of query heads of a set, as `read_scores` says."""
     if found.level == "kv":
         grid = grid or known_grid(found.model)
     elif not found.ranking or (grid is None and found.grid_known):

@@ -134,6 +134,7 @@ def sound(things: Path) -> dict[tuple[str, ...], list[str]]:
         ("compare",): [str(things / "model no weights"), "--prompt", "a"],
         ("heads",): [str(things / "empty.json")],
         ("families",): [str(things / "empty.json")],
+        ("app",): [],
         ("bench", "detect"): [str(things / "model no weights")],
         ("bench", "pair"): [str(things / "model no weights")],
         ("runs", "list"): ["--status", "none"],

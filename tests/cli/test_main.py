@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny import tiny_folder
 
+from retmask.cli.main import run_command
 from retmask.detect import job as detect
 from retmask.detect.job import DetectSettings
 from retmask.families.concentration import Concentration
@@ -103,6 +104,25 @@ def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: s
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ask", "m", "--prompt", "a b"], "`ask` is `compare` now: retmask compare m --prompt 'a b'"),
+        (["ask", "--help"], "`ask` is `compare` now: retmask compare --help"),
+        (["ask"], "`ask` is `compare` now: retmask compare"),
+        (["compare", "smollm2-135m", "gemma-3-270m"], "`retmask families` compares score sets"),
+        (["compare", "runs/x", "--by", "depth"], "`retmask families` compares score sets"),
+        (["compare", "scores.json", "--threshold", "0.2", "--csv", "x.csv"], "`retmask families` compares score sets"),
+    ],
+)
+def test_a_command_that_has_another_name_now_says_it(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(words) == 2
+    assert says in capsys.readouterr().err
+    assert run_command(["compare", "--help"]) == 0
 
 
 def test_command_says_what_differs() -> None:

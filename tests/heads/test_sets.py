@@ -16,7 +16,7 @@ from retmask.files import shipped
 from retmask.heads.formats import family, model_of, short
 from retmask.heads.grid import Grid, HeadId, known_grid, model_grid
 from retmask.heads.scores import HeadScores
-from retmask.heads.sets import ScoreSet, head_scores, keep_set, labels, open_scores, read_set, read_text, strangers
+from retmask.heads.sets import ScoreSet, head_scores, keep_set, labels, read_scores, read_set, read_text, strangers
 from retmask.runs.run import Run
 
 LIST = b"""# the best four
@@ -136,12 +136,12 @@ def test_heads_of_an_unknown_grid_are_refused(tmp_path: Path) -> None:
     (tmp_path / "y.tsv").write_bytes(GATES)
     for name in ("x.yaml", "y.tsv"):
         with pytest.raises(ValueError, match="the grid of its model's heads is not known"):
-            open_scores(str(tmp_path / name))
-    assert open_scores(str(tmp_path / "x.yaml"), Grid(32, 32)).top(40) == (
+            read_scores(str(tmp_path / name))
+    assert read_scores(str(tmp_path / "x.yaml"), Grid(32, 32)).top(40) == (
         HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0)
     )  # fmt: skip
     with pytest.raises(ValueError, match="is not fetched here"):
-        open_scores("https://example.org/scores.json")
+        read_scores("https://example.org/scores.json")
 
 
 @pytest.mark.parametrize(

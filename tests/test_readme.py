@@ -1,0 +1,68 @@
+"""What the README shows of Python runs as it stands, and prints what it is there to show."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import retmask
+
+README = Path(__file__).parent.parent / "README.md"
+INIT = Path(retmask.__file__)
+
+
+def test_the_example_in_python_runs_and_shows_what_masking_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """The heads that copied lose the needle when they are masked; as many others do not."""
+    (block,) = re.findall(r"```python\n(import retmask\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    answers = names["answers"]
+    assert isinstance(answers, retmask.Comparison)
+    assert [column.name for column in answers.columns] == ["unmasked", "masked", "random control"]
+    assert [answers.recall(i) == 1 for i in range(3)] == [True, False, True]
+    *columns, heads = capsys.readouterr().out.split("\n\n")[-1].strip().splitlines()
+    assert columns
+    assert set(map(retmask.HeadId.parse, heads.split())) == answers.traces[0].heads_at(8) != set()
+
+
+IMPORTS = """
+import json, sys
+import retmask
+first, *names = sys.argv[1:]
+if first:
+    __import__(first)
+there = {name: callable(getattr(retmask, name)) for name in names}
+print(json.dumps([there, "torch" in sys.modules, sorted(set(names) - set(dir(retmask)))]))
+"""
+
+
+@pytest.mark.parametrize("first", ["", "retmask.detect.job", "retmask.compare.side_by_side"])
+def test_what_a_script_starts_from_is_there_whatever_was_imported_before(first: str) -> None:
+    """Also where a room of the same name stands in the package already; and without torch, but for a model's own."""
+    names = [name for name in retmask.__all__ if name not in ("__version__", "load", "LensModel")]
+    command = [sys.executable, "-c", IMPORTS, first, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=INIT.parents[1])
+    there, torch, missing = json.loads(done.stdout)
+    assert all(there.values()), there
+    assert not torch
+    assert missing == []
+
+
+def test_types_are_those_of_what_is_imported_when_it_is_asked_for() -> None:
+    """The imports that a type checker reads name the same modules as those that run."""
+    checked = next(node for node in ast.parse(INIT.read_text(encoding="utf-8")).body if isinstance(node, ast.If))
+    typed = {
+        alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    run = {name: f"retmask.{name}" if home == "retmask" else home for name, home in retmask._HOMES.items()}
+    assert typed == run
+    assert set(retmask.__all__) == {*typed, "__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        retmask.nothing  # noqa: B018
