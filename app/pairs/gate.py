@@ -1,6 +1,5 @@
 """What came out of a run of pairs: in figures, by the rules of the gate, pair by pair; and what is done with it."""
 
-import json
 from typing import Any
 
 import streamlit as st
@@ -13,7 +12,7 @@ from app.shared.figure import download_button
 from app.shared.text import guarded, sentence
 from app.train import form as train_form
 from retmask.figures import style
-from retmask.pairs.files import llama_factory, read_rows
+from retmask.pairs.files import llama_factory_text, read_rows
 from retmask.pairs.gate import RULES, Statistics, statistics
 from retmask.pairs.pair import PAIRS, read_items
 from retmask.pairs.review import new_version
@@ -179,7 +178,7 @@ def _train(run: Run) -> None:
 
 
 def _llama_factory(run: Run) -> bytes:
-    return json.dumps(llama_factory(read_rows(run.path / PAIRS)), indent=1, ensure_ascii=False).encode()
+    return llama_factory_text(read_rows(run.path / PAIRS)).encode()
 
 
 def _save(run: Run, reviewed: Reviewed) -> None:

@@ -81,23 +81,24 @@ def _key(row: Row, *names: str) -> str:
 
 
 def _row(row: Mapping[str, Any], where: str) -> Row:
-    for name in ("chosen", "rejected"):
+    for name in NAMES[1:]:
         if name not in row:
             raise ValueError(f"{where}: {name} is missing; there is only {', '.join(row)[:80] or 'nothing'}")
     check_texts(row, where)
-    prompt, (chosen, rejected) = (
-        _prompt(row, where),
-        (_value(row[name], where, name) for name in ("chosen", "rejected")),
-    )
+    prompt = _prompt(row, where)
+    chosen, rejected = (_value(row[name], where, name) for name in NAMES[1:])
     if system(row) and not isinstance(prompt, list):
         raise ValueError(f"{where}: system stands beside no list of messages: give the prompt as messages")
     if isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(prompt, list):
-        read = _texts(prompt, chosen, rejected, where)
+        read = _row_of_texts(prompt, chosen, rejected, where)
     elif isinstance(chosen, list) and isinstance(rejected, list):
-        read = _messages(prompt, chosen, rejected, where)
+        read = _row_of_turns(prompt, chosen, rejected, where)
     else:
         raise ValueError(f"{where}: prompt, chosen and rejected are to be all texts or all messages")
-    return {**read, **{name: _about(row[name], where, name) for name in _KEPT if name in row}}
+    about = {name: row[name] for name in _KEPT if name in row}
+    for name, value in about.items():
+        check_text(str(value), f"{where}, {name}")
+    return read | about
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> str | list[Turn] | None:
@@ -112,9 +113,8 @@ def _prompt(row: Mapping[str, Any], where: str) -> str | list[Turn] | None:
 
 
 def _value(value: Any, where: str, name: str) -> str | list[Turn]:
-    if not isinstance(value, str | list | Mapping) or not value:
-        raise ValueError(f"{where}: {name} is missing, empty, or neither a text nor a list of messages")
-    if isinstance(value, list) and not all(isinstance(one, Mapping) for one in value):
+    messages = isinstance(value, list) and all(isinstance(message, Mapping) for message in value)
+    if not value or not (messages or isinstance(value, str | Mapping)):
         raise ValueError(f"{where}: {name} is missing, empty, or neither a text nor a list of messages")
     try:
         return content(value, f"{where}, {name}") if isinstance(value, str) else turns(value, f"{where}, {name}")
@@ -122,11 +122,7 @@ def _value(value: Any, where: str, name: str) -> str | list[Turn]:
         raise ValueError(f"{where}: {name} is missing, empty, or has a turn without text") from None
 
 
-def _about(value: Any, where: str, name: str) -> Any:
-    return check_text(value, f"{where}, {name}") if isinstance(value, str) else value
-
-
-def _texts(prompt: str | None, chosen: str, rejected: str, where: str) -> Row:
+def _row_of_texts(prompt: str | None, chosen: str, rejected: str, where: str) -> Row:
     """A row of plain texts. Without a prompt it is what both answers begin with, in HH up to the last answer."""
     if prompt is not None:
         return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
@@ -143,7 +139,7 @@ def _texts(prompt: str | None, chosen: str, rejected: str, where: str) -> Row:
     return row
 
 
-def _messages(prompt: str | list[Turn] | None, chosen: list[Turn], rejected: list[Turn], where: str) -> Row:
+def _row_of_turns(prompt: str | list[Turn] | None, chosen: list[Turn], rejected: list[Turn], where: str) -> Row:
     """A row of messages. Where the prompt is no list, it is the turns that both answers begin with."""
     if not isinstance(prompt, list):
         most = min(len(chosen), len(rejected)) - 1  # the last turns are the answers, also where they are the same
@@ -177,23 +173,17 @@ def _check_answer(answer: list[Turn], prompt: list[Turn], where: str) -> None:
 
 def llama_factory(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of TRL's format in that of LLaMA-Factory (ShareGPT with ranking: conversations, chosen, rejected)."""
-    out = []
-    for row in rows:
-        turns = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
-        system = [turn["content"] for turn in turns if turn["role"] == "system"]
-        names = {"user": "human", "assistant": "gpt"}
-        said = [row[key][0]["content"] if isinstance(row[key], list) else row[key] for key in ("chosen", "rejected")]
-        out.append(
-            {
-                "conversations": [
-                    {"from": names[turn["role"]], "value": turn["content"]} for turn in turns if turn["role"] in names
-                ],
-                "chosen": {"from": "gpt", "value": said[0]},
-                "rejected": {"from": "gpt", "value": said[1]},
-                **({"system": plain([("system", text) for text in system]).text} if system else {}),
-            }
-        )
-    return out
+    return [_ranked(row) for row in rows]
+
+
+def _ranked(row: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
+    system = [turn for turn in prompt if turn["role"] == "system"]
+    names = {"user": "human", "assistant": "gpt"}
+    asked = [{"from": names[turn["role"]], "value": turn["content"]} for turn in prompt if turn["role"] in names]
+    answers = {name: row[name][0]["content"] if isinstance(row[name], list) else row[name] for name in NAMES[1:]}
+    ranked = {name: {"from": "gpt", "value": text} for name, text in answers.items()}
+    return {"conversations": asked, **ranked} | ({"system": plain(system).text} if system else {})
 
 
 def llama_factory_text(rows: Iterable[Mapping[str, Any]]) -> str:

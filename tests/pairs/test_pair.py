@@ -10,7 +10,7 @@ from datasets import load_dataset
 from trl import extract_prompt
 
 from retmask.files import append_line
-from retmask.pairs.files import _messages, _texts, doubts, llama_factory, llama_factory_text, pairs_file, read_rows
+from retmask.pairs.files import doubts, llama_factory, llama_factory_text, pairs_file, read_rows
 from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, statistics
 from retmask.pairs.pair import ITEMS, Answer, PreferencePair, read_items, write_pairs
 from retmask.pairs.review import decide, new_version, read_review
@@ -186,11 +186,12 @@ def test_the_forms_that_people_have(row: dict[str, Any], read: dict[str, Any], t
         assert read_rows(tmp_path / name)[-1] == read
 
 
-def test_an_implicit_prompt_is_that_of_trl() -> None:
+def test_an_implicit_prompt_is_that_of_trl(tmp_path: Path) -> None:
     """But for answers that begin alike: TRL takes their beginning into the prompt."""
     for chosen, rejected in (("The sky is blue.", "The sky is green."), (HUMAN + " A", HUMAN + " B")):
-        assert _texts(None, chosen, rejected, "here") == extract_prompt({"chosen": chosen, "rejected": rejected})
-    assert _messages(None, [("user", "Q"), ("assistant", "A")], [("user", "Q"), ("assistant", "B")], "here") == MESSAGES
+        row = {"chosen": chosen, "rejected": rejected}
+        (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+        assert read_rows(tmp_path / "pairs.jsonl") == [extract_prompt(row)]
 
 
 def test_what_is_exported_is_read_again(tmp_path: Path) -> None:
