@@ -24,7 +24,7 @@ ALWAYS = "empty"  # training takes no empty answers: this rule is never switched
 
 @st.fragment
 @guarded
-def section(run: Run, train_page: StreamlitPage | None) -> None:
+def section(run: Run, train_page: StreamlitPage) -> None:
     """What came out, and the review: a key that is pressed draws this anew and nothing else."""
     allowed = _allowed(run)
     reviewed = Reviewed(readers.pairs_of(run.path), readers.review_of(run.path), allowed)
@@ -50,10 +50,9 @@ def _figures(reviewed: Reviewed) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="pairs_figures"):
         for name, value, hint in figures:
             st.metric(name, value, help=hint, width="content")
-        st.number_input(
-            "max_length", 16, 2**20, step=256, width=130, **session.kept("pairs_max_length", MAX_LENGTH),
-            help="how many tokens of prompt and answer together the training will read: it cuts the end off",
-        )  # fmt: skip
+        says = "how many tokens of prompt and answer together the training will read: it cuts the end off"
+        widget = session.kept("pairs_max_length", MAX_LENGTH)
+        st.number_input("max_length", 16, 2**20, step=256, width=130, help=says, **widget)
 
 
 def _figures_of(found: Statistics, most: int) -> list[tuple[str, str, str]]:
@@ -108,10 +107,9 @@ def _gate(run: Run, reviewed: Reviewed) -> None:
             switch, count = st.columns([7, 1], vertical_alignment="center")
             key = f"gate-{run.reference}-{name}"
             session.put(key, name not in reviewed.allowed)
-            switch.toggle(
-                rule.says, key=key, disabled=name == ALWAYS, on_change=_switch, args=(run, name, key),
-                help="training takes no empty answers" if name == ALWAYS else None,
-            )  # fmt: skip
+            fixed = name == ALWAYS
+            says = "training takes no empty answers" if fixed else None
+            switch.toggle(rule.says, key=key, disabled=fixed, on_change=_switch, args=(run, name, key), help=says)
             count.markdown(f"{reviewed.found[name]:,}" if reviewed.found[name] else ":gray[0]")
 
 
@@ -132,7 +130,7 @@ def _none(reviewed: Reviewed) -> None:
     )
 
 
-def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> None:
+def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
     """Save what was decided, take the pairs away, train on them."""
     st.subheader("Use these pairs", anchor=False)
     over = run.status not in ("queued", "started")
@@ -157,10 +155,8 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage | None) -> 
             download_button(
                 "LLaMA-Factory (JSON)", lambda: _llama_factory(run), f"{run.id}-llama-factory.json", "application/json"
             )
-        if train_page and st.button(
-            "Train on these pairs", icon=":material/model_training:", disabled=not there, key="pairs_train",
-            type="secondary" if changed else "primary",
-        ):  # fmt: skip
+        kind, icon = "secondary" if changed else "primary", ":material/model_training:"
+        if st.button("Train on these pairs", icon=icon, disabled=not there, key="pairs_train", type=kind):
             _train(run)
             st.switch_page(train_page)
     said = session.said("pairs_save")

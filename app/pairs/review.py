@@ -1,7 +1,7 @@
 """The review of pairs, one at a time: keep, drop, edit. Every decision is written down at once."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
@@ -14,11 +14,37 @@ from retmask.pairs.pair import PreferencePair
 from retmask.pairs.review import Verdict, decide
 from retmask.runs.run import Run
 
+ARROWS = {"left": "←", "right": "→"}
 EMPTY = "An answer is empty, and training takes no empty ones: edit the pair to keep it."
 KEYS = (
     "Keys: y keeps, n drops, ← and → step, u takes back, e edits. After a click on a field or a switch, click on the "
     "empty page first."
 )
+
+
+class Button(NamedTuple):
+    """A button of the review: its label, the key that presses it, its icon, what it does, and how it looks."""
+
+    label: str
+    shortcut: str
+    icon: str
+    does: str
+    type: Literal["primary", "secondary", "tertiary"] = "secondary"
+
+    def draw(self, off: bool, do: Callable[..., None], *args: Any) -> None:
+        """The button; `off` where it can do nothing."""
+        key, icon = f"review_{self.label.lower()}", f":material/{self.icon}:"
+        says = f"{self.does} (key {ARROWS.get(self.shortcut, self.shortcut)})"
+        look: dict[str, Any] = {"key": key, "icon": icon, "shortcut": self.shortcut, "help": says, "type": self.type}
+        st.button(self.label, disabled=off, on_click=do, args=args, **look)
+
+
+PREVIOUS = Button("Previous", "left", "keyboard_arrow_left", "the pair before")
+NEXT = Button("Next", "right", "keyboard_arrow_right", "the pair after")
+KEEP = Button("Keep", "y", "check", "keep this pair and go on", "primary")
+DROP = Button("Drop", "n", "close", "drop this pair and go on")
+EDIT = Button("Edit", "e", "edit", "write other texts")
+UNDO = Button("Undo", "u", "undo", "take back the last decision", "tertiary")
 
 
 def section(run: Run, reviewed: Reviewed) -> None:
@@ -55,10 +81,9 @@ def _filtered(reviewed: Reviewed) -> list[int]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         which = st.segmented_control("Show", FILTERS, required=True, **session.kept("pairs_filter", FILTERS[0]))
         search = st.text_input("Search", placeholder="words in prompt or answers", width=230, key="review_search")
-        rule = st.selectbox(
-            "Found by", rules, format_func=lambda name: RULES[name].says if name else "any rule or none", width=330,
-            key=f"review_rule-{'-'.join(rules)}",
-        )  # fmt: skip
+        says = {name: rule.says for name, rule in RULES.items()} | {"": "any rule or none"}
+        key = f"review_rule-{'-'.join(rules)}"
+        rule = st.selectbox("Found by", rules, format_func=lambda name: says[name], width=330, key=key)
     return reviewed.shown(which or FILTERS[0], search, rule or "")
 
 
@@ -67,31 +92,19 @@ def _steps(run: Run, reviewed: Reviewed, shown: Sequence[int], at: int) -> None:
     here = shown[at] if shown else None
     before = shown[at - 1] if at > 0 else None
     after = shown[at + 1] if at + 1 < len(shown) else None
-    history, editing = (
-        session.value(_key(run, "undo"), []),
-        here is not None and session.value(_key(run, "editing")) == here,
-    )
+    history = session.value(_key(run, "undo"), [])
+    editing = here is not None and session.value(_key(run, "editing")) == here
     with st.container(horizontal=True, vertical_alignment="center", key="review_steps"):
-        _button("Previous", "left", "keyboard_arrow_left", before is None, _look, (run, before), "the pair before")
-        _button("Next", "right", "keyboard_arrow_right", after is None, _look, (run, after), "the pair after")
-        off, decides = here is None or editing, (run, here, after)
-        _button("Keep", "y", "check", off, _decide, (*decides, "keep"), "keep this pair and go on", "primary")
-        _button("Drop", "n", "close", off, _decide, (*decides, "drop"), "drop this pair and go on")
-        _button("Edit", "e", "edit", off, _edit, (run, here), "write other texts")
-        _button("Undo", "u", "undo", editing or not history, _undo, (run,), "take back the last decision", "tertiary")
+        PREVIOUS.draw(before is None, _look, run, before)
+        NEXT.draw(after is None, _look, run, after)
+        off = here is None or editing
+        KEEP.draw(off, _decide, run, here, after, "keep")
+        DROP.draw(off, _decide, run, here, after, "drop")
+        EDIT.draw(off, _edit, run, here)
+        UNDO.draw(editing or not history, _undo, run)
         if here is not None:
             st.markdown(f"**{at + 1:,} of {len(shown):,}**", width="content")
     st.caption(f"{len(reviewed.review.verdicts):,} of {len(reviewed.judged):,} decided by you. {KEYS}")
-
-
-def _button(
-    label: str, shortcut: str, icon: str, disabled: bool, do: Any, args: tuple[Any, ...], says: str, kind: Any = None
-) -> None:
-    names = {"left": "←", "right": "→"}
-    st.button(
-        label, key=f"review_{label.lower()}", shortcut=shortcut, icon=f":material/{icon}:", disabled=disabled,
-        on_click=do, args=args, help=f"{says} (key {names.get(shortcut, shortcut)})", type=kind or "secondary",
-    )  # fmt: skip
 
 
 def _key(run: Run, what: str) -> str:

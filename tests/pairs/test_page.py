@@ -200,13 +200,13 @@ def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: py
     run = made(10, status="cancelled")
     servers = {"server": "http://a:8000/v1", "masked_server": "http://b:8000/v1", "prompts": "/home/me/diary.txt"}
     run.update(config=run.config | servers)
-    at = press(opened(), "pairs_again")
+    at = press(opened(), "pairs_resume")
     assert started == []
     asked = f"{run.id} sends the prompts in /home/me/diary.txt to http://a:8000/v1 and http://b:8000/v1"
     assert asked in [code.value for code in at.code]
     at = press(at, "confirm_no")
     assert not [button for button in at.button if button.key == "confirm_yes"]
-    at = press(press(at, "pairs_again"), "confirm_yes")
+    at = press(press(at, "pairs_resume"), "confirm_yes")
     assert started == [["http://a:8000/v1", "http://b:8000/v1"]]
     assert not [button for button in at.button if button.key == "confirm_yes"]
 
@@ -509,7 +509,7 @@ def test_a_run_that_has_failed_says_its_last_words_and_can_go_on(monkeypatch: py
     at = opened()
     assert "This run failed" in words(at)
     assert any("*no* room" in code.value for code in at.code)
-    press(at, "pairs_again")
+    press(at, "pairs_resume")
     assert run.record["status"] == "queued"
 
 
@@ -529,8 +529,8 @@ def test_a_run_that_goes_on_shows_how_far_it_is() -> None:
 def test_a_cancelled_run_can_be_used() -> None:
     made(10, status="cancelled")
     at = opened()
-    assert "This run was cancelled (10 of 10" in words(at)
-    assert at.button(key="pairs_again")
+    assert "This run was stopped (10 of 10" in words(at)
+    assert at.button(key="pairs_resume")
     assert at.button(key="pairs_save").disabled, "its pairs are saved as they are"
     at = press(at, "review_drop")
     assert not at.button(key="pairs_save").disabled
@@ -547,7 +547,7 @@ def test_a_folder_from_elsewhere_is_reviewed_there_and_its_version_is_ours(tmp_p
     run = made(10, path=tmp_path / "elsewhere", status="cancelled")
     at = opened(pairs=str(run.path))
     assert figure(at, "Answered") == "10"
-    assert not [button for button in at.button if button.key == "pairs_again"]
+    assert not [button for button in at.button if button.key == "pairs_resume"]
     at = press(at, "review_drop")
     assert len(decisions(run)) == 1
     at = press(at, "pairs_save")

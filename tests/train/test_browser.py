@@ -72,9 +72,10 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, fresh_
     tab.goto(f"{app.address}runs")
     tab.get_by_text(run.id).first.wait_for(state="attached", timeout=60_000)
     tab.goto(f"{app.address}train")
-    tab.get_by_role("button", name="Stop and keep").wait_for(timeout=60_000)
+    stop = tab.locator(".st-key-train_stop button")
+    stop.wait_for(timeout=60_000)
     wait_for(lambda: last_step(run) > at)
-    tab.get_by_role("button", name="Stop and keep").click()
+    stop.click()
     wait_for(lambda: run.status == "cancelled")
     stopped = run.record["stopped_at"]
     assert at < stopped < 14

@@ -435,7 +435,7 @@ def test_a_training_of_the_past_is_chosen_and_kept_in_the_address() -> None:
     first, second = a_training(), a_training(status="cancelled")
     second.update(created="2999-01-01T00:00:00+00:00")
     at = opened()
-    assert "cancelled after step 3" in words(at)
+    assert "was stopped (3 of 30 steps" in words(at)
     picker = next(box for box in at.selectbox if box.label == "Training")
     drawn(picker.set_value(first.id).run())
     assert query(at, "train") == first.id
@@ -446,14 +446,14 @@ def test_a_failed_training_says_its_last_words_and_its_log() -> None:
     run = a_training("error", error=f"RuntimeError: {EVIL}")
     (run.path / "log.txt").write_text(f"first line\n{EVIL}\n")
     at = opened()
-    assert "failed after 3 steps" in words(at)
+    assert "This training failed" in words(at)
     codes = [code.value for code in at.code]
     assert f"RuntimeError: {EVIL}" in codes
     assert f"first line\n{EVIL}" in codes
     assert EVIL not in " ".join(element.value for element in [*at.markdown, *at.caption, *at.error])
 
 
-@pytest.mark.parametrize(("checkpoint", "label"), [(2, "Resume from step 2"), (None, "Begin again from step 0")])
+@pytest.mark.parametrize(("checkpoint", "label"), [(2, "Resume from step 2"), (None, "Start again from step 0")])
 def test_a_cancelled_training_goes_on_from_its_checkpoint(
     checkpoint: int | None, label: str, spawned: list[Run]
 ) -> None:
@@ -463,7 +463,7 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint(
         folder.mkdir(parents=True)
         (folder / WHOLE).write_text('{"step": 2, "sizes": {}}')
     at = opened()
-    assert "cancelled after step 3" in words(at)
+    assert "was stopped (3 of 30 steps" in words(at)
     assert at.button(key="train_resume").label == label
     press(at, "train_resume")
     assert spawned == [run]
@@ -472,7 +472,8 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint(
 def test_a_training_that_was_stopped_keeps_its_adapter_of_that_step() -> None:
     with_adapter(a_training("cancelled", stopped_at=3))
     at = opened()
-    assert "stopped after step 3. What it had learned by then is kept" in words(at)
+    assert "was stopped (3 of 30 steps" in words(at)
+    assert "What it had learned by then is kept" in words(at)
     assert "The adapter as it was after step 3" in [heading.value for heading in at.subheader]
     assert "No reward accuracy was measured" in words(at)
     assert {"train_resume", "train_tune"} <= keys(at)
@@ -547,9 +548,10 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
     run = a_training("queued")
     with run.working():
         run.report(**a_step(4))
-        at = opened()
+        at = press(opened(), "train_discard")
+        assert discarded == []
         assert "Stop now, and delete its checkpoints and its adapter?" in words(at)
-        press(at, "train_discard")
+        at = press(at, "confirm_yes")
         assert discarded == [run.id]
         assert at.button(key="train_stop").disabled
     run.update(status="cancelled")
@@ -571,7 +573,7 @@ def test_a_training_behind_another_says_which() -> None:
 def test_a_folder_from_elsewhere_is_looked_at_and_not_worked_on(tmp_path: Path) -> None:
     run = with_adapter(a_training("cancelled", path=tmp_path / "elsewhere"))
     at = opened(train=str(run.path))
-    assert "cancelled after step 3" in words(at)
+    assert "was stopped (3 of 30 steps" in words(at)
     assert not {"train_resume", "train_change", "train_stop"} & keys(at)
 
 
