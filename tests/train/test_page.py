@@ -493,7 +493,7 @@ def test_a_late_message_does_not_take_a_new_training_back() -> None:
 def test_a_discarded_training_offers_no_result() -> None:
     a_training("cancelled", discarded=True)
     at = opened()
-    assert "its checkpoints and its adapter are deleted" in words(at)
+    assert "Its checkpoints and its adapter are deleted" in words(at)
     assert "train_tune" not in keys(at)
 
 
