@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from analyses.long_context import RESULTS
 from retmask.pairs.pair import Answer, PreferencePair, write_pairs
 from retmask.runs.settings import from_preset
-from retmask.train.curves import steps
 from retmask.train.job import TRAIN
+from retmask.train.results import steps
 from retmask.train.settings import TrainSettings
 
 WORDS = [f"w{number}" for number in range(1000)]

@@ -15,7 +15,7 @@ from retmask.heads.rules import TUNED, UNMASKED, MaskRule
 from retmask.runs.overview import duration, progress
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run
-from retmask.train.card import result
+from retmask.train.results import result
 
 TRIALS = 120
 

@@ -14,9 +14,8 @@ from app.shared import address, session
 from retmask.files import expanded, mapping, read_object
 from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run, run_path
-from retmask.train.card import result
 from retmask.train.checkpoints import ADAPTER
-from retmask.train.curves import last_step
+from retmask.train.results import last_step, result
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel

@@ -8,7 +8,7 @@ from app.shared.figure import CHART_CONFIG, download_button, file_name, images
 from app.shared.jobs import is_active
 from retmask.figures.training import BEHIND, LEARNING, training_curves
 from retmask.runs.run import Run
-from retmask.train.curves import curves_csv, steps
+from retmask.train.results import curves_csv, steps
 
 HEALTHY = (
     "A healthy run: the margin rises and the loss falls below 0.69. The chosen reward often falls too, as long as the "

@@ -12,9 +12,9 @@ from retmask.files import mapping, number
 from retmask.runs.overview import duration, progress, summary
 from retmask.runs.run import Run
 from retmask.train.checkpoints import CHECKPOINTS, newest
-from retmask.train.curves import last_step, steps
 from retmask.train.job import discard, stop_and_keep
 from retmask.train.outcome import STOP
+from retmask.train.results import last_step, steps
 
 KEEPS = "after the present step: the adapter as it is then is kept, and the training can be resumed"
 

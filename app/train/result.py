@@ -21,8 +21,8 @@ from retmask.heads.intervals import proportion_interval
 from retmask.runs import overview
 from retmask.runs.run import Run
 from retmask.runs.settings import from_preset, from_record
-from retmask.train.card import result
 from retmask.train.checkpoints import ADAPTER
+from retmask.train.results import result
 
 MOST_CARD = 100_000  # characters of a card that are shown
 

@@ -10,8 +10,8 @@ from retmask.cli.options import Model, OutDir, Revision, TrustRemoteCode, out, p
 from retmask.compare.checkpoint import export
 from retmask.files import expanded
 from retmask.heads.rules import MaskRule
-from retmask.train.card import result
 from retmask.train.job import TRAIN, checked
+from retmask.train.results import result
 from retmask.train.settings import TrainSettings
 
 

@@ -1,17 +1,15 @@
 """What a training leaves in its run's folder: checkpoints, of which only whole ones count, and its result."""
 
-import json
 from pathlib import Path
 
-from retmask.files import write_json
+from retmask.files import read_object, write_json
 
 CHECKPOINTS, ADAPTER, FULL, WHOLE = "checkpoints", "adapter", "model", "complete.json"
 
 
 def newest(checkpoints: Path) -> Path | None:
     """The newest checkpoint that was written whole: its marker names every file and its size."""
-    found = sorted(checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
-    return next((path for path in found if _is_whole(path)), None)
+    return max(filter(_is_whole, checkpoints.glob("checkpoint-*")), key=step_of, default=None)
 
 
 def step_of(path: Path) -> int:
@@ -21,10 +19,10 @@ def step_of(path: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
+    sizes = read_object(path / WHOLE).get("sizes")
     try:
-        sizes = json.loads((path / WHOLE).read_text(encoding="utf-8"))["sizes"]
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError):
+        return isinstance(sizes, dict) and all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):  # a file is missing, or a name can be none
         return False
 
 

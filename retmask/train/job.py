@@ -17,11 +17,11 @@ from retmask.runs import processes as workers
 from retmask.runs.job import Job, Progress, Start, Work
 from retmask.runs.run import Cancelled, Run, parent_ids
 from retmask.runs.settings import whole
-from retmask.train.card import write_card
-from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, newest
+from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, newest, step_of
 from retmask.train.launch import launch
 from retmask.train.outcome import OUTCOME, STOP, Outcome
 from retmask.train.preflight import Preflight, preflight
+from retmask.train.results import write_card
 from retmask.train.settings import TrainSettings
 
 
@@ -150,7 +150,7 @@ def _describe(run: Run, settings: TrainSettings) -> None:
     source = resolve(settings.model, settings.revision or None)
     run.pin(model=source.name, **({"sha256": source.sha256} if source.sha256 else {}))  # else once it is downloaded
     start = newest(run.path / CHECKPOINTS)
-    run.report(stage="loading", done=int(start.name.rpartition("-")[2]) if start else 0)
+    run.report(stage="loading", done=step_of(start) if start else 0)
 
 
 def _judged(run: Run, code: int) -> Outcome:

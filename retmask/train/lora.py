@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from retmask.train.settings import TrainSettings
@@ -18,20 +17,20 @@ def attention_layers(model: Any) -> list[str]:
 
     ValueError, one sentence, where it has none.
     """
-    found = list(dict.fromkeys(_linear_in_attention(model)))
-    if not found:
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    text = next((f"{name}." for name, module in model.named_modules() if name and module is decoder), "")
+    names = {
+        f"{name}.{inner}": None  # in order, each once: attention may lie in attention
+        for name, module in model.named_modules()
+        if name.startswith(text) and _ATTENTION.search(type(module).__name__)
+        for inner, layer in module.named_modules()
+        if _is_linear(layer)
+    }
+    if not names:
         raise ValueError(
             f"{type(model).__name__} has no attention whose linear layers could get an adapter: choose target all"
         )
-    return found
-
-
-def _linear_in_attention(model: Any) -> Iterator[str]:
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    text = next((f"{name}." for name, module in model.named_modules() if name and module is decoder), "")
-    for name, module in model.named_modules():
-        if name.startswith(text) and _ATTENTION.search(type(module).__name__):
-            yield from (f"{name}.{inner}" for inner, layer in module.named_modules() if _is_linear(layer))
+    return list(names)
 
 
 def _is_linear(module: Any) -> bool:
@@ -41,44 +40,34 @@ def _is_linear(module: Any) -> bool:
     return isinstance(module, torch.nn.Linear | Conv1D)
 
 
-def _endings(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
-    """The shortest ends of these names, at dots, that no other name has: as people write them (q_proj, attn.c_proj)."""
-    others = set(everything) - set(wanted)
-    found: dict[str, None] = {}
-    for name in wanted:
-        parts = name.split(".")
-        ends = (".".join(parts[-size:]) for size in range(1, len(parts) + 1))
-        found[next(end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others))] = None
-    return list(found)
+def lora(settings: TrainSettings, model: Any) -> Any:
+    """PEFT's settings of the adapter that is trained on this model. ValueError where no layer can get it.
 
-
-def lora(config: TrainSettings, model: Any) -> Any:
-    """PEFT's settings of the adapter that is trained on this model. ValueError where no layer can get it."""
+    PEFT writes many names as their shortest ends that mean the same (q_proj).
+    """
     from peft import LoraConfig
 
-    names = [name for name, _ in model.named_modules()]
-    attention = config.target == "attention"
-    if not attention and not any(_is_linear(module) for module in model.modules()):
+    if settings.target == "all" and not any(map(_is_linear, model.modules())):
         raise ValueError(f"{type(model).__name__} has no linear layers that could get an adapter: choose method full")
     return LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # only ever divided by the rank
-        lora_dropout=config.dropout,
-        target_modules=_endings(attention_layers(model), names) if attention else "all-linear",
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # only ever divided by the rank
+        lora_dropout=settings.dropout,
+        target_modules="all-linear" if settings.target == "all" else attention_layers(model),
         task_type="CAUSAL_LM",
     )
 
 
-def trained_numbers(config: TrainSettings, model: Any) -> int:
+def trained_numbers(settings: TrainSettings, model: Any) -> int:
     """How many numbers a training changes: of all weights, or of the adapter that PEFT puts into the model.
 
     The model, on the meta device, is taken over. ValueError where PEFT has no place for an adapter.
     """
-    if config.method == "lora":
+    if settings.method == "lora":
         from peft import get_peft_model
 
         try:
-            model = get_peft_model(model, lora(config, model))
+            model = get_peft_model(model, lora(settings, model))
         except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
             raise ValueError(f"no adapter can be put into {type(model).__name__}: {error}") from error
-    return sum(one.numel() for one in model.parameters() if one.requires_grad)
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

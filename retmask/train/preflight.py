@@ -14,7 +14,7 @@ from retmask.pairs.files import pairs_file, read_rows
 from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.runs.turns import card_keys, device_key
-from retmask.train.launch import placing
+from retmask.train.launch import placing, unshared
 from retmask.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Preflight(NamedTuple):
     free: int
     disk_needed: int
     disk_free: int
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     trained: int = 0
     seconds: float = 0.0
@@ -80,12 +80,10 @@ def preflight(settings: TrainSettings, out: Path | None = None, trust_remote_cod
     )
     tokenizer = load_tokenizer(planned.source, trust_remote_code)
     when = moment({"made_with": Run(file.parent).record})
-    made = prepared(read_rows(file), tokenizer, planned.vocabulary, settings, when)
+    pairs = prepared(read_rows(file), tokenizer, planned.vocabulary, settings, when)
     weights = count_weights(planned.empty)
     trained = trained_numbers(settings, planned.empty)
-    # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
-    frozen = 0 if settings.method == "full" else weights * dtype.itemsize
-    length = min(made.longest, settings.max_length)
+    length = min(pairs.longest, settings.max_length)
     passes = kept_bytes(
         planned.config,
         2 * settings.micro_batch * length,
@@ -94,42 +92,43 @@ def preflight(settings: TrainSettings, out: Path | None = None, trust_remote_cod
         checkpointing=settings.gradient_checkpointing,
         dtype=dtype,
     )
-    disk_needed = 3 * 3 * 4 * trained + 4 * trained  # two checkpoints and the one being written, then the result
-    folder = _existing(out or home())
+    # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
+    frozen = 0 if settings.method == "full" else weights * dtype.itemsize
+    folder, steps = _existing(out or home()), _steps(len(pairs.train), settings)
     speed = known_speed(settings) or _speed(weights, settings, device, dtype)
-    found = Preflight(
-        pairs=len(made.train),
-        held_out=len(made.held_out),
-        steps=_steps(len(made.train), settings),
-        longest=made.longest,
-        cut=made.cut,
+    needs = Preflight(
+        pairs=len(pairs.train),
+        held_out=len(pairs.held_out),
+        steps=steps,
+        longest=pairs.longest,
+        cut=pairs.cut,
         needed=int(1.1 * (frozen + 16 * trained + passes)),
         free=int(free_bytes(device)),
-        disk_needed=disk_needed,
+        disk_needed=3 * 3 * 4 * trained + 4 * trained,  # two checkpoints and the one being written, then the result
         disk_free=shutil.disk_usage(folder).free,
-        problems=(),
-        warnings=(),
-        left_out=made.left_out,
+        left_out=pairs.left_out,
         trained=trained,
-        seconds=_steps(len(made.train), settings) * settings.batch * made.tokens / max(1, len(made.train)) / speed,
+        seconds=steps * settings.batch * pairs.tokens / max(1, len(pairs.train)) / speed,
     )
-    problems = _problems(found, settings, folder, longest_context(planned.config))
-    return found._replace(problems=tuple(problems), warnings=(*_warnings(found, settings, planned.empty), *made.doubts))
+    problems = _problems(needs, settings, folder, longest_context(planned.config))
+    return needs._replace(
+        problems=tuple(problems), warnings=(*_warnings(needs, settings, planned.empty), *pairs.doubts)
+    )
 
 
-def known_speed(config: TrainSettings) -> float:
+def known_speed(settings: TrainSettings) -> float:
     """The tokens a second of the last training of that model on the same kind of device; 0 where there is none."""
-    wanted = (config.model, config.method, device_key(config.device))
+    wanted = (settings.model, settings.method, device_key(settings.device))
     for run in Run.all("train"):
-        told = run.config
-        if (told.get("model"), told.get("method"), device_key(str(told.get("device") or ""))) == wanted:
+        config = run.config
+        if (config.get("model"), config.get("method"), device_key(str(config.get("device") or ""))) == wanted:
             speeds = [number(line.get("tokens_per_s")) for line in run.latest if line.get("stage") == "steps"]
             if speeds and speeds[-1] > 0:
                 return speeds[-1]
     return 0.0
 
 
-def _speed(weights: int, config: TrainSettings, device: "torch.device", dtype: "torch.dtype") -> float:
+def _speed(weights: int, settings: TrainSettings, device: "torch.device", dtype: "torch.dtype") -> float:
     """About how many tokens a second are trained on: from how fast the device multiplies two matrices just now.
 
     A token takes 2 operations a weight forwards, 4 backwards and 2 for the reference (Kaplan et al. 2020).
@@ -144,144 +143,136 @@ def _speed(weights: int, config: TrainSettings, device: "torch.device", dtype: "
         (matrix @ matrix)[0, 0].item()
         times.append(time.perf_counter() - begin)
     rate = 2 * side**3 / min(times)
-    return _OF_THE_BEST * rate / ((10 if config.gradient_checkpointing else 8) * weights)
+    return _OF_THE_BEST * rate / ((10 if settings.gradient_checkpointing else 8) * weights)
 
 
-def _steps(pairs: int, config: TrainSettings) -> int:
+def _steps(pairs: int, settings: TrainSettings) -> int:
     """How many steps there will be, as the trainer counts them."""
-    return config.max_steps or math.ceil(config.epochs * max(1, math.ceil(pairs / config.batch)))
+    return settings.max_steps or math.ceil(settings.epochs * max(1, math.ceil(pairs / settings.batch)))
 
 
-def _problems(found: Preflight, config: TrainSettings, folder: Path, reads: int) -> Iterator[str]:
-    if found.pairs + found.held_out < 2:
-        left = "no pair is left to train on" if not found.pairs else "one pair is too few to train on"
-        longer = f"raise max length to {found.longest}, or " if found.left_out else ""
-        yield f"{left}{_left_out(found, config)}: {longer}make more pairs"
-    if found.needed > found.free and not config.accelerate_config and not _later(found, config):
-        yield f"{_memory(found.needed, found.free)}: {_less_memory(config)}"
-    yield from _unshared(config)
-    if found.disk_needed > found.disk_free:
+def _problems(needs: Preflight, settings: TrainSettings, folder: Path, reads: int) -> Iterator[str]:
+    if needs.pairs + needs.held_out < 2:
+        left = "no pair is left to train on" if not needs.pairs else "one pair is too few to train on"
+        longer = f"raise max length to {needs.longest}, or " if needs.left_out else ""
+        yield f"{left}{_left_out(needs, settings)}: {longer}make more pairs"
+    if needs.needed > needs.free and not settings.accelerate_config and not _later(needs, settings):
+        yield f"{_memory(needs.needed, needs.free)}: {_less_memory(settings)}"
+    yield from _unshared(settings)
+    if needs.disk_needed > needs.disk_free:
         yield (
-            f"checkpoints need about {found.disk_needed / _GIB:.2f} GiB and {found.disk_free / _GIB:.2f} are free on "
+            f"checkpoints need about {needs.disk_needed / _GIB:.2f} GiB and {needs.disk_free / _GIB:.2f} are free on "
             f"the disk of {folder}: free some, or choose another --out"
         )
     if not os.access(folder, os.W_OK):
         yield f"{folder} cannot be written to: choose another --out"
-    if config.report_to != "none" and find_spec(config.report_to) is None:
-        yield f"{config.report_to} is not installed: pip install {config.report_to}, or report to none"
-    if found.cut == 1:
-        yield f"every pair is longer than max length {config.max_length}: raise it to {found.longest}"
-    if min(found.longest, config.max_length) > reads:
-        yield f"the model reads {reads:,} tokens and the longest pair has {found.longest:,}: max length {reads} at most"
+    if settings.report_to != "none" and find_spec(settings.report_to) is None:
+        yield f"{settings.report_to} is not installed: pip install {settings.report_to}, or report to none"
+    if needs.cut == 1:
+        yield f"every pair is longer than max length {settings.max_length}: raise it to {needs.longest}"
+    if min(needs.longest, settings.max_length) > reads:
+        yield f"the model reads {reads:,} tokens and the longest pair has {needs.longest:,}: max length {reads} at most"
 
 
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def _left_out(found: Preflight, config: TrainSettings) -> str:
+def _left_out(needs: Preflight, settings: TrainSettings) -> str:
     """How many pairs are left out and why, to follow a clause; empty for none."""
-    if not found.left_out:
-        return ""
-    many = len(found.left_out)
-    verb = "is" if many == 1 else "are"
-    return (
-        f", {many:,} {verb} left out whose prompt alone fills max length {config.max_length} or whose answers are the "
-        "same up to there"
-    )
+    many = len(needs.left_out)
+    why = f"whose prompt alone fills max length {settings.max_length} or whose answers are the same up to there"
+    return f", {many:,} {'is' if many == 1 else 'are'} left out {why}" if many else ""
 
 
 def _memory(needed: int, free: int) -> str:
     return f"training needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} are free"
 
 
-def _later(found: Preflight, config: TrainSettings) -> str:
+def _later(needs: Preflight, settings: TrainSettings) -> str:
     """The run that this one would wait behind, where the device has room enough once that is over; else empty."""
     from retmask.model.fit import choose_device, total_bytes
 
-    return ahead(config) if found.needed <= total_bytes(choose_device(config.device or None)) else ""
+    return ahead(settings) if needs.needed <= total_bytes(choose_device(settings.device or None)) else ""
 
 
-def ahead(config: TrainSettings) -> str:
+def ahead(settings: TrainSettings) -> str:
     """The run that works now on a device which a training of these settings would take; empty for none."""
-    key = device_key(config.device)
-    own = {key, *(card_keys(config.processes) if key.startswith("cuda") else [])}
+    key = device_key(settings.device)
+    own = {key, *(card_keys(settings.processes) if key.startswith("cuda") else [])}
     return next((run.reference for run in Run.all() if run.status == "started" and own & {*run.devices}), "")
 
 
-def _unshared(config: TrainSettings) -> Iterator[str]:
+def _unshared(settings: TrainSettings) -> Iterator[str]:
     """What is wrong with how a step is shared out over processes and the cards of this machine."""
     import torch
 
     from retmask.model.fit import choose_device
 
     try:
-        cards = placing(config).processes
+        cards = placing(settings).processes
     except ValueError as error:
         yield str(error)
         return
     there = torch.cuda.device_count()
-    if choose_device(config.device or None).type == "cuda" and not config.accelerate_config and cards > there:
+    if choose_device(settings.device or None).type == "cuda" and not settings.accelerate_config and cards > there:
         yield f"{cards} GPUs were asked for and {there} are here: lower processes"
-    if config.batch % (config.micro_batch * cards):
-        yield (
-            f"{config.batch} pairs a step cannot be shared out over {cards} devices of {config.micro_batch}: choose a "
-            f"multiple of {config.micro_batch * cards}"
-        )
+    if sentence := unshared(settings, cards):
+        yield sentence
 
 
-def _less_memory(config: TrainSettings) -> str:
+def _less_memory(settings: TrainSettings) -> str:
     """What to change so that less memory is needed."""
-    if config.micro_batch > 1:
-        return f"lower micro batch from {config.micro_batch} to 1"
-    if not config.gradient_checkpointing:
+    if settings.micro_batch > 1:
+        return f"lower micro batch from {settings.micro_batch} to 1"
+    if not settings.gradient_checkpointing:
         return "switch gradient checkpointing on"
-    if config.method == "full":
+    if settings.method == "full":
         return "share it out with an accelerate config (DeepSpeed or FSDP), or train a LoRA adapter"
-    return f"lower max length from {config.max_length}, or take a smaller model"
+    return f"lower max length from {settings.max_length}, or take a smaller model"
 
 
-def _warnings(found: Preflight, config: TrainSettings, adapted: Any) -> Iterator[str]:
-    if found.needed > found.free:
-        if config.accelerate_config:
-            yield f"{_memory(found.needed, found.free)} on one device; the accelerate config is to share it out"
-        elif before := _later(found, config):
-            yield f"{_memory(found.needed, found.free)} now; it waits behind {before} and looks again after that"
-    if found.left_out and found.pairs:
-        some = ", ".join(found.left_out[:5]) + (", ..." if len(found.left_out) > 5 else "")
-        used = found.pairs + found.held_out
-        yield f"{_many(used, 'pair')} {'is' if used == 1 else 'are'} used{_left_out(found, config)}: {some}"
-    if config.eval_share and not found.held_out:
+def _warnings(needs: Preflight, settings: TrainSettings, adapted: Any) -> Iterator[str]:
+    if needs.needed > needs.free:
+        if settings.accelerate_config:
+            yield f"{_memory(needs.needed, needs.free)} on one device; the accelerate config is to share it out"
+        elif before := _later(needs, settings):
+            yield f"{_memory(needs.needed, needs.free)} now; it waits behind {before} and looks again after that"
+    if needs.left_out and needs.pairs:
+        some = ", ".join(needs.left_out[:5]) + (", ..." if len(needs.left_out) > 5 else "")
+        used = needs.pairs + needs.held_out
+        yield f"{_many(used, 'pair')} {'is' if used == 1 else 'are'} used{_left_out(needs, settings)}: {some}"
+    if settings.eval_share and not needs.held_out:
         yield (
-            f"no pair is held out: {config.eval_share:.0%} of {_many(found.pairs, 'pair')} is less than one, so that "
+            f"no pair is held out: {settings.eval_share:.0%} of {_many(needs.pairs, 'pair')} is less than one, so that "
             "no reward accuracy will be measured"
         )
-    if 0 < found.cut < 1:
+    if 0 < needs.cut < 1:
         yield (
-            f"{found.cut:.0%} of the pairs are longer than max length {config.max_length} and lose their end: raise it "
-            f"to {found.longest}"
+            f"{needs.cut:.0%} of the pairs are longer than max length {settings.max_length} and lose their end: "
+            f"raise it to {needs.longest}"
         )
-    if found.pairs and found.steps * config.batch > 3 * found.pairs * max(1.0, config.epochs):
-        over = f"{_many(found.pairs, 'pair')} more than three times"
-        yield f"{_many(found.steps, 'step')} of {_many(config.batch, 'pair')} go over {over}"
-    if config.method == "lora" and config.target == "all" and _experts_left_alone(adapted):
+    if needs.pairs and needs.steps * settings.batch > 3 * needs.pairs * max(1.0, settings.epochs):
+        over = f"{_many(needs.pairs, 'pair')} more than three times"
+        yield f"{_many(needs.steps, 'step')} of {_many(settings.batch, 'pair')} go over {over}"
+    if settings.method == "lora" and settings.target == "all" and _experts_left_alone(adapted):
         yield "the experts get no adapter, only attention and what else is linear: PEFT does not know how they are kept"
 
 
 def _experts_left_alone(adapted: Any) -> bool:
     """Whether a mixture's experts, which are one tensor with three axes for all of them, have no adapter."""
-    known = {type(module).__name__ for module in adapted.modules()}
-    return "ParamWrapper" not in known and any(one.ndim == 3 for one in adapted.parameters())
+    kinds = {type(module).__name__ for module in adapted.modules()}
+    return "ParamWrapper" not in kinds and any(weight.ndim == 3 for weight in adapted.parameters())
 
 
-def check_memory(record: Mapping[str, Any], config: TrainSettings) -> None:
+def check_memory(record: Mapping[str, Any], settings: TrainSettings) -> None:
     """ValueError where what the pre-flight in a run's record says is needed is not free now that it is its turn."""
     from retmask.model.fit import choose_device, free_bytes
 
     needed = int(number(mapping(record.get("preflight")).get("needed")))
-    free = int(free_bytes(choose_device(config.device or None)))
-    if needed > free and not config.accelerate_config:
-        raise ValueError(f"{_memory(needed, free)}: {_less_memory(config)}")
+    free = int(free_bytes(choose_device(settings.device or None)))
+    if needed > free and not settings.accelerate_config:
+        raise ValueError(f"{_memory(needed, free)}: {_less_memory(settings)}")
 
 
 def _existing(folder: Path) -> Path:

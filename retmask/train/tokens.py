@@ -4,6 +4,7 @@ The pre-flight and the trainer both make them here, so that what is promised is 
 """
 
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 
 from retmask.files import mapping
 from retmask.pairs.files import doubts
+from retmask.runs.run import Run
 from retmask.text.chat import Chat
+from retmask.train.checkpoints import CHECKPOINTS
 from retmask.train.settings import TrainSettings
 
 
@@ -30,9 +33,9 @@ class TokenPair(NamedTuple):
         return {"prompt_ids": self.prompt, "chosen_ids": self.chosen, "rejected_ids": self.rejected}
 
     @property
-    def longest(self) -> int:
-        """The length of the prompt with the longer answer."""
-        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+    def lengths(self) -> tuple[int, int]:
+        """The lengths of the prompt with either answer."""
+        return len(self.prompt) + len(self.chosen), len(self.prompt) + len(self.rejected)
 
     def teaches(self, max_length: int) -> bool:
         """Whether the answers differ before `max_length` tokens, prompt included, where they are cut."""
@@ -66,12 +69,12 @@ def moment(record: Mapping[str, Any]) -> datetime:
 
 def padding(tokenizer: Any, vocabulary: int) -> int:
     """A token to fill rows up with: the attention mask covers it, so any that the model knows."""
-    known = tokenizer.pad_token_id
-    return known if isinstance(known, int) and 0 <= known < vocabulary else 0
+    token = tokenizer.pad_token_id
+    return token if isinstance(token, int) and 0 <= token < vocabulary else 0
 
 
 def prepared(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, vocabulary: int, config: TrainSettings, when: datetime
+    rows: Sequence[Mapping[str, Any]], tokenizer: Any, vocabulary: int, settings: TrainSettings, when: datetime
 ) -> Prepared:
     """The rows of a pairs file, in TRL's format, as tokens; those that teach nothing are left out before the split.
 
@@ -92,9 +95,9 @@ def prepared(
         )
     pairs = [_pair(row, number, chat) for number, row in enumerate(rows, 1)]
     _check_vocabulary(pairs, vocabulary)
-    teaches = [pair.teaches(config.max_length) for pair in pairs]
+    teaches = [pair.teaches(settings.max_length) for pair in pairs]
     both = list(zip(rows, pairs, strict=True))
-    train, held_out = split(list(compress(both, teaches)), config.eval_share, config.seed)
+    train, held_out = split(list(compress(both, teaches)), settings.eval_share, settings.seed)
     left = [two for two, used in zip(both, teaches, strict=True) if not used]
     used = [pair for _, pair in (*train, *held_out)]
     return Prepared(
@@ -102,9 +105,9 @@ def prepared(
         held_out=[pair for _, pair in held_out],
         left_out=tuple(pair.id for _, pair in left),
         doubts=(*doubts([row for row, _ in (*train, *left)], [row for row, _ in held_out]), *_endless(chat, rows[0])),
-        longest=max(pair.longest for pair in pairs),
-        cut=sum(pair.longest > config.max_length for pair in used) / max(1, len(used)),
-        tokens=sum(min(config.max_length, len(pair.prompt) + len(one)) for _, pair in train for one in pair[2:]),
+        longest=max(max(pair.lengths) for pair in pairs),
+        cut=sum(max(pair.lengths) > settings.max_length for pair in used) / max(1, len(used)),
+        tokens=sum(min(settings.max_length, length) for _, pair in train for length in pair.lengths),
     )
 
 
@@ -117,14 +120,14 @@ def _pair(row: Mapping[str, Any], number: int, chat: Chat) -> TokenPair:
     return TokenPair(name, prompt, chosen, rejected)
 
 
-def _answer(said: str | Sequence[Mapping[str, Any]], name: str) -> str:
+def _answer(answer: str | Sequence[Mapping[str, Any]], name: str) -> str:
     """The text of an answer, which may stand in a message. ValueError where it is more than one turn."""
-    if isinstance(said, str):
-        return said
-    content = said[0].get("content")
+    if isinstance(answer, str):
+        return answer
+    content = answer[0].get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part.get("text") for part in parts]
-    if len(said) > 1 or not all(isinstance(text, str) for text in texts):
+    if len(answer) > 1 or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"pair {name}: an answer is to be one message with a text: put earlier turns into the prompt")
     return "".join(map(str, texts))
 
@@ -153,3 +156,20 @@ def split(rows: Sequence[Any], share: float, seed: int) -> tuple[list[Any], list
     random.Random(seed).shuffle(order)
     held = set(order[: min(round(share * len(rows)), len(rows) - 1)])
     return [row for i, row in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]
+
+
+def dataset(run: Run, pairs: Sequence[TokenPair], name: str) -> Any:
+    """The pairs as a dataset; for several processes from one file, so that they share what one of them prepares."""
+    from accelerate import PartialState
+    from datasets import Dataset, load_from_disk
+
+    made = Dataset.from_list([pair.columns for pair in pairs])
+    state = PartialState()
+    if state.num_processes == 1:
+        return made
+    folder = str(run.path / CHECKPOINTS / f"{name}.data")
+    if state.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        made.save_to_disk(folder)
+    state.wait_for_everyone()
+    return load_from_disk(folder)

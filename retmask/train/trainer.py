@@ -14,22 +14,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retmask.files import is_number
 from retmask.runs.run import Cancelled, Run
 from retmask.runs.settings import from_record
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, mark_whole, newest, step_of
+from retmask.train.launch import stored_dtype, unshared
 from retmask.train.outcome import STOP, Outcome
 from retmask.train.settings import TrainSettings
-
-if TYPE_CHECKING:
-    import torch
-
-    from retmask.train.tokens import TokenPair
+from retmask.train.tokens import dataset
 
 OUT_OF_MEMORY = "memory ran out: lower micro batch or max length, or switch gradient checkpointing on"
 
@@ -51,19 +48,19 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     from retmask.train.tokens import moment, padding, prepared
 
     record = run.record
-    config = from_record(TrainSettings, run.config)
-    device = choose_device(config.device or None)
+    settings = from_record(TrainSettings, run.config)
+    device = choose_device(settings.device or None)
     if PartialState().num_processes == 1:
-        check_memory(record, config)  # it may have waited in line
-    dtype = choose_dtype(config.dtype or None, device)
+        check_memory(record, settings)  # it may have waited in line
+    dtype = choose_dtype(settings.dtype or None, device)
     trusted = os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1"
-    stored = _stored(config, dtype)
+    stored = stored_dtype(settings, dtype)
     planned = plan(
-        config.model,
-        revision=config.revision or None,
+        settings.model,
+        revision=settings.revision or None,
         device=device,
         dtype=stored,
-        attention=config.attention or None,
+        attention=settings.attention or None,
         trust_remote_code=trusted,
     )
     place = "cpu" if device.type == "cpu" else None
@@ -71,15 +68,15 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     if PartialState().is_main_process:
         source = planned.source
         run.update(revision=source.revision, sha256=source.sha256, attention=planned.attention)
-    made = prepared(read_rows(run.path / "pairs.jsonl"), tokenizer, planned.vocabulary, config, moment(record))
+    made = prepared(read_rows(run.path / "pairs.jsonl"), tokenizer, planned.vocabulary, settings, moment(record))
     trainer = _trainer(
         padding(tokenizer, planned.vocabulary),
         model=model,
-        args=_arguments(run, config, device.type == "cpu", dtype is torch.bfloat16),
-        train_dataset=_dataset(run, made.train, "train"),
-        eval_dataset=_dataset(run, made.held_out, "held_out") if made.held_out else None,
+        args=_arguments(run, settings, device.type == "cpu", dtype is torch.bfloat16),
+        train_dataset=dataset(run, made.train, "train"),
+        eval_dataset=dataset(run, made.held_out, "held_out") if made.held_out else None,
         processing_class=tokenizer,
-        peft_config=lora(config, model) if config.method == "lora" else None,
+        peft_config=lora(settings, model) if settings.method == "lora" else None,
         callbacks=[watch.callback()],
     )
     start = newest(run.path / CHECKPOINTS)
@@ -98,20 +95,8 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
         held_out["pairs"] = len(made.held_out)
     if watch.is_main:
         run.update(held_out=held_out)
-    _save(trainer, run, config)
+    _save(trainer, run, settings)
     return Outcome("finished" if finished else "stopped", watch.step, saved=True)
-
-
-def _stored(config: TrainSettings, dtype: "torch.dtype") -> "torch.dtype":
-    """In what type the weights lie in memory: where all are trained in float32, unless it is a copy that is trained.
-
-    AdamW on bfloat16 weights loses steps smaller than a 256th of a weight.
-    """
-    import torch
-
-    from retmask.train.launch import placing
-
-    return torch.float32 if config.method == "full" and not placing(config).shards else dtype
 
 
 def _trainer(pad: int, **given: Any) -> Any:
@@ -126,74 +111,54 @@ def _trainer(pad: int, **given: Any) -> Any:
     return Trainer(**given, data_collator=collator)
 
 
-def _dataset(run: Run, pairs: "Sequence[TokenPair]", name: str) -> Any:
-    """The pairs as a dataset; for several processes from one file, so that they share what one of them prepares."""
-    from accelerate import PartialState
-    from datasets import Dataset, load_from_disk
-
-    made = Dataset.from_list([pair.columns for pair in pairs])
-    state = PartialState()
-    if state.num_processes == 1:
-        return made
-    folder = str(run.path / CHECKPOINTS / f"{name}.data")
-    if state.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-        made.save_to_disk(folder)
-    state.wait_for_everyone()
-    return load_from_disk(folder)
-
-
-def _arguments(run: Run, config: TrainSettings, on_cpu: bool, bf16: bool) -> Any:
+def _arguments(run: Run, settings: TrainSettings, on_cpu: bool, bf16: bool) -> Any:
     from trl.trainer.dpo_config import DPOConfig
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch % (config.micro_batch * world):
-        raise ValueError(
-            f"{config.batch} pairs a step cannot be shared out over {world} devices of {config.micro_batch}: "
-            f"choose a multiple of {config.micro_batch * world}"
-        )
+    if sentence := unshared(settings, world):
+        raise ValueError(sentence)
     kinds = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
     return DPOConfig(
         output_dir=str(run.path / CHECKPOINTS),
         use_cpu=on_cpu,
         bf16=bf16,
-        beta=config.beta,
-        loss_type=[config.loss, *(["sft"] if config.sft_weight else [])],
-        loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=kinds[config.schedule],
-        lr_scheduler_kwargs={"min_lr_rate": 0.1} if config.schedule == "cosine" else {},
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        adam_beta2=config.adam_beta2,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.micro_batch,
+        beta=settings.beta,
+        loss_type=[settings.loss, *(["sft"] if settings.sft_weight else [])],
+        loss_weights=[1.0, settings.sft_weight] if settings.sft_weight else None,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=kinds[settings.schedule],
+        lr_scheduler_kwargs={"min_lr_rate": 0.1} if settings.schedule == "cosine" else {},
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.adam_beta2,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.micro_batch,
         per_device_eval_batch_size=1,  # TRL takes the mean over batches: one pair each, so that all weigh the same
-        gradient_accumulation_steps=config.batch // (config.micro_batch * world),
-        max_length=config.max_length,
-        precompute_ref_log_probs=config.reference == "precomputed",
-        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_accumulation_steps=settings.batch // (settings.micro_batch * world),
+        max_length=settings.max_length,
+        precompute_ref_log_probs=settings.reference == "precomputed",
+        gradient_checkpointing=settings.gradient_checkpointing,
         eval_strategy="no",
         save_strategy="steps",
-        save_steps=config.save_steps,
+        save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=1,
         logging_first_step=True,
-        report_to=[] if config.report_to == "none" else [config.report_to],
+        report_to=[] if settings.report_to == "none" else [settings.report_to],
         run_name=run.id,
-        seed=config.seed,
-        data_seed=config.seed,
+        seed=settings.seed,
+        data_seed=settings.seed,
         dataloader_pin_memory=not on_cpu,
         disable_tqdm=True,
-        disable_dropout=not config.dropout,
+        disable_dropout=not settings.dropout,
         logging_nan_inf_filter=False,
     )
 
 
-def _save(trainer: Any, run: Run, config: TrainSettings) -> None:
+def _save(trainer: Any, run: Run, settings: TrainSettings) -> None:
     """Put the adapter (or the model) into its folder: the whole of it or nothing."""
-    name = ADAPTER if config.method == "lora" else FULL
+    name = ADAPTER if settings.method == "lora" else FULL
     part = run.path / f".{name}.part"
     accelerator = trainer.accelerator
     if accelerator.is_main_process:

@@ -9,7 +9,7 @@ import pytest
 
 from retmask.figures.training import BEHIND, LEARNING, MOST_POINTS, PANELS, thinned, training_curves
 from retmask.runs.run import Run
-from retmask.train.curves import curves_csv, last_step, steps
+from retmask.train.results import curves_csv, last_step, steps
 
 STEPS = [
     {"done": 1, "total": 4, "loss": 0.69, "chosen": 0.0, "rejected": 0.0, "margin": 0.0, "accuracy": 0.5, "lr": 1e-5},

@@ -10,8 +10,7 @@ from retmask.files import append_line
 from retmask.model.weights import resolve
 from retmask.pairs.pair import ITEMS, Answer, PreferencePair, write_pairs
 from retmask.runs.run import Run
-from retmask.train.card import result
-from retmask.train.curves import last_step, steps
+from retmask.train.results import last_step, result, steps
 
 pytestmark = pytest.mark.browser
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from trainings import plain
 
-from retmask.train.launch import Placing, placing
+from retmask.train.launch import Placing, placing, stored_dtype
 from retmask.train.settings import TrainSettings
-from retmask.train.trainer import _stored
 
 PLAIN = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nmixed_precision: bf16\nnum_processes: 4\n"
 
@@ -32,8 +31,8 @@ def config(tmp_path: Path, text: str, **changes: str) -> TrainSettings:
 def test_only_what_shares_out_the_weights_may_keep_them_in_bfloat16(tmp_path: Path, text: str, shards: bool) -> None:
     full = config(tmp_path, text)
     assert placing(full) == Placing(4, shards)
-    assert _stored(full, torch.bfloat16) is (torch.bfloat16 if shards else torch.float32)
-    assert _stored(config(tmp_path, text, method="lora"), torch.bfloat16) is torch.bfloat16
+    assert stored_dtype(full, torch.bfloat16) is (torch.bfloat16 if shards else torch.float32)
+    assert stored_dtype(config(tmp_path, text, method="lora"), torch.bfloat16) is torch.bfloat16
 
 
 @pytest.mark.parametrize(("bf16", "shards"), [({"enabled": True}, True), ({"enabled": "auto"}, True), ({}, False)])
