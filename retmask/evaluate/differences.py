@@ -1,13 +1,16 @@
 """Mean recall of conditions, and the differences between every two on the same prompts."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from retmask.heads.intervals import Interval, clusters, each, interval
+from retmask.heads.intervals import Clusters, clusters, each, ends, interval
 
 DRAWS = 10_000  # of the bootstrap
+_DIGITS = 4
 
 
 class Difference(NamedTuple):
@@ -34,46 +37,57 @@ def summary(answers: Sequence[Mapping[str, Any]], conditions: Sequence[str]) -> 
     """Means of every condition, and differences of every two on the same prompts, the later minus the earlier.
 
     Recall is mean ROUGE-1 recall (0-1), found the share above 0.5; `low` and `high` are its 95 % interval over needles,
-    each with all its prompts, None with fewer than 3.
+    each with all its prompts, None with fewer than 3. Prompts that not all conditions have answered are left out.
     """
-    by: dict[str, dict[Any, float]] = {name: {} for name in conditions}
+    recalls: dict[str, dict[Any, float]] = {name: {} for name in conditions}
     for line in answers:
-        if line["condition"] in by:
-            key = (line["needle"], line["context_tokens"], line["depth"])
-            by[line["condition"]][key] = float(line["recall"])
-    keys = sorted(set.intersection(*(set(known) for known in by.values())))
-    rows, needles = [], clusters([key[0] for key in keys], "needle")
-    for name in conditions:
-        values = [by[name][key] for key in keys]
-        low, high = _ends(interval(np.array(values), needles, draws=DRAWS))
-        found = sum(value > 0.5 for value in values) / len(values)
-        recall = sum(values) / len(values)
-        rows.append(
-            {"condition": name, "trials": len(values), "recall": round(recall, 4), "low": low, "high": high,
-             "found": round(found, 4), "needles": needles.n}
-        )  # fmt: skip
+        if line["condition"] in recalls:
+            prompt = (line["needle"], line["context_tokens"], line["depth"])
+            recalls[line["condition"]][prompt] = float(line["recall"])
+    prompts = sorted(set.intersection(*map(set, recalls.values())))
+    values = {name: np.array([recalls[name][prompt] for prompt in prompts]) for name in conditions}
+    needles = [prompt[0] for prompt in prompts]
     differences = [
-        difference(
-            one, other, [by[one][key] for key in keys], [by[other][key] for key in keys], [key[0] for key in keys]
-        )
-        for i, other in enumerate(conditions)
-        for one in conditions[i + 1 :]
+        difference(later, earlier, values[later], values[earlier], needles)
+        for earlier, later in combinations(conditions, 2)
     ]
-    return {"conditions": rows, "differences": [found._asdict() for found in differences]}
+    rows = [_row(name, values[name], clusters(needles, "needle")) for name in conditions]
+    return {"conditions": rows, "differences": [gap._asdict() for gap in differences]}
+
+
+def _row(condition: str, recalls: Float[np.ndarray, " prompt"], needles: Clusters) -> dict[str, Any]:
+    low, high = ends(interval(recalls, needles, draws=DRAWS), _DIGITS)
+    return {
+        "condition": condition,
+        "trials": len(recalls),
+        "recall": round(float(recalls.mean()), _DIGITS),
+        "low": low,
+        "high": high,
+        "found": round(float((recalls > 0.5).mean()), _DIGITS),
+        "needles": needles.n,
+    }
 
 
 def difference(
-    condition: str, against: str, values: Sequence[float], others: Sequence[float], needles: Sequence[str]
+    condition: str,
+    against: str,
+    recalls: Float[np.ndarray, " prompt"],
+    baseline: Float[np.ndarray, " prompt"],
+    needles: Sequence[str],
 ) -> Difference:
     """The paired difference of two conditions; `needles` says which prompts belong together."""
-    gaps = np.asarray(values) - np.asarray(others)
-    by_needle = clusters(needles, "needle")
-    low, high = _ends(interval(gaps, each(len(gaps), "prompt"), draws=DRAWS))
-    needle_low, needle_high = _ends(interval(gaps, by_needle, draws=DRAWS))
-    better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
-    mean = round(float(gaps.mean()), 4)
-    return Difference(condition, against, mean, low, high, needle_low, needle_high, better, worse, by_needle.n)
-
-
-def _ends(found: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if found is None else (round(float(found.low), 4), round(float(found.high), 4))
+    gaps, by_needle = recalls - baseline, clusters(needles, "needle")
+    low, high = ends(interval(gaps, each(len(gaps), "prompt"), draws=DRAWS), _DIGITS)
+    needle_low, needle_high = ends(interval(gaps, by_needle, draws=DRAWS), _DIGITS)
+    return Difference(
+        condition,
+        against,
+        mean=round(float(gaps.mean()), _DIGITS),
+        low=low,
+        high=high,
+        needle_low=needle_low,
+        needle_high=needle_high,
+        better=int((gaps > 0).sum()),
+        worse=int((gaps < 0).sum()),
+        needles=by_needle.n,
+    )

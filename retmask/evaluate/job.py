@@ -1,13 +1,12 @@
 """What a fine-tune changed: needle recall of unmasked | masked | tuned on the same held-out prompts, in pairs."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
-from retmask.evaluate.conditions import Condition
+from retmask.evaluate.conditions import Condition, conditions
 from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv
 from retmask.files import (
@@ -23,7 +22,7 @@ from retmask.files import (
     write_json,
 )
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import ANY_GRID, MASKED, TUNED, UNMASKED, MaskRule
+from retmask.heads.rules import MASKED, UNMASKED, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
@@ -66,24 +65,9 @@ class EvaluateSettings:
             raise ValueError(f"{self.trials} trials are too few: choose at least 1")
         self.conditions()
 
-    def conditions(self) -> dict[str, "Condition"]:
+    def conditions(self) -> dict[str, Condition]:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
-        found = {UNMASKED: Condition()} | ({MASKED: Condition(rule=self.rule)} if self.rule.given else {})
-        for text in self.also:
-            name, _, heads = (part.strip() for part in text.partition("="))
-            if not name or not HeadMask.parse(heads, ANY_GRID):
-                raise ValueError(f"{text[:60]!r} names no mask: write name=L17H3,L18H6")
-            if name in found or re.fullmatch(rf"{MASKED}|{TUNED}( \d+)?", name):
-                raise ValueError(f"{name} is what another condition is called: give the mask a name of its own")
-            found[name] = Condition(rule=MaskRule(heads=heads))
-        for place, text in enumerate(self.tuned, start=1):
-            name, equals, folder = text.partition("=")
-            if not equals or "/" in name:  # the "=" of a folder that is called lr=0.02
-                name, folder = TUNED if place == 1 else f"{TUNED} {place}", text
-            if name in found:
-                raise ValueError(f"there are two conditions named {name}: give each a name, as in name=folder")
-            found[name] = Condition(folder)
-        return found
+        return conditions(self.rule, self.also, self.tuned)
 
     @property
     def context_tokens_in_all(self) -> int:
@@ -109,16 +93,12 @@ class EvaluateSettings:
 
 def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     check_there(settings.model)
-    grid, conditions = folder_grid(settings.model), settings.conditions()
-    for condition in conditions.values():
-        if condition.rule.given:
-            condition.rule.check(grid)
+    grid, named = folder_grid(settings.model), settings.conditions()
+    for condition in named.values():
+        condition.check(grid)
     settings.tasks()
     load_haystack(settings.haystack)
-    folders = {name: condition.folder for name, condition in conditions.items() if condition.folder}
-    for folder in folders.values():
-        if not any((expanded(folder) / name).is_file() for name in ("adapter_config.json", "config.json")):
-            raise ValueError(f"{folder} is no adapter and no model: give the folder that `retmask train` has written")
+    folders = {name: condition.folder for name, condition in named.items() if condition.folder}
     tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
     return Start(replace(whole(settings), tuned=tuned), parent_ids(*folders.values(), settings.rule.scores))
 
@@ -128,50 +108,49 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     from retmask.model.loading import facts, release
 
     run, settings = work.run, work.settings
-    tasks, haystack, conditions = settings.tasks(), load_haystack(settings.haystack), settings.conditions()
+    tasks, haystack, named = settings.tasks(), load_haystack(settings.haystack), settings.conditions()
     answers = read_answers(run.path)
     pin_measure(run, tasks, bool(answers))
     run.pin(
         needles_sha256=needles_sha256(task.needle for task in tasks),
         haystack={"name": haystack.name, "sha256": haystack.sha256},
     )
-    total = len(tasks) * len(conditions)
+    total = len(tasks) * len(named)
     run.report(stage="loading", done=len(answers), total=total)
     pace = Pace()
     model: LensModel | None = None
     masks: dict[str, HeadMask] = {}
-    for name, (folder, _) in conditions.items():
+    for name, condition in named.items():
         if sum(key[0] == name for key in answers) >= number(_asked(run).get(name), len(tasks)):
             continue
-        if model is None or folder:
+        if model is None or condition.folder:
             model = None  # two models need not fit
             release()
-            model = _load(work, folder)
-            known = facts(model, folder if (expanded(folder) / "adapter_config.json").is_file() else "")
-            run.pin(**{f"weights of {name if folder else UNMASKED}": known["adapter_sha256"] or known["sha256"]})
-            run.pin(dtype=known["dtype"])
+            model = _load(work, condition.folder)
+            weights = facts(model, condition.folder if condition.is_adapter else "")
+            whose = name if condition.folder else UNMASKED
+            run.pin(**{f"weights of {whose}": weights["adapter_sha256"] or weights["sha256"]}, dtype=weights["dtype"])
         if not masks:  # all of them before the first answer: a head that is not there is to be said at once
-            masks = {name: rule.build(model.grid) for name, (_, rule) in conditions.items() if rule.given}
+            masks = {name: each.rule.build(model.grid) for name, each in named.items() if each.rule.given}
             run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
             if settings.rule.random:
                 run.update(excluded=[*map(str, settings.rule.excluded(model.grid))])
         chat = Chat.resumed(model.tokenizer, run.record)
         run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
         asked = different_prompts(chat, tasks, haystack)
-        if not folder:
+        if not condition.folder:
             run.update(same_prompts=len(tasks) - len(asked))
         run.update(asked={**_asked(run), name: len(asked)})
-        total = len(asked) * len(conditions)
+        total = len(asked) * len(named)
         left = {task: prompt for task, prompt in asked.items() if (name, *task.key) not in answers}
         pace.go_on()
         for batch in run_trials(model.under(masks.get(name, HeadMask())), left, haystack, chat=chat):
             for trial in batch:
-                line = {"condition": name, "needle": trial.needle, "context_tokens": trial.context_tokens}
-                line |= {"depth": trial.depth, "recall": trial.recall, "response": trial.response}
-                append_line(run.path / "answers.jsonl", line)
-                answers[name, trial.needle, trial.context_tokens, trial.depth] = line
+                key = (name, trial.needle, trial.context_tokens, trial.depth)
+                answers[key] = dict(zip(_KEY, key, strict=True)) | {"recall": trial.recall, "response": trial.response}
+                append_line(run.path / "answers.jsonl", answers[key])
             yield Progress(len(answers), total, pace.left(len(batch), total - len(answers)), {"condition": name})
-    results = summary(list(answers.values()), list(conditions))
+    results = summary(list(answers.values()), list(named))
     write_json(run.path / "results.json", results)
     write_atomic(run.path / "results.csv", to_csv(results["conditions"]))
     run.update(results={row["condition"]: row["recall"] for row in results["conditions"]})

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -53,7 +54,7 @@ def test_the_interval_of_a_condition_is_over_needles() -> None:
 
 def test_prompts_of_one_needle_count_together() -> None:
     """Ten prompts that all move alike are one observation: the interval over needles must say so."""
-    values, others = [1.0] * 10 + [0.5] * 10 + [0.0] * 10, [0.0] * 30
+    values, others = np.array([1.0] * 10 + [0.5] * 10 + [0.0] * 10), np.zeros(30)
     gap = difference("t", "u", values, others, ["a"] * 10 + ["b"] * 10 + ["c"] * 10)
     assert gap.mean == 0.5
     assert (gap.needle_low, gap.needle_high, gap.needles) == (0.0, 1.0, 3)
@@ -63,7 +64,7 @@ def test_prompts_of_one_needle_count_together() -> None:
 
 
 def test_equal_conditions_differ_by_nothing() -> None:
-    gap = difference("t", "u", [0.2, 0.7, 0.1], [0.2, 0.7, 0.1], ["a", "b", "c"])
+    gap = difference("t", "u", np.array([0.2, 0.7, 0.1]), np.array([0.2, 0.7, 0.1]), ["a", "b", "c"])
     assert gap[2:] == (0, 0, 0, 0, 0, 0, 0, 3)
 
 

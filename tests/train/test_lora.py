@@ -109,6 +109,7 @@ def test_a_library_s_old_name_is_no_warning_to_people() -> None:
     """In a process of its own: pytest has filters of its own."""
     make = "from retmask.train.lora import trained_numbers; from transformers import LlamaConfig, LlamaForCausalLM;"
     model = f"LlamaForCausalLM(LlamaConfig(**{_GROUPED}))"
-    use = f"from trainings import plain; trained_numbers(plain(rank=4), {model})"
-    done = subprocess.run([sys.executable, "-c", make + use], capture_output=True, text=True, check=True)
+    settings = "from retmask.train.settings import TrainSettings; settings = TrainSettings(model='m', pairs='p');"
+    use = f"trained_numbers(settings, {model})"
+    done = subprocess.run([sys.executable, "-c", make + settings + use], capture_output=True, text=True, check=True)
     assert "FutureWarning" not in done.stderr
