@@ -11,7 +11,7 @@ from typing import Any
 
 from app.shared.models import ModelRef
 from retmask.compare.comparison import Column, Prompt
-from retmask.files import home, inside, is_number, mapping, sha256_text, shipped, write_atomic, write_json
+from retmask.files import home, inside, is_number, mapping, read_object, sha256_text, shipped, write_atomic, write_json
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, control
 from retmask.heads.scores import HeadScores
@@ -149,12 +149,11 @@ def needles() -> dict[str, str]:
 def read_setup(name: str) -> Setup:
     """The settings that were kept under an id, or the defaults if there are none that can be read."""
     try:
-        record = json.loads(_path(name, ".json").read_text(encoding="utf-8"))
-        text = record.get("text_id") if isinstance(record, dict) else None
-        if text:
+        record = read_object(_path(name, ".json"))
+        if text := record.get("text_id"):
             record["text"] = _path(str(text), ".txt").read_text(encoding="utf-8")
         return Setup.from_json(record)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return Setup()
 
 

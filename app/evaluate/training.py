@@ -1,6 +1,5 @@
 """What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import streamlit as st
 from app.shared import jobs, session
 from app.shared.text import sentence
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
-from retmask.files import expanded, mapping, number
+from retmask.files import expanded, mapping, number, read_object
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
 from retmask.runs.overview import duration, progress
@@ -122,7 +121,7 @@ def _start(run: Run) -> None:
 def _found(run: Run) -> None:
     """The figures of a measurement, and what they say in a sentence."""
     try:
-        found = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
+        found = read_object(run.path / "results.json")
         rows, gaps = found["conditions"], found["differences"]
         gap = next((one for one in gaps if (one["condition"], one["against"]) == (TUNED, UNMASKED)), None)
         table = {
@@ -132,7 +131,7 @@ def _found(run: Run) -> None:
             "needles found": [f"{row['found']:.0%}" for row in rows],
         }
         words = _verdict(gap) if gap else ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         st.error("The results of this measurement cannot be read.")
         return
     st.dataframe(table, hide_index=True, width=620, key="measured")

@@ -1,7 +1,5 @@
 """`retmask evaluate`: what masking and fine-tuning changed, on held-out prompts."""
 
-import json
-
 from rich.table import Table
 
 from retmask.cli.flags import takes
@@ -12,6 +10,7 @@ from retmask.cli.options import (
     progress,
 )
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
+from retmask.files import read_object
 from retmask.heads.intervals import FEWEST, none_over, over, span
 from retmask.runs.run import Run
 
@@ -27,7 +26,7 @@ evaluate = takes(EvaluateSettings, _evaluate)
 
 
 def _report_evaluation(run: Run) -> None:
-    found = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
+    found = read_object(run.path / "results.json")
     table = Table("condition", "recall", "95 % interval", "found", box=None, pad_edge=False)
     for row in found["conditions"]:
         table.add_row(

@@ -4,7 +4,6 @@ Scaling a head's output is scaling its columns of o_proj, so the folder needs no
 any server that loads such folders, answers as the masked model does.
 """
 
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from retmask.files import brief, home, sha256_text, write_json
+from retmask.files import brief, home, read_object, sha256_text, write_json
 from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.masks import HeadMask, mask_record
 from retmask.heads.rules import MaskRule
@@ -148,9 +147,9 @@ def check_free(out: Path, mask: HeadMask) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        there = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["mask"]["scales"]
+        there = read_object(out / MANIFEST)["mask"]["scales"]
         scales = {HeadId.parse(key): float(scale) for key, scale in there.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{out} is not empty and holds no checkpoint of ours: choose another --out") from None
     if scales != dict(mask.scales):
         raise ValueError(
@@ -160,7 +159,7 @@ def check_free(out: Path, mask: HeadMask) -> None:
 
 def _same(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest that is there. ValueError if it is not the same model's."""
-    there: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    there = read_object(out / MANIFEST)
     for name in ("model", "revision", "sha256", "adapter_sha256", "dtype"):
         if there.get(name) != manifest[name]:
             raise ValueError(f"{out} holds a checkpoint with {name} {there.get(name)}: choose another --out")

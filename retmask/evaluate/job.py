@@ -69,11 +69,6 @@ class EvaluateSettings:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
         return conditions(self.rule, self.also, self.tuned)
 
-    @property
-    def context_tokens_in_all(self) -> int:
-        """How many tokens of context are read for all conditions: what the time goes by."""
-        return self.trials * self.context_tokens * len(self.conditions())
-
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
         needles = load_needles(expanded(self.needles) if self.needles else shipped("needles_held_out.json"))

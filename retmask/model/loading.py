@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import json
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -279,13 +278,13 @@ def _check_base(folder: Path, source: Source) -> None:
     file = folder / "retmask.json"
     try:
         if file.is_file():
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_object(file)
             base, commit, sha256 = record["base"], record.get("revision"), record["base_sha256"]
         else:
             file = folder / "adapter_config.json"
             record = read_object(file)
             base, commit, sha256 = record.get("base_model_name_or_path"), record.get("revision"), None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except KeyError:
         raise ValueError(f"{file} does not say what the adapter was trained on: train again, or delete it") from None
     base, commit, sha256 = (one if isinstance(one, str) else "" for one in (base, commit, sha256))
     reason = check_base(base, commit, sha256, source)
