@@ -1,4 +1,4 @@
-"""What «nine of ten depths at position 0» does to a map.
+"""What "nine of ten depths at position 0" does to a map.
 
 The public code of RetMask moves a needle back to the end of a sentence, which it knows by two token ids of Llama-2.
 With any other tokenizer it walks on to position 0, so that of ten depths nine are one prompt: in its published files 59

@@ -10,7 +10,7 @@ from app.families.sets import Shown
 from app.shared import session
 from app.shared.figure import draw_figure
 from app.shared.text import sentence
-from retmask.families.agreement import Agreement, Found, every_two, set_agreement
+from retmask.families.agreement import Agreement, Agreements, every_two, set_agreement
 from retmask.figures.rows import pair_rows
 from retmask.heads.sets import STRANGERS, strangers
 
@@ -41,7 +41,7 @@ def _size(shown: Sequence[Shown]) -> int | None:
     return int(picked) if picked and not wrong else None
 
 
-def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
+def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Agreements:
     """The agreement of every two sets, drawn, and why it is not told of some."""
     stamps = tuple((one.name, one.stamp) for one in shown)
     found = session.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
@@ -64,11 +64,11 @@ def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Found:
     return found
 
 
-def _alike(shown: Sequence[Shown], found: Found) -> tuple[int, int]:
+def _alike(shown: Sequence[Shown], found: Agreements) -> tuple[int, int]:
     """The first two sets that can be compared, of one model if there are such."""
     known = [pair for pair, one in found.items() if not isinstance(one, str)] or [(0, 1)]
     return next((pair for pair in known if len({shown[place].set.model for place in pair}) == 1), known[0])
 
 
-def _pairs(shown: Sequence[Shown], k: int | None) -> Found:
+def _pairs(shown: Sequence[Shown], k: int | None) -> Agreements:
     return every_two([one.set for one in shown], lambda one, other: set_agreement(one, other, k))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from retmask.families.agreement import Agreement, Found
+from retmask.families.agreement import Agreement, Agreements
 from retmask.figures.agreement import agreement_map
 
 MEASURES = {
@@ -21,7 +21,7 @@ def sentence(measure: str) -> str:
     return f"{measure}: {meaning}.{chance.get(field, '')}"
 
 
-def figure(labels: Sequence[str], found: Found, measure: str) -> go.Figure:
+def figure(labels: Sequence[str], found: Agreements, measure: str) -> go.Figure:
     """The matrix of one measure; what cannot be told is grey, and says why. The diagonal is blank."""
     field, n = MEASURES[measure][0], len(labels)
     cells = [[found.get((min(i, j), max(i, j))) for j in range(n)] for i in range(n)]

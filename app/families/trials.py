@@ -11,7 +11,7 @@ from app.families.sets import Shown
 from app.shared import session
 from app.shared.figure import draw_figure
 from app.shared.text import sentence
-from retmask.families.agreement import Found, agreement, every_two, split_half
+from retmask.families.agreement import Agreements, agreement, every_two, split_half
 from retmask.figures import style
 from retmask.figures.rows import pair_rows
 from retmask.heads.scores import TOP_SHARE, HeadScores
@@ -88,7 +88,7 @@ def _value(value: str | int | float, by: str) -> str:
     return style.percent(float(value)) if by == "Depth" else str(value)
 
 
-def _pairs(parts: Mapping[str, HeadScores], k: int | None) -> Found:
+def _pairs(parts: Mapping[str, HeadScores], k: int | None) -> Agreements:
     return every_two(list(parts.values()), lambda one, other: agreement(one, other, k))
 
 

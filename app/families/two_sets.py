@@ -18,7 +18,7 @@ from retmask.families.difference import difference
 from retmask.figures import style
 from retmask.figures.agreement import overlap_map
 from retmask.figures.maps import difference_map
-from retmask.figures.rows import Row, moved_rows
+from retmask.figures.rows import Row, difference_rows
 from retmask.heads.formats import Level
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores
@@ -123,7 +123,7 @@ def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
     figure = difference_map(found, tuned_map.MOST)
-    draw_figure(figure, f"{name}-differences", lambda: moved_rows(found), key="chart-differences")
+    draw_figure(figure, f"{name}-differences", lambda: difference_rows(found), key="chart-differences")
 
 
 def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:

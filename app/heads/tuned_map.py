@@ -11,10 +11,10 @@ from app.shared.models import Tuned
 from app.shared.text import sentence
 from retmask.compare.trace import jaccard
 from retmask.detect.job import DETECT, DetectSettings
-from retmask.families.difference import Moved, difference
+from retmask.families.difference import MapDifference, difference
 from retmask.figures import style
 from retmask.figures.maps import difference_map
-from retmask.figures.rows import Row, moved_rows
+from retmask.figures.rows import Row, difference_rows
 from retmask.heads.intervals import none_over, over, span
 from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
 from retmask.runs.run import Run
@@ -29,7 +29,7 @@ def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: 
     found = session.remembered("moved", (before, after), lambda: difference(before, after))
     st.caption(f"{sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
     st.caption(trials(found))
-    rows = moved_rows(found)
+    rows = difference_rows(found)
     name = f"{base.model}-moved"
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
@@ -42,7 +42,7 @@ def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: 
             draw_figure(difference_map(found, MOST), name, lambda: rows, key="chart-moved")
 
 
-def trials(found: Moved) -> str:
+def trials(found: MapDifference) -> str:
     """Which trials a difference is of, over what its intervals are, and what is outlined."""
     if "gates" in (found.before.counting, found.after.counting):
         return "Gates are of no trials: there is no interval, and nothing is outlined."

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from retmask.families.agreement import Agreement, Found, agreement, every_two, set_agreement
+from retmask.families.agreement import Agreement, Agreements, agreement, every_two, set_agreement
 from retmask.figures.concentration import curves_together
 from retmask.figures.rows import Row, pair_rows, set_rows, to_csv
 from retmask.figures.style import browser, cut
@@ -79,7 +79,7 @@ def families(
         out.print(STRANGERS)
 
 
-def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[str], Found, list[HeadScores]]:
+def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[str], Agreements, list[HeadScores]]:
     """The parts of one detection, their names, and how far every two agree. ValueError where it cannot be parted."""
     if by not in (*_PARTS, "rule"):
         raise ValueError(f"--by {by!r} is unknown: choose needle, length, depth or rule")
@@ -134,7 +134,7 @@ def _print_parts(rows: list[Row]) -> None:
     out.print(table)
 
 
-def _print_pairs(names: list[str], found: Found) -> None:
+def _print_pairs(names: list[str], found: Agreements) -> None:
     """How far every two agree, and how many cannot be compared, with the first reason."""
     known = {pair: one for pair, one in found.items() if isinstance(one, Agreement)}
     if known:

@@ -47,21 +47,21 @@ class Overlap(NamedTuple):
     high: float
 
 
-def agreement(one: HeadScores, other: HeadScores, k: int | None = None) -> Agreement:
+def agreement(first: HeadScores, second: HeadScores, k: int | None = None) -> Agreement:
     """How far two maps on one grid agree, on all heads and on the best `k` (5 % of the heads by default).
 
     ValueError, one sentence, where the grids differ or `k` is no number of their heads.
     """
-    other.check_grid(one.grid, one.model)
-    n = one.grid.size
+    second.check_grid(first.grid, first.model)
+    n = first.grid.size
     asked = share_count(n, TOP_SHARE) if k is None else k
     if not 1 <= asked <= n:
         raise ValueError(f"the best {asked} of {n} heads cannot be compared: choose 1 to {n}")
-    means = np.stack([one.mean.ravel(), other.mean.ravel()])
+    means = np.stack([first.mean.ravel(), second.mean.ravel()])
     size = min(asked, *map(int, (_settled(means) > 0).sum(axis=1)))
     shared = float(np.prod(_memberships(means, size), axis=0).sum()) if size else 0.0
     return Agreement(
-        spearman=spearman(one.mean, other.mean),
+        spearman=spearman(first.mean, second.mean),
         jaccard=shared / (2 * size - shared) if size else 0.0,
         overlap=shared / size if size else 0.0,
         k=size,
@@ -69,39 +69,39 @@ def agreement(one: HeadScores, other: HeadScores, k: int | None = None) -> Agree
     )
 
 
-def set_agreement(one: ScoreSet, other: ScoreSet, k: int | None = None) -> Agreement:
+def set_agreement(first: ScoreSet, second: ScoreSet, k: int | None = None) -> Agreement:
     """How far two score sets of one model agree, whatever they are; `sets.strangers` tells whether they may be of two.
 
     A list of heads is laid on the other set's grid; it has no Spearman, and `k` is at most its length, which it is by
     default where no grid is known. ValueError, one sentence, where one set is of key/value heads and the other of query
     heads, or where their grids cannot be those of one model.
     """
-    pair = on_one_grid(one, other)
-    known = one.grid or other.grid
-    found = agreement(*pair, k or (None if known else min(scores.n_ranked for scores in pair)))
-    found = found if known else found._replace(n_heads=None)
-    return found._replace(spearman=None) if one.ranking or other.ranking else found
+    pair = on_one_grid(first, second)
+    grid = first.grid or second.grid
+    result = agreement(*pair, k or (None if grid else min(scores.n_ranked for scores in pair)))
+    result = result if grid else result._replace(n_heads=None)
+    return result._replace(spearman=None) if first.ranking or second.ranking else result
 
 
-def on_one_grid(one: ScoreSet, other: ScoreSet) -> tuple[HeadScores, HeadScores]:
+def on_one_grid(first: ScoreSet, second: ScoreSet) -> tuple[HeadScores, HeadScores]:
     """The scores of two sets on one grid: that of either, else the smallest that holds two lists.
 
     ValueError where they are of different kinds of heads, or do not fit.
     """
-    if one.level != other.level:
+    if first.level != second.level:
         raise ValueError(
             "gates of key/value heads and scores of query heads are not compared head by head: a gate stands for a "
             "whole group of query heads"
         )
-    if one.level == "kv":
-        other.scores.check_grid(one.scores.grid, one.model)
-        return one.scores, other.scores
+    if first.level == "kv":
+        second.scores.check_grid(first.scores.grid, first.model)
+        return first.scores, second.scores
     smallest = Grid(
-        max(found.scores.grid.n_layers for found in (one, other)),
-        max(found.scores.grid.n_heads for found in (one, other)),
+        max(score_set.scores.grid.n_layers for score_set in (first, second)),
+        max(score_set.scores.grid.n_heads for score_set in (first, second)),
     )
-    grid = one.grid or other.grid or smallest
-    return one.on(grid).scores, other.on(grid).scores
+    grid = first.grid or second.grid or smallest
+    return first.on(grid).scores, second.on(grid).scores
 
 
 def split_half(
@@ -125,9 +125,9 @@ def split_half(
     if not half or not k:
         return None
     places = _places(len(flat), draws, seed)
-    one = _tops(flat, places < half, k)
-    other = _tops(flat, (places >= half) & (places < 2 * half), k)
-    return _overlap(half, (one * other).sum(axis=1) / k)
+    first_half = _tops(flat, places < half, k)
+    second_half = _tops(flat, (places >= half) & (places < 2 * half), k)
+    return _overlap(half, (first_half * second_half).sum(axis=1) / k)
 
 
 def parts_overlap(
@@ -199,16 +199,16 @@ def _overlap(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
     return Overlap(n_trials, float(shares.mean()), *middle(shares))
 
 
-Found = dict[tuple[int, int], Agreement | str]  # of the things with these numbers, or why it cannot be told
+Agreements = dict[tuple[int, int], Agreement | str]  # of the things with these numbers, or why it cannot be told
 
 
-def every_two(things: Sequence[T], agree: Callable[[T, T], Agreement]) -> Found:
+def every_two(things: Sequence[T], agree: Callable[[T, T], Agreement]) -> Agreements:
     """The agreement of every two, the first number below the second, or what its ValueError says."""
-    out: Found = {}
-    for j, other in enumerate(things):
-        for i, one in enumerate(things[:j]):
+    out: Agreements = {}
+    for j, second in enumerate(things):
+        for i, first in enumerate(things[:j]):
             try:
-                out[i, j] = agree(one, other)
+                out[i, j] = agree(first, second)
             except ValueError as error:
                 out[i, j] = str(error)
     return out

@@ -42,18 +42,18 @@ class Concentration(NamedTuple):
 def concentration(mean: Float[np.ndarray, "layer head"], threshold: float = THRESHOLD) -> Concentration:
     """How few heads hold the mass of a map of mean scores."""
     figures = {name: values[0] for name, values in _figures(mean.reshape(1, -1), threshold).items()}
-    found = {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
-    half = found["half_heads"]
+    present = {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
+    half = present["half_heads"]
     return Concentration(
         n_heads=mean.size,
         above=int(figures["above"]),
         above_share=float(figures["above_share"]),
-        gini=found["gini"],
-        hoyer=found["hoyer"],
-        top_1pct_share=found["top_1pct_share"],
-        top_5pct_share=found["top_5pct_share"],
+        gini=present["gini"],
+        hoyer=present["hoyer"],
+        top_1pct_share=present["top_1pct_share"],
+        top_5pct_share=present["top_5pct_share"],
         half_heads=None if half is None else int(half),
-        effective_heads=found["effective_heads"],
+        effective_heads=present["effective_heads"],
     )
 
 
@@ -68,8 +68,8 @@ def intervals(
     names = [name for name in Concentration._fields if name != "n_heads"]
 
     def figures(means: Float[np.ndarray, "map layer head"]) -> Float[np.ndarray, "map figure"]:
-        found = _figures(means.reshape(len(means), -1), threshold)
-        return np.stack([found[name] for name in names], axis=1)
+        by_name = _figures(means.reshape(len(means), -1), threshold)
+        return np.stack([by_name[name] for name in names], axis=1)
 
     spread = interval(values, drawn_by, figures)
     if spread is None:

@@ -10,7 +10,7 @@ from retmask.heads.intervals import Interval, interval
 from retmask.heads.scores import HeadScores
 
 
-class Moved(NamedTuple):
+class MapDifference(NamedTuple):
     """Two maps of one grid, and the mean of every head in the second minus that in the first.
 
     `pairs` counts the trials of the same needle, length and depth that succeeded in both: where there are any, `before`
@@ -26,24 +26,24 @@ class Moved(NamedTuple):
     holds: Bool[np.ndarray, "layer head"]
 
 
-def difference(before: HeadScores, after: HeadScores) -> Moved:
+def difference(before: HeadScores, after: HeadScores) -> MapDifference:
     """What moved from one to the other. ValueError where the grids differ."""
     after.check_grid(before.grid, before.model)
     places = _shared(before, after)
     none = np.zeros(before.mean.shape, dtype=bool)
     if not places:
-        return Moved(before, after, 0, after.mean - before.mean, None, none)
+        return MapDifference(before, after, 0, after.mean - before.mean, None, none)
     before, after = _only(before, [i for i, _ in places]), _only(after, [j for _, j in places])
     gaps = after.values - before.values
     spread = interval(gaps, before.clusters)
     holds = none if spread is None else (np.round(spread.low, 12) > 0) | (np.round(spread.high, 12) < 0)
-    return Moved(before, after, len(places), gaps.mean(axis=0), spread, holds)
+    return MapDifference(before, after, len(places), gaps.mean(axis=0), spread, holds)
 
 
-def _shared(one: HeadScores, other: HeadScores) -> list[tuple[int, int]]:
+def _shared(before: HeadScores, after: HeadScores) -> list[tuple[int, int]]:
     """Where each trial that both have stands in either."""
-    places = {label: place for place, label in enumerate(other.labels)}
-    return [(place, places[label]) for place, label in enumerate(one.labels) if label in places]
+    places = {label: place for place, label in enumerate(after.labels)}
+    return [(place, places[label]) for place, label in enumerate(before.labels) if label in places]
 
 
 def _only(scores: HeadScores, places: list[int]) -> HeadScores:

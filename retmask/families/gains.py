@@ -54,24 +54,22 @@ class Gain(NamedTuple):
 
 
 def own_gains() -> list[Gain]:
-    """The gains that our finished evaluations measured, newest first: «tuned» minus «unmasked» on the same prompts.
+    """The gains that our finished evaluations measured, newest first: "tuned" minus "unmasked" on the same prompts.
 
-    Only conditions named «tuned», or «tuned 2» and so on, count: others may be controls. An evaluation whose folder
+    Only conditions named "tuned", or "tuned 2" and so on, count: others may be controls. An evaluation whose folder
     is damaged is left out.
     """
-    known: dict[str, ScoreSet | None] = {}
-    return [gain for run in Run.all("evaluate") for gain in _of_run(run, known)]
+    sets: dict[str, ScoreSet | None] = {}
+    return [gain for run in Run.all("evaluate") for gain in _of_run(run, sets)]
 
 
 def published_gains() -> list[Gain]:
     """The gains that papers report for models whose score files are public, with figures computed from these."""
     listed = json.loads(shipped("gains.json").read_text(encoding="utf-8"))
-    return [
-        Gain(**{**one, "family": family(one["model"]), "gain": round(one["after"] - one["before"], 6)})._replace(
-            figures=Concentration(**one["figures"])
-        )
-        for one in listed
-    ]
+    for entry in listed:
+        entry |= {"family": family(entry["model"]), "gain": round(entry["after"] - entry["before"], 6)}
+        entry["figures"] = Concentration(**entry["figures"])
+    return [Gain(**entry) for entry in listed]
 
 
 def warning(points: Sequence[Gain]) -> str:
@@ -80,33 +78,33 @@ def warning(points: Sequence[Gain]) -> str:
         return "No gain has been measured yet: fine-tune a model, and evaluate it."
     counted = {point.counting for point in points if point.figures}
     models, ways = {point.model for point in points}, {(point.measured, point.unit) for point in points}
-    said = f"{_many(len(points), 'point')} of {_many(len(models), 'model')}"
+    sentence = f"{_many(len(points), 'point')} of {_many(len(models), 'model')}"
     if len(ways) > 1:
-        said += f", measured in {len(ways)} ways whose sizes do not compare"
+        sentence += f", measured in {len(ways)} ways whose sizes do not compare"
     if len(counted) > 1:
-        said += f", their scores counted in {len(counted)} ways whose concentration does not compare"
+        sentence += f", their scores counted in {len(counted)} ways whose concentration does not compare"
     if len(models) < ENOUGH:
-        return f"{said}: too few to say whether concentration and gain go together."
-    return f"{said}: models differ in more than concentration, so this shows no cause."
+        return f"{sentence}: too few to say whether concentration and gain go together."
+    return f"{sentence}: models differ in more than concentration, so this shows no cause."
 
 
 def _many(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
-def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
+def _of_run(run: Run, sets: dict[str, ScoreSet | None]) -> Iterator[Gain]:
     """The gains of one evaluation; none where it has no results that can be read."""
     results, config = read_object(run.path / "results.json"), run.config
     rows = {str(row.get("condition")): row for row in mappings(results.get("conditions"))}
-    differences = [one for one in mappings(results.get("differences")) if one.get("against") == UNMASKED]
-    tuned = {name: one for one in differences if re.fullmatch(rf"{TUNED}( \d+)?", name := str(one.get("condition")))}
+    differences = [row for row in mappings(results.get("differences")) if row.get("against") == UNMASKED]
+    tuned = {name: row for row in differences if re.fullmatch(rf"{TUNED}( \d+)?", name := str(row.get("condition")))}
     model = config.get("model")
     if not tuned or not isinstance(model, str):
         return
-    base = _base_set(run, model, known)
-    for condition, found in tuned.items():
-        told = (rows.get(UNMASKED, {}).get("recall"), rows.get(condition, {}).get("recall"), found.get("mean"))
-        before, after, gain = (number(value, None) for value in told)
+    base = _base_set(run, model, sets)
+    for condition, difference in tuned.items():
+        recalls = (rows.get(UNMASKED, {}).get("recall"), rows.get(condition, {}).get("recall"), difference.get("mean"))
+        before, after, gain = (number(value, None) for value in recalls)
         if before is None or after is None or gain is None:
             continue
         yield Gain(
@@ -118,8 +116,8 @@ def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
             before,
             after,
             gain,
-            low=number(found.get("needle_low"), None),
-            high=number(found.get("needle_high"), None),
+            low=number(difference.get("needle_low"), None),
+            high=number(difference.get("needle_high"), None),
             n=int(number(rows[condition].get("trials"))) or None,
             scores=base.source if base else "",
             counting=base.counting if base else "",
@@ -128,20 +126,20 @@ def _of_run(run: Run, known: dict[str, ScoreSet | None]) -> Iterator[Gain]:
         )
 
 
-def _base_set(run: Run, model: str, known: dict[str, ScoreSet | None]) -> ScoreSet | None:
+def _base_set(run: Run, model: str, sets: dict[str, ScoreSet | None]) -> ScoreSet | None:
     """The score set of the base model: the one that the evaluation or its training began with, else any other."""
     for source in _sources(run, model):
         if "://" in source:  # a record may come from anybody, and is to open no address
             continue
-        if source not in known:
+        if source not in sets:
             try:
-                known[source] = read_set(source)
+                sets[source] = read_set(source)
             except ValueError:
-                known[source] = None
-        found = known[source]
-        copies = found is not None and found.counting in COPIES
-        if found and copies and not found.tuned and _is_of(found, model):
-            return found
+                sets[source] = None
+        score_set = sets[source]
+        copies = score_set is not None and score_set.counting in COPIES
+        if score_set and copies and not score_set.tuned and _is_of(score_set, model):
+            return score_set
     return None
 
 
@@ -149,15 +147,15 @@ def _sources(run: Run, model: str) -> Iterator[str]:
     """What may hold the base model's scores, the nearest to the run first."""
     runs, seen = [run], 0
     while runs and seen < _FURTHEST:
-        one, seen = runs.pop(0), seen + 1
-        record, config = one.record, one.config
+        run_before, seen = runs.pop(0), seen + 1
+        record, config = run_before.record, run_before.config
         if record.get("kind") == "detect":
-            yield one.reference
-        told = [mapping(config.get("rule")).get("scores"), config.get("scores")]
-        yield from (name for name in told if isinstance(name, str) and name)
-        runs += [parent for name in one.parents if (parent := _run(name))]
+            yield run_before.reference
+        names = [mapping(config.get("rule")).get("scores"), config.get("scores")]
+        yield from (name for name in names if isinstance(name, str) and name)
+        runs += [parent for name in run_before.parents if (parent := _run(name))]
     yield model
-    yield from (other.id for other in Run.all("detect") if other.config.get("model") == model)
+    yield from (run.id for run in Run.all("detect") if run.config.get("model") == model)
 
 
 def _run(name: str) -> Run | None:
@@ -169,7 +167,7 @@ def _run(name: str) -> Run | None:
     return run if run.record else None
 
 
-def _is_of(found: ScoreSet, model: str) -> bool:
+def _is_of(score_set: ScoreSet, model: str) -> bool:
     """Whether a set is of that model. A file that does not say was taken for it when heads were masked."""
-    config = found.record.get("config")
+    config = score_set.record.get("config")
     return not isinstance(config, dict) or config.get("model") == model

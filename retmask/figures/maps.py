@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from retmask.families.difference import Moved
+from retmask.families.difference import MapDifference
 from retmask.figures import style
-from retmask.figures.rows import Row, moved_rows
+from retmask.figures.rows import Row, difference_rows
 from retmask.figures.style import BOTH_WAYS, EMPTY, HOVER, HUE, INK, MUTED, ORANGE, dress
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.intervals import span
@@ -57,12 +57,12 @@ def head_heatmap(
     return figure
 
 
-def difference_map(found: Moved, marked: int = 10) -> go.Figure:
+def difference_map(moved: MapDifference, marked: int = 10) -> go.Figure:
     """The layer x head map of what moved: mean scores after minus before, white where nothing did, to read only.
 
     The scale goes as far down as up; of the heads whose change holds, those that moved most are outlined.
     """
-    grid, rows, change = found.after.grid, moved_rows(found), found.change
+    grid, rows, change = moved.after.grid, difference_rows(moved), moved.change
     peak = float(np.abs(change).max()) or 1.0
     texts = {row["name"]: _moved_text(row) for row in rows}
     most = [HeadId(row["layer"], row["head"]) for row in rows[:marked] if row["holds"]]
@@ -136,7 +136,8 @@ def outlines(heads: Iterable[HeadId], color: str, width: float, dash: str = "sol
         low, high = head.layer - 0.45, head.layer + 0.45
         x += [left, right, right, left, left, None]
         y += [low, low, high, high, low, None]
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": color, "width": width, "dash": dash}, hoverinfo="skip")
+    walk = go.Scatter(x=x, y=y, mode="lines", line={"color": color, "width": width, "dash": dash})
+    return walk.update(hoverinfo="skip", showlegend=False)
 
 
 def _peak(scores: HeadScores) -> float:

@@ -154,8 +154,8 @@ def _dose_text(row: Row, value: str) -> str:
     """What hovering over a point of the masking curve says."""
     seed = "" if row["seed"] is None else f", seed {row['seed']}"
     what = f"{heads_words(row['k'], row['kind'])} masked{seed}" if row["k"] else "no head masked"
-    known = value == "recall" and row["low"] is not None
-    interval = f"<br>95 % {span(row['low'], row['high'])} over {row['over']}" if known else ""
+    bounded = value == "recall" and row["low"] is not None
+    interval = f"<br>95 % {span(row['low'], row['high'])} over {row['over']}" if bounded else ""
     return f"{what}<br>{_measured(value, row[value])}{interval}"
 
 

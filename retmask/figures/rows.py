@@ -8,14 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from retmask.families.agreement import Agreement, Found
+from retmask.families.agreement import Agreement, Agreements
 from retmask.families.concentration import concentration, intervals
-from retmask.families.difference import Moved
+from retmask.families.difference import MapDifference
 from retmask.heads.grid import HeadId
 from retmask.heads.intervals import FEWEST, Clusters, clusters, each, interval
 from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import ScoreSet, labels
-from retmask.heads.trials import Trial
+from retmask.heads.trials import LEVELS, Trial
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Trace(Protocol):
 def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row]:
     """One row a head, best first: its names, rank, mean, 95 % interval, activation (0-1) and whether it is selected.
 
-    The ends of the interval are None where there is none; `over` says what it is over, such as «3 needles».
+    The ends of the interval are None where there is none; `over` says what it is over, such as "3 needles".
     """
     spread = scores.interval
     return [
@@ -57,14 +57,14 @@ def head_rows(scores: HeadScores, selected: Collection[HeadId] = ()) -> list[Row
     ]
 
 
-def moved_rows(found: Moved) -> list[Row]:
+def difference_rows(moved: MapDifference) -> list[Row]:
     """One row a head of what moved between two maps: what holds first, and the largest change first.
 
     `change` is the mean after minus the mean before, `low` and `high` its 95 % interval, None where there is none;
     means and ranks are of the trials that both maps have, where they have any.
     """
-    before, after, spread = found.before, found.after, found.interval
-    change = np.round(found.change, 6)
+    before, after, spread = moved.before, moved.after, moved.interval
+    change = np.round(moved.change, 6)
     return [
         {
             "name": str(head),
@@ -73,13 +73,13 @@ def moved_rows(found: Moved) -> list[Row]:
             "change": float(change[head]),
             "low": spread and round(float(spread.low[head]), 6),
             "high": spread and round(float(spread.high[head]), 6),
-            "holds": bool(found.holds[head]),
+            "holds": bool(moved.holds[head]),
             "before": round(float(before.mean[head]), 6),
             "before_rank": int(before.rank[head]),
             "after": round(float(after.mean[head]), 6),
             "after_rank": int(after.rank[head]),
         }
-        for head in sorted(before.grid.heads(), key=lambda head: (not found.holds[head], -abs(change[head])))
+        for head in sorted(before.grid.heads(), key=lambda head: (not moved.holds[head], -abs(change[head])))
     ]
 
 
@@ -100,11 +100,11 @@ def recall_rows(trials: Iterable[Trial]) -> list[Row]:
 
 def breakdown_rows(trials: Iterable[Trial], head: HeadId) -> list[Row]:
     """A head's mean score (0-1) in the successful trials of each needle, each length (tokens) and each depth (0-1)."""
-    found = [trial for trial in trials if trial.success]
+    successes = [trial for trial in trials if trial.success]
     rows = []
-    for by, field in (("needle", "needle"), ("length", "context_tokens"), ("depth", "depth")):
-        for value in sorted({getattr(trial, field) for trial in found}):
-            scores = [trial.scores.get(head, 0.0) for trial in found if getattr(trial, field) == value]
+    for by, field in LEVELS.items():
+        for value in sorted({getattr(trial, field) for trial in successes}):
+            scores = [trial.scores.get(head, 0.0) for trial in successes if getattr(trial, field) == value]
             rows.append({"by": by, "value": value, "trials": len(scores), "score": round(float(np.mean(scores)), 6)})
     return rows
 
@@ -135,11 +135,11 @@ def dose_rows(points: Iterable[Mapping[str, Any]]) -> list[Row]:
     for point in sorted(points, key=lambda point: (point["k"], point["kind"], point["seed"] or 0)):
         recalls = point["recalls"] or [point["recall"]]
         by = _needles(point, len(recalls))
-        found = interval(np.array(recalls, dtype=float), by)
+        spread = interval(np.array(recalls, dtype=float), by)
         row = {name: point[name] for name in ("kind", "k", "seed", "recall")}
         row |= {
-            "low": found and round(min(float(found.low), point["recall"]), 6),
-            "high": found and round(max(float(found.high), point["recall"]), 6),
+            "low": spread and round(min(float(spread.low), point["recall"]), 6),
+            "high": spread and round(max(float(spread.high), point["recall"]), 6),
             "over": by.words,
         }
         rows.append(row | {name: point[name] for name in ("found", "perplexity", "trials", "heads")})
@@ -147,8 +147,8 @@ def dose_rows(points: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 
 def _needles(point: Mapping[str, Any], n: int) -> Clusters:
-    told = point.get("needles")
-    return clusters(told, "needle") if isinstance(told, list) and len(told) == n else each(n, "trial")
+    needles = point.get("needles")
+    return clusters(needles, "needle") if isinstance(needles, list) and len(needles) == n else each(n, "trial")
 
 
 def trace_rows(trace: Trace, tokens: Sequence[str]) -> list[Row]:
@@ -204,18 +204,18 @@ def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row
     return [
         {
             "label": label,
-            "model": one.model,
-            "family": one.family,
-            "grid": str(one.grid or ""),
-            "level": one.level,
-            "counting": one.counting,
-            "trials": one.n_trials if one.has_trials else None,
-            "distinct": one.distinct if one.has_trials else None,
-            "over": _over(one.scores.clusters) if one.has_trials else "",
-            "best": str(one.scores.top(1)[0]),
-            **_figures(one, threshold),
+            "model": score_set.model,
+            "family": score_set.family,
+            "grid": str(score_set.grid or ""),
+            "level": score_set.level,
+            "counting": score_set.counting,
+            "trials": score_set.n_trials if score_set.has_trials else None,
+            "distinct": score_set.distinct if score_set.has_trials else None,
+            "over": _over(score_set.scores.clusters) if score_set.has_trials else "",
+            "best": str(score_set.scores.top(1)[0]),
+            **_figures(score_set, threshold),
         }
-        for label, one in zip(labels(sets), sets, strict=True)
+        for label, score_set in zip(labels(sets), sets, strict=True)
     ]
 
 
@@ -223,14 +223,17 @@ def _over(by: Clusters) -> str:
     return by.words if by.n >= FEWEST else ""
 
 
-def _figures(one: ScoreSet, threshold: float) -> Row:
-    figures = concentration(one.scores.mean, threshold)._asdict()
-    n_heads = figures.pop("n_heads")
-    row: Row = {"n_heads": n_heads if one.grid_known else None}
-    spread = {} if one.ranking else intervals(one.scores.values, one.scores.clusters, threshold)
+def _figures(score_set: ScoreSet, threshold: float) -> Row:
+    scores = score_set.scores
+    figures: Row = concentration(scores.mean, threshold)._asdict()
+    row: Row = {"n_heads": figures.pop("n_heads") if score_set.grid_known else None}
+    figures.pop("n_heads", None)
+    if score_set.ranking:
+        figures = dict.fromkeys(figures)
+    spread = {} if score_set.ranking else intervals(scores.values, scores.clusters, threshold)
     for name, value in figures.items():
         low, high = spread.get(name) or (None, None)
-        row |= {name: None if one.ranking else _round(value), f"{name}_low": _round(low), f"{name}_high": _round(high)}
+        row |= {name: _round(value), f"{name}_low": _round(low), f"{name}_high": _round(high)}
     return row
 
 
@@ -238,11 +241,11 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def pair_rows(names: Sequence[str], found: Found) -> list[Row]:
+def pair_rows(names: Sequence[str], agreements: Agreements) -> list[Row]:
     """One row a pair: its agreement, or `why` there is none."""
     blank: Row = dict.fromkeys(Agreement._fields)
     return [
         {"one": names[i], "other": names[j]}
-        | (one._asdict() | {"why": ""} if isinstance(one, Agreement) else blank | {"why": one})
-        for (i, j), one in found.items()
+        | (result._asdict() | {"why": ""} if isinstance(result, Agreement) else blank | {"why": result})
+        for (i, j), result in agreements.items()
     ]

@@ -20,7 +20,7 @@ Level = Literal["query", "kv"]
 Kind = Literal["scores", "list", "gates"]
 
 MAX_TEXT_BYTES = 2**18  # of a list or a table; of lists, YAML reads no more than 100 KB a second
-FAMILIES = {  # by name, the first that fits: a «DeepSeek-R1-Distill-Qwen» is a Qwen
+FAMILIES = {  # by name, the first that fits: a "DeepSeek-R1-Distill-Qwen" is a Qwen
     "SmolLM": r"smollm",
     "Llama": r"llama|vicuna",
     "Qwen": r"qwen|(?<![a-z])qwq",
@@ -88,13 +88,13 @@ def read_content(content: bytes, name: str) -> Content:
 
 
 def family(model: str) -> str:
-    """The family that a model's name tells, such as «Llama» or «Qwen»; empty for none. SmolLM counts as its own."""
+    """The family that a model's name tells, such as "Llama" or "Qwen"; empty for none. SmolLM counts as its own."""
     name = short(model).lower()
-    return next((known for known, pattern in FAMILIES.items() if re.search(pattern, name)), "")
+    return next((kin for kin, pattern in FAMILIES.items() if re.search(pattern, name)), "")
 
 
 def short(model: str) -> str:
-    """The last part of a model's name or path, with «�» for what does not print."""
+    """The last part of a model's name or path, with "�" for what does not print."""
     return printable(PurePosixPath(model.rstrip("/")).name or model)
 
 
@@ -102,14 +102,14 @@ def model_of(name: str) -> str:
     """The model that a file's path tells: its name, or that of a folder above where all such files have one name.
 
     DuoAttention's folder `Model/lr=0.02-.../` names the training below the model, and `resolve/main/` in an address the
-    revision. «unnamed» where nothing tells it.
+    revision. "unnamed" where nothing tells it.
     """
     path = PurePosixPath(name)
     stem = path.stem if path.suffix.lower() in _SUFFIXES else path.name
     if stem not in ("scores", "full_attention_heads"):
         return printable(stem) or "unnamed"
     above = path.parts[:-1]
-    found = (
+    names = (
         part
         for i, part in reversed(list(enumerate(above)))
         if "=" not in part
@@ -117,7 +117,7 @@ def model_of(name: str) -> str:
         and part not in _NO_MODEL
         and not _REVISION & {*above[max(0, i - 1) : i]}
     )
-    return printable(next(found, "unnamed"))
+    return printable(next(names, "unnamed"))
 
 
 def kind(content: bytes, shown: str) -> Kind:
@@ -148,8 +148,8 @@ def kind(content: bytes, shown: str) -> Kind:
 
 def _from_list(text: str, name: str, shown: str) -> Content:
     """A QRHead list."""
-    known = _yaml_texts(text, shown)
-    listed = known.get("attn_head_set", "").strip()
+    fields = _yaml_texts(text, shown)
+    listed = fields.get("attn_head_set", "").strip()
     if not listed:
         raise ValueError(f'{shown} has no attn_head_set: a list of heads is such as attn_head_set: "13-18,13-21"')
     if listed == "full_heads":
@@ -163,8 +163,8 @@ def _from_list(text: str, name: str, shown: str) -> Content:
         if head in heads:
             raise ValueError(f"{shown} lists {head} twice: each head may stand once")
         heads[head] = len(heads)
-    model = short(known.get("model_name_or_path", "").strip()) or model_of(name)
-    kin = family(model) or family(known.get("model_base_class", ""))
+    model = short(fields.get("model_name_or_path", "").strip()) or model_of(name)
+    kin = family(model) or family(fields.get("model_base_class", ""))
     grid = known_grid(model)
     beyond = next((head for head in heads if grid and not grid.has(head)), None)
     notes = (f"it names {beyond}, and {model[:60]} has {grid} heads: it may be of another model",) if beyond else ()
@@ -186,7 +186,7 @@ def _yaml_texts(text: str, shown: str) -> dict[str, str]:
     """The texts at the top of a YAML mapping, by key. Nothing is built but these, so no alias can blow up."""
     import yaml  # type: ignore[import-untyped]
 
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     depth, key = 0, None
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -205,10 +205,10 @@ def _yaml_texts(text: str, shown: str) -> dict[str, str]:
             if depth == 1 and isinstance(event, yaml.ScalarEvent):
                 if key is None:
                     key = event.value
-                    if key in found:
+                    if key in texts:
                         raise ValueError(f"{shown}: key {key[:40]!r} stands twice: each may stand once")
                 else:
-                    found[key], key = event.value, None
+                    texts[key], key = event.value, None
             elif depth == 1 and isinstance(event, yaml.CollectionEndEvent):
                 key = None
     except yaml.YAMLError as error:
@@ -216,7 +216,7 @@ def _yaml_texts(text: str, shown: str) -> dict[str, str]:
         raise ValueError(f"{shown} is not YAML ({problem}): {_WANTED}") from None
     except OverflowError:  # a character's number in an escape
         raise ValueError(f"{shown} is not YAML (a character that there is not): {_WANTED}") from None
-    return found
+    return texts
 
 
 def _from_table(text: str, name: str, shown: str) -> Content:

@@ -76,7 +76,7 @@ class Grid(NamedTuple):
 def known_grid(name: str) -> Grid | None:
     """The grid of the published model that a name holds as whole words, None where it holds none.
 
-    «Llama-3-8B-Instruct-Gradient-1048k» is a Llama-3-8B. No file of that name is looked for: it may be foreign.
+    "Llama-3-8B-Instruct-Gradient-1048k" is a Llama-3-8B. No file of that name is looked for: it may be foreign.
     """
     published = read_object(shipped("grids.json"))
     held = [model for model in published if re.search(_whole(model), name, re.IGNORECASE)]

@@ -17,7 +17,7 @@ from retmask.heads.grid import Grid, HeadId
 class HeadMask:
     """Chosen heads and a scale for each: 0 = masked (a true zero of the head's output), 1 = untouched, at most 2.
 
-    Heads that are not named are untouched; the empty mask is «unmasked».
+    Heads that are not named are untouched; the empty mask is "unmasked".
     """
 
     scales: Mapping[HeadId, float] = field(default_factory=dict)
@@ -148,8 +148,8 @@ def load_mask(name_or_path: str, grid: Grid | None = None) -> HeadMask:
         grid = grid or Grid(int(n_layers), int(n_heads))
         scales = {HeadId.parse(key): float(scale) for key, scale in record["scales"].items()}
     except FileNotFoundError:
-        known = ", ".join(saved_masks()) or "none is saved yet"
-        raise ValueError(f"there is no mask {name_or_path}: give a file or a saved name ({known})") from None
+        saved = ", ".join(saved_masks()) or "none is saved yet"
+        raise ValueError(f"there is no mask {name_or_path}: give a file or a saved name ({saved})") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no mask file: {error}") from None
     if (n_layers, n_heads) != grid[:2]:

@@ -73,8 +73,8 @@ class MaskRule:
             raise ValueError("--top-k, --random, --threshold and the seed cannot be negative")
         ways = [name for name in _WAYS if getattr(self, name)]
         if len(ways) != 1:
-            said = f", not with {' and '.join(map(_flag, ways))}" if ways else ""
-            raise ValueError(f"say in one way which heads to mask{said}: {_HOW}")
+            clash = f", not with {' and '.join(map(_flag, ways))}" if ways else ""
+            raise ValueError(f"say in one way which heads to mask{clash}: {_HOW}")
         built = self._build(ways[0], grid)
         if not built.heads:
             raise ValueError(f"{_flag(ways[0])} names no head: choose another value")
@@ -153,12 +153,12 @@ def control(
 
     With `matched`, as many of each layer as it has there. ValueError where not enough heads are left.
     """
-    known = set(retrieval_heads(scores, exclude)) if scores else set()
+    excluded = set(retrieval_heads(scores, exclude)) if scores else set()
     heads = mask.heads
     try:
-        drawn = HeadMask.random(grid, len(heads), seed, known | set(heads), heads if matched else ())
+        drawn = HeadMask.random(grid, len(heads), seed, excluded | set(heads), heads if matched else ())
     except ValueError as error:
-        ways = ["mask fewer heads", *(["count fewer as retrieval heads (--exclude)"] if known else [])]
+        ways = ["mask fewer heads", *(["count fewer as retrieval heads (--exclude)"] if excluded else [])]
         raise ValueError(f"{error}: {', '.join([*ways, *(['draw from all layers'] if matched else [])])}") from None
     return HeadMask(dict(zip(drawn.heads, (mask.scales[head] for head in heads), strict=True)))
 

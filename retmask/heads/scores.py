@@ -191,17 +191,17 @@ class HeadScores:
 
 
 def printable(name: str) -> str:
-    """A foreign name with «�» for each character that does not print: a terminal obeys some of them."""
+    """A foreign name with "�" for each character that does not print: a terminal obeys some of them."""
     return "".join(character if character.isprintable() else "�" for character in name)
 
 
-def spearman(one: Float[np.ndarray, "layer head"], other: Float[np.ndarray, "layer head"]) -> float | None:
+def spearman(first: Float[np.ndarray, "layer head"], second: Float[np.ndarray, "layer head"]) -> float | None:
     """Spearman's rank correlation of two maps (-1 to 1), equal values sharing their mean rank; None if one is flat."""
     from scipy import stats  # here, since it takes a second
 
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(stats.spearmanr(one, other, axis=None).statistic)
+    return float(stats.spearmanr(first, second, axis=None).statistic)
 
 
 def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarray, "*any"]:
@@ -212,13 +212,13 @@ def reaches(means: Float[np.ndarray, "*any"], threshold: float) -> Bool[np.ndarr
 def scores_path(name: str) -> Path:
     """Where scores lie: a file or folder, or the map that comes with a built-in model, by its name."""
     path = expanded(name)
-    known = shipped("maps", path.name)
-    return known if not path.exists() and path.parent == Path() and path.name and known.is_dir() else path
+    map_folder = shipped("maps", path.name)
+    return map_folder if not path.exists() and path.parent == Path() and path.name and map_folder.is_dir() else path
 
 
-def _kv_heads(told: Mapping[str, Any], grid: Grid) -> int | None:
+def _kv_heads(record: Mapping[str, Any], grid: Grid) -> int | None:
     """The number of key/value heads that a record tells, None where it can be none."""
-    n = told.get("n_kv_heads")
+    n = record.get("n_kv_heads")
     return n if type(n) is int and 0 < n <= grid.n_heads else None
 
 
@@ -227,24 +227,24 @@ def _labels(folder: Path, values: Float[np.ndarray, "trial layer head"]) -> tupl
 
     None where these are not the trials of the scores, as after a crash or in a damaged folder.
     """
-    known: dict[TrialLabel, Any] = {}
+    lines: dict[TrialLabel, Any] = {}
     for line in read_lines(folder / "trials.jsonl"):
         needle, length, depth = (line.get(name) for name in ("needle", "context_tokens", "depth"))
         if isinstance(needle, str) and isinstance(length, int) and isinstance(depth, int | float):
-            known.setdefault(TrialLabel(needle, length, depth), line)
-    found = [(label, line.get("scores")) for label, line in known.items() if line.get("success") is True]
-    if len(found) < len(values) or not all(map(_same_scores, values, (scores for _, scores in found))):
+            lines.setdefault(TrialLabel(needle, length, depth), line)
+    successes = [(label, line.get("scores")) for label, line in lines.items() if line.get("success") is True]
+    if len(successes) < len(values) or not all(map(_same_scores, values, (scores for _, scores in successes))):
         return ()
-    return tuple(label for label, _ in found[: len(values)])
+    return tuple(label for label, _ in successes[: len(values)])
 
 
-def _same_scores(row: Float[np.ndarray, "layer head"], told: Any) -> bool:
+def _same_scores(row: Float[np.ndarray, "layer head"], recorded: Any) -> bool:
     """Whether a trial's line tells the scores in a row of the score file, both rounded to six digits."""
-    if not isinstance(told, dict):
+    if not isinstance(recorded, dict):
         return False
     own = {f"{layer}-{head}": float(row[layer, head]) for layer, head in np.argwhere(row)}
     try:
-        return all(abs(own.get(key, 0.0) - told.get(key, 0.0)) < 2e-6 for key in {*own, *told})
+        return all(abs(own.get(key, 0.0) - recorded.get(key, 0.0)) < 2e-6 for key in {*own, *recorded})
     except TypeError:
         return False
 

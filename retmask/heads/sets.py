@@ -204,19 +204,19 @@ def read_scores(source: str, grid: Grid | None = None) -> HeadScores:
     return head_scores(read_set(source), grid)
 
 
-def head_scores(found: ScoreSet, grid: Grid | None = None) -> HeadScores:
+def head_scores(score_set: ScoreSet, grid: Grid | None = None) -> HeadScores:
     """The scores of query heads of a set, as `read_scores` says."""
-    if found.level == "kv":
-        grid = grid or known_grid(found.model)
-    elif not found.ranking or (grid is None and found.grid_known):
-        return found.scores
+    if score_set.level == "kv":
+        grid = grid or known_grid(score_set.model)
+    elif not score_set.ranking or (grid is None and score_set.grid_known):
+        return score_set.scores
     if grid is None:
-        what = "key/value heads" if found.level == "kv" else "a list of heads"
+        what = "key/value heads" if score_set.level == "kv" else "a list of heads"
         raise ValueError(
-            f"{found.label} is {what}, and the grid of its model's heads is not known: name the model, or compare it "
-            "on Families"
+            f"{score_set.label} is {what}, and the grid of its model's heads is not known: name the model, or compare "
+            "it on Families"
         )
-    return found.on(grid).scores
+    return score_set.on(grid).scores
 
 
 def read_set(source: str) -> ScoreSet:
@@ -236,10 +236,8 @@ def read_text(content: bytes, name: str) -> ScoreSet:
 
     ValueError, one sentence, for what is no set of scores.
     """
-    found = read_content(content, name)
-    return ScoreSet(
-        name, found.scores, found.kin, found.level, found.ranking, grid_known=found.grid_known, notes=found.notes
-    )
+    read = read_content(content, name)
+    return ScoreSet(name, read.scores, read.kin, read.level, read.ranking, grid_known=read.grid_known, notes=read.notes)
 
 
 def keep_set(name: str, content: bytes) -> str:
@@ -255,31 +253,31 @@ def keep_set(name: str, content: bytes) -> str:
 def labels(sets: Sequence[ScoreSet]) -> list[str]:
     """A label for each set, no two the same: twins get the next number that no other set has."""
     names: dict[str, None] = {}
-    for one in sets:
-        numbered = (f"{one.label} ({n})" for n in count(2))
-        names[next(name for name in chain([one.label], numbered) if name not in names)] = None
+    for score_set in sets:
+        numbered = (f"{score_set.label} ({n})" for n in count(2))
+        names[next(name for name in chain([score_set.label], numbered) if name not in names)] = None
     return list(names)
 
 
-def strangers(one: ScoreSet, other: ScoreSet) -> bool:
+def strangers(first: ScoreSet, second: ScoreSet) -> bool:
     """Whether two sets seem to be of different models: of two known families, or of names that differ.
 
     A name may be only a file's, so this is a reason to warn and none to refuse. Capitals do not count.
     """
-    families = {one.family, other.family} - {""}
-    return len(families) > 1 or one.model.lower() != other.model.lower()
+    families = {first.family, second.family} - {""}
+    return len(families) > 1 or first.model.lower() != second.model.lower()
 
 
 def _located(source: str) -> Path:
     """The path that a shipped map's name, a run's id or a path means."""
     if not source.strip():
         raise ValueError("name a score set: a built-in model, a run, a file or folder, or an https address")
-    known = scores_path(source)
+    path = scores_path(source)
     try:
         run = run_path(source)
     except ValueError:
-        return known
-    return run if run.is_dir() and known == expanded(source) else known
+        return path
+    return run if run.is_dir() and path == expanded(source) else path
 
 
 def _read_path(source: str, path: Path | None = None) -> ScoreSet:
@@ -295,13 +293,13 @@ def _read_path(source: str, path: Path | None = None) -> ScoreSet:
             )
         record = Run(path.parent).record if path.name == "scores.json" else {}
         if isinstance(record.get("head_grid"), dict):  # else the record is of something else
-            found = ScoreSet(source, HeadScores.load(path), record=record)
+            score_set = ScoreSet(source, HeadScores.load(path), record=record)
         else:
             with path.open("rb") as file:
-                found = read_text(file.read(MAX_FILE_BYTES + 1), str(path))
+                score_set = read_text(file.read(MAX_FILE_BYTES + 1), str(path))
     except OSError as error:
         raise ValueError(f"{source[-80:]!r} cannot be read: {error.strerror}") from None
-    return replace(found, source=source, path=path, family=family(found.model) or found.family)
+    return replace(score_set, source=source, path=path, family=family(score_set.model) or score_set.family)
 
 
 def _base(record: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ _BEYOND = 1e12  # no token count, position or score is as large, nor nan
 Pair = tuple[int, int]
 Rule = Literal["set", "steps", "activation"]
 By = Literal["needle", "length", "depth"]
-_LEVELS: dict[By, str] = {"needle": "needle", "length": "context_tokens", "depth": "depth"}  # fields of a trial
+LEVELS: dict[By, str] = {"needle": "needle", "length": "context_tokens", "depth": "depth"}  # fields of a trial
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Trial:
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> "Trial":
         """The trial that `to_json` wrote. KeyError, TypeError or ValueError for anything else."""
-        known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
+        fields = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
         for name in ("needle", "question", "answer", "response"):
             _check(line[name], str)
         for name in ("context_tokens", "depth", "prompt_tokens", "recall"):
@@ -82,16 +82,16 @@ class Trial:
         _check(end, int)
         if not 0 <= start < end:
             raise ValueError(f"a needle cannot stand from {start} to {end}")
-        known["needle_span"] = start, end
-        known["scores"] = {HeadId.parse(key): _check(score, int, float) for key, score in dict(line["scores"]).items()}
+        fields["needle_span"] = start, end
+        fields["scores"] = {HeadId.parse(key): _check(score, int, float) for key, score in dict(line["scores"]).items()}
         copied = dict(line.get("copied", {}))
-        known["copied"] = {
+        fields["copied"] = {
             HeadId.parse(key): tuple((_check(step, int), _check(at, int)) for step, at in pairs)
             for key, pairs in copied.items()
         }
         for name in ("response_ids", "needle_tokens", "response_tokens", "prompt_ids"):
-            known[name] = tuple(line.get(name, ()))
-        return cls(**known)
+            fields[name] = tuple(line.get(name, ()))
+        return cls(**fields)
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -108,11 +108,11 @@ def read_trials(folder: Path) -> list[Trial]:
 
 def collect_scores(trials: Sequence[Trial], grid: Grid, model: str, counting: str) -> HeadScores | None:
     """The scores of the successful trials; None if none was."""
-    found = [trial for trial in trials if trial.success]
-    if not found:
+    successes = [trial for trial in trials if trial.success]
+    if not successes:
         return None
-    labels = tuple(TrialLabel(*trial.key) for trial in found)
-    return HeadScores(model, np.stack([trial.dense(grid) for trial in found]), counting, grid.n_kv_heads, labels)
+    labels = tuple(TrialLabel(*trial.key) for trial in successes)
+    return HeadScores(model, np.stack([trial.dense(grid) for trial in successes]), counting, grid.n_kv_heads, labels)
 
 
 def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> HeadScores | None:
@@ -125,15 +125,15 @@ def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> He
     """
     if rule not in get_args(Rule):
         raise ValueError(f"counting {rule!r} is unknown: choose {', '.join(get_args(Rule))}")
-    found = [trial for trial in trials if trial.success]
-    if not any(trial.copied for trial in found):
+    successes = [trial for trial in trials if trial.success]
+    if not any(trial.copied for trial in successes):
         return None
-    values = np.zeros((len(found), grid.n_layers, grid.n_heads))
-    for i, trial in enumerate(found):
+    values = np.zeros((len(successes), grid.n_layers, grid.n_heads))
+    for i, trial in enumerate(successes):
         grid.check(trial.copied)
         for head, pairs in trial.copied.items():
             values[(i, *head)] = _count(pairs, trial.needle_span, rule)
-    return HeadScores(model, values, rule, grid.n_kv_heads, tuple(TrialLabel(*trial.key) for trial in found))
+    return HeadScores(model, values, rule, grid.n_kv_heads, tuple(TrialLabel(*trial.key) for trial in successes))
 
 
 def slices(
@@ -144,9 +144,9 @@ def slices(
     Needles stand in the order of the trials; what no trial succeeded at is left out. ValueError for another `by`, and
     for a head that is not on the grid.
     """
-    if by not in _LEVELS:
-        raise ValueError(f"trials cannot be parted by {by!r}: choose {', '.join(_LEVELS)}")
-    level = attrgetter(_LEVELS[by])
+    if by not in LEVELS:
+        raise ValueError(f"trials cannot be parted by {by!r}: choose {', '.join(LEVELS)}")
+    level = attrgetter(LEVELS[by])
     levels = list(dict.fromkeys(map(level, trials)))
     if by != "needle":
         levels.sort()

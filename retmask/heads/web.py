@@ -120,9 +120,9 @@ def _content(response: httpx.Response, host: str, most: int, until: float) -> by
     """The body, read no further than `most` bytes and `until`."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise ValueError(f"{host} sends the file compressed though it was not asked to: download and unpack it")
-    told = response.headers.get("content-length", "")
+    length = response.headers.get("content-length", "")
     large = ValueError(f"{host} has more than {most:,} bytes there: that is no set of scores")
-    if told.isascii() and told.isdigit() and (len(told) > 18 or int(told) > most):
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
         raise large
     parts, size = [], 0
     for part in response.iter_raw(2**16):
@@ -138,10 +138,10 @@ def _content(response: httpx.Response, host: str, most: int, until: float) -> by
 def _public(host: str, port: int) -> list[str]:
     """The addresses of a host. ValueError if it has none, or any that is not public."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise ValueError(f"there is no host {host[:80]}: check the address, and that this machine is online") from None
-    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if not _allowed(address):
             raise ValueError(f"{host[:80]} is not on the public internet ({address}): download the file and open that")
@@ -150,17 +150,17 @@ def _public(host: str, port: int) -> list[str]:
 
 def _allowed(address: str) -> bool:
     """Whether an address is public; for an IPv6 one that stands for an IPv4 address, whether that is."""
-    known = ipaddress.ip_address(address)
-    if isinstance(known, ipaddress.IPv6Address):
-        if known.scope_id:
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.scope_id:
             return False
-        inner = known.ipv4_mapped or known.sixtofour
-        if known in _NAT64:
-            inner = ipaddress.IPv4Address(known.packed[-4:])
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(ip.packed[-4:])
         if inner is not None:
             return _allowed(str(inner))
-    closed = known.is_multicast or known.is_reserved or any(known in network for network in _CLOSED)
-    return known.is_global and not closed
+    closed = ip.is_multicast or ip.is_reserved or any(ip in network for network in _CLOSED)
+    return ip.is_global and not closed
 
 
 def _said(error: Exception | None) -> str:

@@ -266,7 +266,7 @@ def test_too_little_to_split() -> None:
     assert [point.n_trials for point in stability_curve(np.ones((1, 2, 2)))] == [1]
     assert [point.n_trials for point in stability_curve(np.ones((8, 2, 2)))] == [1, 2, 4, 8]
     with pytest.raises(ValueError, match="a share of 2"):
-        split_half(np.ones((4, 2, 2)), 2)
+        split_half(np.ones((4, 2, 2)), 2.0)
 
 
 def test_noise_halves_agree_as_by_chance() -> None:

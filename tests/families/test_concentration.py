@@ -29,7 +29,7 @@ def intervals(
 
 def test_by_hand() -> None:
     """Means 1, 3: Gini = ((2-3)*1 + (4-3)*3) / (2*4); l1 = 4, l2 = sqrt 10; entropy of 1/4, 3/4."""
-    found = concentration(np.array([[3.0, 1.0]]), threshold=2)
+    found = concentration(np.array([[3.0, 1.0]]), threshold=2.0)
     assert (found.n_heads, found.above, found.above_share, found.half_heads) == (2, 1, 0.5, 1)
     assert found.gini == pytest.approx(0.25)
     assert found.hoyer == pytest.approx((math.sqrt(2) - 4 / math.sqrt(10)) / (math.sqrt(2) - 1))

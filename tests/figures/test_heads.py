@@ -15,10 +15,10 @@ from retmask.figures.masking import MOST_ROWS, dose_curve, logprob_lines, trace_
 from retmask.figures.rows import (
     breakdown_rows,
     copy_rows,
+    difference_rows,
     dose_rows,
     head_rows,
     logprob_rows,
-    moved_rows,
     recall_rows,
     to_csv,
     trace_rows,
@@ -164,7 +164,7 @@ def two_maps() -> tuple[HeadScores, HeadScores]:
 
 
 def test_what_holds_comes_first_with_the_interval_of_the_difference() -> None:
-    rows = moved_rows(difference(*two_maps()))
+    rows = difference_rows(difference(*two_maps()))
     assert [(row["name"], row["change"], row["holds"]) for row in rows] == [
         ("L0H1", 0.6, True), ("L0H0", -0.1, False), ("L0H2", 0.0, False), ("L0H3", 0.0, False)
     ]  # fmt: skip

@@ -29,7 +29,7 @@ DUO = "attn_patterns/Mistral-7B-Instruct-v0.2/lr=0.02-reg=0.05/full_attention_he
 
 
 def detection(values: list[list[list[float]]], counting: str = "set", **record: object) -> Run:
-    """A run of the kind «detect» with these scores."""
+    """A run of the kind "detect" with these scores."""
     config = {"model": "hub/Tiny-1", **record}
     run = Run.create("detect", config, name="tiny")
     HeadScores("tiny", np.array(values)).save(run.path / "scores.json")
