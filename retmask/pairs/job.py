@@ -15,7 +15,7 @@ from retmask.heads.scores import printable
 from retmask.model.weights import check_there, folder_grid
 from retmask.pairs.gate import RULES, check_rules, faults
 from retmask.pairs.local import Local
-from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, read_items, write_pairs
+from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, Question, read_items, write_pairs
 from retmask.pairs.remote import Servers
 from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
@@ -151,13 +151,13 @@ def _pairs(work: Work[PairsSettings]) -> Iterator[Progress]:
     run.report(stage="loading", done=len(known))
     backend: Local | Servers = Servers(work) if settings.server else Local(work)
     run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", settings.batch or backend.block))
-    book = Book(run, settings, backend.chat, [prompt.id for prompt in prompts], known)
+    book = _Book(run, settings, backend.chat, [prompt.id for prompt in prompts], known)
     blocks = _blocks(len(prompts), run.record["batch"], settings)
     left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
     pace, began, tokens, ahead = Pace(), time.monotonic(), 0, sum(map(len, left))
     try:
         for block in left:
-            for i, pair in backend.answer([(i, prompts[i], settings.sampling(i)) for i in block], known):
+            for i, pair in backend.answer([Question(i, prompts[i], settings.sampling(i)) for i in block], known):
                 book.enter(i, pair)
                 tokens += pair.chosen.tokens + pair.rejected.tokens
             book.publish_now_and_then()
@@ -182,7 +182,7 @@ PAIR = Job("pairs", PairsSettings, _check, _pairs, unit="pairs")
 
 
 @dataclass
-class Book:
+class _Book:
     """The pairs of a run so far, on disk: every one at once, those that pass the gate every half a minute."""
 
     run: Run

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retmask.files import sha256
-from retmask.pairs.job import PAIR, Book, PairsSettings
-from retmask.pairs.pair import PAIRS, read_items
+from retmask.pairs.gate import faults
+from retmask.pairs.job import PAIR, PairsSettings
+from retmask.pairs.pair import PAIRS, read_items, write_items, write_pairs
 from retmask.runs.job import Start
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
@@ -34,14 +35,13 @@ def join(folders: Sequence[Path], out: Path) -> Run:
     prompts = settings.items()
     if digest(prompts) != runs[0].record.get("prompts_sha256"):
         raise ValueError("the prompts have changed since the shards were made: put them back as they were")
-    found = {pair.id: pair for run in runs for pair in read_items(run.path)}
+    pairs = {pair.id: pair for run in runs for pair in read_items(run.path)}
+    joined = [pairs[prompt.id] for prompt in prompts]
     whole = PAIR.claim(Start(settings, [run.path for run in runs]), out)
     with whole.working():
         whole.pin(**{name: runs[0].record[name] for name in same if name in runs[0].record})
-        known = {pair.id: pair for pair in read_items(out)}
-        book = Book(whole, settings, bool(whole.record.get("chat")), [prompt.id for prompt in prompts], known)
-        for number, prompt in enumerate(prompts):
-            book.enter(number, found[prompt.id])
-        book.publish()
-        whole.update(done=len(prompts), kept=book.kept, pairs_sha256=sha256(out / PAIRS))
+        write_items(whole.path, joined)
+        kept = [pair for pair in joined if not faults(pair, settings.allow)]
+        write_pairs(whole.path, kept, bool(whole.record.get("chat")), str(whole.record.get("model", settings.model)))
+        whole.update(done=len(prompts), kept=len(kept), pairs_sha256=sha256(whole.path / PAIRS))
     return whole

@@ -7,11 +7,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retmask.files import check_text, read_lines, write_atomic
 from retmask.text.chat import plain
 from retmask.text.template import Turn, Turns
+
+if TYPE_CHECKING:
+    from retmask.text.prompts import PairPrompt
+    from retmask.text.sampling import Sampling
 
 ITEMS, PAIRS = "items.jsonl", "pairs.jsonl"
 NAMES = ("prompt", "chosen", "rejected")  # the columns of TRL's preference format
@@ -23,6 +27,14 @@ class Answer(NamedTuple):
     text: str
     tokens: int
     ended: Literal["stop", "length"]
+
+
+class Question(NamedTuple):
+    """A prompt of a run: its number, itself, and how its answers are drawn."""
+
+    number: int
+    prompt: "PairPrompt"
+    sampling: "Sampling"
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,14 @@ def _said(record: Sequence[Any]) -> Answer:
     return Answer(str(text), int(tokens), ended)
 
 
+def unanswered(prompt: "PairPrompt", why: str, tokens: int = 0) -> PreferencePair:
+    """What is written down for a prompt that cannot be asked; `tokens` is its length, where that is known."""
+    nothing = Answer("", 0, "stop")
+    return PreferencePair(
+        prompt.id, prompt.messages, nothing, nothing, prompt.arm, prompt.answer, tokens, unanswered=why
+    )
+
+
 def read_items(folder: Path) -> list[PreferencePair]:
     """Every pair in a run's folder, also those that the gate keeps out, each once, in the order of the prompts."""
     pairs: dict[str, tuple[int, PreferencePair]] = {}
@@ -103,6 +123,12 @@ def read_items(folder: Path) -> list[PreferencePair]:
         except (KeyError, TypeError, ValueError):
             continue
     return [pair for _, pair in sorted(pairs.values(), key=lambda numbered: numbered[0])]
+
+
+def write_items(folder: Path, pairs: Iterable[PreferencePair]) -> None:
+    """Write items.jsonl, every pair with its number, atomically."""
+    lines = (json.dumps({"number": number, **pair.to_json()}, ensure_ascii=False) for number, pair in enumerate(pairs))
+    write_atomic(folder / ITEMS, "".join(line + "\n" for line in lines))
 
 
 def write_pairs(folder: Path, pairs: Iterable[PreferencePair], chat: bool, model: str) -> Path:

@@ -1,14 +1,13 @@
 """A person's review of the pairs of a run: kept, dropped and edited, and the set that comes of it."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from retmask.files import append_line, check_text, read_lines, sha256, write_atomic
+from retmask.files import append_line, check_text, read_lines, sha256
 from retmask.pairs.gate import RULES, empty, faults
-from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, read_items, write_pairs
+from retmask.pairs.pair import PAIRS, PreferencePair, read_items, write_items, write_pairs
 from retmask.runs.run import Run, now
 
 REVIEW = "review.jsonl"
@@ -80,8 +79,7 @@ def new_version(run: Run, allowed: Sequence[str]) -> Run:
     everything = [name for name in RULES if name != "empty"]  # what a person has kept, no gate takes out again
     config = {**record.get("config", {}), "allow": everything}
     new = Run.create("pairs", config, name="reviewed", parents=[run.path])
-    lines = [json.dumps({"number": number, **pair.to_json()}) for number, pair in enumerate(kept)]
-    write_atomic(new.path / ITEMS, "".join(line + "\n" for line in lines))
+    write_items(new.path, kept)
     write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
     decided = {verdict: list(review.verdicts.values()).count(verdict) for verdict in ("keep", "drop")}
     new.update(
