@@ -18,7 +18,6 @@ from app.shared.figure import download_button, file_name
 from app.shared.models import ModelRef, tuned
 from app.shared.text import fact_html, guarded, sentence
 from retmask.compare.comparison import Column, Comparison
-from retmask.compare.side_by_side import compare
 from retmask.detect.score import GATE
 from retmask.figures import style
 from retmask.heads.grid import Grid
@@ -155,6 +154,8 @@ def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
 
 def _begin(ref: ModelRef | None, scores: HeadScores) -> None:
     """Put a new comparison in the place of the last; where there can be none, say why and leave the last."""
+    from retmask.compare.side_by_side import compare  # torch takes seconds to import, and the page opens without
+
     setup, mask = form.setup_for(ref), selection.mask(scores.grid)
     try:
         if ref is None:

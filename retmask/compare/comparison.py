@@ -27,7 +27,7 @@ Ending = Literal["", "stop", "length"]
 class Column(NamedTuple):
     """A condition under which the prompt is answered: its name, its mask, and its model where it has one of its own.
 
-    The empty mask is «unmasked»; without a model it is the one that is asked.
+    The empty mask is "unmasked"; without a model it is the one that is asked.
     """
 
     name: str

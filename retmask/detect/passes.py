@@ -30,7 +30,7 @@ def head_scores(
     empty: Sequence[int],
     trunk: Trunk,
 ) -> Float[np.ndarray, "layer head"]:
-    """The score of every head in one trial; `empty` is the prompt with the question «N/A», for the detector `query`.
+    """The score of every head in one trial; `empty` is the prompt with the question "N/A", for the detector `query`.
 
     An empty answer gives zeros.
     """
@@ -80,8 +80,8 @@ def losses(
         for first in range(0, n_heads, size):
             heads = [HeadId(layer, head) for head in range(first, min(n_heads, first + size))]
             # the unmasked row is read in the same pass: in bfloat16 a batch of another size rounds otherwise
-            said = _mean_logprob(model, cache, ids, answer, [HeadMask(), *(HeadMask.of([head]) for head in heads)])
-            out[layer, first : first + len(heads)] = said[0] - said[1:]
+            logprob = _mean_logprob(model, cache, ids, answer, [HeadMask(), *(HeadMask.of([head]) for head in heads)])
+            out[layer, first : first + len(heads)] = logprob[0] - logprob[1:]
     return out
 
 
@@ -94,8 +94,8 @@ def _mean_logprob(
     with forking(model.bridge, {fork: len(masks)}) if fork else nullcontext():
         logits = model.forward([token_ids] * (1 if fork else len(masks)), rows, masks, keep=len(answer))
     chosen = torch.tensor(list(answer), device=model.device)[None, :, None].expand(len(masks), -1, -1)
-    said = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].mean(1)
-    return np.asarray(said.double().cpu().numpy())
+    logprob = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].mean(1)
+    return np.asarray(logprob.double().cpu().numpy())
 
 
 def _rows(cache: "Cache", n: int, fork: int, room: int) -> "Cache":

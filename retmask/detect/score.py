@@ -51,5 +51,5 @@ def retrieval_score(
     if counting == "steps":
         return np.asarray(hit.sum(axis=0) / (end - start))
     positions = np.arange(start, end)
-    found = (hit[..., None] & (attended[..., None] == positions)).any(axis=0)
-    return np.asarray(found.sum(axis=-1) / (end - start))
+    copied = (hit[..., None] & (attended[..., None] == positions)).any(axis=0)
+    return np.asarray(copied.sum(axis=-1) / (end - start))

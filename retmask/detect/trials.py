@@ -56,12 +56,12 @@ def batches(prompts: Sequence[NeedlePrompt], size: int) -> Iterator[list[int]]:
     The first batches are small (1, 2, 4, ...), so that a first result is there soon; the order is kept as far as
     one length allows.
     """
-    left, now = list(range(len(prompts))), 1
+    left, most = list(range(len(prompts))), 1
     while left:
         length = len(prompts[left[0]].token_ids)
-        batch = [i for i in left if len(prompts[i].token_ids) == length][: min(now, size)]
+        batch = [i for i in left if len(prompts[i].token_ids) == length][: min(most, size)]
         left = [i for i in left if i not in set(batch)]
-        now *= 2
+        most *= 2
         yield batch
 
 
@@ -137,7 +137,7 @@ def _probed(
 def _trial(model: "LensModel", task: NeedleTask, prompt: NeedlePrompt, answer: "Answer", counting: Counting) -> Trial:
     """Judge an answer and score its heads."""
     response = model.tokenizer.decode(answer.token_ids, skip_special_tokens=True).strip()
-    found = recall(task.needle.answer, response)
+    recalled = recall(task.needle.answer, response)
     scores = retrieval_score(answer.attended, answer.token_ids, prompt, counting)
     hit = copies(answer.attended, answer.token_ids, prompt.token_ids, prompt.needle_span)
     heads = [HeadId(int(layer), int(head)) for layer, head in np.argwhere(scores > 0)]
@@ -152,8 +152,8 @@ def _trial(model: "LensModel", task: NeedleTask, prompt: NeedlePrompt, answer: "
         prompt_tokens=len(prompt.token_ids),
         response=response,
         response_ids=tuple(answer.token_ids),
-        recall=round(found, 4),
-        success=found > GATE,
+        recall=round(recalled, 4),
+        success=recalled > GATE,
         scores={head: float(scores[head]) for head in heads},
         scored=prompt.scored,
         template=prompt.template,

@@ -24,6 +24,8 @@ from retmask.model.parity import can_fork, check_parity
 from retmask.model.weights import Source, grid_of
 from retmask.text.tokenizer import Tokenizer
 
+MOST_ROWS = 4  # of a product that `few_rows` computes: from 5 rows on the usual way is as fast
+
 
 def wrap(hf: Any, tokenizer: Tokenizer, name: str, source: Source | None = None) -> LensModel:
     """The two views of a transformers model, which is taken over. ValueError if TransformerLens cannot bridge it."""
@@ -87,16 +89,16 @@ def _bridge(hf: Any) -> BridgeView:
 
 def _layers(bridge: BridgeView, twins: dict[int, Any], n_layers: int) -> list[Layer]:
     """The modules to hook in each layer. ValueError where there is a layer without attention heads."""
-    found: list[Layer] = []
+    layers: list[Layer] = []
     for block in getattr(bridge, "blocks", ()):
         attention: Any = getattr(block, "attn", None)
         o_proj = getattr(getattr(attention, "o", None), "original_component", None)
         if o_proj is None or not all(hasattr(attention, hook) for hook in ("hook_pattern", "hook_z")):
-            raise ValueError(f"layer {len(found)} has no attention heads that TransformerLens could show")
-        found.append(Layer(attention, twins[id(block.original_component)], twins[id(o_proj)]))
-    if len(found) != n_layers:
-        raise ValueError(f"TransformerLens shows {len(found)} of its {n_layers} layers")
-    return found
+            raise ValueError(f"layer {len(layers)} has no attention heads that TransformerLens could show")
+        layers.append(Layer(attention, twins[id(block.original_component)], twins[id(o_proj)]))
+    if len(layers) != n_layers:
+        raise ValueError(f"TransformerLens shows {len(layers)} of its {n_layers} layers")
+    return layers
 
 
 def second_view(hf: Any) -> tuple[Any, dict[int, Any]]:
@@ -119,18 +121,17 @@ def fold(model: LensModel, mask: HeadMask) -> None:
 
 def _stop_ids(native: NativeView, tokenizer: Tokenizer) -> frozenset[int]:
     """All tokens that end an answer, from the generation settings, the config and the tokenizer."""
-    found: set[int] = set()
-    for owner in (native.generation_config, native.config.get_text_config(), tokenizer):
-        ids = getattr(owner, "eos_token_id", None)
-        found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    return frozenset(found)
+    owners = (native.generation_config, native.config.get_text_config(), tokenizer)
+    stated = (getattr(owner, "eos_token_id", None) for owner in owners)
+    return frozenset(token for ids in stated if ids is not None for token in (ids if isinstance(ids, list) else [ids]))
 
 
 def _set_attention(model: LensModel) -> None:
     """The fastest attention that the model's class has."""
     for kind in attention_kinds(model.device, model.native.dtype):
         try:
-            return model.native.set_attn_implementation(kind)  # type: ignore[no-any-return]
+            model.native.set_attn_implementation(kind)
+            return
         except ValueError:
             continue
 
@@ -147,9 +148,6 @@ def _quiet(logger: str) -> Iterator[None]:
         log.setLevel(before)
 
 
-MOST_ROWS = 4  # from 5 rows on the usual way is as fast
-
-
 def speed_up(model: nn.Module) -> None:
     """Let a model's linear layers take few rows the fast way. For float32 on a CPU with MKL; else nothing changes."""
     if not torch.backends.mkl.is_available():
@@ -159,8 +157,13 @@ def speed_up(model: nn.Module) -> None:
             module.forward = MethodType(few_rows, module)  # type: ignore[method-assign]
 
 
-def few_rows(layer: Any, x: Tensor) -> Tensor:
-    """What the layer gives for x [..., in]: [..., out]."""
+def few_rows(layer: nn.Linear, x: Tensor) -> Tensor:
+    """What the layer gives for x [..., in]: [..., out].
+
+    A decode step multiplies every weight matrix by one vector a row, so it costs what reading the weights costs. On
+    CPUs MKL takes one vector slowly and repacks the matrix for two and more; as `W x^T`, with the few columns of x^T
+    strided, the same product reads each weight once: on two cores 2 to 6 times faster for 1 to 4 rows.
+    """
     rows = x.numel() // x.shape[-1]
     if rows > MOST_ROWS:
         return linear(x, layer.weight, layer.bias)

@@ -76,7 +76,7 @@ def stack(rows: Sequence[Cache], room: int, length: int | None = None) -> Cache:
     cache = new_cache(room)
     for layers in zip(*(row.layers for row in rows), strict=True):
         layer = RoomyLayer(room)
-        layer.fill([(one.keys[..., :length, :], one.values[..., :length, :]) for one in layers], room)
+        layer.fill([(row.keys[..., :length, :], row.values[..., :length, :]) for row in layers], room)
         cache.layers.append(layer)
     return cache
 
@@ -120,10 +120,10 @@ def take(cache: Cache, rows: Sequence[int], room: int, give_up: bool = False) ->
     return full
 
 
-def shared(one: Sequence[int], other: Sequence[int]) -> int:
+def shared(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two prompts have in common from the start."""
-    n = min(len(one), len(other))
-    different = np.flatnonzero(np.asarray(one[:n]) != np.asarray(other[:n]))
+    n = min(len(a), len(b))
+    different = np.flatnonzero(np.asarray(a[:n]) != np.asarray(b[:n]))
     return int(different[0]) if len(different) else n
 
 

@@ -15,7 +15,6 @@ from retmask.model.lens import LensModel
 from retmask.text.sampling import Sampling
 
 LOGITS = 2**25  # logits of a given text that are held at once
-_Draw = tuple[Sampling, torch.Generator]
 
 
 class Step(NamedTuple):
@@ -25,13 +24,20 @@ class Step(NamedTuple):
     logprob: float
 
 
-def generator(sampling: Sampling) -> _Draw | None:
-    """What draws a row's tokens; None for greedy."""
-    sampling.check()
-    return (sampling, torch.Generator().manual_seed(sampling.seed)) if sampling.temperature else None
+class Draw(NamedTuple):
+    """What draws a row's tokens: how, and with which random numbers."""
+
+    sampling: Sampling
+    generator: torch.Generator
+
+    @classmethod
+    def begin(cls, sampling: Sampling) -> "Draw | None":
+        """A draw from its seed on; None for greedy. ValueError where a number is out of range."""
+        sampling.check()
+        return cls(sampling, torch.Generator().manual_seed(sampling.seed)) if sampling.temperature else None
 
 
-def choose(logits: Float[Tensor, "row vocabulary"], draws: Sequence[_Draw | None]) -> list[Step]:
+def choose(logits: Float[Tensor, "row vocabulary"], draws: Sequence[Draw | None]) -> list[Step]:
     """The next token of every row: the likeliest, or a drawn one. Log-probabilities are the model's own, untempered."""
     logprobs = logits.log_softmax(-1)
     ids = logits.argmax(-1)
@@ -83,7 +89,7 @@ def decode(
     """
     rows = list(range(len(last_ids)))  # which row of the batch each row of the cache is, -1 once it has ended
     room = cache.get_seq_length() + max_new_tokens + 1
-    draws = [generator(one) for one in sampling] if sampling else [None] * len(rows)
+    draws = [*map(Draw.begin, sampling)] if sampling else [None] * len(rows)
     ids = [[last] for last in last_ids]
     for _ in range(max_new_tokens):
         logits = model.forward(ids, cache, masks, begin=begin)[:, -1].float()
@@ -92,8 +98,8 @@ def decode(
         alive = [i for i, step in enumerate(steps) if rows[i] >= 0 and step.token_id not in model.stop_ids]
         if not alive:
             return
-        said = {rows[i]: steps[i] for i in alive}
-        yield [said.get(row) for row in range(len(last_ids))]
+        taken = {rows[i]: steps[i] for i in alive}
+        yield [taken.get(row) for row in range(len(last_ids))]
         if 2 * len(alive) <= len(rows):
             cache, ids, rows = take(cache, alive, room), [ids[i] for i in alive], [rows[i] for i in alive]
             masks = masks and [masks[i] for i in alive]
@@ -103,19 +109,29 @@ def decode(
 
 
 def continuation_logits(
-    model: LensModel, cache: Cache, prompt: Sequence[int], text: Sequence[int], masks: Sequence[HeadMask]
+    model: LensModel,
+    cache: Cache,
+    prompt: Sequence[int],
+    text: Sequence[int],
+    masks: Sequence[HeadMask],
+    size: int = 0,
 ) -> Iterator[Float[Tensor, "row step vocabulary"]]:
-    """The logits with which every mask would have gone on at each token of one given text, some steps at a time.
+    """The logits with which every mask would have gone on at each token of one given text, `size` steps at a time.
 
     `cache` has a row for each mask and holds at least all of the prompt but its last token; it is cut back to that.
     """
     if cache.layers:
         cache.crop(len(prompt) - 1 - cache.get_seq_length())
     ids = [prompt[-1], *text[:-1]] if text else []
-    size = max(1, LOGITS // (len(masks) * model.vocabulary))
+    size = size or steps_at_once(model, len(masks))
     for at in range(0, len(ids), size):
         part = ids[at : at + size]
         yield model.forward([part] * len(masks), cache, masks, keep=len(part)).float()
+
+
+def steps_at_once(model: LensModel, rows: int) -> int:
+    """Of how many tokens of a given text the logits of so many rows are held together."""
+    return max(1, LOGITS // (rows * model.vocabulary))
 
 
 def logprobs(model: LensModel, prompt: Sequence[int], text: Sequence[int], mask: HeadMask) -> list[float]:

@@ -59,6 +59,11 @@ class Estimate(NamedTuple):
             return f"{says}: choose at most {tokens:,} tokens."
         return f"{says}: choose {'bfloat16, ' if self.dtype == 'float32' else ''}a smaller model or another device."
 
+    def check(self) -> None:
+        """ValueError with what it needs, what there is and what to choose instead, if it does not fit."""
+        if not self.fits:
+            raise ValueError(self.sentence)
+
 
 def estimate(
     name: str, context_tokens: int, dtype: str | None = None, device: str | None = None, revision: str | None = None
@@ -161,12 +166,6 @@ def attention_kinds(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]
     return (*(["flash_attention_2"] if able and is_flash_attn_2_available() else []), "sdpa", "eager")
 
 
-def check_fit(wanted: Estimate) -> None:
-    """ValueError with what it needs, what there is and what to choose instead, if it does not fit."""
-    if not wanted.fits:
-        raise ValueError(wanted.sentence)
-
-
 def free_bytes(device: torch.device) -> int:
     """The memory that is free on a device now; on a CPU no more than this process's container or job may still take."""
     if device.type == "cuda":
@@ -253,12 +252,12 @@ def choose_device(name: str | None) -> torch.device:
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """That type of weights, by default bfloat16 on CUDA and float32 elsewhere. ValueError for an unknown one."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in known:
-        raise ValueError(f"dtype {name!r} is unknown: choose {', '.join(known)}")
-    return known[name]
+    if name not in types:
+        raise ValueError(f"dtype {name!r} is unknown: choose {', '.join(types)}")
+    return types[name]
 
 
 def longest_context(config: Any) -> int:

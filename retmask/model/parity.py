@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,16 @@ ROUNDING = {torch.float32: 0.002, torch.float16: 0.05, torch.bfloat16: 0.3}
 _FORMS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # between two forms of a model, as `differ`
 _LOUDER = 100.0  # where a view looks past its window, it is to be heard
 
+_Logits = Float[Tensor, "row pos token"]
+
+
+class _Tails(NamedTuple):
+    """The logits at the same last tokens: natively, natively with eager attention, and through the bridge."""
+
+    native: _Logits
+    eager: _Logits
+    bridged: _Logits
+
 
 @torch.no_grad()
 def check_parity(model: LensModel) -> float:
@@ -47,15 +57,14 @@ def check_parity(model: LensModel) -> float:
         raise ValueError(f"{model.grid.n_layers - kept} of its {model.grid.n_layers} layers keep no keys and values")
     tails = _tails(model, cache, ids, mask)
     whole = model.forward([ids], new_cache(len(ids)), [mask], keep=TAIL)[:, -TAIL:].float()
-    if not _apart(tails[0], whole) <= ROUNDING[model.native.dtype]:
+    if not _apart(tails.native, whole) <= ROUNDING[model.native.dtype]:
         raise ValueError("from its cache it answers otherwise than from the whole text")
-    difference = _difference(model, len(ids), *tails)
+    difference = _difference(model, len(ids), tails)
     window = _window(model)
     if window > PREFIX and 4 * cache_bytes(model.native.config, window, model.native.dtype) < free_bytes(model.device):
         hidden = [PREFIX * windowed for windowed in _windowed(model)]  # positions that no query of the tail sees
         longer = lengthened(cache, window + PREFIX, hidden, _LOUDER)
-        tails = _tails(model, longer, ids, mask)
-        difference = max(difference, _difference(model, window + len(ids), *tails))
+        difference = max(difference, _difference(model, window + len(ids), _tails(model, longer, ids, mask)))
     return difference
 
 
@@ -82,8 +91,7 @@ def _eagerly(native: NativeView) -> Iterator[None]:
 
 
 def _some_ids(model: LensModel) -> list[int]:
-    vocabulary = model.native.get_input_embeddings().weight.shape[0]
-    return [at * 37 % min(vocabulary, 5000) for at in range(PREFIX + TAIL)]
+    return [at * 37 % min(model.vocabulary, 5000) for at in range(PREFIX + TAIL)]
 
 
 def _every_head(model: LensModel) -> HeadMask:
@@ -92,11 +100,11 @@ def _every_head(model: LensModel) -> HeadMask:
     return HeadMask({HeadId(i, j): 0.2 + (7 * i + 4 * j) % 11 / 11 for i in range(n_layers) for j in range(n_heads)})
 
 
-def _tails(model: LensModel, cache: Cache, ids: list[int], mask: HeadMask) -> tuple[Tensor, Tensor, Tensor]:
-    """The logits at the last ids, each on a copy of the cache: natively, natively with eager attention, bridged."""
+def _tails(model: LensModel, cache: Cache, ids: list[int], mask: HeadMask) -> _Tails:
+    """The logits at the last ids, each on a copy of the cache."""
     keys = cache.get_seq_length() + TAIL
 
-    def natively() -> Tensor:
+    def natively() -> _Logits:
         return model.forward([ids[PREFIX:]], stack([cache], keys), [mask], keep=TAIL)[:, -TAIL:].float()
 
     native = eager = natively()
@@ -110,16 +118,17 @@ def _tails(model: LensModel, cache: Cache, ids: list[int], mask: HeadMask) -> tu
         model.masked([mask]),
         reading(model.bridge, partial(_expect, model, keys)) as read,
     ):
-        through = model.bridge(tail, past_key_values=copy, use_cache=True)[:, -TAIL:].float()
+        bridged = model.bridge(tail, past_key_values=copy, use_cache=True)[:, -TAIL:].float()
     if len(read) != model.grid.n_layers:
         raise ValueError(f"TransformerLens shows attention patterns of {len(read)} of its {model.grid.n_layers} layers")
-    return native, eager, through
+    return _Tails(native, eager, bridged)
 
 
-def _difference(model: LensModel, keys: int, native: Tensor, eager: Tensor, through: Tensor) -> float:
+def _difference(model: LensModel, keys: int, tails: _Tails) -> float:
     """The largest difference of the views' logits. ValueError where it is more than rounding."""
-    difference = float((native - through).abs().max())
-    if not _apart(through, eager) <= BOUND[model.native.dtype]:
+    native, eager, bridged = tails
+    difference = float((native - bridged).abs().max())
+    if not _apart(bridged, eager) <= BOUND[model.native.dtype]:
         raise ValueError(
             f"TransformerLens sees another model than transformers runs: their logits differ by {difference:.2g} after "
             f"{keys:,} tokens"
@@ -139,11 +148,11 @@ def _expect(model: LensModel, keys: int, pattern: Float[Tensor, "row head query 
     return pattern[:, :, :, :1]
 
 
-def _apart(one: Float[Tensor, "row pos token"], other: Float[Tensor, "row pos token"]) -> float:
+def _apart(logits: Float[Tensor, "row pos token"], wanted: Float[Tensor, "row pos token"]) -> float:
     """How far two rows of logits are apart, as a part of their spread: the median of the positions."""
-    one, other = one.double(), other.double()
-    spread = (other - other.mean(-1, keepdim=True)).norm(dim=-1)
-    return float(((one - other).norm(dim=-1) / spread).median())
+    logits, wanted = logits.double(), wanted.double()
+    spread = (wanted - wanted.mean(-1, keepdim=True)).norm(dim=-1)
+    return float(((logits - wanted).norm(dim=-1) / spread).median())
 
 
 def _window(model: LensModel) -> int:

@@ -132,20 +132,20 @@ def _on_hub(name: str, revision: str | None) -> Source:
     """A model of the Hub, at the commit that its revision is now, so that all of it comes from one."""
     from transformers.utils.hub import cached_file
 
-    found = None
     with suppress(Exception):  # reading the config will say what is wrong
-        found = cached_file(name, "config.json", revision=revision)
-    snapshot = _snapshot(Path(found).parent) if found else None
-    if found is None or snapshot is None:
-        return Source(name, name, revision)
-    return Source(name, name, snapshot[1], Path(found).parent)
+        if file := cached_file(name, "config.json", revision=revision):
+            folder = Path(file).parent
+            if snapshot := _snapshot(folder):
+                return Source(name, name, snapshot[1], folder)
+    return Source(name, name, revision)
 
 
 def _snapshot(folder: Path) -> tuple[str, str] | None:
     """The Hub id and the commit of a folder in the Hub's cache; None for any other folder."""
     at = folder.absolute()
-    found = _SNAPSHOT.fullmatch("/".join(at.parts[-3:])) or _SNAPSHOT.fullmatch("/".join(at.resolve().parts[-3:]))
-    return (found[1].replace("--", "/"), found[2]) if found else None
+    names = ("/".join(path.parts[-3:]) for path in (at, at.resolve()))
+    match = next(filter(None, map(_SNAPSHOT.fullmatch, names)), None)
+    return (match[1].replace("--", "/"), match[2]) if match else None
 
 
 def _folder(path: Path) -> Source:
@@ -154,8 +154,8 @@ def _folder(path: Path) -> Source:
     files = weight_files(path)
     if not files:
         pickles = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
-        found = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights"
-        raise ValueError(f"{path} holds {found}: convert them to safetensors first")
+        content = f"only {pickles[0]}, a pickle that could run code" if pickles else "no weights"
+        raise ValueError(f"{path} holds {content}: convert them to safetensors first")
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(f"{path} lacks {len(missing)} of its {len(files)} files, such as {missing[0]}: download again")
@@ -205,8 +205,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def fingerprint(files: list[Path]) -> str:
     """The SHA-256 of one file; of several, of their SHA-256s, one a line: every byte of every file counts."""
-    found = [digest(file) for file in files]
-    return found[0] if len(found) == 1 else sha256_text("\n".join(found))
+    digests = [digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else sha256_text("\n".join(digests))
 
 
 def digest(file: Path) -> str:
@@ -214,12 +214,12 @@ def digest(file: Path) -> str:
     stat = file.stat()  # of what a link leads to; ctime too, since a person can put the other time back
     kept = home() / "digests" / f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
     with suppress(OSError, ValueError):
-        if re.fullmatch("[0-9a-f]{64}", known := kept.read_text(encoding="ascii")):
-            return known
-    found = sha256(file)
+        if re.fullmatch("[0-9a-f]{64}", value := kept.read_text(encoding="ascii")):
+            return value
+    value = sha256(file)
     with suppress(OSError):  # a home that is full or not to be written costs time, not the result
-        write_atomic(kept, found)
-    return found
+        write_atomic(kept, value)
+    return value
 
 
 def check_base(base: str, commit: str, sha256: str, source: Source) -> str:
@@ -236,7 +236,7 @@ def check_base(base: str, commit: str, sha256: str, source: Source) -> str:
         return ""
     if _hub_id(base) and base.lower() != source.name.lower():
         return f"and this is {source.name}"
-    commits = [one for one in (commit, source.revision) if one and _COMMIT.fullmatch(one)]
+    commits = [name for name in (commit, source.revision) if name and _COMMIT.fullmatch(name)]
     if len(set(commits)) == 2:
         return f"at commit {commits[0][:12]}, and this is {commits[1][:12]} (choose it with --revision)"
     return ""

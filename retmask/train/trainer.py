@@ -64,7 +64,7 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
         trust_remote_code=trusted,
     )
     place = "cpu" if device.type == "cpu" else None
-    model, tokenizer = load_plain(planned, device=place, dtype=stored, trust_remote_code=trusted)
+    model, tokenizer = load_plain(planned, place)
     if PartialState().is_main_process:
         source = planned.source
         run.update(revision=source.revision, sha256=source.sha256, attention=planned.attention)

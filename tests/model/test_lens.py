@@ -18,8 +18,8 @@ from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.bridge import few_rows, fold
 from retmask.model.cache import longest_shared, new_cache, shared, stack
-from retmask.model.decoding import Step, answers, choose, continuation_logits, decode, generator, logprobs
-from retmask.model.fit import Estimate, check_fit, estimate
+from retmask.model.decoding import Draw, Step, answers, choose, continuation_logits, decode, logprobs
+from retmask.model.fit import Estimate, estimate
 from retmask.model.hooks import reading
 from retmask.model.lens import LensModel, fork_plan
 from retmask.model.weights import resolve
@@ -193,7 +193,7 @@ def test_drawn_tokens_follow_their_probabilities() -> None:
     logits = torch.tensor([0.25, 0.5, 0.25, 0.0]).log()[None]
 
     def shares(top_p: float, temperature: float = 1.0) -> list[float]:
-        draw = generator(Sampling(temperature, top_p, 3))
+        draw = Draw.begin(Sampling(temperature, top_p, 3))
         found = [choose(logits, [draw])[0].token_id for _ in range(3000)]
         return [found.count(token) / 3000 for token in range(4)]
 
@@ -461,9 +461,9 @@ def test_estimate_is_the_weights_and_the_cache(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     wanted = Estimate("m", 1000, weights_bytes=6_000, cache_bytes=5_000, free_bytes=12_000, dtype="f", place="here")
     with pytest.raises(ValueError, match="choose at most 384 tokens"):  # (12000 / 1.2 - 6000) / (2 * 5) = 400
-        check_fit(wanted)
+        wanted.check()
     with pytest.raises(ValueError, match="a smaller model"):
-        check_fit(wanted._replace(weights_bytes=60_000))
+        wanted._replace(weights_bytes=60_000).check()
 
 
 def test_wrong_device_and_dtype() -> None:

@@ -94,12 +94,12 @@ def test_attention_that_the_class_does_not_have_is_not_trained_with(fresh_home: 
     config = Gemma2Config(vocab_size=128, hidden_size=32, intermediate_size=48, **size, eos_token_id=127)
     folder = made(config, tmp_path / "model")
     cpu, kind = torch.device("cpu"), torch.float32
-    planned = plan(str(folder), revision=None, device=cpu, dtype=kind)
+    planned = plan(str(folder), device=cpu, dtype=kind)
     assert planned.attention == "eager"
-    assert load_plain(planned, device="cpu", dtype=kind)[0].config._attn_implementation == "eager"
+    assert load_plain(planned, "cpu")[0].config._attn_implementation == "eager"
     with pytest.raises(ValueError, match="model cannot compute attention by sdpa here"):
-        plan(str(folder), revision=None, device=cpu, dtype=kind, attention="sdpa")
-    assert plan(str(tiny_folder(tmp_path)), revision=None, device=cpu, dtype=kind).attention == "sdpa"
+        plan(str(folder), device=cpu, dtype=kind, attention="sdpa")
+    assert plan(str(tiny_folder(tmp_path)), device=cpu, dtype=kind).attention == "sdpa"
 
 
 def test_a_check_refuses_what_the_training_refuses(folder: Path, tmp_path: Path) -> None:
