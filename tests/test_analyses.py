@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import tiny_model
+from trials import a_trial, scores_of
 
 from analyses import depth_bias, dynamics, families, figures, stability
 from retmask.compare.trace import Trace
@@ -25,11 +26,7 @@ ONE, OTHER = HeadId(0, 3), HeadId(1, 7)
 
 
 def trial(needle: str, depth: float, success: bool = True, **scores: float) -> Trial:
-    return Trial(
-        needle=needle, question="?", answer="a", context_tokens=512, depth=depth, needle_span=(1, 4), prompt_tokens=6,
-        response="r", response_ids=(11,), recall=float(success), success=success,
-        scores={HeadId.parse(key.replace("_", "-").lstrip("h")): value for key, value in scores.items()},
-    )  # fmt: skip
+    return a_trial(needle=needle, depth=depth, success=success, scores=scores_of(**scores))
 
 
 def detection(folder: Path, trials: list[Trial]) -> ScoreSet:
@@ -38,8 +35,10 @@ def detection(folder: Path, trials: list[Trial]) -> ScoreSet:
     for one in trials:
         append_line(folder / "trials.jsonl", one.to_json())
     grid = {"n_layers": 2, "n_heads": 10, "n_kv_heads": None}
-    write_json(folder / "run.json", {"kind": "detect", "status": "success", "model": folder.name, "head_grid": grid,
-                                     "counting": "set"})  # fmt: skip
+    write_json(
+        folder / "run.json",
+        {"kind": "detect", "status": "success", "model": folder.name, "head_grid": grid, "counting": "set"},
+    )
     scores = collect_scores(trials, GRID, folder.name, "set")
     assert scores
     scores.save(folder / "scores.json")
@@ -49,8 +48,11 @@ def detection(folder: Path, trials: list[Trial]) -> ScoreSet:
 @pytest.fixture
 def lopsided(tmp_path: Path) -> ScoreSet:
     """Two needles at three depths; at depth 0 only L0H3 copies, elsewhere only L1H7. One trial found nothing."""
-    trials = [trial(needle, depth, h0_3=1.0) if depth == 0 else trial(needle, depth, h1_7=1.0)
-              for needle in "ab" for depth in (0.0, 0.5, 1.0)]  # fmt: skip
+    trials = [
+        trial(needle, depth, h0_3=1.0) if depth == 0 else trial(needle, depth, h1_7=1.0)
+        for needle in "ab"
+        for depth in (0.0, 0.5, 1.0)
+    ]
     trials[3] = trial("b", 0.0, success=False)
     return detection(tmp_path / "lopsided", trials)
 
@@ -163,8 +165,12 @@ def test_finished_lines_count_only_for_the_same_weights_map_and_haystack(
     (task,) = EvaluateSettings(model="gemma-3-270m", trials=1).tasks()
     scores = HeadScores.load(scores_path("gemma-3-270m"))
     pins = {"weights": "sha", "map": sha256_text(scores.to_json()), "haystack": load_haystack("pydoc-end").sha256}
-    kept = {"needle": task.needle.needle, "context_tokens": task.context_tokens, "depth": task.depth,
-            "answer_tokens": 32}  # fmt: skip
+    kept = {
+        "needle": task.needle.needle,
+        "context_tokens": task.context_tokens,
+        "depth": task.depth,
+        "answer_tokens": 32,
+    }
     path = dynamics.kept_at("gemma-3-270m")
     path.parent.mkdir()
     for other in (
@@ -181,10 +187,18 @@ def test_finished_lines_count_only_for_the_same_weights_map_and_haystack(
 
 
 def line(needle: str, recalls: tuple[float, ...]) -> dict[str, object]:
-    answers = {name: {"token_ids": [1, 2, 3], "sizes": [1, 1, 0], "recall": recall}
-               for name, recall in zip(dynamics.CONDITIONS, recalls, strict=True)}  # fmt: skip
-    return {"needle": needle, "context_tokens": 512, "depth": 0.1, "needle_span": (4, 6), "answers": answers,
-            "copied": {"0-3": [(0, 5), (1, 9)], "1-7": [(2, 9)]}}  # fmt: skip
+    answers = {
+        name: {"token_ids": [1, 2, 3], "sizes": [1, 1, 0], "recall": recall}
+        for name, recall in zip(dynamics.CONDITIONS, recalls, strict=True)
+    }
+    return {
+        "needle": needle,
+        "context_tokens": 512,
+        "depth": 0.1,
+        "needle_span": (4, 6),
+        "answers": answers,
+        "copied": {"0-3": [(0, 5), (1, 9)], "1-7": [(2, 9)]},
+    }
 
 
 def test_the_table_of_dynamics() -> None:
@@ -260,8 +274,10 @@ def test_a_list_of_heads_has_no_curve_and_no_figures(
     kept: list[dict[str, object]] = []
     families.main()
     assert [(row["model"], row["gini"] is None) for row in kept] == [
-        ("smollm2-135m", False), ("gemma-3-270m", False), ("Qwen3-8B", True),
-    ]  # fmt: skip
+        ("smollm2-135m", False),
+        ("gemma-3-270m", False),
+        ("Qwen3-8B", True),
+    ]
     assert "a list of 2 heads without scores" in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trials import a_trial, scores_of
 
 from retmask.detect.score import retrieval_score
 from retmask.detect.trials import batches, pin_measure, stable_for
@@ -67,23 +68,9 @@ def test_heads_are_scored_apart() -> None:
 
 
 def trial(needle: str, success: bool, **scores: float) -> Trial:
-    return Trial(
-        needle=needle,
-        question="?",
-        answer="a",
-        context_tokens=512,
-        depth=0.5,
-        needle_span=(1, 4),
-        prompt_tokens=6,
-        response="r",
-        response_ids=(11, 12),
-        recall=float(success),
-        success=success,
-        scores={HeadId.parse(key.replace("_", "-").lstrip("h")): value for key, value in scores.items()},
-        copied={HeadId(0, 1): ((0, 1), (1, 2))},
-        needle_tokens=("x", "é", "\n"),
-        prompt_ids=(10, 11, 12, 13, 11, 14),
-    )
+    copied = {HeadId(0, 1): ((0, 1), (1, 2))}
+    read = {"needle_tokens": ("x", "é", "\n"), "prompt_ids": (10, 11, 12, 13, 11, 14)}
+    return a_trial(needle=needle, success=success, scores=scores_of(**scores), copied=copied, **read)
 
 
 def test_trial_survives_the_disk_and_a_broken_line(tmp_path: Path) -> None:

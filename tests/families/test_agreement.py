@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trials import a_trial
 
 from retmask.families.agreement import Agreement, agreement, parts_overlap, set_agreement, split_half, stability_curve
 from retmask.files import shipped
@@ -30,22 +31,8 @@ def listed(*heads: HeadId) -> ScoreSet:
 
 
 def trial(copied: dict[HeadId, tuple[tuple[int, int], ...]], **changes: object) -> Trial:
-    plain = Trial(
-        needle="n",
-        question="q",
-        answer="a",
-        context_tokens=512,
-        depth=0.5,
-        needle_span=(10, 14),
-        prompt_tokens=500,
-        response="r",
-        response_ids=(1, 2, 3),
-        recall=1.0,
-        success=True,
-        scores={head: len({position for _, position in pairs}) / 4 for head, pairs in copied.items()},
-        copied=copied,
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    scores = {head: len({position for _, position in pairs}) / 4 for head, pairs in copied.items()}
+    return a_trial(**({"needle": "n", "needle_span": (10, 14), "scores": scores, "copied": copied} | changes))
 
 
 def test_by_hand() -> None:

@@ -92,10 +92,16 @@ def test_a_file_that_the_mask_was_made_from(fresh_home: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"differences": 1}', '{"differences": [1, {"condition": "tuned", "against": "unmasked"}]}',
-     '{"conditions": [{"condition": "unmasked", "recall": "x"}, {"condition": "tuned", "recall": 1}], '
-     '"differences": [{"condition": "tuned", "against": "unmasked", "mean": 1}]}'],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{}",
+        '{"differences": 1}',
+        '{"differences": [1, {"condition": "tuned", "against": "unmasked"}]}',
+        '{"conditions": [{"condition": "unmasked", "recall": "x"}, {"condition": "tuned", "recall": 1}], '
+        '"differences": [{"condition": "tuned", "against": "unmasked", "mean": 1}]}',
+    ],
+)
 def test_a_damaged_evaluation_is_left_out(fresh_home: Path, text: str) -> None:
     (evaluation().path / "results.json").write_text(text)
     good = evaluation()

@@ -414,7 +414,9 @@ def test_a_measurement_that_goes_on_is_not_begun_again_after_a_restart(monkeypat
 
 
 def test_a_model_that_is_not_known_is_not_measured(tmp_path: Path) -> None:
-    one, other = (a_set(tmp_path / name, values) for name, values in
-                  (("a.json", np.eye(4)[None]), ("b.json", np.eye(4)[None, ::-1])))  # fmt: skip
+    one, other = (
+        a_set(tmp_path / name, values)
+        for name, values in (("a.json", np.eye(4)[None]), ("b.json", np.eye(4)[None, ::-1]))
+    )
     at = opened(str(one), str(other), view="Agreement")
     assert "Neither set says how its model is loaded" in words(at)

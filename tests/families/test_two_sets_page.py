@@ -44,8 +44,10 @@ def answers(run: Run) -> None:
 
 
 def test_scores_below_0_are_compared(tmp_path: Path) -> None:
-    files = [str(a_set(tmp_path / name, values[None])) for name, values in
-             (("a.json", np.eye(4) - 0.1), ("b.json", np.eye(4)[::-1] - 0.1))]  # fmt: skip
+    files = [
+        str(a_set(tmp_path / name, values[None]))
+        for name, values in (("a.json", np.eye(4) - 0.1), ("b.json", np.eye(4)[::-1] - 0.1))
+    ]
     assert "Neither set says how its model is loaded" in words(opened(*files, view="Agreement"))
 
 

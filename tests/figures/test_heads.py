@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trials
 
 from retmask.families.difference import difference
 from retmask.figures import style
@@ -39,25 +40,16 @@ def some_scores(n_layers: int = 3, n_heads: int = 4, n_kv_heads: int | None = 2,
 
 
 def a_trial(depth: float = 0.5, success: bool = True, length: int = 512, **changes: Any) -> Trial:
-    scores: Mapping[HeadId, float] = {HeadId(1, 2): 1.0}
     fields = {
         "needle": "The key is under the mat.",
-        "question": "Where is the key?",
-        "answer": "under the mat",
-        "context_tokens": length,
-        "depth": depth,
         "needle_span": (100, 103),
-        "prompt_tokens": 462,
-        "response": "It is under the mat",
-        "response_ids": (7, 8, 1, 2, 3),
         "recall": 1.0 if success else 0.25,
-        "success": success,
-        "scores": scores,
+        "scores": {HeadId(1, 2): 1.0},
         "copied": {HeadId(1, 2): ((2, 100), (3, 101), (4, 102))},
         "needle_tokens": (" under", EVIL, " mat"),
         "response_tokens": ("It", " is", " under", EVIL, " mat"),
     }
-    return Trial(**(fields | changes))
+    return trials.a_trial(depth=depth, success=success, context_tokens=length, **(fields | changes))
 
 
 def a_point(kind: str, k: int, seed: int | None = None, perplexity: float = 10.0, **changes: Any) -> dict[str, Any]:
@@ -76,9 +68,19 @@ def texts(figure: Any) -> str:
 
 @pytest.mark.parametrize(
     ("n", "said"),
-    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"), (21, "21st"),
-     (102, "102nd"), (111, "111th")],
-)  # fmt: skip
+    [
+        (1, "1st"),
+        (2, "2nd"),
+        (3, "3rd"),
+        (4, "4th"),
+        (11, "11th"),
+        (12, "12th"),
+        (13, "13th"),
+        (21, "21st"),
+        (102, "102nd"),
+        (111, "111th"),
+    ],
+)
 def test_ordinals(n: int, said: str) -> None:
     assert style.ordinal(n) == said
 
@@ -166,8 +168,11 @@ def two_maps() -> tuple[HeadScores, HeadScores]:
 def test_what_holds_comes_first_with_the_interval_of_the_difference() -> None:
     rows = difference_rows(difference(*two_maps()))
     assert [(row["name"], row["change"], row["holds"]) for row in rows] == [
-        ("L0H1", 0.6, True), ("L0H0", -0.1, False), ("L0H2", 0.0, False), ("L0H3", 0.0, False)
-    ]  # fmt: skip
+        ("L0H1", 0.6, True),
+        ("L0H0", -0.1, False),
+        ("L0H2", 0.0, False),
+        ("L0H3", 0.0, False),
+    ]
     assert (rows[0]["low"], rows[0]["high"], rows[1]["low"], rows[1]["high"]) == (0.4, 0.8, -0.2, 0.1)
     assert (rows[0]["before"], rows[0]["before_rank"], rows[0]["after"], rows[0]["after_rank"]) == (0.0, 3, 0.6, 1)
     assert to_csv(rows).startswith("name,layer,head,change,low,high,holds,before,")
@@ -191,8 +196,19 @@ def test_a_map_of_differences_is_as_dark_down_as_up_and_white_where_nothing_move
 def test_head_rows_are_ranked_and_complete() -> None:
     rows = head_rows(some_scores(), [HeadId(0, 0)])
     assert [row["rank"] for row in rows] == list(range(1, 13))
-    assert rows[0] == {"rank": 1, "name": "L1H2", "layer": 1, "head": 2, "kv_group": 1, "mean": 0.9, "low": 0.9,
-                       "high": 0.9, "over": "5 different trials", "activation": 1.0, "selected": False}  # fmt: skip
+    assert rows[0] == {
+        "rank": 1,
+        "name": "L1H2",
+        "layer": 1,
+        "head": 2,
+        "kv_group": 1,
+        "mean": 0.9,
+        "low": 0.9,
+        "high": 0.9,
+        "over": "5 different trials",
+        "activation": 1.0,
+        "selected": False,
+    }
     assert rows[-1]["name"] == "L0H0"
     assert rows[-1]["selected"]
 
@@ -213,16 +229,21 @@ def test_breakdown_counts_successful_trials_only() -> None:
     trials = [a_trial(0.0), a_trial(1.0, scores={}), a_trial(0.5, success=False)]
     rows = breakdown_rows(trials, HeadId(1, 2))
     assert [(row["by"], row["trials"], row["score"]) for row in rows] == [
-        ("needle", 2, 0.5), ("length", 2, 0.5), ("depth", 1, 1.0), ("depth", 1, 0.0),
-    ]  # fmt: skip
+        ("needle", 2, 0.5),
+        ("length", 2, 0.5),
+        ("depth", 1, 1.0),
+        ("depth", 1, 0.0),
+    ]
     assert len(head_breakdown(trials, HeadId(1, 2)).data) == 3
 
 
 def test_copied_tokens_are_named_from_both_sides() -> None:
     rows = copy_rows(a_trial(needle_tokens=(" under", " the", " mat")), HeadId(1, 2))
     assert [(row["step"], row["position"], row["needle_token"]) for row in rows] == [
-        (2, 100, " under"), (3, 101, " the"), (4, 102, " mat"),
-    ]  # fmt: skip
+        (2, 100, " under"),
+        (3, 101, " the"),
+        (4, 102, " mat"),
+    ]
     assert copy_rows(a_trial(), HeadId(0, 0)) == []
 
 
@@ -263,8 +284,11 @@ def test_dose_rows_are_in_order_with_the_interval_of_their_trials() -> None:
     points = [a_point("top", 2), a_point("random", 2, 1), a_point("top", 0, recalls=[0.5] * 3), a_point("random", 2, 0)]
     rows = dose_rows(points)
     assert [(row["k"], row["kind"], row["seed"]) for row in rows] == [
-        (0, "top", None), (2, "random", 0), (2, "random", 1), (2, "top", None),
-    ]  # fmt: skip
+        (0, "top", None),
+        (2, "random", 0),
+        (2, "random", 1),
+        (2, "top", None),
+    ]
     assert (rows[0]["low"], rows[0]["high"]) == (0.5, 0.5)
     assert 0 <= rows[3]["low"] < 0.5 < rows[3]["high"] <= 1
     assert set(rows[0]) == (set(points[0]) - {"recalls"}) | {"low", "high", "over"}
@@ -326,8 +350,10 @@ def test_perplexities_far_apart_have_a_logarithmic_axis(most: float, kind: str |
 def test_trace_rows_say_what_was_copied_from_where() -> None:
     rows = trace_rows(a_trace(L3H1={2: 90, 0: 80}, L1H2={2: 91}, L0H0={}), ["a", "b", "c", "d"])
     assert [(row["step"], row["token"], row["head"], row["position"]) for row in rows] == [
-        (0, "a", "L3H1", 80), (2, "c", "L1H2", 91), (2, "c", "L3H1", 90),
-    ]  # fmt: skip
+        (0, "a", "L3H1", 80),
+        (2, "c", "L1H2", 91),
+        (2, "c", "L3H1", 90),
+    ]
     assert list(rows[0]) == ["step", "token", "head", "layer", "head_index", "position"]
     assert (rows[0]["layer"], rows[0]["head_index"]) == (3, 1)
 
@@ -378,9 +404,14 @@ def test_log_probabilities_are_lines_that_tell_their_divergence() -> None:
     assert figure.data[3].name == "&lt;b&gt;tuned"
     assert list(figure.layout.xaxis.ticktext) == ["␣a", "⏎"]
     assert logprob_rows(*args)[1] == {
-        "step": 1, "token": "\n", "own": -1.0, "masked": -3.0, "random control": -1.5, "<b>tuned": -0.5,
+        "step": 1,
+        "token": "\n",
+        "own": -1.0,
+        "masked": -3.0,
+        "random control": -1.5,
+        "<b>tuned": -0.5,
         "kl masked": 0.125,
-    }  # fmt: skip
+    }
 
 
 def test_generated_tokens_are_no_html() -> None:

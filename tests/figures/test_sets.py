@@ -99,8 +99,10 @@ def test_what_is_not_comparable_stays_empty() -> None:
 
 
 def test_dots_leave_out_what_has_no_figure() -> None:
-    rows = [{"label": "a", "gini": 0.5, "gini_low": 0.4, "gini_high": 0.7, "over": "3 needles"},
-            {"label": "b", "over": "", "gini": None, "gini_low": None, "gini_high": None}]  # fmt: skip
+    rows = [
+        {"label": "a", "gini": 0.5, "gini_low": 0.4, "gini_high": 0.7, "over": "3 needles"},
+        {"label": "b", "over": "", "gini": None, "gini_low": None, "gini_high": None},
+    ]
     figure = figure_dots(rows, "gini")
     (dot,) = figure.data
     assert dot.error_x.array == pytest.approx((0.2,))
@@ -145,10 +147,15 @@ def texts(value: Any) -> list[str]:
 
 def test_names_are_text_and_cut() -> None:
     scores = {EVIL: A}
-    figures = [lorenz_curves({EVIL: A.mean}), rank_curves({EVIL: A.mean}),
-               depth_profiles({EVIL: A.mean}), small_multiples(scores),
-               overlap_map(A, B, EVIL, EVIL), agreement_map([EVIL], [[1]], EVIL),
-               gain_scatter([published_gains()[0]._replace(model=EVIL)], "gini")]  # fmt: skip
+    figures = [
+        lorenz_curves({EVIL: A.mean}),
+        rank_curves({EVIL: A.mean}),
+        depth_profiles({EVIL: A.mean}),
+        small_multiples(scores),
+        overlap_map(A, B, EVIL, EVIL),
+        agreement_map([EVIL], [[1]], EVIL),
+        gain_scatter([published_gains()[0]._replace(model=EVIL)], "gini"),
+    ]
     for figure in figures:
         assert not [text for text in texts(figure.to_dict()) if "<b onclick" in text]
 
@@ -169,8 +176,10 @@ def test_together_they_have_one_legend() -> None:
     figure = curves_together({"a": A.mean, "b": B.mean})
     assert [trace.name for trace in figure.data if trace.showlegend] == ["a", "b"]
     assert [sum(trace.name == "a" and trace.xaxis == axis for trace in figure.data) for axis in ("x", "x2", "x3")] == [
-        1, 1, 1,
-    ]  # fmt: skip
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(("most", "said"), [(20, "a b c d e f g"), (13, "a b c d e f g"), (7, "a b…f g"), (2, "a…")])

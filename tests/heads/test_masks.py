@@ -40,9 +40,12 @@ def test_wrong_lists(text: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "says"),
-    [({"top_k": 3}, "a list of 2 heads without scores"), ({"share": 0.5}, "take no more of them"),
-     ({"threshold": 0.1}, "without scores")],
-)  # fmt: skip
+    [
+        ({"top_k": 3}, "a list of 2 heads without scores"),
+        ({"share": 0.5}, "take no more of them"),
+        ({"threshold": 0.1}, "without scores"),
+    ],
+)
 def test_a_list_of_heads_has_no_more_heads_than_it_names(rule: dict[str, float], says: str, tmp_path: Path) -> None:
     listed = tmp_path / "heads.yaml"
     listed.write_text('attn_head_set: "2-3,0-1"\n')
@@ -184,9 +187,19 @@ def test_masks_are_kept_by_name(fresh_home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"grid": 3, "scales": {}}', '{"grid": [3, 4], "scales": {"x": 0}}', "[" * 100_000,
-                '{"grid": [3, 4], "scales": {"0-1": null}}', '{"grid": [3, 4], "scales": [1]}', '{"mask": 3}'],
-)  # fmt: skip
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"grid": 3, "scales": {}}',
+        '{"grid": [3, 4], "scales": {"x": 0}}',
+        "[" * 100_000,
+        '{"grid": [3, 4], "scales": {"0-1": null}}',
+        '{"grid": [3, 4], "scales": [1]}',
+        '{"mask": 3}',
+    ],
+)
 def test_what_is_no_mask_file(content: str, tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text(content)

@@ -85,9 +85,18 @@ def test_a_detection_says_which_trials_its_scores_are_of(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "line", [{"scores": {"0-1": 0.3}}, {"scores": {}}, {"scores": 3}, {"scores": {"0-1": "x"}}, {"success": False},
-             {"needle": 3}, {"depth": None}, {"scores": {"0-1": 0.714286, "0-0": 0.5}}]
-)  # fmt: skip
+    "line",
+    [
+        {"scores": {"0-1": 0.3}},
+        {"scores": {}},
+        {"scores": 3},
+        {"scores": {"0-1": "x"}},
+        {"success": False},
+        {"needle": 3},
+        {"depth": None},
+        {"scores": {"0-1": 0.714286, "0-0": 0.5}},
+    ],
+)
 def test_trials_that_are_not_those_of_the_scores_label_nothing(line: dict[str, object], tmp_path: Path) -> None:
     found = detected(tmp_path, **line)
     assert (found.labels, found.clusters.unit) == ((), "different trial")

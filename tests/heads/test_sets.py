@@ -138,8 +138,11 @@ def test_heads_of_an_unknown_grid_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="the grid of its model's heads is not known"):
             read_scores(str(tmp_path / name))
     assert read_scores(str(tmp_path / "x.yaml"), Grid(32, 32)).top(40) == (
-        HeadId(14, 22), HeadId(13, 16), HeadId(20, 3), HeadId(14, 0)
-    )  # fmt: skip
+        HeadId(14, 22),
+        HeadId(13, 16),
+        HeadId(20, 3),
+        HeadId(14, 0),
+    )
     with pytest.raises(ValueError, match="is not fetched here"):
         read_scores("https://example.org/scores.json")
 
@@ -223,11 +226,21 @@ def test_a_detection_that_is_not_over_says_so(fresh_home: Path) -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [{"head_grid": {"n_kv_heads": "x"}}, {"head_grid": {"n_kv_heads": -3}}, {"config": 7}, {"config": {"model": 3}},
-     {"created": None}, {"created": [1]}, {"status": {}}, {"counting": ["x"], "head_grid": {}}, {"head_grid": 5},
-     {"config": {"model": "~nobody-of-that-name/x"}}, {"head_grid": {"n_kv_heads": True}},
-     {"head_grid": {"n_kv_heads": 1.5}}],
-)  # fmt: skip
+    [
+        {"head_grid": {"n_kv_heads": "x"}},
+        {"head_grid": {"n_kv_heads": -3}},
+        {"config": 7},
+        {"config": {"model": 3}},
+        {"created": None},
+        {"created": [1]},
+        {"status": {}},
+        {"counting": ["x"], "head_grid": {}},
+        {"head_grid": 5},
+        {"config": {"model": "~nobody-of-that-name/x"}},
+        {"head_grid": {"n_kv_heads": True}},
+        {"head_grid": {"n_kv_heads": 1.5}},
+    ],
+)
 def test_a_damaged_record_does_no_harm(fresh_home: Path, record: dict[str, object]) -> None:
     run = detection(trials(12))
     run.update(**record)
@@ -430,8 +443,21 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_set(str(file))
 
 
-@pytest.mark.parametrize("source", ["", " ", "nothing-here", "/no/such/file", "~nobody-of-that-name/x", "a" * 5000,
-                                    "a/" * 3000, "x\0y", "/dev/zero", "train-1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        " ",
+        "nothing-here",
+        "/no/such/file",
+        "~nobody-of-that-name/x",
+        "a" * 5000,
+        "a/" * 3000,
+        "x\0y",
+        "/dev/zero",
+        "train-1",
+    ],
+)
 def test_no_such_set(fresh_home: Path, source: str) -> None:
     (fresh_home / "runs" / "train-1").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no score set|name a score set|cannot be read|is not known") as caught:
