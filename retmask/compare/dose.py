@@ -171,7 +171,7 @@ def _points(work: Work[DoseSettings]) -> Iterator[Progress]:
         **facts(model, settings.adapter),
         scores_sha256=sha256_text(settings.map.scores.to_json()),
         needles_sha256=needles_sha256(task.needle for task in tasks),
-        haystack={"name": haystack.name, "sha256": haystack.sha256},
+        haystack=haystack.facts,
         prose_sha256=sha256_text(prose),
     )
     run.update(excluded=list(map(str, sorted(retrieval_heads(scores, settings.exclude)))))

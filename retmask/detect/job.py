@@ -163,7 +163,7 @@ def _describe(
     run.pin(
         **facts(model, settings.adapter),
         needles_sha256=needles_sha256(dict.fromkeys(task.needle for task in tasks)),
-        haystack={"name": haystack.name, "sha256": haystack.sha256},
+        haystack=haystack.facts,
     )
     scored = {str(task.needle.scored_chars(task.whole_needle)[2]) for task in tasks}
     run.update(

@@ -108,7 +108,7 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     pin_measure(run, tasks, bool(answers))
     run.pin(
         needles_sha256=needles_sha256(task.needle for task in tasks),
-        haystack={"name": haystack.name, "sha256": haystack.sha256},
+        haystack=haystack.facts,
     )
     total = len(tasks) * len(named)
     run.report(stage="loading", done=len(answers), total=total)

@@ -38,6 +38,11 @@ class Haystack:
         """The hash of the text."""
         return sha256_text(self.text)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a run records of it."""
+        return {"name": self.name, "sha256": self.sha256}
+
     def take(self, chars: int) -> "Haystack":
         """At least that many characters: a short text is repeated, paragraph after paragraph."""
         if len(self.text) >= chars:

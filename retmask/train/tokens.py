@@ -120,16 +120,13 @@ def _pair(row: Mapping[str, Any], number: int, chat: Chat) -> TokenPair:
     return TokenPair(name, prompt, chosen, rejected)
 
 
-def _answer(answer: str | Sequence[Mapping[str, Any]], name: str) -> str:
+def _answer(answer: str | Sequence[Mapping[str, str]], name: str) -> str:
     """The text of an answer, which may stand in a message. ValueError where it is more than one turn."""
     if isinstance(answer, str):
         return answer
-    content = answer[0].get("content")
-    parts = content if isinstance(content, list) else [{"text": content}]
-    texts = [part.get("text") for part in parts]
-    if len(answer) > 1 or not all(isinstance(text, str) for text in texts):
+    if len(answer) > 1:
         raise ValueError(f"pair {name}: an answer is to be one message with a text: put earlier turns into the prompt")
-    return "".join(map(str, texts))
+    return answer[0]["content"]
 
 
 def _endless(chat: Chat, row: Mapping[str, Any]) -> list[str]:
