@@ -17,12 +17,13 @@ from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
 from retmask.heads.rules import UNMASKED
-from retmask.runs.overview import duration, progress
+from retmask.runs.overview import duration
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run
 from retmask.text.needle import load_needles
 
 TRIALS = 60
+NAMES = jobs.Names("disagree", "The measurement", "What it has measured is kept.")
 SIDES = ("Only A loses it", "Only B loses it")
 Prompt = dict[str, dict[str, Any]]  # the answers to a prompt: of UNMASKED, and of the masks A and B
 
@@ -54,9 +55,9 @@ def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[
             f"needle.{_time(ref)}"
         )
     else:
-        _status(last)
         _found(next((run for run in runs if _has_answers(run)), last), masks)
-    if last is None or not _goes_on(last):
+        jobs.status_block(last, NAMES)
+    if not jobs.is_active(last):
         _start(last, ref, (one, other), heads)
 
 
@@ -91,26 +92,9 @@ def _is_of(run: Run, ref: ModelRef) -> bool:
     return (known.place, known.revision) == (ref.place, ref.revision)
 
 
-def _goes_on(run: Run) -> bool:
-    return run.status in ("queued", "started")
-
-
 def _has_answers(run: Run) -> bool:
     file = run.path / "answers.jsonl"
     return file.is_file() and file.stat().st_size > 0
-
-
-def _status(run: Run) -> None:
-    """How far the measurement is, or how it ended where it has not come to its end."""
-    if _goes_on(run):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*progress(run), width=500)
-            jobs.stop_button(run, "disagree")
-    elif run.status == "error":
-        st.error("The measurement failed. Its last words:")
-        st.code(run.last_words, language=None, wrap_lines=True)
-    elif run.status == "cancelled":
-        st.info("The measurement was cancelled; what it has measured is kept.")
 
 
 def _names(run: Run, masks: Sequence[Collection[HeadId]]) -> list[str]:
@@ -129,15 +113,11 @@ def _names(run: Run, masks: Sequence[Collection[HeadId]]) -> list[str]:
 def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...]) -> None:
     """The buttons that measure, and what could not be done."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if run and run.status in ("cancelled", "error"):
-            st.button("Go on measuring", key="disagree_again", on_click=jobs.again, args=(run, "disagree"))
         trials = st.number_input("Prompts", step=1, width=120, **session.kept("disagree_trials", TRIALS))
         wrong = session.out_of_range(("disagree_trials", "the number of prompts", 1, _most()))
-        st.button(
-            "Measure it again" if run else "Measure it", icon=":material/straighten:", key="disagree",
-            on_click=_measure, args=(ref, sets, heads, trials), type="secondary" if run else "primary",
-            disabled=bool(wrong),
-        )  # fmt: skip
+        look: dict[str, Any] = {"icon": ":material/straighten:", "type": "secondary" if run else "primary"}
+        label, args = "Measure it again" if run else "Measure it", (ref, sets, heads, trials)
+        st.button(label, key="disagree", on_click=_measure, args=args, disabled=bool(wrong), **look)
     said = sentence(wrong) if wrong else session.said("disagree")
     if said:
         st.error(said)
@@ -220,18 +200,15 @@ def _side_by_side(only: Sequence[Sequence[Prompt]]) -> None:
         key = f"disagree_side-{'-'.join(names)}"
         side = st.segmented_control("Which", list(names), default=next(iter(names)), required=True, key=key)
         prompts = names[side or next(iter(names))]
-        picked = st.selectbox(
-            "Prompt", range(len(prompts)), key=f"disagree_prompt-{side}", width=620,
-            format_func=lambda i: _title(i, prompts[i][UNMASKED]) if i < len(prompts) else "",
-        )  # fmt: skip
-    shown = prompts[picked or 0]
+        titles = {_title(i, prompt[UNMASKED]): prompt for i, prompt in enumerate(prompts)}
+        picked = st.selectbox("Prompt", list(titles), key=f"disagree_prompt-{side}", width=620)
+    answers = titles.get(picked or "", prompts[0])
     with st.container(key="answers"):
-        for column, (name, letter) in zip(
-            st.columns(3, gap="medium"), (("unmasked", UNMASKED), ("mask A", "A"), ("mask B", "B")), strict=True
-        ):
-            with column:
-                st.markdown(f"**{name}**, recall {number(shown[letter].get('recall')):.2f}")
-                st.html(text_html(str(shown[letter].get("response", ""))))
+        columns = st.columns(3, gap="medium")
+        for column, letter in zip(columns, (UNMASKED, "A", "B"), strict=True):
+            name = letter if letter == UNMASKED else f"mask {letter}"
+            column.markdown(f"**{name}**, recall {number(answers[letter].get('recall')):.2f}")
+            column.html(text_html(str(answers[letter].get("response", ""))))
 
 
 def _title(place: int, line: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -11,39 +11,37 @@ from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import expanded, mapping, number, read_object
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
-from retmask.runs.overview import duration, progress
+from retmask.runs.overview import duration
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Run
 from retmask.train.results import result
 
 TRIALS = 120
+NAMES = jobs.Names("measure", "The measurement", "What it has measured is kept.")
 
 
 def section(run: Run) -> None:
     """What was measured of a training's result, or the button that measures it."""
     st.subheader("What changed", anchor=False, divider="gray")
     last = _last(run)
-    status = last.status if last else ""
     stale = last is not None and str(last.record.get("created", "")) < str(run.record.get("ended") or "")
     if last is None:
         st.caption(
             f"Needle recall of the model as it was, masked and tuned on {TRIALS} prompts whose needles, depths and "
             f"haystack neither detection nor pairs have used: {_takes(run)}."
         )
-    elif status in ("queued", "started"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(*progress(last), width=500)
-            jobs.stop_button(last, "measure")
-    elif status == "success":
-        _found(last)
-    elif status == "error":
-        st.error("The measurement failed. Its last words:")
-        st.code(last.last_words, language=None, wrap_lines=True)
-    else:
-        st.info("The measurement was cancelled; what it has measured is kept.")
+    elif last.status == "success":
+        _figures(last)
     if stale:
         st.warning("This was measured before the training went on: the adapter has changed since.")
-    _buttons(run, last, status, stale)
+    if last:
+        jobs.status_block(last, NAMES)
+    if not jobs.is_active(last):
+        label, icon = "Measure it again" if last else "Measure what changed", ":material/straighten:"
+        kind: Literal["primary", "secondary"] = "secondary" if last and not stale else "primary"
+        st.button(label, icon=icon, key="measure", on_click=_start, args=(run,), type=kind)
+    if said := session.said("measure"):
+        st.error(said)
 
 
 def _takes(run: Run) -> str:
@@ -53,18 +51,17 @@ def _takes(run: Run) -> str:
     """
     conditions = 3 if mapping(run.record.get("made_with")).get("mask") else 2
     tokens = conditions * TRIALS * EvaluateSettings.context_tokens
-    last = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
+    last: dict[str, Any] = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
     speed = 4 * number(last.get("tokens_per_s"))
-    known = seconds_for(tokens, str(run.config.get("model")))
-    seconds = known or (1.5 * tokens / speed if speed > 0 else None)
+    seconds = seconds_for(tokens, str(run.config.get("model"))) or (1.5 * tokens / speed if speed > 0 else None)
     return f"about {duration(seconds)}" if seconds else "some minutes on two CPU cores with the default model"
 
 
 def _last(run: Run) -> Run | None:
     """The newest measurement of what this training has made: others may only have its pairs or heads in common."""
     folder = result(run)
-    known = (one for one in run.children if one.record.get("kind") == "evaluate")
-    return next((one for one in known if folder and measures(one) == folder.resolve()), None)
+    evaluations = (child for child in run.children if child.record.get("kind") == "evaluate")
+    return next((each for each in evaluations if folder and measures(each) == folder.resolve()), None)
 
 
 def measures(run: Run) -> Path | None:
@@ -75,21 +72,6 @@ def measures(run: Run) -> Path | None:
         return expanded(name).resolve() if name else None
     except (ValueError, OSError):
         return None
-
-
-def _buttons(run: Run, last: Run | None, status: str, stale: bool) -> None:
-    if status in ("queued", "started"):
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if last and status != "success" and not stale and jobs.ours(last):
-            st.button("Go on measuring", key="measure_again", on_click=jobs.again, args=(last, "measured"))
-        st.button(
-            "Measure it again" if last else "Measure what changed", icon=":material/straighten:", key="measure",
-            on_click=_start, args=(run,), type="secondary" if last and not stale else "primary",
-        )  # fmt: skip
-    said = session.said("measured")
-    if said:
-        st.error(said)
 
 
 def config(run: Run) -> EvaluateSettings:
@@ -112,33 +94,36 @@ def config(run: Run) -> EvaluateSettings:
 
 def _start(run: Run) -> None:
     try:
-        wanted = config(run)
-        jobs.start(EVALUATE, wanted)
+        jobs.start(EVALUATE, config(run))
     except (ValueError, OSError, KeyError) as error:
-        session.say(sentence(error), "measured")
+        session.say(sentence(error), "measure")
 
 
-def _found(run: Run) -> None:
+def _figures(run: Run) -> None:
     """The figures of a measurement, and what they say in a sentence."""
     try:
-        found = read_object(run.path / "results.json")
-        rows, gaps = found["conditions"], found["differences"]
-        gap = next((one for one in gaps if (one["condition"], one["against"]) == (TUNED, UNMASKED)), None)
-        table = {
-            "condition": [row["condition"] for row in rows],
-            "recall": [f"{row['recall']:.2f}" for row in rows],
-            f"95 % interval over {_over(rows)}": [span(row["low"], row["high"]) for row in rows],
-            "needles found": [f"{row['found']:.0%}" for row in rows],
-        }
-        words = _verdict(gap) if gap else ""
+        results = read_object(run.path / "results.json")
+        rows = [_row(row) for row in results["conditions"]]
+        ways = {(gap["condition"], gap["against"]): gap for gap in results["differences"]}
+        gap = ways.get((TUNED, UNMASKED))
+        verdict = _verdict(gap) if gap else ""
     except (ValueError, KeyError, TypeError):
         st.error("The results of this measurement cannot be read.")
         return
-    st.dataframe(table, hide_index=True, width=620, key="measured")
-    if words:
-        st.markdown(words)
+    number = st.column_config.NumberColumn
+    config = {"recall": number(format="%.2f"), "needles found": number(format="percent")}
+    st.dataframe(rows, column_config=config, hide_index=True, width=620, key="measured")
+    if verdict:
+        st.markdown(verdict)
     with st.expander("The command that does the same", key="measured_command"):
         st.code(run.command, language="bash", wrap_lines=True)
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """A condition as the table has it. An evaluation from before needles were counted drew prompts for its interval."""
+    drawn = over(row["needles"], "needle") if "needles" in row else "prompts"
+    interval = {f"95 % interval over {drawn}": span(row["low"], row["high"])}
+    return {"condition": row["condition"], "recall": row["recall"], **interval, "needles found": row["found"]}
 
 
 def _verdict(gap: dict[str, Any]) -> str:
@@ -152,8 +137,3 @@ def _verdict(gap: dict[str, Any]) -> str:
         f"{span(low, high, '+.2f')} over needles): better on {gap['better']} prompts, worse on {gap['worse']}. {chance}"
         "A gain is only a gain of the method if a control (pairs of random heads) gains less."
     )
-
-
-def _over(rows: list[dict[str, Any]]) -> str:
-    """What the intervals of the conditions are over: an evaluation from before needles were counted drew prompts."""
-    return over(rows[0]["needles"], "needle") if "needles" in rows[0] else "prompts"

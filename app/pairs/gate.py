@@ -11,6 +11,7 @@ from app.shared import address, jobs, readers, session
 from app.shared.figure import download_button
 from app.shared.text import guarded, sentence
 from app.train import form as train_form
+from app.train import pairs as train_pairs
 from retmask.figures import style
 from retmask.pairs.files import llama_factory_text, read_rows
 from retmask.pairs.gate import RULES, Statistics, statistics
@@ -168,7 +169,7 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
 
 def _train(run: Run) -> None:
     """Put the pairs into the form of the Train page and open it."""
-    pairs = run.id if jobs.ours(run) else train_form.ELSEWHERE
+    pairs = run.id if jobs.ours(run) else train_pairs.ELSEWHERE
     session.fill(train_pairs=pairs, train_file=str(run.path))
     session.put(train_form.OPEN, True)
 

@@ -1,6 +1,5 @@
 """What a training has made: how well it does on the pairs held out, its files and card, and where to go with it."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,22 +8,22 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.evaluate import training
-from app.heads import checkpoint
 from app.shared import jobs, maps, models, selection, session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
-from retmask.compare.ablate import ABLATE, AblateSettings
+from app.train import merge
 from retmask.detect.job import DETECT, DetectSettings
 from retmask.figures import style
-from retmask.files import expanded, home, is_number, mapping, read_object, stem
+from retmask.files import is_number, mapping, read_object
 from retmask.heads.intervals import proportion_interval
-from retmask.runs import overview
 from retmask.runs.run import Run
 from retmask.runs.settings import from_preset, from_record
 from retmask.train.checkpoints import ADAPTER
 from retmask.train.results import result
 
 MOST_CARD = 100_000  # characters of a card that are shown
+TUNES = "from then on Compare has a column for it, and the map shows what moved"
+DETECTS = "a map of its heads, on the grid of the map that the pairs were made with"
 
 
 def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
@@ -41,7 +40,7 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) ->
         _card(folder)
         _files(folder)
     if is_adapter and run.config.get("model"):
-        _merge(run.id, ModelRef.of_config(run.config), folder)
+        merge.section(run.id, ModelRef.of_config(run.config), folder)
 
 
 def _step_of(folder: Path) -> str:
@@ -75,16 +74,17 @@ def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> No
     """Where to go with it: beside the model as it was, or to the map of its heads."""
     with st.container(horizontal=True, vertical_alignment="center"):
         loaded = models.tuned_id() == run.reference
-        st.button(
-            "It is loaded as tuned" if loaded else "Load as tuned", type="primary", disabled=loaded, key="train_tune",
-            icon=":material/model_training:", on_click=models.tune, args=(run.reference,),
-            help="from then on Compare has a column for it, and the map shows what moved",
-        )  # fmt: skip
+        look: dict[str, Any] = {
+            "icon": ":material/model_training:",
+            "type": "primary",
+            "help": TUNES,
+            "disabled": loaded,
+        }
+        label = "It is loaded as tuned" if loaded else "Load as tuned"
+        st.button(label, key="train_tune", on_click=models.tune, args=(run.reference,), **look)
         st.page_link(compare_page, label="Compare", icon=":material/compare_arrows:", width="content")
-        if st.button(
-            "Detect on the tuned model", icon=":material/radar:", key="train_detect",
-            help="a map of its heads, on the grid of the map that the pairs were made with",
-        ) and _detect(run):  # fmt: skip
+        asked = st.button("Detect on the tuned model", icon=":material/radar:", key="train_detect", help=DETECTS)
+        if asked and _detect(run):
             st.switch_page(heads_page)
     said = session.said("trained")
     if said:
@@ -105,7 +105,7 @@ def _detect(run: Run) -> bool:
 
 
 def detection(run: Run) -> DetectSettings:
-    """The detection of what a training has made: on the grid of the map whose heads were masked, else «laptop».
+    """The detection of what a training has made: on the grid of the map whose heads were masked, else "laptop".
 
     ValueError where it has made nothing.
     """
@@ -146,49 +146,7 @@ def _card(folder: Path) -> None:
 
 def _files(folder: Path) -> None:
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    st.dataframe(
-        {
-            "file": [str(file.relative_to(folder)) for file in files],
-            "size": [overview.size(file.stat().st_size) for file in files],
-        },
-        hide_index=True, width=560, key="train_files",
-    )  # fmt: skip
+    rows = [{"file": str(file.relative_to(folder)), "size": file.stat().st_size} for file in files]
+    config = {"size": st.column_config.NumberColumn(format="bytes")}
+    st.dataframe(rows, column_config=config, hide_index=True, width=560, key="train_files")
     st.caption(f"They lie in `{str(folder).replace('`', '')}`.")
-
-
-def _merge(name: str, base: ModelRef, folder: Path) -> None:
-    """Write the model with the adapter in its weights, as a checkpoint that needs neither PEFT nor us."""
-    st.markdown("**Merge and save**")
-    st.caption("A checkpoint with the adapter in its weights, for transformers or any server.")
-    text = st.text_input("Folder", str(_default(name)), key=f"merge-{name}", label_visibility="collapsed").strip()
-    try:
-        out = expanded(text).resolve() if text else None
-    except ValueError as error:
-        st.error(sentence(error))
-        return
-    how: dict[str, Any] = {"model": base.name, "revision": base.revision, "adapter": str(folder)}
-    settings = AblateSettings(**how, out=str(out)) if out else None
-    last = checkpoint.last(settings) if settings else None
-    if settings:
-        st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
-    st.button(
-        "Merge and save", icon=":material/save:", key="merge_start", disabled=not out or jobs.is_active(last),
-        on_click=_start, args=(settings,),
-    )  # fmt: skip
-    said = session.said("merge")
-    if said:
-        st.error(said)
-    if out and last:
-        checkpoint.outcome(last, str(out), "merge")
-
-
-def _default(name: str) -> Path:
-    """A folder of its own for each training."""
-    return home() / "checkpoints" / stem(name, "merged", 60)
-
-
-def _start(settings: AblateSettings) -> None:
-    try:
-        jobs.start(ABLATE, settings)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), "merge")

@@ -123,5 +123,5 @@ def test_a_new_measurement_without_answers_leaves_the_last_ones() -> None:
     answers(measured())
     measured(day=2).update(status="cancelled")
     at = opened(SMOL, other.id, view="Agreement")
-    assert "The measurement was cancelled" in words(at)
+    assert "The measurement was stopped" in words(at)
     assert "only A **1**" in words(at)

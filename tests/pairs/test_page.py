@@ -121,7 +121,7 @@ def test_without_a_run_it_says_what_pairs_are_and_what_to_do() -> None:
 
 def test_the_command_says_what_the_form_says() -> None:
     at = opened(heads=str(TOP))
-    for name, value in {"arm": "chat", "count": 12, "temperature": 0.9, "new_tokens": 32, "seed": 5}.items():
+    for name, value in {"arm": "chat", "count": 12, "temperature": 0.9, "max_new_tokens": 32, "seed": 5}.items():
         at = change(at, name, value)
     at = change(at, "allow", ["ratio"])
     parts = shlex.split(at.code[0].value)
@@ -141,7 +141,7 @@ def test_the_command_says_what_the_form_says() -> None:
         ({"server": "http://127.0.0.1:1/v1"}, "servers come in pairs"),
         ({"temperature": 9.0}, "temperature 9 is outside 0 to 5"),
         ({"top_p": 0.0}, "top_p 0 is outside 0 to 1"),
-        ({"new_tokens": 0}, "0 new tokens are not possible"),
+        ({"max_new_tokens": 0}, "0 new tokens are not possible"),
         ({"seed": -1}, "the seed -1 is below 0"),
         ({"count": 0}, "say how many prompts"),
     ],
@@ -189,7 +189,7 @@ def test_how_long_it_will_take_is_told_by_the_last_pairs() -> None:
     made(10, seconds_a_token=0.05)
     at = opened(heads=str(TOP))
     at.session_state["pairs_form"] = True
-    at = change(change(drawn(at.run()), "count", 60), "new_tokens", 128)
+    at = change(change(drawn(at.run()), "count", 60), "max_new_tokens", 128)
     assert "It will take about 6 min, by the last pairs with this model (6.4 s a pair)" in words(at)
 
 
@@ -273,19 +273,19 @@ def test_a_file_of_pairs_in_another_form_is_kept_in_utf_8() -> None:
 
 
 def test_an_upload_is_kept_only_if_it_holds_prompts() -> None:
-    from app.pairs import form
+    from app.pairs import prompts
 
-    path = form.keep_prompts("../My prompts!.jsonl", b'{"prompt": "Hello"}\n')
+    path = prompts.keep("../My prompts!.jsonl", b'{"prompt": "Hello"}\n')
     assert path.parent == home() / "prompts"
     assert path.name.startswith("My-prompts-")
     assert path.suffix == ".jsonl"
     with pytest.raises(ValueError, match="not JSON"):
-        form.keep_prompts("bad.jsonl", b"{")
+        prompts.keep("bad.jsonl", b"{")
     with pytest.raises(ValueError, match="UTF-8"):
-        form.keep_prompts("bad.txt", b"\xff\xfe\x00")
+        prompts.keep("bad.txt", b"\xff\xfe\x00")
     assert list((home() / "prompts").iterdir()) == [path]
-    assert form.keep_prompts("_x.jsonl", b'{"prompt": "Hello"}\n').name.startswith("x-")
-    assert form.keep_prompts("_.jsonl", b'{"prompt": "Hello"}\n').name.startswith("prompts-")
+    assert prompts.keep("_x.jsonl", b'{"prompt": "Hello"}\n').name.startswith("x-")
+    assert prompts.keep("_.jsonl", b'{"prompt": "Hello"}\n').name.startswith("prompts-")
 
 
 def test_the_newest_run_is_shown_and_another_can_be_picked() -> None:

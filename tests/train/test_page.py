@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from trainings import by_preset, of
 from typer.testing import CliRunner
 
 from app.shared import models, readers
-from app.train.settings import FIELDS
+from app.train.settings import CHOSEN
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("fresh_home")
 opened = partial(page.opened, "train")
 
 FOUND = Preflight(9, 1, 3, 100, 0.0, 2**30, 4 * 2**30, 2**28, 2**33, (), ())
+FIELDS = [field for field in fields(TrainSettings) if field.name not in CHOSEN]
 EVIL = "<b>bold</b> ![x](http://example.org/x.png) $x$"
 
 
@@ -56,7 +57,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TrainSettings]]:
 def setting(at: AppTest, name: str) -> Any:
     """The widget of a setting."""
     kinds = (at.number_input, at.selectbox, at.toggle, at.text_input)
-    (found,) = [widget for kind in kinds for widget in kind if re.fullmatch(rf"dpo_{name}(-\d+)?", widget.key or "")]
+    (found,) = [widget for kind in kinds for widget in kind if re.fullmatch(rf"train_{name}(-\d+)?", widget.key or "")]
     return found
 
 
@@ -151,7 +152,8 @@ def test_pairs_bring_their_model_and_other_pairs_another() -> None:
     assert at.selectbox(key="train_pairs").value == newest.id
     assert command(at)[2:5] == ["smollm2-135m", "--pairs", newest.id]
     options = at.selectbox(key="train_pairs").options
-    assert options[0].startswith("10 pairs · smollm2-135m · ")
+    assert options[0].startswith(newest.id)
+    assert options[0].endswith("10 pairs")
     at.selectbox(key="train_pairs").select_index(1).run()
     assert command(drawn(at))[2] == "gemma-3-270m"
 
@@ -193,8 +195,8 @@ def test_pairs_of_a_cancelled_run_are_offered_and_those_that_go_on_named_by_thei
     (cancelled.path / "run.json").write_text(json.dumps(record))
     at = opened()
     options = at.selectbox(key="train_pairs").options
-    assert any(option.startswith("7 pairs") and option.endswith(cancelled.id) for option in options)
-    assert any(option.endswith(newest.id) for option in options)
+    assert any(option.startswith(cancelled.id) and "7 pairs" in option for option in options)
+    assert any(option.startswith(newest.id) for option in options)
     a_training()
     at = opened()
     at.session_state["train_pairs"] = "pairs-gone"
@@ -223,12 +225,12 @@ def test_a_second_start_finds_the_first(looked: list[TrainSettings], monkeypatch
 
 
 def test_a_start_that_was_interrupted_does_not_begin_later(looked: list[TrainSettings], spawned: list[Run]) -> None:
-    from app.train import form as train_form
+    from app.train import preflight
 
     some_pairs()
     at = opened()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_form, "_takes", lambda found: train_form.st.stop())
+        patch.setattr(preflight, "section", lambda found: preflight.st.stop())
         press(at, "train_start")
     drawn(at.run())
     assert spawned == []
@@ -256,7 +258,7 @@ def measured(run: Run, folder: str, created: str = "2999-01-01T00:00:00+00:00") 
     return made
 
 
-def recalls(at: AppTest) -> list[str]:
+def recalls(at: AppTest) -> list[float]:
     return [value for table in at.dataframe if "recall" in table.value for value in table.value["recall"]]
 
 
@@ -267,7 +269,7 @@ def test_what_was_measured_of_this_training_is_shown() -> None:
     assert recalls(opened()) == [], "of another training"
     made = measured(run, f"name={run.path / ADAPTER}")
     at = opened()
-    assert recalls(at) == ["0.75"]
+    assert recalls(at) == [0.75]
     assert at_button(at, "measure") == "Measure it again"
     made.update(created="2025-01-01T00:00:00+00:00")
     assert "measured before the training went on" in words(opened())
