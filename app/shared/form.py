@@ -41,11 +41,11 @@ def key(place: str, name: str) -> str:
     return f"{place}_{name}"
 
 
-def fill(settings: Any, place: str) -> None:
-    """Put settings into their widgets."""
+def fill(settings: Any, place: str, **others: Any) -> None:
+    """Put settings into their widgets; `others` are shown in place of what the settings say, or beside it."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     values |= {field.name: float(values[field.name]) for field in fields(settings) if field.type is float}
-    session.fill(**{key(place, name): value for name, value in values.items()})
+    session.fill(**{key(place, name): value for name, value in (values | others).items()})
 
 
 def check_filled(values: Mapping[str, Any]) -> None:

@@ -47,12 +47,13 @@ def start_from(run: Run) -> None:
     settings, command = from_record(TrainSettings, run.config), shlex.split(run.command)
     preset = command[command.index("--preset") + 1] if "--preset" in command[:-1] else USUAL
     parents = [name for name in run.parents if name in pairs.offered()]
-    form.fill(settings, train_settings.PLACE)
-    session.fill(
-        train_preset=preset if preset in PRESETS else USUAL,
-        train_pairs=parents[0] if parents else pairs.ELSEWHERE,
-        train_file=settings.pairs,
-        train_any_pairs=settings.any_pairs or "--any-pairs" in command,  # before it was a setting
+    form.fill(
+        settings,
+        train_settings.PLACE,
+        preset=preset if preset in PRESETS else USUAL,
+        pairs=parents[0] if parents else pairs.ELSEWHERE,
+        file=settings.pairs,
+        any_pairs=settings.any_pairs or "--any-pairs" in command,  # before it was a setting
     )
     session.put("train_model_of", parents[0] if parents else settings.pairs)
     session.put(OPEN, True)
