@@ -41,7 +41,7 @@ def stuck(trials: Sequence[Trial], place: int = 0) -> list[Trial]:
     by = {trial.key: trial for trial in trials}
     pairs = dict.fromkeys((trial.needle, trial.context_tokens) for trial in trials)
     both = [(by.get((*pair, depths[place])), by.get((*pair, depths[-1]))) for pair in pairs]
-    return [one for first, last in both if first and last for one in [first] * COPIES + [last]]
+    return [trial for first, last in both if first and last for trial in [first] * COPIES + [last]]
 
 
 def drawn_by(scores: HeadScores, distinct: bool) -> Clusters:
@@ -70,33 +70,33 @@ def compare(name: str, detection: ScoreSet) -> list[dict[str, Any]]:
 def stuck_scores(detection: ScoreSet, place: int = 0) -> HeadScores:
     """The map of stuck needles. ValueError if none of these trials found its needle."""
     true = detection.scores
-    found = collect_scores(stuck(detection.trials(), place), true.grid, true.model, true.counting)
-    if found is None:
+    biased = collect_scores(stuck(detection.trials(), place), true.grid, true.model, true.counting)
+    if biased is None:
         raise ValueError(f"{detection.source} found no needle at these depths: there is nothing to compare")
-    return found
+    return biased
 
 
 def _row(model: str, version: str, scores: HeadScores, distinct: bool, true: HeadScores) -> dict[str, Any]:
     """Scores beside the true ones: changes and interval widths are means over the true best 5 % of heads."""
     best = true.top_share()
-    found = mean_bounds(scores, distinct)
+    spread = mean_bounds(scores, distinct)
     at = tuple(np.array(best).T)
-    top, other = set(scores.top(len(best))), set(best)
+    top, true_top = set(scores.top(len(best))), set(best)
     row: dict[str, Any] = {
         "model": model,
         "needles": version,
         "trials": scores.n_trials,
         "different": len(np.unique(scores.values.reshape(scores.n_trials, -1), axis=0)),
         "spearman": rounded(spearman(true.mean, scores.mean)),
-        "top_5pct_shared": f"{len(top & other)} of {len(other)}",
+        "top_5pct_shared": f"{len(top & true_top)} of {len(true_top)}",
         "mean_change": rounded(np.abs(scores.mean - true.mean)[at].mean()),
         "largest_change": rounded(np.abs(scores.mean - true.mean).max()),
-        "interval_width": found and rounded((found.high - found.low)[at].mean()),
-        "true_mean_inside": found and f"{int(_inside(true.mean, found)[at].sum())} of {len(other)}",
+        "interval_width": spread and rounded((spread.high - spread.low)[at].mean()),
+        "true_mean_inside": spread and f"{int(_inside(true.mean, spread)[at].sum())} of {len(true_top)}",
     }
-    figures, spread = concentration(scores.mean)._asdict(), intervals(scores.values, drawn_by(scores, distinct))
+    figures, around = concentration(scores.mean)._asdict(), intervals(scores.values, drawn_by(scores, distinct))
     for name in FIGURES:
-        between = spread[name] or (None, None)
+        between = around[name] or (None, None)
         row |= {name: rounded(figures[name]), f"{name}_low": rounded(between[0]), f"{name}_high": rounded(between[1])}
     return row
 
@@ -104,26 +104,26 @@ def _row(model: str, version: str, scores: HeadScores, distinct: bool, true: Hea
 def by_depth(name: str, detection: ScoreSet) -> Curve:
     """The mean score of the best 5 % of heads in the successful trials of each depth, with its 95 % interval."""
     best = detection.scores.top_share()
-    found = [trial for trial in detection.trials() if trial.success]
-    depths = sorted({trial.depth for trial in found})
-    parts = [[trial for trial in found if trial.depth == depth] for depth in depths]
+    successes = [trial for trial in detection.trials() if trial.success]
+    depths = sorted({trial.depth for trial in successes})
+    parts = [[trial for trial in successes if trial.depth == depth] for depth in depths]
     means = [np.array([np.mean([trial.scores.get(head, 0.0) for head in best]) for trial in part]) for part in parts]
     by = [clusters([trial.needle for trial in part], "needle") for part in parts]
     spread = [interval(some, needles) for some, needles in zip(means, by, strict=True)]
-    known = [one for one in spread if one]
-    if len(known) < len(spread):  # a band needs both ends everywhere
-        known = []
-    low, high = [float(one.low) for one in known], [float(one.high) for one in known]
+    bounded = [spread_at for spread_at in spread if spread_at]
+    if len(bounded) < len(spread):  # a band needs both ends everywhere
+        bounded = []
+    low, high = [float(spread_at.low) for spread_at in bounded], [float(spread_at.high) for spread_at in bounded]
     return Curve(name, depths, [float(some.mean()) for some in means], low, high)
 
 
-def _inside(means: Float[np.ndarray, "layer head"], found: Interval) -> Bool[np.ndarray, "layer head"]:
-    return (found.low <= means) & (means <= found.high)
+def _inside(means: Float[np.ndarray, "layer head"], spread: Interval) -> Bool[np.ndarray, "layer head"]:
+    return (spread.low <= means) & (means <= spread.high)
 
 
 def draw(detections: Mapping[str, ScoreSet]) -> go.Figure:
     """Every head's mean, needles as placed against stuck ones; and what the best heads score at each depth."""
-    sizes = " and ".join(str(share_count(one.scores.grid.size, TOP_SHARE)) for one in detections.values())
+    sizes = " and ".join(str(share_count(detection.scores.grid.size, TOP_SHARE)) for detection in detections.values())
     figure = panels(
         [
             Panel(
@@ -134,7 +134,7 @@ def draw(detections: Mapping[str, ScoreSet]) -> go.Figure:
             ),
             Panel(
                 f"best 5 % of heads, by depth ({sizes})",
-                [by_depth(name, one) for name, one in detections.items()],
+                [by_depth(name, detection) for name, detection in detections.items()],
                 {"title": "depth of the needle"},
                 {"title": "mean score", "rangemode": "tozero"},
             ),
@@ -142,12 +142,12 @@ def draw(detections: Mapping[str, ScoreSet]) -> go.Figure:
         height=400,
     )
     colors = {trace.name: trace.line.color for trace in figure.data if trace.mode == "lines"}
-    for name, one in detections.items():
-        heads = [str(head) for head in one.scores.grid.heads()]
+    for name, detection in detections.items():
+        heads = [str(head) for head in detection.scores.grid.heads()]
         figure.add_trace(
             go.Scatter(
-                x=one.scores.mean.ravel(),
-                y=stuck_scores(one).mean.ravel(),
+                x=detection.scores.mean.ravel(),
+                y=stuck_scores(detection).mean.ravel(),
                 text=heads,
                 mode="markers",
                 marker={"color": colors[name], "size": 6, "opacity": 0.7},

@@ -1,7 +1,7 @@
 """Which heads the detectors name, how far they agree, and what masking the best of each does to recall.
 
-All detectors score the heads on the same needle prompts (`retmask/detectors.py` defines them). For the best heads of
-each the dose curve (`retmask dose`) gives recall on needles, depths and a haystack that no detection has used: the
+All detectors score the heads on the same needle prompts (`retmask/heads/detectors.py` defines them). For the best heads
+of each the dose curve (`retmask dose`) gives recall on needles, depths and a haystack that no detection has used: the
 detector whose heads take recall down the furthest names the heads that matter most. Random heads are the control.
 
 `python analyses/detectors.py` does this for the default model, `--models` for others. Detections and curves are runs
@@ -38,8 +38,8 @@ def detected(model: str, detector: DetectorName) -> Run:
     """The detection of a model's heads by a detector, made first where it is not finished."""
     settings = DetectSettings(model=model, detector=detector, n_needles=3, lengths=(512,), depths=DEPTHS)
     run = DETECT.new(settings, run_path(f"by-{detector}-{model}"))
-    for at in DETECT.work(run):
-        print(f"{model}, {detector}: {at.done} of {at.total} trials, {at.eta or 0:.0f} s left", flush=True)
+    for step in DETECT.work(run):
+        print(f"{model}, {detector}: {step.done} of {step.total} trials, {step.eta or 0:.0f} s left", flush=True)
     return run
 
 
@@ -54,21 +54,21 @@ def masked(model: str, detector: str, scores: Run, grid: Grid) -> list[dict[str,
         prose_tokens=512,
     )
     run = DOSE.new(config, run_path(f"dose-by-{detector}-{model}"))
-    for at in DOSE.work(run):
-        print(f"{model}, masked by {detector}: {at.done} of {at.total} points, {at.eta:.0f} s left", flush=True)
+    for step in DOSE.work(run):
+        print(f"{model}, masked by {detector}: {step.done} of {step.total} points, {step.eta:.0f} s left", flush=True)
     return dose_rows(read_points(run.path))
 
 
 def agreements(maps: Mapping[str, HeadScores]) -> Iterator[dict[str, Any]]:
     """A row for every two detectors: the rank correlation of all heads, and the overlap of the best 5 %."""
-    for (name, one), (other_name, other) in combinations(maps.items(), 2):
-        found = agreement(one, other)
+    for (name, first), (other_name, second) in combinations(maps.items(), 2):
+        shared = agreement(first, second)
         yield {
             "one": name,
             "other": other_name,
-            "spearman": rounded(found.spearman),
-            "overlap": rounded(found.overlap),
-            "k": found.k,
+            "spearman": rounded(shared.spearman),
+            "overlap": rounded(shared.overlap),
+            "k": shared.k,
         }
 
 
@@ -78,9 +78,9 @@ def study(model: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     maps = {name: HeadScores.load(run.path) for name, run in runs.items()}
     grid, trials = maps["copy"].grid, read_trials(runs["copy"].path)
     for rule in ("steps", "activation"):
-        counted = recounted(trials, grid, model, rule)
-        if counted:
-            maps[rule] = counted
+        recount = recounted(trials, grid, model, rule)
+        if recount:
+            maps[rule] = recount
     for name, scores in maps.items():
         print(f"{model}, {name}: {scores.n_trials} trials, best {', '.join(map(str, scores.top(5)))}", flush=True)
     curves = []
@@ -100,19 +100,19 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     for model in dict.fromkeys(row["model"] for row in rows):
         curves = []
         for name in (*get_args(DetectorName), CONTROL):
-            some = [row for row in rows if row["model"] == model and row["masked by"] == name]
-            curves += [_curve(name, draw) for draw in _draws(some, rows, model)]
+            points = [row for row in rows if row["model"] == model and row["masked by"] == name]
+            curves += [_curve(name, draw) for draw in _draws(points, rows, model)]
         ks = sorted({row["k"] for row in rows if row["model"] == model})
         across = {"title": "heads masked", "tickvals": ks}
         parts.append(Panel(model, curves, across, {"title": "recall", "range": [0, 1]}))
     return panels(parts, height=400)
 
 
-def _draws(some: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], model: str) -> list[list[Any]]:
+def _draws(points: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], model: str) -> list[list[Any]]:
     """The points of each line of a detector: one line, or one a random draw, which begins at the unmasked point."""
     start = [row for row in rows if row["model"] == model and row["k"] == 0][:1]
-    seeds = sorted({row["seed"] for row in some if row["seed"] is not None})
-    return [[*start, *(row for row in some if row["seed"] == seed)] for seed in seeds] if seeds else [list(some)]
+    seeds = sorted({row["seed"] for row in points if row["seed"] is not None})
+    return [[*start, *(row for row in points if row["seed"] == seed)] for seed in seeds] if seeds else [list(points)]
 
 
 def _curve(name: str, points: Sequence[Mapping[str, Any]]) -> Curve:
@@ -132,8 +132,8 @@ def main() -> None:
     agreed: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for model in options.models:
-        one, two = study(model)
-        agreed, rows = agreed + one, rows + two
+        agreed_rows, curve_rows = study(model)
+        agreed, rows = agreed + agreed_rows, rows + curve_rows
     show(agreed)
     show([{key: row[key] for key in row if key != "heads"} for row in rows])
     save(draw(rows), rows, "detectors")

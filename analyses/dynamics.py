@@ -66,24 +66,24 @@ DRAWS = 20  # of 20 random heads
 ANSWER_TOKENS = 32  # the longest needle and a bit
 
 
-def step_mask(condition: str, now: frozenset[HeadId], scores: HeadScores, seed: int) -> HeadMask:
-    """What a condition masks at a step at which the heads `now` copy.
+def step_mask(condition: str, copying: frozenset[HeadId], scores: HeadScores, seed: int) -> HeadMask:
+    """What a condition masks at a step at which the heads `copying` copy.
 
     Random heads are drawn anew at each step: none that copies, none that the map calls a retrieval head as long as
-    enough are left, and fewer than `now` only where so many do not exist.
+    enough are left, and fewer than `copying` only where so many do not exist.
     """
     match condition:
         case "per step":
-            return HeadMask.of(now)
+            return HeadMask.of(copying)
         case "static":
-            return HeadMask.of(scores.top(len(now)))
+            return HeadMask.of(scores.top(len(copying)))
         case "top 5 %":
             return HeadMask.of(scores.top_share())
         case "random":
-            quiet = {*now, *retrieval_heads(scores)}
-            if scores.grid.size - len(quiet) < len(now):
-                quiet = set(now)
-            return HeadMask.random(scores.grid, min(len(now), scores.grid.size - len(quiet)), seed, excluding=quiet)
+            quiet = {*copying, *retrieval_heads(scores)}
+            if scores.grid.size - len(quiet) < len(copying):
+                quiet = set(copying)
+            return HeadMask.random(scores.grid, min(len(copying), scores.grid.size - len(quiet)), seed, excluding=quiet)
     return HeadMask()
 
 
@@ -113,17 +113,17 @@ def ablate(
         plain = next_tokens(model, cache, last, [HeadMask()] * n)
         looked = attended(model, cache, have, list(rows.values()), [[token or 0] for token in plain])
         traces = [Trace.read(at, [token or 0], prompt_ids) for at, token in zip(looked, plain, strict=True)]
-        now = [
+        copying = [
             trace.heads_at(0) if token is not None else frozenset() for trace, token in zip(traces, plain, strict=True)
         ]
         draw = int(rng.integers(2**31))
-        masks = [step_mask(name, heads, scores, draw) for name, heads in zip(CONDITIONS, now, strict=True)]
+        masks = [step_mask(name, heads, scores, draw) for name, heads in zip(CONDITIONS, copying, strict=True)]
         cache.crop(have - cache.get_seq_length())
-        said = next_tokens(model, cache, last, masks)
+        written = next_tokens(model, cache, last, masks)
         if UNMASKED not in ended:
             for head, steps in traces[0].copied.items() if plain[0] is not None else ():
                 copied.setdefault(head, []).append((step, steps[0]))
-        for name, token, heads in zip(CONDITIONS, said, now, strict=True):
+        for name, token, heads in zip(CONDITIONS, written, copying, strict=True):
             ended |= {name} if token is None else set()
             rows[name].append(token or 0)
             if name not in ended and token is not None:
@@ -164,7 +164,7 @@ def measure(source: str, prompts: int, most: int) -> Iterator[dict[str, Any]]:
                 answer["response"] = model.tokenizer.decode(answer["token_ids"], skip_special_tokens=True).strip()
                 answer["recall"] = round(recall(task.needle.answer, answer["response"]), 4)
             append_line(path, line)
-            recalls = ", ".join(f"{name} {one['recall']:.2f}" for name, one in line["answers"].items())
+            recalls = ", ".join(f"{name} {answer['recall']:.2f}" for name, answer in line["answers"].items())
             print(f"{source} {number + 1}/{len(tasks)}: {recalls}", flush=True)
         yield line
 
@@ -198,9 +198,9 @@ def overlaps(trace: Trace, scores: HeadScores) -> dict[str, float | None]:
     if not steps:
         return dict.fromkeys(MEASURES)
     every = map(trace.heads_at, range(trace.n_steps))
-    after = [jaccard(one, other) for one, other in pairwise(every) if one and other]
+    after = [jaccard(first, second) for first, second in pairwise(every) if first and second]
     drawn = [HeadMask.random(scores.grid, min(20, scores.grid.size), seed).heads for seed in range(DRAWS)]
-    pairs = [jaccard(one, other) for one, other in combinations(steps, 2)]
+    pairs = [jaccard(first, second) for first, second in combinations(steps, 2)]
     return {
         "size": float(np.mean([len(heads) for heads in steps])),
         "top20": trace.overlap(scores.top(20)),
@@ -214,7 +214,7 @@ def overlaps(trace: Trace, scores: HeadScores) -> dict[str, float | None]:
 
 def rows_of(model: str, lines: Sequence[Mapping[str, Any]], scores: HeadScores) -> list[dict[str, Any]]:
     """The table of a model: recalls, their paired differences, overlaps; 95 % bootstrap intervals over needles."""
-    said = [
+    recalls = [
         {
             "condition": name,
             "needle": line["needle"],
@@ -225,34 +225,34 @@ def rows_of(model: str, lines: Sequence[Mapping[str, Any]], scores: HeadScores) 
         for line in lines
         for name, answer in line["answers"].items()
     ]
-    found = summary(said, list(CONDITIONS))
+    table = summary(recalls, list(CONDITIONS))
     rows = [
-        _row(model, "recall", one["condition"], one["recall"], one["low"], one["high"], one["trials"])
-        for one in found["conditions"]
+        _row(model, "recall", row["condition"], row["recall"], row["low"], row["high"], row["trials"])
+        for row in table["conditions"]
     ]
     rows += [
-        _row(model, "found", one["condition"], one["found"], None, None, one["trials"]) for one in found["conditions"]
+        _row(model, "found", row["condition"], row["found"], None, None, row["trials"]) for row in table["conditions"]
     ]
     rows += [
         _row(
             model,
             "difference",
-            f"{one['condition']} - {one['against']}",
-            one["mean"],
-            one["needle_low"],
-            one["needle_high"],
+            f"{row['condition']} - {row['against']}",
+            row["mean"],
+            row["needle_low"],
+            row["needle_high"],
             len(lines),
         )
-        for one in found["differences"]
-        if (one["condition"], one["against"]) in ((PER_STEP, UNMASKED), (STATIC, PER_STEP), (RANDOM, PER_STEP))
+        for row in table["differences"]
+        if (row["condition"], row["against"]) in ((PER_STEP, UNMASKED), (STATIC, PER_STEP), (RANDOM, PER_STEP))
     ]
     for kind, needle_only in (("overlap, all copies", False), ("overlap, copies of the needle's answer", True)):
         each = [(line["needle"], overlaps(traced(line, scores.grid, needle_only), scores)) for line in lines]
         for name in MEASURES:
-            told = [(needle, one[name]) for needle, one in each if one[name] is not None]
-            if told:
-                values = np.array([value for _, value in told])
-                low, high = ends(interval(values, clusters([needle for needle, _ in told], "needle")))
+            figures = [(needle, row[name]) for needle, row in each if row[name] is not None]
+            if figures:
+                values = np.array([value for _, value in figures])
+                low, high = ends(interval(values, clusters([needle for needle, _ in figures], "needle")))
                 rows.append(_row(model, kind, name, float(values.mean()), low, high, len(values)))
     return rows
 

@@ -20,7 +20,7 @@ from retmask.heads.sets import ScoreSet
 
 def draw(sets: Mapping[str, ScoreSet]) -> go.Figure:
     """The curves of all sets but lists of heads: places in a list are no scores."""
-    return curves_together({name: one.scores.mean for name, one in sets.items() if not one.ranking})
+    return curves_together({name: score_set.scores.mean for name, score_set in sets.items() if not score_set.ranking})
 
 
 def main() -> None:
@@ -33,9 +33,9 @@ def main() -> None:
     if not sources:
         parser.error("--only leaves nothing to read: name a score set")
     sets = opened(sources, with_trials=False)
-    for one in sets.values():
-        for warning in one.warnings:
-            print(f"{one.source}: {warning}")
+    for score_set in sets.values():
+        for warning in score_set.warnings:
+            print(f"{score_set.source}: {warning}")
     rows = set_rows(list(sets.values()))
     show(rows)
     save(draw(sets), rows, "families", width=1000)

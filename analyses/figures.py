@@ -56,24 +56,25 @@ def opened(sources: Sequence[str], with_trials: bool = True) -> dict[str, ScoreS
     that it was made from, unless it may be.
     """
     sets = [read_set(source) for source in sources]
-    for one in sets:
-        if with_trials and not one.trials():
-            raise ValueError(f"{one.source} has no trials.jsonl beside it: give the folder of a detection")
-    models = [one.model for one in sets]
+    for score_set in sets:
+        if with_trials and not score_set.trials():
+            raise ValueError(f"{score_set.source} has no trials.jsonl beside it: give the folder of a detection")
+    models = [score_set.model for score_set in sets]
     return dict(zip(models if len(set(models)) == len(sets) else labels(sets), sets, strict=True))
 
 
 def panels(parts: Sequence[Panel], height: int = 0) -> go.Figure:
     """The parts beside each other, with one legend. A series has one colour in all of them."""
-    names = list(dict.fromkeys(one.series for part in parts for one in part.shown))
-    labels = [list(dict.fromkeys(one.label for one in part.shown if isinstance(one, Dot))) for part in parts]
+    names = list(dict.fromkeys(mark.series for part in parts for mark in part.shown))
+    labels = [list(dict.fromkeys(mark.label for mark in part.shown if isinstance(mark, Dot))) for part in parts]
     figure = make_subplots(1, len(parts), horizontal_spacing=0.4 / len(parts) if any(labels) else 0.08)
-    tall = max(len(some) * (_ROW + _LINE * len(names)) for some in labels) + _TOP + _BOTTOM
+    tall = max(len(lines) * (_ROW + _LINE * len(names)) for lines in labels) + _TOP + _BOTTOM
     dress(figure, height=height or max(tall, 300), top=_TOP, bottom=_BOTTOM)
-    for column, (part, some) in enumerate(zip(parts, labels, strict=True), start=1):
-        for trace in (trace for one in part.shown for trace in _traces(one, names, some)):
+    for column, (part, lines) in enumerate(zip(parts, labels, strict=True), start=1):
+        for trace in (trace for mark in part.shown for trace in _traces(mark, names, lines)):
             figure.add_trace(trace, row=1, col=column)
-        down = {"tickvals": list(range(len(some))), "ticktext": some, "range": [len(some) - 0.5, -0.5]} if some else {}
+        n = len(lines)
+        down = {"tickvals": list(range(n)), "ticktext": lines, "range": [n - 0.5, -0.5]} if lines else {}
         figure.update_xaxes({"showgrid": True, **part.x}, row=1, col=column)
         figure.update_yaxes({"showgrid": True, **down, **part.y}, row=1, col=column)
         panel_title(figure, column, part.title, size=13, lift=6)
@@ -81,22 +82,22 @@ def panels(parts: Sequence[Panel], height: int = 0) -> go.Figure:
     return figure
 
 
-def _traces(one: Dot | Curve, names: list[str], labels: list[str]) -> list[go.Scatter]:
+def _traces(mark: Dot | Curve, names: list[str], labels: list[str]) -> list[go.Scatter]:
     """A dot with its whiskers, or a band and its line."""
-    place = names.index(one.series)
+    place = names.index(mark.series)
     color = SERIES[place % len(SERIES)]
-    common = {"name": one.series, "legendgroup": one.series}
-    if isinstance(one, Dot):
+    common = {"name": mark.series, "legendgroup": mark.series}
+    if isinstance(mark, Dot):
         lift = (place - (len(names) - 1) / 2) * _SPREAD / max(len(names), 1)
-        dot = go.Scatter(x=[one.value], y=[labels.index(one.label) + lift], mode="markers", cliponaxis=False, **common)
-        dot.update(marker={"color": color, "size": 8})
-        if one.low is not None and one.high is not None:
-            dot.update(error_x=whiskers([one.value], [one.low], [one.high], width=3, color=color))
+        dot = go.Scatter(x=[mark.value], y=[labels.index(mark.label) + lift], mode="markers", **common)
+        dot.update(cliponaxis=False, marker={"color": color, "size": 8})
+        if mark.low is not None and mark.high is not None:
+            dot.update(error_x=whiskers([mark.value], [mark.low], [mark.high], width=3, color=color))
         return [dot]
-    line = go.Scatter(x=one.x, y=one.y, mode="lines", line={"color": color, "width": 2, "dash": one.dash}, **common)
-    if not one.low:
+    line = go.Scatter(x=mark.x, y=mark.y, mode="lines", line={"color": color, "width": 2, "dash": mark.dash}, **common)
+    if not mark.low:
         return [line]
-    band = go.Scatter(x=[*one.x, *reversed(one.x)], y=[*one.high, *reversed(one.low)], mode="none", **common)
+    band = go.Scatter(x=[*mark.x, *reversed(mark.x)], y=[*mark.high, *reversed(mark.low)], mode="none", **common)
     band.update(fill="toself", fillcolor=color, opacity=0.18, hoverinfo="skip", showlegend=False)
     return [band, line]
 

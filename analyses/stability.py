@@ -51,19 +51,19 @@ def shuffled(values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray
     return Overlap(len(values), float(np.mean(drawn)), *middle(np.array(drawn)))
 
 
-def rows_of(name: str, found: ScoreSet) -> list[dict[str, Any]]:
+def rows_of(name: str, detection: ScoreSet) -> list[dict[str, Any]]:
     """The table of a detection."""
-    values = found.scores.values
+    values = detection.scores.values
     sizes = [2**i for i in range(len(values).bit_length()) if 2 ** (i + 1) <= len(values)]
     samples = [split_half(values, draws=DRAWS, size=size) for size in sizes]
-    rows = [_row(name, TWO, "", *one) for one in samples if one]
-    rows += [_row(name, WITHIN, "", *one) for one in stability_curve(values, draws=DRAWS)]
+    rows = [_row(name, TWO, "", *overlap) for overlap in samples if overlap]
+    rows += [_row(name, WITHIN, "", *overlap) for overlap in stability_curve(values, draws=DRAWS)]
     half = split_half(values, draws=DRAWS)
     rows += [_row(name, "split half", "", *half)] if half else []
-    stable, by = found.scores.stability(), found.scores.clusters.words
+    stable, by = detection.scores.stability(), detection.scores.clusters.words
     rows += [] if stable is None else [_row(name, "bootstrap", by, len(values), stable)]
     for by in get_args(By):
-        parts = slices(found.trials(), found.scores.grid, name, found.counting, by)
+        parts = slices(detection.trials(), detection.scores.grid, name, detection.counting, by)
         if len(parts) < 2:
             continue
         sizes = [part.n_trials for part in parts.values()]
@@ -93,10 +93,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     models = list(dict.fromkeys(row["model"] for row in rows))
     curves = []
     for model, (kind, dash) in ((model, how) for model in models for how in ((TWO, "solid"), (WITHIN, "dot"))):
-        some = [row for row in rows if row["model"] == model and row["kind"] == kind]
-        curve = Curve(model, [row["trials"] for row in some], [row["overlap"] for row in some], dash=dash)
+        points = [row for row in rows if row["model"] == model and row["kind"] == kind]
+        curve = Curve(model, [row["trials"] for row in points], [row["overlap"] for row in points], dash=dash)
         if kind == TWO:
-            curve = curve._replace(low=[row["low"] for row in some], high=[row["high"] for row in some])
+            curve = curve._replace(low=[row["low"] for row in points], high=[row["high"] for row in points])
         curves.append(curve)
     kinds = [kind for by in get_args(By) for kind in (by, f"{by}, shuffled")]
     dots = [

@@ -36,7 +36,7 @@ def seconds(model: str, setting: dict[str, str], at_once: int, folder: Path) -> 
         command = [
             sys.executable,
             "-m",
-            "retmask.cli.main",
+            "retmask.cli",
             "detect",
             model,
             "--preset",

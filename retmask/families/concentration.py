@@ -23,7 +23,7 @@ class Concentration(NamedTuple):
     - `hoyer`: (sqrt(n) - l1/l2) / (sqrt(n) - 1), 0 = all equal, 1 = one head has all (Hoyer 2004, JMLR 5, 1457-1469);
       0 for a grid of one head.
     - `top_1pct_share`, `top_5pct_share`: the part of the sum (0-1) that the best 1 % and 5 % of heads hold; how many
-      heads that is, `heads.share_count` says.
+      heads that is, `grid.share_count` says.
     - `half_heads`: the fewest heads that hold half of the sum.
     - `effective_heads`: exp of the Shannon entropy of the heads' shares, 1 to n.
     """

@@ -47,11 +47,6 @@ class Gain(NamedTuple):
     figures: Concentration | None = None
     own: bool = False
 
-    @property
-    def relative(self) -> float | None:
-        """The gain as a part of what was there before; None where that was nothing."""
-        return self.gain / self.before if self.before > 0 else None
-
 
 def own_gains() -> list[Gain]:
     """The gains that our finished evaluations measured, newest first: "tuned" minus "unmasked" on the same prompts.
