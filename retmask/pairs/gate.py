@@ -19,43 +19,30 @@ class Rule(NamedTuple):
     finds: Callable[[PreferencePair], bool]
 
 
-def _identical(pair: PreferencePair) -> bool:
-    return pair.chosen.text.split() == pair.rejected.text.split()
-
-
 def empty(pair: PreferencePair) -> bool:
-    return not pair.chosen.text.strip() or not pair.rejected.text.strip()
-
-
-def _cut(pair: PreferencePair) -> bool:
-    return "length" in (pair.chosen.ended, pair.rejected.ended)
-
-
-def _repeats(pair: PreferencePair) -> bool:
-    return loops(pair.chosen.text) or loops(pair.rejected.text)
+    """Whether one of the answers says nothing."""
+    return not all(answer.text.strip() for answer in pair.answers)
 
 
 def _uneven(pair: PreferencePair) -> bool:
-    short, long = sorted((len(pair.chosen.text), len(pair.rejected.text)))
+    short, long = sorted(len(answer.text) for answer in pair.answers)
     return long > LONGER * short
 
 
-def _wrong(pair: PreferencePair) -> bool:
-    return bool(pair.answer) and not contains(pair.chosen.text, pair.answer)
-
-
-def _right(pair: PreferencePair) -> bool:
-    return bool(pair.answer) and contains(pair.rejected.text, pair.answer)
-
-
 RULES = {
-    "identical": Rule("both answers are the same", _identical),
+    "identical": Rule("both answers are the same", lambda pair: pair.chosen.text.split() == pair.rejected.text.split()),
     "empty": Rule("an answer is empty", empty),
-    "cut": Rule("an answer is cut at the length limit", _cut),
-    "repetition": Rule("an answer goes round in a loop", _repeats),
+    "cut": Rule("an answer is cut at the length limit", lambda pair: any(a.ended == "length" for a in pair.answers)),
+    "repetition": Rule("an answer goes round in a loop", lambda pair: any(loops(a.text) for a in pair.answers)),
     "ratio": Rule(f"one answer is more than {LONGER:g} times as long as the other", _uneven),
-    "chosen-wrong": Rule("the chosen answer does not hold the fact that was asked for", _wrong),
-    "rejected-right": Rule("the rejected answer holds the fact that was asked for", _right),
+    "chosen-wrong": Rule(
+        "the chosen answer does not hold the fact that was asked for",
+        lambda pair: bool(pair.answer) and not contains(pair.chosen.text, pair.answer),
+    ),
+    "rejected-right": Rule(
+        "the rejected answer holds the fact that was asked for",
+        lambda pair: contains(pair.rejected.text, pair.answer),
+    ),
 }
 
 
@@ -111,7 +98,7 @@ def statistics(pairs: Sequence[PreferencePair], max_length: int = 1024) -> Stati
     n = len(pairs)
     if not n:
         return None
-    answers = [(pair, answer.tokens) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    answers = [(pair, answer.tokens) for pair in pairs for answer in pair.answers]
     wholes = [pair.prompt_tokens + tokens for pair, tokens in answers]
     cut = [min(max(0, whole - max_length), tokens) for whole, (_, tokens) in zip(wholes, answers, strict=True)]
     first = [pair.diverged for pair in pairs if pair.diverged is not None]

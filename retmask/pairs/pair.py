@@ -56,19 +56,14 @@ class PreferencePair:
     diverged: int | None = None
     unanswered: str = ""
 
+    @property
+    def answers(self) -> tuple[Answer, Answer]:
+        """The chosen answer and the rejected one."""
+        return self.chosen, self.rejected
+
     def to_json(self) -> dict[str, Any]:
         """The record that `from_json` reads: a line of items.jsonl."""
-        return {
-            "id": self.id,
-            "arm": self.arm,
-            "messages": [list(message) for message in self.messages],
-            "answer": self.answer,
-            "chosen": list(self.chosen),
-            "rejected": list(self.rejected),
-            "prompt_tokens": self.prompt_tokens,
-            "diverged": self.diverged,
-            **({"unanswered": self.unanswered} if self.unanswered else {}),
-        }
+        return {name: value for name, value in vars(self).items() if value or name != "unanswered"}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "PreferencePair":
@@ -93,9 +88,9 @@ class PreferencePair:
         """
         about = {"id": self.id, "model": model} | ({"answer": self.answer} if self.answer else {})
         if not chat:
-            texts = (plain(self.messages).text, self.chosen.text, self.rejected.text)
+            texts = (plain(self.messages).text, *(answer.text for answer in self.answers))
             return dict(zip(NAMES, texts, strict=True)) | about
-        turns = (self.messages, [("assistant", self.chosen.text)], [("assistant", self.rejected.text)])
+        turns = (self.messages, *([("assistant", answer.text)] for answer in self.answers))
         return {name: Turns.of(each).messages for name, each in zip(NAMES, turns, strict=True)} | about
 
 

@@ -36,9 +36,7 @@ class Review:
         texts = self.edits.get(pair.id)
         if texts is None:
             return pair
-        chosen, rejected = (
-            answer._replace(text=text) for answer, text in zip((pair.chosen, pair.rejected), texts, strict=True)
-        )
+        chosen, rejected = (answer._replace(text=text) for answer, text in zip(pair.answers, texts, strict=True))
         return replace(pair, chosen=chosen, rejected=rejected)
 
 
