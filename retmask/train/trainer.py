@@ -20,13 +20,14 @@ from textwrap import shorten
 from typing import Any
 
 from retmask.files import is_number
+from retmask.pairs.files import read_rows
+from retmask.pairs.pair import PAIRS
 from retmask.runs.run import Cancelled, Run
 from retmask.runs.settings import from_record
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, mark_whole, newest, step_of
 from retmask.train.launch import stored_dtype, unshared
 from retmask.train.outcome import STOP, Outcome
 from retmask.train.settings import TrainSettings
-from retmask.train.tokens import dataset
 
 OUT_OF_MEMORY = "memory ran out: lower micro batch or max length, or switch gradient checkpointing on"
 
@@ -37,48 +38,8 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     Cancelled where the process was asked to end: its step is done and saved then, and no result. ValueError where the
     settings do not go together on this machine, or the loss is no number any more.
     """
-    import torch
-    from accelerate import PartialState
-
-    from retmask.model.fit import choose_device, choose_dtype
-    from retmask.model.loading import load_plain, plan
-    from retmask.pairs.files import read_rows
-    from retmask.train.lora import lora
-    from retmask.train.preflight import check_memory
-    from retmask.train.tokens import moment, padding, prepared
-
-    record = run.record
     settings = from_record(TrainSettings, run.config)
-    device = choose_device(settings.device or None)
-    if PartialState().num_processes == 1:
-        check_memory(record, settings)  # it may have waited in line
-    dtype = choose_dtype(settings.dtype or None, device)
-    trusted = os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1"
-    stored = stored_dtype(settings, dtype)
-    planned = plan(
-        settings.model,
-        revision=settings.revision or None,
-        device=device,
-        dtype=stored,
-        attention=settings.attention or None,
-        trust_remote_code=trusted,
-    )
-    place = "cpu" if device.type == "cpu" else None
-    model, tokenizer = load_plain(planned, place)
-    if PartialState().is_main_process:
-        source = planned.source
-        run.update(revision=source.revision, sha256=source.sha256, attention=planned.attention)
-    made = prepared(read_rows(run.path / "pairs.jsonl"), tokenizer, planned.vocabulary, settings, moment(record))
-    trainer = _trainer(
-        padding(tokenizer, planned.vocabulary),
-        model=model,
-        args=_arguments(run, settings, device.type == "cpu", dtype is torch.bfloat16),
-        train_dataset=dataset(run, made.train, "train"),
-        eval_dataset=dataset(run, made.held_out, "held_out") if made.held_out else None,
-        processing_class=tokenizer,
-        peft_config=lora(settings, model) if settings.method == "lora" else None,
-        callbacks=[watch.callback()],
-    )
+    trainer = _trainer(run, settings, watch)
     start = newest(run.path / CHECKPOINTS)
     watch.step = step_of(start) if start else 0
     watch.report(stage="starting", step=watch.step)
@@ -88,18 +49,59 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
         raise Cancelled
     finished = not watch.stopped or watch.step >= trainer.state.max_steps
     held_out: dict[str, float] = {}
-    if finished and made.held_out:
+    if finished and trainer.eval_dataset is not None:
         watch.report(stage="evaluating")
         measured = _numbers(trainer.evaluate())
         held_out = {name.removeprefix("eval_"): value for name, value in measured.items()}
-        held_out["pairs"] = len(made.held_out)
+        held_out["pairs"] = len(trainer.eval_dataset)
     if watch.is_main:
         run.update(held_out=held_out)
     _save(trainer, run, settings)
     return Outcome("finished" if finished else "stopped", watch.step, saved=True)
 
 
-def _trainer(pad: int, **given: Any) -> Any:
+def _trainer(run: Run, settings: TrainSettings, watch: "_Watch") -> Any:
+    """TRL's trainer with the run's model and pairs. ValueError where they do not fit, or not together."""
+    import torch
+    from accelerate import PartialState
+
+    from retmask.model.fit import choose_device, choose_dtype
+    from retmask.model.loading import load_plain, plan
+    from retmask.train.lora import lora
+    from retmask.train.preflight import check_memory
+    from retmask.train.tokens import dataset, moment, padding, prepared
+
+    device = choose_device(settings.device or None)
+    if PartialState().num_processes == 1:
+        check_memory(run.record, settings)  # it may have waited in line
+    dtype = choose_dtype(settings.dtype or None, device)
+    planned = plan(
+        settings.model,
+        revision=settings.revision or None,
+        device=device,
+        dtype=stored_dtype(settings, dtype),
+        attention=settings.attention or None,
+        trust_remote_code=os.environ.get("RETMASK_TRUST_REMOTE_CODE") == "1",
+    )
+    place = "cpu" if device.type == "cpu" else None
+    model, tokenizer = load_plain(planned, place)
+    source = planned.source
+    if watch.is_main:
+        run.update(revision=source.revision, sha256=source.sha256, attention=planned.attention)
+    pairs = prepared(read_rows(run.path / PAIRS), tokenizer, planned.vocabulary, settings, moment(run.record))
+    return _on_tokens(
+        padding(tokenizer, planned.vocabulary),
+        model=model,
+        args=_arguments(run, settings, device.type == "cpu", dtype is torch.bfloat16),
+        train_dataset=dataset(run, pairs.train, "train"),
+        eval_dataset=dataset(run, pairs.held_out, "held_out") if pairs.held_out else None,
+        processing_class=tokenizer,
+        peft_config=lora(settings, model) if settings.method == "lora" else None,
+        callbacks=[watch.callback()],
+    )
+
+
+def _on_tokens(pad: int, **arguments: Any) -> Any:
     """TRL's trainer on pairs that are tokens already; rows are filled up with the token `pad`."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
@@ -107,8 +109,8 @@ def _trainer(pad: int, **given: Any) -> Any:
         def _prepare_dataset(self, dataset: Any, *how: Any) -> Any:
             return dataset  # TRL's own tokens are not always those that were sampled, and it drops pairs silently
 
-    collator = DataCollatorForPreference(pad_token_id=pad, max_length=given["args"].max_length)
-    return Trainer(**given, data_collator=collator)
+    collator = DataCollatorForPreference(pad_token_id=pad, max_length=arguments["args"].max_length)
+    return Trainer(**arguments, data_collator=collator)
 
 
 def _arguments(run: Run, settings: TrainSettings, on_cpu: bool, bf16: bool) -> Any:

@@ -1,71 +1,19 @@
-"""The comparison of conditions: by hand, and on a tiny model with a real adapter."""
+"""Evaluations on a tiny model with a real adapter."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_folder, tiny_hf
 
 from retmask.detect.job import PRESETS
-from retmask.evaluate.differences import difference, summary
 from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
 from retmask.heads.rules import MaskRule
 from retmask.runs.pace import seconds_for
 from retmask.runs.run import Cancelled
 from retmask.text.needle import load_needles
-
-
-def answer(condition: str, needle: str, recall: float, depth: float = 0.5) -> dict[str, object]:
-    return {"condition": condition, "needle": needle, "context_tokens": 512, "depth": depth, "recall": recall}
-
-
-def test_a_summary_by_hand() -> None:
-    lines = [answer("unmasked", n, r) for n, r in (("a", 0.0), ("b", 0.5), ("c", 1.0), ("d", 0.5))]
-    lines += [answer("tuned", n, r) for n, r in (("a", 1.0), ("b", 0.75), ("c", 1.0), ("d", 0.25))]
-    lines += [answer("tuned", "e", 1.0)]  # not answered by both: left out
-    found = summary(lines, ["unmasked", "tuned"])
-    assert [(row["condition"], row["trials"], row["recall"], row["found"]) for row in found["conditions"]] == [
-        ("unmasked", 4, 0.5, 0.25),
-        ("tuned", 4, 0.75, 0.75),
-    ]
-    (gap,) = found["differences"]
-    assert (gap["condition"], gap["against"], gap["mean"], gap["better"], gap["worse"]) == (
-        "tuned",
-        "unmasked",
-        0.25,
-        2,
-        1,
-    )
-    assert gap["low"] <= gap["mean"] <= gap["high"]
-    assert (gap["needles"], found["conditions"][0]["needles"]) == (4, 4)
-
-
-def test_the_interval_of_a_condition_is_over_needles() -> None:
-    """Ten prompts each of three needles, of which the model knows one: anything from none to all may be known."""
-    lines = [answer("unmasked", n, float(n == "a"), depth / 10) for n in "abc" for depth in range(10)]
-    (row,) = summary(lines, ["unmasked"])["conditions"]
-    assert (row["recall"], row["low"], row["high"], row["needles"]) == (0.3333, 0.0, 1.0, 3)
-    (few,) = summary([line for line in lines if line["needle"] != "c"], ["unmasked"])["conditions"]
-    assert (few["low"], few["high"], few["needles"]) == (None, None, 2)
-
-
-def test_prompts_of_one_needle_count_together() -> None:
-    """Ten prompts that all move alike are one observation: the interval over needles must say so."""
-    values, others = np.array([1.0] * 10 + [0.5] * 10 + [0.0] * 10), np.zeros(30)
-    gap = difference("t", "u", values, others, ["a"] * 10 + ["b"] * 10 + ["c"] * 10)
-    assert gap.mean == 0.5
-    assert (gap.needle_low, gap.needle_high, gap.needles) == (0.0, 1.0, 3)
-    assert 0.2 < gap.low < gap.high < 0.8  # type: ignore[operator]
-    two = difference("t", "u", values[:20], others[:20], ["a"] * 10 + ["b"] * 10)
-    assert (two.needle_low, two.needle_high, two.needles) == (None, None, 2), "of two needles none is to be had"
-
-
-def test_equal_conditions_differ_by_nothing() -> None:
-    gap = difference("t", "u", np.array([0.2, 0.7, 0.1]), np.array([0.2, 0.7, 0.1]), ["a", "b", "c"])
-    assert gap[2:] == (0, 0, 0, 0, 0, 0, 0, 3)
 
 
 def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
@@ -74,39 +22,6 @@ def test_nothing_that_detection_or_pairs_used_is_measured_with() -> None:
     assert len({task.key for task in tasks}) == 120
     assert not {task.needle.needle for task in tasks} & {needle.needle for needle in load_needles()}
     assert not set(DEPTHS) & {depth for preset in PRESETS.values() for depth in preset.values["depths"]}
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"trials": 0}, "0 trials are too few"),
-        ({"tuned": ("unmasked=x",)}, "two conditions named unmasked"),
-        ({"tuned": ("a=x", "a=y")}, "two conditions named a"),
-        ({"also": ("a=L0H0", "a=L0H1")}, "a is what another condition is called"),
-        ({"also": ("L0H0",)}, "'L0H0' names no mask: write name=L17H3,L18H6"),
-        ({"also": ("unmasked=L0H0",)}, "unmasked is what another condition is called"),
-        ({"also": ("masked=L0H0",)}, "masked is what another condition is called"),
-        ({"also": (" tuned 2 =L0H0",)}, "tuned 2 is what another condition is called"),
-        ({"also": ("bad=notahead",)}, "'notahead' is not a head"),
-    ],
-)
-def test_what_cannot_be(changes: dict[str, object], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        EvaluateSettings(model="m", **changes)  # type: ignore[arg-type]
-
-
-def test_conditions_have_names() -> None:
-    config = EvaluateSettings(model="m", tuned=("a", "b", "control=c"), rule=MaskRule(heads="L0H0"))
-    folders = {name: one.folder for name, one in config.conditions().items()}
-    assert folders == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
-    words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0"
-    assert config.command == words.split()
-
-
-def test_a_folder_may_have_an_equals_sign() -> None:
-    config = EvaluateSettings(model="m", tuned=("/x/lr=0.02/a", "best=/x/lr=0.02/b"))
-    folders = {name: one.folder for name, one in config.conditions().items()}
-    assert folders == {"unmasked": "", "tuned": "/x/lr=0.02/a", "best": "/x/lr=0.02/b"}
 
 
 def test_a_condition_whose_tasks_ask_the_same_is_finished_all_the_same(
@@ -192,8 +107,11 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) ->
     found = json.loads((run.path / "results.json").read_text())
     assert [row["condition"] for row in found["conditions"]] == ["unmasked", "masked", "tuned"]
     assert len(found["differences"]) == 3
-    responses = {name: [line["response"] for key, line in sorted(read_answers(run.path).items()) if key[0] == name]
-                 for name in ("unmasked", "masked", "tuned")}  # fmt: skip
+    lines = [line for _, line in sorted(read_answers(run.path).items())]
+    responses = {
+        name: [line["response"] for line in lines if line["condition"] == name]
+        for name in ("unmasked", "masked", "tuned")
+    }
     assert responses["unmasked"] != responses["tuned"]
     assert responses["unmasked"] != responses["masked"]
     with pytest.raises(ValueError, match="is no adapter and no model"):
@@ -202,7 +120,14 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, fresh_home: Path) ->
 
 
 def test_damaged_answers_are_passed_over(tmp_path: Path) -> None:
-    good = answer("unmasked", "a", 1.0) | {"response": "yes"}
+    good = {
+        "condition": "unmasked",
+        "needle": "a",
+        "context_tokens": 512,
+        "depth": 0.5,
+        "recall": 1.0,
+        "response": "yes",
+    }
     bad = [{"needle": ["n"]}, {"context_tokens": "512"}, {"depth": "x"}, {"recall": None}, {"response": 3}]
     lines = [good, *(good | one for one in bad), {}]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainings import plain
+from trainings import SETTINGS, by_preset, of, plain
 
-from retmask.train.launch import Placing, placing, stored_dtype
+from retmask.train.job import TRAIN
+from retmask.train.launch import Placing, launch_command, placing, stored_dtype
 from retmask.train.settings import TrainSettings
 
 PLAIN = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nmixed_precision: bf16\nnum_processes: 4\n"
@@ -50,3 +51,13 @@ def test_a_config_that_cannot_be_read_is_a_sentence(tmp_path: Path, text: str) -
 
 def test_one_process_without_a_config() -> None:
     assert placing(plain(device="cpu")) == Placing(1, False)
+
+
+def test_commands(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    config = by_preset("laptop", max_steps=3, gradient_checkpointing=True)
+    words = "retmask train m --pairs p --max-steps 3 --gradient-checkpointing"
+    assert config.command == words.split()
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+    command = launch_command(run)
+    assert command[1:4] == ["-m", "accelerate.commands.launch", "--cpu"]
+    assert command[-3:] == ["-m", "retmask.train.trainer", str(run.path)]

@@ -12,10 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from retmask.train.lora import attention_layers, lora, trained_numbers
 
-_ALL: dict[str, Any] = {
-    "vocab_size": 128, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 64, "eos_token_id": 127, "bos_token_id": 126, "pad_token_id": 125,
-}  # fmt: skip
+_ALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+_ALL |= {
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "eos_token_id": 127,
+    "bos_token_id": 126,
+    "pad_token_id": 125,
+}
 _GROUPED: dict[str, Any] = {**_ALL, "num_key_value_heads": 2, "head_dim": 8}
 _OLD: dict[str, Any] = {"vocab_size": 128, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 _OLD |= {"eos_token_id": 127, "bos_token_id": 126}

@@ -1,6 +1,7 @@
 """What a training is said to take: the pairs that are used, the steps that are made, what is refused and what waits."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import psutil
 import pytest
 import torch
 from tiny import CONFIGS, tiny_folder, tiny_tokenizer
-from trainings import of, plain
+from trainings import SETTINGS, of, plain
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
@@ -169,3 +170,28 @@ def test_weights_that_are_quantised_for_a_library_that_is_not_there_are_refused(
     file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": quantised}))
     with pytest.raises(ValueError, match=r"model is quantised \(bitsandbytes\) and cannot be read here"):
         preflight(of(folder, pairs(tmp_path, ["a?", "b?"]), CONFIG))
+
+
+def test_what_does_not_fit_is_refused_with_the_number_to_change(
+    folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = preflight(of(folder, pairs, SETTINGS))
+    assert (fits.pairs, fits.held_out, fits.steps, fits.cut, fits.problems) == (9, 3, 6, 0, ())
+    assert fits.longest == len("question 11?so wrong 11") + 1
+    assert preflight(of(folder, pairs, plain(batch=2, device="cpu", eval_share=0.25))).steps == 5
+    monkeypatch.setattr("retmask.model.fit.free_bytes", lambda device: 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    found = preflight(of(folder, pairs, plain(batch=4, micro_batch=2, device="cpu")))
+    assert "lower micro batch from 2 to 1" in found.problems[0]
+    assert "free some, or choose another --out" in found.problems[1]
+    with pytest.raises(ValueError, match="switch gradient checkpointing on"):
+        TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_are_all_too_long(folder: Path, pairs: Path) -> None:
+    rows = pairs.read_text().replace("so wrong", "so wrong " * 10)
+    pairs.write_text(rows)
+    found = preflight(of(folder, pairs, plain(max_length=32, batch=2, device="cpu")))
+    assert found.cut == 1
+    assert "every pair is longer than max length 32: raise it to" in found.problems[0]

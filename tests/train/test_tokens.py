@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_tokenizer
 from trainings import plain
 
-from retmask.train.tokens import Prepared, TokenPair, moment, padding, prepared
+from retmask.train.tokens import Prepared, TokenPair, moment, padding, prepared, split
 
 WHEN = datetime(2026, 1, 31, 14, 5)
 CHAT = (
@@ -138,3 +138,12 @@ def test_rows_are_filled_up_with_a_token_that_the_model_knows(pad: int | None, t
     if pad is None:
         tokenizer.pad_token = None
     assert padding(tokenizer, 128 if token else 100) == token
+
+
+def test_the_split_is_the_same_and_whole() -> None:
+    rows = list(range(10))
+    kept, held = split(rows, 0.3, 1)
+    assert len(held) == 3
+    assert sorted(kept + held) == rows
+    assert split(rows, 0.3, 1) == (kept, held)
+    assert split([1], 0.5, 0) == ([1], [])

@@ -1,0 +1,152 @@
+"""How trainings end: done, stopped, refused, failed or killed, each with a real trainer on a tiny model."""
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from browser import wait_for
+from trainings import SETTINGS, command_line, of
+
+from retmask.runs.run import Cancelled, Run
+from retmask.train.checkpoints import newest
+from retmask.train.job import TRAIN, _judged, discard, stop_and_keep
+from retmask.train.outcome import OUTCOME, Outcome
+from retmask.train.results import last_step, result, steps
+from retmask.train.trainer import OUT_OF_MEMORY, _failure
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "error", "says"),
+    [
+        (Outcome("stopped", 3), 0, Cancelled, None),
+        (Outcome("refused", 3, "the loss is no number"), 1, ValueError, "^the loss is no number$"),
+        (Outcome("failed", 3, "the trainer failed"), 1, RuntimeError, "^the trainer failed$"),
+        (None, -signal.SIGTERM, Cancelled, None),
+        (None, 1, RuntimeError, "ended without a word: it may have been killed as memory ran out"),
+    ],
+)
+def test_how_a_trainer_ended_is_what_it_wrote_down(
+    tmp_path: Path, outcome: Outcome | None, code: int, error: type[BaseException], says: str | None
+) -> None:
+    (tmp_path / "log.txt").write_text("retmask: what a log says\nexit status 143 SIGTERM")
+    if outcome:
+        outcome.write(tmp_path)
+        Outcome("stopped", 9).write(tmp_path)
+        assert Outcome.read(tmp_path) == outcome, "the first word counts"
+    with pytest.raises(error, match=says):
+        _judged(Run(tmp_path), code)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"how": "well"}', '{"how": ["stopped"]}', '{"how": "fin'])
+def test_a_damaged_outcome_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / OUTCOME).write_text(text)
+    assert Outcome.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_memory_that_ran_out_is_refused_with_what_to_change(error: Exception) -> None:
+    assert _failure(error, 4) == Outcome("refused", 4, OUT_OF_MEMORY)
+    assert _failure(RuntimeError("shapes"), 4).how == "failed"
+
+
+def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=200, save_steps=50), tmp_path / "out")
+    work = TRAIN.work(run)
+    assert next(work).done == 1
+    stop_and_keep(run)
+    with pytest.raises(Cancelled):
+        list(work)
+    assert run.status == "cancelled"
+    stopped = run.record["stopped_at"]
+    assert 1 <= stopped < 200
+    assert Outcome.read(run.path) == Outcome("stopped", stopped, saved=True)
+    assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
+    list(TRAIN.work(run))
+    assert run.status == "success"
+    assert run.record["stopped_at"] is None
+    assert Outcome.read(run.path) == Outcome("finished", 200, saved=True)
+    assert [line["done"] for line in steps(run)] == list(range(1, 201))
+    discard(run)
+    assert result(run) is None
+
+
+def test_a_training_elsewhere_that_goes_on_loses_nothing(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retmask.runs.run._PATIENCE", 0.1)
+    run = Run.create("train", {"model": "m"})
+    run.update(status="started", place="far/1/2")
+    (run.path / "lock").touch()
+    for name in ("adapter", "checkpoints"):
+        (run.path / name).mkdir()
+    discard(run)
+    assert (run.asked, run.record.get("discarded")) == (True, None)
+    assert {"adapter", "checkpoints"} <= {path.name for path in run.path.iterdir()}
+
+
+def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
+    run.spawn()
+    wait_for(lambda: last_step(run) >= 1)
+    run.cancel()
+    assert run.status == "cancelled"
+    saved = newest(run.path / "checkpoints")
+    assert saved is not None
+    assert saved.name == f"checkpoint-{last_step(run)}", "the step that was under way is done and saved"
+    assert Outcome.read(run.path) == Outcome("stopped", last_step(run))
+    assert not [p for p in psutil.process_iter() if str(run.path) in command_line(p)]
+    assert result(run) is None
+
+
+def test_a_trainer_that_somebody_else_ends(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """By SIGKILL it says nothing; by SIGTERM it finishes its step and says so. A run is then an error, or cancelled."""
+    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=1000, save_steps=1000), tmp_path / "out")
+    cases: list[tuple[int, type[BaseException], str | None]] = [
+        (signal.SIGKILL, RuntimeError, "error"),
+        (signal.SIGTERM, Cancelled, "cancelled"),
+    ]
+    for number, error, status in cases:
+        work = TRAIN.work(run)
+        next(work)
+        for process in psutil.process_iter():  # not the launcher
+            words = command_line(process)
+            if str(run.path) in words and "accelerate.commands.launch" not in words:
+                process.send_signal(number)
+        with pytest.raises(error):
+            list(work)
+        assert run.status == status
+        outcome = Outcome.read(run.path)
+        assert outcome == (None if number == signal.SIGKILL else Outcome("stopped", last_step(run)))
+    assert result(run) is None
+
+
+def test_a_trainer_that_refuses_says_what_to_change(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """Where what the pre-flight counted on is no longer free."""
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+    run.update(preflight={"needed": 2**60})
+    with pytest.raises(ValueError, match="switch gradient checkpointing on"):
+        list(TRAIN.work(run))
+    outcome = Outcome.read(run.path)
+    assert outcome == Outcome("refused", 0, outcome.reason if outcome else "")
+    assert run.last_words == outcome.reason
+
+
+def test_a_trainer_that_crashes_says_so_in_a_sentence(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """A checkpoint that is whole by its marker and holds nothing: the traceback is in the log alone."""
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+    checkpoint = run.path / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "complete.json").write_text('{"step": 2, "sizes": {}}')
+    with pytest.raises((RuntimeError, ValueError)) as error:
+        list(TRAIN.work(run))
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)
+    assert str(error.value) in run.last_words
+    assert "Traceback" in (run.path / "log.txt").read_text()
