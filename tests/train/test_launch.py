@@ -55,7 +55,7 @@ def test_one_process_without_a_config() -> None:
 
 def test_commands(folder: Path, pairs: Path, tmp_path: Path) -> None:
     config = by_preset("laptop", max_steps=3, gradient_checkpointing=True)
-    words = "retmask train m --pairs p --max-steps 3 --gradient-checkpointing"
+    words = "retmask train m --pairs p --gradient-checkpointing --max-steps 3"
     assert config.command == words.split()
     run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
     command = launch_command(run)
