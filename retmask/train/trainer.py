@@ -29,6 +29,8 @@ from retmask.train.launch import stored_dtype, unshared
 from retmask.train.outcome import STOP, Outcome
 from retmask.train.settings import TrainSettings
 
+# settings that TRL knows by the same name
+_SAME = "beta learning_rate weight_decay adam_beta2 max_length gradient_checkpointing save_steps seed"
 OUT_OF_MEMORY = "memory ran out: lower micro batch or max length, or switch gradient checkpointing on"
 
 
@@ -124,37 +126,27 @@ def _arguments(run: Run, settings: TrainSettings, on_cpu: bool, bf16: bool) -> A
         output_dir=str(run.path / CHECKPOINTS),
         use_cpu=on_cpu,
         bf16=bf16,
-        beta=settings.beta,
         loss_type=[settings.loss, *(["sft"] if settings.sft_weight else [])],
         loss_weights=[1.0, settings.sft_weight] if settings.sft_weight else None,
-        learning_rate=settings.learning_rate,
         lr_scheduler_type=kinds[settings.schedule],
         lr_scheduler_kwargs={"min_lr_rate": 0.1} if settings.schedule == "cosine" else {},
         warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        adam_beta2=settings.adam_beta2,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=settings.micro_batch,
         per_device_eval_batch_size=1,  # TRL takes the mean over batches: one pair each, so that all weigh the same
         gradient_accumulation_steps=settings.batch // (settings.micro_batch * world),
-        max_length=settings.max_length,
         precompute_ref_log_probs=settings.reference == "precomputed",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        eval_strategy="no",
-        save_strategy="steps",
-        save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=1,
-        logging_first_step=True,
         report_to=[] if settings.report_to == "none" else [settings.report_to],
         run_name=run.id,
-        seed=settings.seed,
         data_seed=settings.seed,
         dataloader_pin_memory=not on_cpu,
         disable_tqdm=True,
         disable_dropout=not settings.dropout,
         logging_nan_inf_filter=False,
+        **{name: getattr(settings, name) for name in _SAME.split()},
     )
 
 
@@ -282,7 +274,7 @@ class _Watch:
             eta=None if eta is None else round(eta, 1),
             tokens_per_s=round(since / (now - at) * done / (done - 1), 1) if done > 1 else None,
             memory=memory,
-            **{ours: value for theirs, ours in _NAMES.items() if (value := _numbers(logs).get(theirs)) is not None},
+            **{_NAMES[name]: value for name, value in _numbers(logs).items() if name in _NAMES},
         )
 
 
