@@ -1,12 +1,14 @@
 """The app: `streamlit run app/main.py`. Page set-up, navigation and the picker of the map."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Streamlit puts this folder first: our modules would go by bare names then, and `import heads` be anybody's.
 sys.path[:] = [str(Path(__file__).resolve().parents[1]), *(p for p in sys.path if Path(p).name != "app")]
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 from app import guard
 from app.compare import page as compare
@@ -47,6 +49,11 @@ h1, h2, h3, [data-testid="stAlert"], [data-testid="stCaptionContainer"] {overflo
 </style>"""
 
 
+def _page(draw: Callable[[], None], title: str, icon: str, is_first: bool = False) -> StreamlitPage:
+    """A page of that title, at the address of its small letters."""
+    return st.Page(draw, title=title, icon=f":material/{icon}:", url_path=title.lower(), default=is_first)
+
+
 def main() -> None:
     """Draw the app."""
     st.set_page_config(page_title="RetMask Workbench", page_icon=str(Path(__file__).parent / "icon.png"), layout="wide")
@@ -55,23 +62,13 @@ def main() -> None:
     if refused:
         st.error(sentence(refused))
         return
-    on_map = st.Page(heads.page, title="Heads", icon=":material/grid_on:", url_path="heads", default=True)
-    side_by_side = st.Page(
-        lambda: compare.page(on_map), title="Compare", icon=":material/compare_arrows:", url_path="compare"
-    )
-    of_pairs = st.Page(
-        lambda: pairs.page(on_map, training), title="Pairs", icon=":material/thumbs_up_down:", url_path="pairs"
-    )
-    training = st.Page(
-        lambda: train.page(side_by_side, on_map), title="Train", icon=":material/model_training:", url_path="train"
-    )
-    of_families = st.Page(
-        lambda: families.page(on_map), title="Families", icon=":material/stacked_bar_chart:", url_path="families"
-    )
-    all_runs = st.Page(
-        lambda: runs.page({"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training}),
-        title="Runs", icon=":material/history:", url_path="runs",
-    )  # fmt: skip
+    on_map = _page(heads.page, "Heads", "grid_on", is_first=True)
+    side_by_side = _page(lambda: compare.page(on_map), "Compare", "compare_arrows")
+    of_pairs = _page(lambda: pairs.page(on_map, training), "Pairs", "thumbs_up_down")
+    training = _page(lambda: train.page(side_by_side, on_map), "Train", "model_training")
+    of_families = _page(lambda: families.page(on_map), "Families", "stacked_bar_chart")
+    results = {"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training}
+    all_runs = _page(lambda: runs.page(results), "Runs", "history")
     page = st.navigation([on_map, side_by_side, of_pairs, training, of_families, all_runs])
     address.keep()
     with st.sidebar:

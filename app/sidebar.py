@@ -35,16 +35,12 @@ def picker() -> None:
 
 def opener() -> None:
     """Open a score file by path or upload, in the sidebar. What is malformed is told in a sentence and not opened."""
-    path = st.text_input(
-        "Path of a score file or run folder", key="open_path", placeholder="folder/scores.json",
-        help="also a list of QRHead or gates of DuoAttention, of a model that they name",
-    )  # fmt: skip
+    label, says = "Path of a score file or run folder", "also a list of QRHead or gates of DuoAttention, of a model"
+    path = st.text_input(label, key="open_path", placeholder="folder/scores.json", help=f"{says} that they name")
     upload = st.file_uploader("or drop one here", type=ENDINGS, key="open_upload", max_upload_size=64)
     model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
-    kv = st.number_input(
-        "Key/value heads", value=None, step=1, key="open_kv", placeholder="not known",
-        help="draws the groups of query heads that share a key/value head; published files do not say it",
-    )  # fmt: skip
+    says = "draws the groups of query heads that share a key/value head; published files do not say it"
+    kv = st.number_input("Key/value heads", None, step=1, key="open_kv", placeholder="not known", help=says)
     if st.button("Open", key="open_go", disabled=not (path.strip() or upload), width="stretch"):
         try:
             wrong = kv is not None and session.out_of_range(("open_kv", "the number of key/value heads", 1, 512))
@@ -75,7 +71,5 @@ def tuned_line() -> None:
     name, off = st.columns([6, 1], gap=None, vertical_alignment="center")
     about = sentence(f"Trained on {found.base}, {found.steps:,} steps")
     name.caption(f"Tuned: {sentence(found.id)[:-1]}", help=about)
-    off.button(
-        "", icon=":material/close:", type="tertiary", key="tuned_off", on_click=models.tune, args=("",),
-        help="go on without the tuned model",
-    )  # fmt: skip
+    icon, says = ":material/close:", "go on without the tuned model"
+    off.button("", icon=icon, type="tertiary", key="tuned_off", on_click=models.tune, args=("",), help=says)

@@ -16,7 +16,7 @@ from retmask.heads.scores import HeadScores
 
 
 @dataclass(eq=False)
-class Going:
+class LiveComparison:
     """An iterator of snapshots with the latest of them, what was asked, and the map that was looked at.
 
     `left_out` says why the tuned model does not answer, where it was to.
@@ -63,24 +63,24 @@ class Going:
         self.stopped, self.steps = True, iter(())
 
 
-def going() -> Going | None:
+def live() -> LiveComparison | None:
     """The comparison that is on its way or was made last."""
-    return cast(Going | None, st.session_state.get("going"))
+    return cast(LiveComparison | None, st.session_state.get("live"))
 
 
-def begin(comparison: Going) -> None:
+def begin(comparison: LiveComparison) -> None:
     """Put a comparison in the place of the last."""
-    last = going()
+    last = live()
     if last:
         last.stop()
-    st.session_state["going"] = comparison
+    st.session_state["live"] = comparison
     st.session_state["wanted"] = False
 
 
 def stop() -> None:
     """Leave the comparison where it is."""
     st.session_state["wanted"] = False
-    running = going()
+    running = live()
     if running and not running.over:
         running.stop()
 

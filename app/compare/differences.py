@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.compare.answer_html import legend_html, token_html
-from app.compare.comparison import Going
+from app.compare.comparison import LiveComparison
 from app.shared.figure import draw_figure
 from app.shared.text import changes_html
 from retmask.compare.comparison import Comparison
@@ -12,7 +12,7 @@ from retmask.figures.masking import logprob_lines
 from retmask.figures.rows import logprob_rows
 
 
-def section(going: Going, done: Comparison) -> None:
+def section(live: LiveComparison, done: Comparison) -> None:
     """The first column against another one, and one text under the models of the others."""
     names = [column.name for column in done.columns]
     if len(names) < 2:
@@ -24,7 +24,7 @@ def section(going: Going, done: Comparison) -> None:
             f"Compare {names[0]} with", names[1:], required=True, key=f"other-{'-'.join(names)}", default=names[1]
         )
     _texts(done, 0, names.index(other or names[1]))
-    _likelihood(going, done, names)
+    _likelihood(live, done, names)
 
 
 def _texts(done: Comparison, one: int, other: int) -> None:
@@ -42,7 +42,7 @@ def _parting(done: Comparison, one: int, other: int) -> str:
     return f"They part at token {step + 1:,}: {tokens[0]} {names[0]}, {tokens[1]} {names[1]}."
 
 
-def _likelihood(going: Going, done: Comparison, names: list[str]) -> None:
+def _likelihood(live: LiveComparison, done: Comparison, names: list[str]) -> None:
     """One text's log-probabilities under every column's model."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**How likely each model finds the words of**")
@@ -64,7 +64,7 @@ def _likelihood(going: Going, done: Comparison, names: list[str]) -> None:
     tokens = done.tokens[own]
     draw_figure(
         logprob_lines(forced[own].logprobs, others, tokens, kl),
-        f"{going.model}-{names[own]}-logprobs",
+        f"{live.model}-{names[own]}-logprobs",
         lambda: logprob_rows(forced[own].logprobs, others, tokens, kl),
         key="chart-logprobs",
     )

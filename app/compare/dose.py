@@ -47,9 +47,8 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         trials = st.number_input("Trials a point", value=24, step=1, key="dose_trials", width=140)
         tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150)
         matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
-        exclude = st.text_input(
-            "Never drawn", placeholder="retrieval heads", key="dose_exclude", width=150, help=mask_editor.EXCLUDE
-        )
+        drawn, says = "retrieval heads", mask_editor.EXCLUDE
+        exclude = st.text_input("Never drawn", placeholder=drawn, key="dose_exclude", width=150, help=says)
     try:
         wrong = session.out_of_range(*RANGES)
         if wrong:
@@ -57,7 +56,7 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens), exclude.strip())
     except ValueError as error:
         st.error(sentence(error))
-        st.button("Measure", disabled=True, key="dose_start")
+        st.button("Start", disabled=True, key="dose_start")
         return
     n = len(config.points(grid))
     takes = _takes(shown, config, n)
@@ -65,10 +64,8 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         f"{n} points{takes}. They go on without this page, and each is kept when it is done. The same as a command:"
     )
     st.code(shlex.join(config.command), language="bash", wrap_lines=True)
-    st.button("Measure", type="primary", key="dose_start", on_click=_start, args=(config,))
-    said = session.said("dose")
-    if said:
-        st.error(said)
+    st.button("Start", type="primary", key="dose_start", on_click=lambda: jobs.begin(DOSE, config, "dose"))
+    session.show_said("dose")
 
 
 def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
@@ -107,13 +104,6 @@ def _config(
     )
     config.tasks()
     return config
-
-
-def _start(config: DoseSettings) -> None:
-    try:
-        jobs.start(DOSE, config)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), "dose")
 
 
 def _curve(runs: list[Run]) -> None:

@@ -1,4 +1,4 @@
-"""The settings of a comparison as widgets: the prompt, how the answer is chosen, and the columns."""
+"""The form of a comparison: its settings, in the session and as widgets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,13 @@ HAYSTACKS = {
     "pydoc": "Python's manual",
     "essays": "essays (where installed)",
 }
-MOST_UPLOAD = 8  # megabytes
+HAYSTACK = (
+    "the text round the needle; or type the path of a folder with .txt files. Maps of up to 20,000 tokens that were "
+    "made here have not read the second half of the manual"
+)
+KINDS = {"needle": "Needle", "text": "Own text"}
+CHOOSE = "choose a training of this model"
+UPLOAD, MOST_UPLOAD = "ask_upload", 8  # key; megabytes
 
 
 def section(shown: maps.HeadMap) -> ModelRef | None:
@@ -30,10 +36,8 @@ def section(shown: maps.HeadMap) -> ModelRef | None:
         left, right = st.columns([11, 9], gap="large")
         with left:
             ref = shown.ref or _model_name()
-            kind = st.segmented_control(
-                "Prompt", ["needle", "text"], format_func={"needle": "Needle", "text": "Own text"}.get,
-                required=True, label_visibility="collapsed", **widget("kind"),
-            )  # fmt: skip
+            look: dict[str, Any] = {"format_func": KINDS.__getitem__, "label_visibility": "collapsed"}
+            kind = st.segmented_control("Prompt", list(KINDS), required=True, **look, **widget("kind"))
             (_own_text if kind == "text" else _needle)(ref)
         with right:
             _decoding(ref)
@@ -42,9 +46,13 @@ def section(shown: maps.HeadMap) -> ModelRef | None:
 
 
 NAMES = {
-    "tokens": "the length in tokens", "new_tokens": "the number of new tokens", "temperature": "the temperature",
-    "top_p": "top p", "seed": "the seed", "control_seed": "the seed of the control",
-}  # fmt: skip
+    "tokens": "the length in tokens",
+    "new_tokens": "the number of new tokens",
+    "temperature": "the temperature",
+    "top_p": "top p",
+    "seed": "the seed",
+    "control_seed": "the seed of the control",
+}
 
 
 def wrong() -> str:
@@ -57,30 +65,23 @@ def wrong() -> str:
 
 def _model_name() -> ModelRef | None:
     """The folder or Hub id that is named by hand."""
-    text: str = st.text_input(
-        "Model",
-        placeholder="folder or Hub id",
-        help="this map does not say where its model lies",
-        **widget("model"),
-    )
+    says = "this map does not say where its model lies"
+    text: str = st.text_input("Model", placeholder="folder or Hub id", help=says, **widget("model"))
     return ModelRef(text.strip()) if text.strip() else None
 
 
 def _needle(_: ModelRef | None) -> None:
-    names = needles()
+    needle_names = needles()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        needle = st.selectbox("Needle", list(names), format_func=names.get, width=290, **widget("needle"))
-        st.number_input(
-            "Length in tokens", step=128, width=150,
-            help="of prompt and answer together, as in the needle test", **widget("tokens"),
-        )  # fmt: skip
+        needle = st.selectbox(
+            "Needle", list(needle_names), format_func=needle_names.__getitem__, width=290, **widget("needle")
+        )
+        says = "of prompt and answer together, as in the needle test"
+        st.number_input("Length in tokens", step=128, width=150, help=says, **widget("tokens"))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        known = [*HAYSTACKS, *({current_setup().haystack} - set(HAYSTACKS))]
-        st.selectbox(
-            "Haystack", known, format_func=lambda name: HAYSTACKS.get(name, name), accept_new_options=True, width=290,
-            help="the text round the needle; or type the path of a folder with .txt files. Maps of up to 20,000 tokens "
-            "that were made here have not read the second half of the manual", **widget("haystack"),
-        )  # fmt: skip
+        names = [*HAYSTACKS, *({current_setup().haystack} - set(HAYSTACKS))]
+        look: dict[str, Any] = {"format_func": lambda name: HAYSTACKS.get(name, name), "width": 290}
+        st.selectbox("Haystack", names, accept_new_options=True, help=HAYSTACK, **look, **widget("haystack"))
         st.slider("Depth", 0.0, 1.0, step=0.05, format="percent", width=150, **widget("depth"))
     chosen = known_needle(needle or Setup.needle)
     st.caption(sentence(f'Hidden: "{chosen.needle}" Asked: "{chosen.question}"')[:-1])
@@ -88,20 +89,15 @@ def _needle(_: ModelRef | None) -> None:
 
 def _own_text(ref: ModelRef | None) -> None:
     st.text_area("Text", height=200, placeholder="What the model is to answer or to go on with", **widget("text"))
-    key = "ask_upload"
-    st.file_uploader(
-        "or a text file", type=["txt"], key=key, max_upload_size=MOST_UPLOAD, on_change=_uploaded, args=(key,)
-    )
+    st.file_uploader("or a text file", type=["txt"], key=UPLOAD, max_upload_size=MOST_UPLOAD, on_change=_uploaded)
     st.caption(_length(ref))
-    st.text_input(
-        "Right answer", placeholder="none", **widget("answer"),
-        help="recall is the share of its words that stand in an answer, 0 to 1",
-    )  # fmt: skip
+    says = "recall is the share of its words that stand in an answer, 0 to 1"
+    st.text_input("Right answer", placeholder="none", help=says, **widget("answer"))
 
 
-def _uploaded(key: str) -> None:
+def _uploaded() -> None:
     """Put an uploaded file's text into the text area."""
-    file = session.value(key)
+    file = session.value(UPLOAD)
     if file is None:
         return
     try:
@@ -116,9 +112,8 @@ def _length(ref: ModelRef | None) -> str:
     if known is None or not setup.text.strip():
         return "How many tokens it has is known once the model is loaded, with the first run."
     try:
-        n = session.remembered(
-            "length", (ref, setup.text, setup.template), lambda: len(setup.prompt(known.tokenizer).token_ids)
-        )
+        asked = (ref, setup.text, setup.template)
+        n = session.remembered("length", asked, lambda: len(setup.prompt(known.tokenizer).token_ids))
     except ValueError as error:
         return sentence(error)
     room = known.max_tokens - setup.new_tokens
@@ -129,10 +124,8 @@ def _decoding(ref: ModelRef | None) -> None:
     setup = current_setup()
     with st.container(horizontal=True):
         st.number_input("New tokens", step=16, width=120, help="of each answer", **widget("new_tokens"))
-        st.number_input(
-            "Temperature", step=0.1, format="%g", width=120, help="0 takes the likeliest token",
-            **widget("temperature"),
-        )  # fmt: skip
+        says = "0 takes the likeliest token"
+        st.number_input("Temperature", step=0.1, format="%g", width=120, help=says, **widget("temperature"))
         if setup.temperature:
             st.number_input("Top p", step=0.05, format="%g", width=110, **widget("top_p"))
             st.number_input("Seed", step=1, width=110, **widget("seed"))
@@ -140,10 +133,8 @@ def _decoding(ref: ModelRef | None) -> None:
         if known is not None and not known.has_template:
             st.caption("This model has no chat template: the prompt is plain text.", width="content")
         else:
-            st.segmented_control(
-                "Template", ["chat", "plain"], required=True, help="chat: in the model's chat template, if it has one",
-                **widget("template"),
-            )  # fmt: skip
+            says = "chat: in the model's chat template, if it has one"
+            st.segmented_control("Template", ["chat", "plain"], required=True, help=says, **widget("template"))
 
 
 def _columns(ref: ModelRef | None) -> None:
@@ -151,23 +142,16 @@ def _columns(ref: ModelRef | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.toggle("Unmasked", **widget("unmasked"))
         st.toggle("Masked", **widget("masked"))
-        st.toggle(
-            "Tuned", disabled=models.tuned_for(ref) is None, help="the model after fine-tuning, with no head masked",
-            **tuned_switch(ref),
-        )  # fmt: skip
-        st.toggle(
-            "Random control",
-            help="as many random heads, none of them selected",
-            **widget("control"),
-        )
+        says, none = "the model after fine-tuning, with no head masked", models.tuned_for(ref) is None
+        st.session_state["ask_tuned"] = bool(setup_for(ref).tuned)
+        st.toggle("Tuned", disabled=none, help=says, key="ask_tuned", on_change=_switch_tuned)
+        st.toggle("Random control", help="as many random heads, none of them selected", **widget("control"))
     if current_setup().control:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.number_input("Seed of the control", step=1, width=150, **widget("control_seed"))
             st.toggle("Same layers", help="as many heads of each layer as are selected there", **widget("matched"))
-            st.text_input(
-                "Never drawn", placeholder="retrieval heads", width=150, help=mask_editor.EXCLUDE,
-                **widget("exclude"),
-            )  # fmt: skip
+            drawn, says = "retrieval heads", mask_editor.EXCLUDE
+            st.text_input("Never drawn", placeholder=drawn, width=150, help=says, **widget("exclude"))
     tuned_choice(ref)
 
 
@@ -198,25 +182,24 @@ def change(**values: Any) -> None:
 def widget(name: str) -> dict[str, Any]:
     """What makes a widget show a setting of the Compare page and change it."""
     key = f"ask_{name}"
-    return session.kept(key, getattr(current_setup(), name), then=lambda: _take(name, st.session_state[key]))
+
+    def take() -> None:
+        if (held := session.value(key)) is not None:
+            change(**{name: held})
+
+    return session.kept(key, getattr(current_setup(), name), take)
 
 
 def show(**values: Any) -> None:
     """Change settings and what their widgets show."""
     change(**values)
-    st.session_state.update({f"ask_{name}": value for name, value in values.items()})
+    session.fill(**{f"ask_{name}": value for name, value in values.items()})
 
 
 def setup_for(ref: ModelRef | None) -> Setup:
     """The settings of the Compare page as they hold for a model: without a tuned one that is not of it."""
     found = models.tuned_for(ref)
     return replace(current_setup(), tuned=current_setup().tuned if found and found.id == current_setup().tuned else "")
-
-
-def tuned_switch(ref: ModelRef | None) -> dict[str, Any]:
-    """What makes a toggle switch the column of the tuned model on and off."""
-    st.session_state["ask_tuned"] = bool(setup_for(ref).tuned)
-    return {"key": "ask_tuned", "on_change": _switch_tuned}
 
 
 def _switch_tuned() -> None:
@@ -228,32 +211,24 @@ def text_file() -> Path:
     return keep_text(current_setup().text)
 
 
-def _take(name: str, held: Any) -> None:
-    """Keep what a widget has been set to."""
-    if held is not None:
-        change(**{name: held})
-
-
 def tuned_choice(ref: ModelRef | None) -> None:
     """Which training's model answers beside a model; a hint where there is none to choose."""
     if ref is None:
         return
-    found, known = models.tuned_model(), tunings(ref)
-    known += [found] if found and found.trained_on(ref) and found.id not in [one.id for one in known] else []
-    if known:
-        names = {one.id: str(one) for one in known}
-        at = list(names).index(found.id) if found and found.id in names else None
-        key, answer = session.answering("tuned_choice", found.id if at is not None and found else None, _tune)
-        st.selectbox(
-            "Tuned model", list(names), at, key=key, format_func=lambda name: names.get(name, name),
-            placeholder="choose a training of this model", on_change=answer,
-        )  # fmt: skip
-    if found is None and not known:
+    tuned, labels = models.tuned_model(), {training.id: str(training) for training in tunings(ref)}
+    if tuned and tuned.trained_on(ref):
+        labels.setdefault(tuned.id, str(tuned))
+    if labels:
+        names, chosen = list(labels), tuned.id if tuned and tuned.id in labels else None
+        key, answer = session.answering("tuned_choice", chosen, _tune)
+        look: dict[str, Any] = {"format_func": lambda name: labels.get(name, name), "placeholder": CHOOSE}
+        st.selectbox("Tuned model", names, names.index(chosen) if chosen else None, key=key, on_change=answer, **look)
+    if tuned is None and not labels:
         st.caption("A tuned column can be added once this model has been fine-tuned, on the Train page.")
-    elif found and found.ref == ref:
-        st.caption(sentence(f"This map is of the tuned model itself: a map of {found.base} has both side by side"))
-    elif found and not found.trained_on(ref):
-        st.caption(sentence(f"The tuned model was trained on {found.base}, so it is left out beside {ref}"))
+    elif tuned and tuned.ref == ref:
+        st.caption(sentence(f"This map is of the tuned model itself: a map of {tuned.base} has both side by side"))
+    elif tuned and not tuned.trained_on(ref):
+        st.caption(sentence(f"The tuned model was trained on {tuned.base}, so it is left out beside {ref}"))
 
 
 def _tune(_: str | None, now: str | None) -> None:

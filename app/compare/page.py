@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -10,7 +10,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.compare import comparison, differences, dose, form, traces
 from app.compare.answer_html import answer_html
-from app.compare.comparison import Going
+from app.compare.comparison import LiveComparison
 from app.compare.setup import Setup
 from app.heads import checkpoint, mask_editor
 from app.shared import maps, models, selection, session
@@ -54,18 +54,17 @@ def page(heads_page: StreamlitPage) -> None:
     )
     _mask(shown.scores, shown.model, heads_page)
     ref = form.section(shown)
-    if said := session.said("setup"):
-        st.error(said)
+    session.show_said("setup")
     _buttons()
     answers, details, below = st.container(), st.empty(), st.container()
     with below:  # it is drawn first: the answers may take their time
         _command(ref, shown, shown.scores.grid)
         dose.section(shown, ref, shown.scores.grid)
         checkpoint.section(ref, shown.scores.grid)
-    going = comparison.going()
-    if going and going.done and not comparison.wanted():
+    live = comparison.live()
+    if live and live.done and not comparison.wanted():
         with details.container():
-            _details(going, going.done)
+            _details(live, live.done)
     with answers:
         _answers(ref, shown.scores)
 
@@ -80,10 +79,8 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
         best = scores.top_share()
         if set(selected.heads) != set(best):
             kind: Literal["primary", "tertiary"] = "tertiary" if len(selected) else "primary"
-            st.button(
-                "Mask the top 5 %", type=kind, key="mask_best", on_click=selection.select,
-                args=(best, grid, ("--top", f"{len(best)}")),
-            )  # fmt: skip
+            args = (best, grid, ("--top", f"{len(best)}"))
+            st.button("Mask the top 5 %", type=kind, key="mask_best", on_click=selection.select, args=args)
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
     with st.expander("Change the mask", key="mask_editor"):
         mask_editor.editor(scores)
@@ -94,19 +91,12 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
 
 
 def _buttons() -> None:
-    going = comparison.going()
-    running = comparison.wanted() or bool(going and not going.over)
+    live = comparison.live()
+    running = comparison.wanted() or bool(live and not live.over)
     wrong = form.wrong()
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Run",
-            type="primary",
-            icon=":material/play_arrow:",
-            shortcut="Ctrl+Enter",
-            on_click=comparison.want,
-            key="run",
-            disabled=bool(wrong),
-        )
+        look: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "shortcut": "Ctrl+Enter"}
+        st.button("Start", on_click=comparison.want, key="run", disabled=bool(wrong), **look)
         st.button("Stop", icon=":material/stop:", on_click=comparison.stop, disabled=not running, key="stop")
     for said in filter(None, (sentence(wrong) if wrong else "", comparison.failed())):
         st.error(said)
@@ -129,24 +119,24 @@ def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
         with st.spinner("Loading the model and making the prompt…", show_time=True):
             _begin(ref, scores)
         st.rerun()
-    going = comparison.going()
-    if going is None:
+    live = comparison.live()
+    if live is None:
         _frames(form.setup_for(ref), {}, selection.mask(scores.grid))
         return
-    assert going.now is not None, "a comparison is begun with its first snapshot"
-    _asked(going, ref, scores)
-    masks = {column.name: column.mask for column in going.now.columns}
-    places = _frames(going.setup, masks, selection.mask(scores.grid))
-    _draw(going, places)
-    if going.over:
+    assert live.now is not None, "a comparison is begun with its first snapshot"
+    _asked(live, ref, scores)
+    masks = {column.name: column.mask for column in live.now.columns}
+    places = _frames(live.setup, masks, selection.mask(scores.grid))
+    _draw(live, places)
+    if live.over:
         return
-    if session.value("scrolled_to") is not going:
-        session.put("scrolled_to", going)
+    if session.value("scrolled_to") is not live:
+        session.put("scrolled_to", live)
         st.html(SCROLL, unsafe_allow_javascript=True)
     try:
-        while not going.over:
-            going.advance()
-            _draw(going, places)
+        while not live.over:
+            live.advance()
+            _draw(live, places)
     except (RuntimeError, MemoryError) as error:  # such as a GPU that is out of memory
         comparison.fail(f"the comparison broke off: {error}")
     st.rerun()  # what comes after an answer, and the buttons as they are then
@@ -160,20 +150,20 @@ def _begin(ref: ModelRef | None, scores: HeadScores) -> None:
     try:
         if ref is None:
             raise ValueError("the model is missing: name its folder or its Hub id above")
-        columns = setup.columns(mask, scores)
+        wanted = setup.columns(mask, scores)
         model = models.get(ref)
         scores.check_grid(model.grid, str(ref))
         if setup.kind == "needle":
             model.check_length(setup.tokens)  # before so long a prompt is made: that alone takes minutes
         prompt = setup.prompt(model.tokenizer)
-        columns, left_out = _with_tuned(columns, ref)
+        columns, left_out = _with_tuned(wanted, ref)
         steps = compare(model, prompt, columns, setup.new_tokens, setup.sampling)
-        going = Going(steps, ref, setup, mask, scores, model.tokenizer, left_out)
-        going.advance()
+        live = LiveComparison(steps, ref, setup, mask, scores, model.tokenizer, left_out)
+        live.advance()
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         comparison.fail(error)
     else:
-        comparison.begin(going)
+        comparison.begin(live)
 
 
 def _with_tuned(columns: Sequence[Column], ref: ModelRef) -> tuple[Sequence[Column], str]:
@@ -194,16 +184,16 @@ def _with_tuned(columns: Sequence[Column], ref: ModelRef) -> tuple[Sequence[Colu
     return [column._replace(model=model) if column.name == TUNED else column for column in columns], ""
 
 
-def _asked(going: Going, ref: ModelRef | None, scores: HeadScores) -> None:
+def _asked(live: LiveComparison, ref: ModelRef | None, scores: HeadScores) -> None:
     """What was asked, the right answer, and whether the settings have been changed since."""
-    assert going.now is not None
-    st.caption(sentence(f"{going.model} · {going.setup}")[:-1])
-    if (going.model, going.setup, going.mask) != (ref, form.setup_for(ref), selection.mask(scores.grid)):
+    assert live.now is not None
+    st.caption(sentence(f"{live.model} · {live.setup}")[:-1])
+    if (live.model, live.setup, live.mask) != (ref, form.setup_for(ref), selection.mask(scores.grid)):
         st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
-    if going.left_out:
-        st.warning(sentence(going.left_out))
-    if going.now.prompt.answer:
-        st.html(fact_html("Right answer", going.now.prompt.answer))
+    if live.left_out:
+        st.warning(sentence(live.left_out))
+    if live.now.prompt.answer:
+        st.html(fact_html("Right answer", live.now.prompt.answer))
 
 
 def _frames(setup: Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
@@ -237,28 +227,27 @@ def _what(name: str, setup: Setup, mask: HeadMask) -> None:
     st.caption(n + seed, help=sentence(", ".join(str(mask).split(","))))
 
 
-def _draw(going: Going, places: dict[str, DeltaGenerator]) -> None:
+def _draw(live: LiveComparison, places: dict[str, DeltaGenerator]) -> None:
     """Every column as far as it has come."""
-    now = going.now
+    now = live.now
     assert now is not None
     for i, column in enumerate(now.columns):
-        places[column.name].html(answer_html(now, i, going.stopped, GATE))
+        places[column.name].html(answer_html(now, i, live.stopped, GATE))
 
 
 @st.fragment
 @guarded
-def _details(going: Going, done: Comparison) -> None:
+def _details(live: LiveComparison, done: Comparison) -> None:
     """What the finished answers tell: a click in it draws nothing else anew."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        view = st.segmented_control(
-            "Details", VIEWS, required=True, label_visibility="collapsed", **session.kept("view", VIEWS[0])
-        )
-        file = file_name(f"{going.model}-answers.json")
+        kept = session.kept("view", VIEWS[0])
+        view = st.segmented_control("Details", VIEWS, required=True, label_visibility="collapsed", **kept)
+        file = file_name(f"{live.model}-answers.json")
         download_button("All as JSON", lambda: _json(done), file, "application/json")
     if view == "Trace":
-        traces.section(going, done)
+        traces.section(live, done)
     else:
-        differences.section(going, done)
+        differences.section(live, done)
 
 
 def _json(done: Comparison) -> bytes:

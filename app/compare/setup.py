@@ -7,7 +7,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from app.shared.models import ModelRef
 from retmask.compare.comparison import Column, Prompt
@@ -21,9 +21,14 @@ from retmask.text.sampling import Sampling
 
 HELD_OUT = shipped("needles_held_out.json")
 LIMITS: dict[str, tuple[float, float]] = {
-    "tokens": (100, 10**6), "depth": (0, 1), "new_tokens": (1, 512), "temperature": (0, 5), "top_p": (0.01, 1),
-    "seed": (0, 10**9), "control_seed": (0, 10**9),
-}  # fmt: skip
+    "tokens": (100, 10**6),
+    "depth": (0, 1),
+    "new_tokens": (1, 512),
+    "temperature": (0, 5),
+    "top_p": (0.01, 1),
+    "seed": (0, 10**9),
+    "control_seed": (0, 10**9),
+}
 _ID = 12  # characters of an id
 CHOICES = {"kind": ("needle", "text"), "template": ("chat", "plain")}
 
@@ -98,7 +103,7 @@ class Setup:
 
     def prompt(self, tokenizer: Any) -> Prompt:
         """The prompt in the tokens of a model. ValueError, one sentence, where there can be none."""
-        template = "plain" if self.template == "plain" else None
+        template: Literal["plain"] | None = "plain" if self.template == "plain" else None
         if self.kind == "text":
             return Prompt.of_text(tokenizer, self.text, template, self.answer.strip())
         task = NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)

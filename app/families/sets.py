@@ -184,11 +184,11 @@ def set_names() -> list[str]:
 def choose_sets(names: Iterable[str]) -> None:
     """Look at these score sets from now on."""
     chosen = list(dict.fromkeys(names))
-    st.session_state["sets"] = chosen
+    session.put("sets", chosen)
+    session.fill(shown_sets=chosen)
     address.write("sets", ",".join(quote(name, safe="/~: ") for name in chosen) or ",")
 
 
 def sets_widget() -> dict[str, Any]:
     """What makes a multiselect show the score sets on the Families page and change them."""
-    st.session_state["shown_sets"] = set_names()
-    return {"key": "shown_sets", "on_change": lambda: choose_sets(st.session_state["shown_sets"])}
+    return session.kept("shown_sets", set_names(), lambda: choose_sets(session.value("shown_sets")))

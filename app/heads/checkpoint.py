@@ -4,10 +4,12 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from app.shared import jobs, selection, session
+from app.shared.figure import download_button
 from app.shared.models import ModelRef
 from app.shared.text import sentence
 from retmask.compare.ablate import ABLATE, AblateSettings
@@ -44,17 +46,13 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     if settings:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
+        look: dict[str, Any] = {"icon": ":material/save:", "disabled": settings is None or jobs.is_active(run)}
         st.button(
-            "Export checkpoint", icon=":material/save:", key="export_start", disabled=not out or jobs.is_active(run),
-            on_click=_start, args=(settings,),
-        )  # fmt: skip
-        st.download_button(
-            "Mask as JSON", json.dumps(mask_record(mask, grid, str(ref)), indent=1), "mask.json", "application/json",
-            key="export_mask", on_click="ignore", type="tertiary", icon=":material/download:",
-        )  # fmt: skip
-    said = session.said("export")
-    if said:
-        st.error(said)
+            "Export checkpoint", key="export_start", on_click=lambda: jobs.begin(ABLATE, settings, "export"), **look
+        )
+        record = mask_record(mask, grid, str(ref))
+        download_button("Mask as JSON", lambda: json.dumps(record, indent=1).encode(), "mask.json", "application/json")
+    session.show_said("export")
     if out and run:
         outcome(run, str(out), "export")
 
@@ -73,13 +71,6 @@ def _target(folder: str) -> Path | None:
     except ValueError as error:
         st.error(sentence(error))
         return None
-
-
-def _start(settings: AblateSettings) -> None:
-    try:
-        jobs.start(ABLATE, settings)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), "export")
 
 
 def last(settings: AblateSettings) -> Run | None:

@@ -5,6 +5,7 @@ import shlex
 from typing import Any, get_args
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
 from app.shared import jobs, maps, readers, selection, session
@@ -19,6 +20,8 @@ from retmask.runs.settings import from_preset
 from retmask.text.haystack import load_haystack
 
 CUSTOM = "custom"
+SCORE = "what a head's score is; all are measured on the same prompts"
+HAYSTACKS = "pydoc, essays, or a folder of .txt files"
 NAMES = jobs.Names("detect", "This detection", "What it found can be used.")
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
@@ -47,10 +50,8 @@ def form(on_heads: StreamlitPage) -> None:
 def _model_and_preset() -> tuple[str, str]:
     left, right = st.columns(2)
     with left:
-        choice = st.selectbox(
-            "Model", [*BUILT_IN], key="detect_model", accept_new_options=True,
-            help="choose one, or type a folder, a .gguf file or a Hub id: HuggingFaceTB/SmolLM2-360M-Instruct",
-        )  # fmt: skip
+        says = "choose one, or type a folder, a .gguf file or a Hub id: HuggingFaceTB/SmolLM2-360M-Instruct"
+        choice = st.selectbox("Model", [*BUILT_IN], key="detect_model", accept_new_options=True, help=says)
     with right:
         preset = st.segmented_control(
             "How much", [*PRESETS, CUSTOM], default="quick", key="detect_preset", required=True
@@ -70,30 +71,28 @@ def _custom() -> dict[str, str | int]:
 
 
 def _more() -> dict[str, Any]:
+    """What is detected how, besides the model and the grid: settings of `DetectSettings` by name."""
     with st.expander("Needles, haystack, detector"):
         left, right = st.columns(2)
-        detector = left.selectbox(
-            "Detector", get_args(DetectorName), key="detect_detector", format_func=SAYS.__getitem__,
-            help="what a head's score is; all are measured on the same prompts",
-        )  # fmt: skip
+        look: dict[str, Any] = {"format_func": SAYS.__getitem__, "help": SCORE}
+        detector = left.selectbox("Detector", get_args(DetectorName), key="detect_detector", **look)
         counting = DETECTORS["set" if detector == "copy" else detector]
         right.caption(f"{counting.definition} ({counting.source})")
-        return {
-            "detector": detector,
-            "needles": left.text_input(
-                "Needles file", key="detect_needles_file", placeholder="those that come with RetMask"
-            ).strip(),
-            "haystack": right.text_input(
-                "Haystack", "pydoc", key="detect_haystack", help="pydoc, essays, or a folder of .txt files"
-            ).strip(),
-            "counting": (left.segmented_control(
-                "Counting", ["set", "steps"], default="set", required=True, key="detect_counting",
-                help="set: each needle token counts once, scores are 0 to 1; steps: as in the published code",
-            ) or "set") if detector == "copy" else "set",
-            "until_stable": right.toggle(
-                "Stop when the top 5 % are stable", key="detect_stable", help="unchanged over 10 successful trials"
-            ),
-        }  # fmt: skip
+        ours = "those that come with RetMask"
+        needles = left.text_input("Needles file", key="detect_needles_file", placeholder=ours)
+        haystack = right.text_input("Haystack", "pydoc", key="detect_haystack", help=HAYSTACKS)
+        counted = _counting(left) if detector == "copy" else "set"
+        label, says = "Stop when the top 5 % are stable", "unchanged over 10 successful trials"
+        stable = right.toggle(label, key="detect_stable", help=says)
+    texts = {"needles": needles.strip(), "haystack": haystack.strip()}
+    return {"detector": detector, "counting": counted, "until_stable": stable, **texts}
+
+
+def _counting(place: DeltaGenerator) -> str:
+    """How copies are counted: `set` or `steps`."""
+    says = "set: each needle token counts once, scores are 0 to 1; steps: as in the published code"
+    choice: dict[str, Any] = {"default": "set", "key": "detect_counting", "help": says}
+    return place.segmented_control("Counting", ["set", "steps"], required=True, **choice) or "set"
 
 
 def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectSettings:

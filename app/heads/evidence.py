@@ -19,10 +19,10 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import Trial
 
-FACTS = (  # of a run's record, what a reader of its map needs
-    "model", "revision", "sha256", "grid", "haystack", "needles_sha256", "template", "clock", "thinking",
-    "scored", "counting", "dtype", "device", "attention", "parity", "created", "ended", "versions",
-)  # fmt: skip
+FACTS = (  # by name: of a run's record, what a reader of its map needs
+    "model revision sha256 grid haystack needles_sha256 template clock thinking "
+    "scored counting dtype device attention parity created ended versions"
+)
 
 
 def concentration_figures(scores: HeadScores) -> None:
@@ -186,7 +186,7 @@ def origin(record: Mapping[str, Any], command: str) -> None:
             st.code(command, language="bash", wrap_lines=True)
         if same := same_prompts_sentence(record):
             st.caption(same)
-        facts = {name: record[name] for name in FACTS if record.get(name) is not None}
+        facts = {name: record[name] for name in FACTS.split() if record.get(name) is not None}
         st.dataframe({"what": list(facts), "value": [_flat(value) for value in facts.values()]}, hide_index=True)
 
 

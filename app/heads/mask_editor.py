@@ -1,6 +1,7 @@
 """The selected heads as widgets, on any page: chips, rules that choose them, their scale, masks kept under a name."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -11,35 +12,22 @@ from retmask.heads.masks import HeadMask, load_mask, save_mask, saved_masks
 from retmask.heads.scores import THRESHOLD, TOP_SHARE, HeadScores
 
 MOST_CHIPS = 100
+NO_HEADS = "None yet: click the map, use a rule, or type a head"
 
 
 def steps(grid: Grid) -> None:
     """One step back, and all heads gone."""
-    st.button(
-        "Undo",
-        icon=":material/undo:",
-        on_click=selection.undo,
-        args=(grid,),
-        disabled=not selection.can_undo(grid),
-        type="tertiary",
-    )
-    st.button(
-        "Clear",
-        icon=":material/close:",
-        on_click=selection.select,
-        args=((), grid),
-        disabled=not len(selection.mask(grid)),
-        type="tertiary",
-    )
+    last, none = not selection.can_undo(grid), not len(selection.mask(grid))
+    undo, clear = ":material/undo:", ":material/close:"
+    st.button("Undo", icon=undo, on_click=selection.undo, args=(grid,), disabled=last, type="tertiary")
+    st.button("Clear", icon=clear, on_click=selection.select, args=((), grid), disabled=none, type="tertiary")
 
 
 def editor(scores: HeadScores) -> None:
     """Chips of the selected heads, the rules that make them, and what could not be done."""
     _chips(selection.mask(scores.grid), scores.grid)
     _rules(scores)
-    said = session.said()
-    if said:
-        st.error(said)
+    session.show_said()
 
 
 def scale(grid: Grid) -> None:
@@ -48,18 +36,9 @@ def scale(grid: Grid) -> None:
     scales = set(selected.scales.values())
     shown = None if len(scales) > 1 else next(iter(scales), 0.0)
     key, answer = session.answering("scale", shown, lambda _, now: _rescale(now, grid))
-    st.number_input(
-        "Scale",
-        value=shown,
-        step=0.1,
-        key=key,
-        format="%g",
-        placeholder="mixed",
-        disabled=not len(selected),
-        help="what the output of the selected heads is multiplied with: 0 masks them, 1 leaves them as they are",
-        on_change=answer,
-        width=150,
-    )
+    says = "what the output of the selected heads is multiplied with: 0 masks them, 1 leaves them as they are"
+    look: dict[str, Any] = {"format": "%g", "placeholder": "mixed", "disabled": not len(selected), "width": 150}
+    st.number_input("Scale", value=shown, step=0.1, key=key, help=says, on_change=answer, **look)
 
 
 def _rescale(scale: float | None, grid: Grid) -> None:
@@ -102,18 +81,10 @@ def _chips(selected: HeadMask, grid: Grid) -> None:
             st.text(str(selected).replace(",", ", "))
         return
     key, answer = session.answering("chips", list(selected.heads), lambda before, now: _change(before, now, grid))
-    st.container(key="chips").multiselect(
-        "Selected heads",
-        grid.heads(),
-        list(selected.heads),
-        format_func=lambda head: f"{head}:{selected.scales[head]:g}" if selected.scales.get(head) else str(head),
-        key=key,
-        label_visibility="collapsed",
-        select_all=False,
-        wrap=True,
-        placeholder="None yet: click the map, use a rule, or type a head",
-        on_change=answer,
-    )
+    look: dict[str, Any] = {"label_visibility": "collapsed", "select_all": False, "wrap": True, "placeholder": NO_HEADS}
+    look["format_func"] = lambda head: f"{head}:{selected.scales[head]:g}" if selected.scales.get(head) else str(head)
+    place, heads = st.container(key="chips"), list(selected.heads)
+    place.multiselect("Selected heads", grid.heads(), heads, key=key, on_change=answer, **look)
 
 
 EXCLUDE = (
@@ -125,9 +96,8 @@ EXCLUDE = (
 def _change(before: Sequence[HeadId], now: Sequence[HeadId], grid: Grid) -> None:
     """Let the heads go whose chips were taken away, and add those that were put there."""
     gone = set(before) - set(now)
-    selection.select(
-        [*(head for head in selection.mask(grid).heads if head not in gone), *(set(now) - set(before))], grid
-    )
+    stay = [head for head in selection.mask(grid).heads if head not in gone]
+    selection.select([*stay, *(set(now) - set(before))], grid)
 
 
 RULES = ["Score", "Top k", "Top %", "List", "Random"]
@@ -140,7 +110,7 @@ def _rules(scores: HeadScores) -> None:
         kind = st.segmented_control("Select by", RULES, default="Top %", key="rule_kind", required=True)
         _rule_inputs(kind or "Top %", grid)
         wrong = _wrong(kind or "Top %", grid)
-        apply = {"on_click": _apply, "disabled": bool(wrong)}
+        apply: dict[str, Any] = {"on_click": _apply, "disabled": bool(wrong)}
         st.button("Select", type="primary", args=(scores, False), key="rule_select", **apply)
         st.button("Add", args=(scores, True), key="rule_add", help="add to the selection", **apply)
     if wrong:
@@ -153,10 +123,8 @@ def _rule_inputs(kind: str, grid: Grid) -> None:
     elif kind == "Top k":
         st.number_input("heads", value=share_count(grid.size, TOP_SHARE), step=1, key="rule_top", width=110)
     elif kind == "Top %":
-        share = 100 * TOP_SHARE
-        st.number_input(
-            "per cent", value=share, step=1.0, key="rule_share", width=110, format="%g", help="of all heads"
-        )
+        look: dict[str, Any] = {"width": 110, "format": "%g", "help": "of all heads"}
+        st.number_input("per cent", value=100 * TOP_SHARE, step=1.0, key="rule_share", **look)
     elif kind == "List":
         st.text_input("heads", placeholder="L17H3, 18-6", key="rule_list", width=200)
     else:
@@ -168,7 +136,7 @@ def _rule_inputs(kind: str, grid: Grid) -> None:
 
 def _wrong(kind: str, grid: Grid) -> str:
     """What is wrong with a rule's numbers, empty for nothing."""
-    ranges = {
+    ranges: dict[str, list[tuple[str, str, float, float]]] = {
         "Score": [("rule_above", "the score", 0, 10)],
         "Top k": [("rule_top", "the number of heads", 1, grid.size)],
         "Top %": [("rule_share", "the share in per cent", 0.1, 100)],

@@ -73,39 +73,29 @@ def _alike(before: HeadScores, after: HeadScores) -> None:
     """How alike the two maps are, in two figures."""
     correlation = spearman(before.mean, after.mean)
     top = [frozenset(scores.top_share()) for scores in (before, after)]
-    figures = [
-        ("Spearman", "–" if correlation is None else f"{correlation:.3f}",
-         "rank correlation of all heads' mean scores; 1: the same order"),
-        (f"Same top {style.percent(TOP_SHARE)}", f"{len(top[0] & top[1])} of {len(top[0])}",
-         "heads that are among the best on both maps"),
-        ("Jaccard", f"{jaccard(*top):.2f}", "of the best 5 % of heads: those on both maps of those on either"),
-    ]  # fmt: skip
-    for column, (name, value, hint) in zip(st.columns(3, gap="small"), figures, strict=True):
-        column.metric(name, value, help=hint)
+    left, middle, right = st.columns(3, gap="small")
+    both, rank = "heads that are among the best on both maps", "rank correlation of all heads' mean scores; 1: the same"
+    left.metric("Spearman", "–" if correlation is None else f"{correlation:.3f}", help=f"{rank} order")
+    middle.metric(f"Same top {style.percent(TOP_SHARE)}", f"{len(top[0] & top[1])} of {len(top[0])}", help=both)
+    either = "of the best 5 % of heads: those on both maps of those on either"
+    right.metric("Jaccard", f"{jaccard(*top):.2f}", help=either)
 
 
 def _table(rows: list[Row]) -> None:
     st.markdown("**The heads that moved most**")
-    column = st.column_config
-    st.dataframe(
-        {
-            "head": [row["name"] for row in rows],
-            "change": [row["change"] for row in rows],
-            "95 % interval": [span(row["low"], row["high"], "+.3f") for row in rows],
-            "before": [row["before"] for row in rows],
-            "after": [row["after"] for row in rows],
-            "rank": [f"{row['before_rank']} → {row['after_rank']}" for row in rows],
-        },
-        column_config={
-            "head": column.TextColumn("head", width=58),
-            "change": column.NumberColumn("change", width=62, format="%+.3f"),
-            "95 % interval": column.TextColumn("95 % interval", width=126, help="of the change"),
-            "before": column.NumberColumn("before", width=62, format="%.3f", help="mean score in the paired trials"),
-            "after": column.NumberColumn("after", width=62, format="%.3f", help="mean score in the paired trials"),
-            "rank": column.TextColumn("rank", width=66),
-        },
-        hide_index=True, key="table-moved",
-    )  # fmt: skip
+    column, mean = st.column_config, "mean score in the paired trials"
+    cells = {name: [row[name] for row in rows] for name in ("name", "change", "before", "after")}
+    cells["95 % interval"] = [span(row["low"], row["high"], "+.3f") for row in rows]
+    cells["rank"] = [f"{row['before_rank']} → {row['after_rank']}" for row in rows]
+    columns = {
+        "name": column.TextColumn("head", width=58),
+        "change": column.NumberColumn("change", width=62, format="%+.3f"),
+        "95 % interval": column.TextColumn("95 % interval", width=126, help="of the change"),
+        "before": column.NumberColumn("before", width=62, format="%.3f", help=mean),
+        "after": column.NumberColumn("after", width=62, format="%.3f", help=mean),
+        "rank": column.TextColumn("rank", width=66),
+    }
+    st.dataframe({name: cells[name] for name in columns}, column_config=columns, hide_index=True, key="table-moved")
 
 
 def detection(shown: HeadMap) -> None:
@@ -115,18 +105,14 @@ def detection(shown: HeadMap) -> None:
     if found is None or config is None:
         return
     done = _map_of(config)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if done:
-            st.button("Map of the tuned model", icon=":material/model_training:", key="tuned_map",
-                      on_click=selection.choose, args=(done.id,))  # fmt: skip
-        else:
-            st.button(
-                "Detect on the tuned model", icon=":material/radar:", key="tuned_detect", on_click=_detect,
-                args=(config,), help=f"the same trials with {found}; then this page shows what moved",
-            )  # fmt: skip
-    said = session.said("tuned")
-    if said:
-        st.error(said)
+    if done:
+        label, icon = "Map of the tuned model", ":material/model_training:"
+        st.button(label, icon=icon, key="tuned_map", on_click=selection.choose, args=(done.id,))
+    else:
+        label, icon = "Detect on the tuned model", ":material/radar:"
+        says = f"the same trials with {found}; then this page shows what moved"
+        st.button(label, icon=icon, key="tuned_detect", on_click=_detect, args=(config,), help=says)
+    session.show_said("tuned")
 
 
 def _config(found: Tuned, shown: HeadMap) -> DetectSettings | None:
@@ -146,9 +132,5 @@ def _map_of(config: DetectSettings) -> Run | None:
 
 
 def _detect(config: DetectSettings) -> None:
-    try:
-        run = jobs.start(DETECT, config)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), "tuned")
-        return
-    selection.choose(run.id)
+    if run := jobs.begin(DETECT, config, "tuned"):
+        selection.choose(run.id)

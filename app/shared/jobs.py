@@ -28,6 +28,7 @@ DOING = {  # kinds of runs; the name of a model follows
 }
 
 ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
+LOST = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
 ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
 
 
@@ -122,32 +123,22 @@ def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
         st.info(f"{names.what} was stopped ({sentence(words)[:-1]}). {names.kept}")
     if status in ("cancelled", "error") and ours(run) and not stopping(run):
         resume_button(run, names.place, resume)
-    if said := session.said(names.place):
-        st.error(said)
+    session.show_said(names.place)
 
 
 def resume_button(run: Run, place: str, label: str = "Resume") -> None:
     """The button that lets a run go on where it was: what is finished is kept."""
-    st.button(
-        label, icon=":material/play_arrow:", key=f"{place}_resume", on_click=again, args=(run, place),
-        help="what it has finished is kept",
-    )  # fmt: skip
+    kept, icon = "what it has finished is kept", ":material/play_arrow:"
+    st.button(label, icon=icon, key=f"{place}_resume", on_click=again, args=(run, place), help=kept)
 
 
 def stop_button(run: Run, place: str) -> None:
     """The button that stops a run; where it is asked already and takes its time, the one that ends it at once."""
     asked, slow = stopping(run), run.record.get("kind") == "train"
     label = ("Stop now" if slow else "Stopping…") if asked else "Stop"
-    lost = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
-    st.button(
-        label,
-        key=f"{place}_stop{'_now' * asked}-{run.id}",
-        disabled=asked and not slow,
-        type="tertiary",
-        on_click=end,
-        args=(run, run.cancel),
-        help=lost if asked and slow else None,
-    )
+    key, lost = f"{place}_stop{'_now' * asked}-{run.id}", LOST if asked and slow else None
+    is_late = asked and not slow
+    st.button(label, key=key, disabled=is_late, type="tertiary", on_click=end, args=(run, run.cancel), help=lost)
 
 
 def stopping(run: Run) -> bool:
@@ -217,6 +208,15 @@ def start(job: Job[Any], settings: Any) -> Run:
         run.spawn(*[servers] if servers else [])
         begun[key] = run.path
         return run
+
+
+def begin(job: Job[Any], settings: Any, place: str) -> Run | None:
+    """As `start`; where it cannot be, None, and `session.said` says why at that place."""
+    try:
+        return start(job, settings)
+    except (ValueError, OSError) as error:
+        session.say(sentence(error), place)
+        return None
 
 
 @st.cache_resource(show_spinner=False)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 from weakref import WeakValueDictionary
 
 import streamlit as st
@@ -19,6 +19,14 @@ from retmask.train.results import last_step, result
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
+
+
+class Settings(TypedDict):
+    """A model as settings of a run."""
+
+    model: str
+    revision: str
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,9 @@ class ModelRef:
         return cls(*(str(mapping(config).get(name) or "") for name in ("model", "revision", "adapter")))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """The same as settings of a run."""
-        return {"model": self.name, "revision": self.revision, "adapter": self.adapter}
+        return Settings(model=self.name, revision=self.revision, adapter=self.adapter)
 
     @property
     def options(self) -> list[str]:

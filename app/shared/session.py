@@ -28,6 +28,12 @@ def said(where: str = "") -> str:
     return str(st.session_state.pop(f"said{where}", ""))
 
 
+def show_said(where: str = "") -> None:
+    """The sentence to show there now, as an error."""
+    if words := said(where):
+        st.error(words)
+
+
 def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
     """What `make` gives, made anew only when the key has changed; the session keeps the last one of each place."""
     known = st.session_state.get(f"remembered_{place}")

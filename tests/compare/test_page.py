@@ -447,7 +447,7 @@ def snapshot(stage: Any, n: int) -> Comparison:
 
 
 def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> None:
-    from app.compare.comparison import Going
+    from app.compare.comparison import LiveComparison
     from app.shared.models import ModelRef
 
     closed = []
@@ -461,8 +461,8 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
         finally:
             closed.append(True)
 
-    def begun() -> Going:
-        return Going(steps(), ModelRef("m"), Setup(), HeadMask(), BEST, None)
+    def begun() -> LiveComparison:
+        return LiveComparison(steps(), ModelRef("m"), Setup(), HeadMask(), BEST, None)
 
     going = begun()
     for _ in range(3):
@@ -530,10 +530,10 @@ def test_ones_own_text_can_have_a_right_answer() -> None:
 
 
 def test_stopping_between_two_steps_keeps_the_last_one() -> None:
-    from app.compare.comparison import Going
+    from app.compare.comparison import LiveComparison
     from app.shared.models import ModelRef
 
-    going = Going(iter((snapshot("reading", 0),)), ModelRef("m"), Setup(), HeadMask(), BEST, None)
+    going = LiveComparison(iter((snapshot("reading", 0),)), ModelRef("m"), Setup(), HeadMask(), BEST, None)
     going.advance()
     going.steps = iter(())  # what `stop` does, between the look and the step
     going.advance()
