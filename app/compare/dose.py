@@ -64,7 +64,7 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         f"{n} points{takes}. They go on without this page, and each is kept when it is done. The same as a command:"
     )
     st.code(shlex.join(config.command), language="bash", wrap_lines=True)
-    st.button("Start", type="primary", key="dose_start", on_click=lambda: jobs.begin(DOSE, config, "dose"))
+    st.button("Start", type="primary", key="dose_start", on_click=_start, args=(config,))
     session.show_said("dose")
 
 
@@ -104,6 +104,10 @@ def _config(
     )
     config.tasks()
     return config
+
+
+def _start(settings: DoseSettings) -> None:
+    jobs.begin(DOSE, settings, "dose")
 
 
 def _curve(runs: list[Run]) -> None:

@@ -47,9 +47,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
         look: dict[str, Any] = {"icon": ":material/save:", "disabled": settings is None or jobs.is_active(run)}
-        st.button(
-            "Export checkpoint", key="export_start", on_click=lambda: jobs.begin(ABLATE, settings, "export"), **look
-        )
+        st.button("Export checkpoint", key="export_start", on_click=_start, args=(settings,), **look)
         record = mask_record(mask, grid, str(ref))
         download_button("Mask as JSON", lambda: json.dumps(record, indent=1).encode(), "mask.json", "application/json")
     session.show_said("export")
@@ -71,6 +69,10 @@ def _target(folder: str) -> Path | None:
     except ValueError as error:
         st.error(sentence(error))
         return None
+
+
+def _start(settings: AblateSettings) -> None:
+    jobs.begin(ABLATE, settings, "export")
 
 
 def last(settings: AblateSettings) -> Run | None:

@@ -116,7 +116,8 @@ def fill(**values: Any) -> None:
     for name, filled in values.items():
         if value(name, filled) != filled:
             numbers[name] = numbers.get(name, 0) + 1
-        put(name, filled)
+        if widget_key(name) not in st.session_state:
+            put(name, filled)
 
 
 def widget_key(name: str) -> str:
