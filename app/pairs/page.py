@@ -4,7 +4,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import card, form, gate
-from app.shared import address, jobs, picker, readers, session
+from app.shared import address, jobs, readers, session
 from app.shared.jobs import Names
 from app.shared.text import sentence
 from retmask.files import number
@@ -45,13 +45,13 @@ def _looked_at(runs: list[Run]) -> Run | None:
     name, wrong, run = address.place("pairs"), "", next(iter(runs), None)
     if name:
         try:
-            run = picker.find(name, "pairs")
+            run = jobs.find_run(name, "pairs")
         except (ValueError, OSError) as error:
             wrong = sentence(error)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if run:
             offered = {each.reference: each for each in [*runs, run]}
-            picker.section("Run", [*offered.values()], run, _go, _facts)
+            jobs.run_picker("Run", [*offered.values()], run, _go, _facts)
         with st.popover("Open a folder", type="tertiary", icon=":material/folder_open:"):
             st.text_input("Folder of a run of `retmask pairs`", key="pairs_open", placeholder="folder of a run")
             st.button("Open", key="pairs_open_go", on_click=_open)
@@ -111,7 +111,7 @@ def _origin(run: Run) -> None:
 def _link(name: str, where: str) -> None:
     """A button that looks at a run of pairs; the name of any other. One name may stand in several places."""
     try:
-        picker.find(name, "pairs")
+        jobs.find_run(name, "pairs")
     except (ValueError, OSError):
         st.markdown(sentence(name)[:-1], width="content")
         return

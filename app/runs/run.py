@@ -7,8 +7,8 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.runs import files, lineage
 from app.runs.table import COLOURS
-from app.shared import address, confirm, jobs, maps, selection, session
-from app.shared.confirm import Question
+from app.shared import address, jobs, maps, selection, session
+from app.shared.session import Question
 from app.shared.text import guarded, sentence
 from retmask.runs import overview
 from retmask.runs.overview import Summary
@@ -99,7 +99,7 @@ def _ask(run: Run) -> None:
     children = ", ".join(f"`{child.id}`" for child in run.children)
     asks = f"Delete `{run.id}` with all that it wrote, {size}?"
     asks += f"\n\nWhat was made from it stays: {children}." if children else ""
-    confirm.ask(Question("Delete this run?", asks, "Delete", lambda: _delete(run)))
+    session.ask(Question("Delete this run?", asks, "Delete", lambda: _delete(run)))
 
 
 def _delete(run: Run) -> None:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, cast
 
 import streamlit as st
 
-from app.shared import confirm, selection, session
-from app.shared.confirm import Question
+from app.shared import selection, session
+from app.shared.session import Question
 from app.shared.text import guarded, plain, says, sentence
 from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.job import Job
-from retmask.runs.overview import progress
+from retmask.runs.overview import model_of, progress
 from retmask.runs.run import Run
 from retmask.runs.settings import same
 
@@ -52,7 +52,7 @@ def watch() -> None:
     """
     runs = active()
     _notice(runs)
-    confirm.draw()
+    session.draw_question()
     st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
 
 
@@ -180,7 +180,7 @@ def again(run: Run, where: str = "") -> None:
         _go_on(run, where)
         return
     asks, go_on = "A key goes only to the host that it was given for.", lambda: _go_on(run, where, servers)
-    confirm.ask(Question("Send prompts to servers?", asks, "Send and resume", go_on, sends(run), is_loss=False))
+    session.ask(Question("Send prompts to servers?", asks, "Send and resume", go_on, sends(run), is_loss=False))
 
 
 def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
@@ -233,3 +233,37 @@ def one_at_a_time() -> Lock:
 def asked_to_stop() -> set[tuple[str, float]]:
     """The runs that have been asked to stop in this session: the id of each, and when its worker was started."""
     return cast(set[tuple[str, float]], st.session_state.setdefault("stopping", set()))
+
+
+_STANDS = {"queued": "waiting", "started": "running", "cancelled": "stopped", "error": "failed"}
+
+
+def find_run(name: str, kind: str) -> Run:
+    """The run of that kind by its id, or in that folder. ValueError, one sentence, for what is none."""
+    run = Run.find(name)
+    if run.record.get("kind") != kind:
+        raise ValueError(f"{name} is a run of another kind: choose one of `retmask {kind}`")
+    return run
+
+
+def run_label(run: Run, *facts: str) -> str:
+    """A run for people: its name, its model where that does not say it, facts, and how it stands if not finished."""
+    model, status = Path(model_of(run.record)).name, run.status
+    stands = [_STANDS[status]] if status in _STANDS else []
+    return " · ".join([run.reference, *([model] if model and model not in run.id else []), *facts, *stands])
+
+
+def run_picker(
+    title: str,
+    runs: Sequence[Run],
+    chosen: Run | None,
+    choose: Callable[[str], None],
+    facts: Callable[[Run], Sequence[str]] = lambda run: (),
+) -> None:
+    """The runs to choose from. Streamlit tells choices by their labels: where these change, it is another widget."""
+    labels = {run.reference: run_label(run, *facts(run)) for run in runs}
+    names = list(labels)
+    key = f"{title}-{chosen.reference if chosen else ''}-{hash(tuple(labels.values()))}"
+    at = names.index(chosen.reference) if chosen else None
+    changed = session.newest(title, key, lambda name: choose(name) if name in labels else None)
+    st.selectbox(title, names, at, key=key, format_func=lambda name: labels[name], width=560, on_change=changed)

@@ -1,9 +1,11 @@
 """What a session keeps: values by key, sentences to say once, widgets that show what also changes elsewhere."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import streamlit as st
+
+from app.shared.text import guarded
 
 T = TypeVar("T")
 
@@ -152,3 +154,50 @@ def open_form() -> None:
 def close_form() -> None:
     """Put the detection form away."""
     st.session_state["form_open"] = False
+
+
+_ASKED = "question"  # in the session: what is asked now
+
+
+class Question(NamedTuple):
+    """What is asked, in Markdown, and what is done where the answer is yes.
+
+    `text` is shown as it is: what a stranger wrote is no link. Where something is lost, the button is red.
+    """
+
+    title: str
+    asks: str
+    yes: str
+    do: Callable[[], None]
+    text: str = ""
+    is_loss: bool = True
+
+
+def ask(question: Question) -> None:
+    """Ask at the next drawing of the page."""
+    put(_ASKED, question)
+
+
+def draw_question() -> None:
+    """The dialog, for as long as nobody has answered."""
+    question: Question | None = value(_ASKED)
+    if question:
+        st.dialog(question.title, on_dismiss=_leave)(guarded(_dialog))(question)
+
+
+def _dialog(question: Question) -> None:
+    if question.text:
+        st.code(question.text, language=None, wrap_lines=True)
+    st.markdown(question.asks)
+    with st.container(horizontal=True, key="danger_confirm" if question.is_loss else "confirm"):  # see main.py
+        yes = st.button(question.yes, type="primary", key="confirm_yes")
+        no = st.button("Cancel", key="confirm_no")
+    if yes or no:
+        _leave()
+        if yes:
+            question.do()
+        st.rerun()
+
+
+def _leave() -> None:
+    put(_ASKED, None)

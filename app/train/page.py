@@ -3,9 +3,9 @@
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.shared import address, confirm, jobs, picker, session
-from app.shared.confirm import Question
+from app.shared import address, jobs, session
 from app.shared.jobs import Names, is_active
+from app.shared.session import Question
 from app.shared.text import guarded, says, sentence
 from app.train import curves, form, result
 from retmask.files import mapping, number
@@ -51,13 +51,13 @@ def _looked_at(runs: list[Run]) -> Run | None:
         st.info("No training yet. It needs pairs, which the Pairs page makes, and a preset: then press Start.")
         return None
     try:
-        run: Run | None = picker.find(name, "train")
+        run: Run | None = jobs.find_run(name, "train")
     except ValueError as error:
         st.error(sentence(error))
         run = None
     offered = [*runs, *([run] if run and run.reference not in [each.reference for each in runs] else [])]
     if len(offered) > (1 if run else 0):
-        picker.section("Training", offered, run, _go)
+        jobs.run_picker("Training", offered, run, _go)
     return run
 
 
@@ -153,7 +153,7 @@ def _stops(run: Run) -> None:
         st.button(label, icon=icon, key="train_stop", disabled=off, on_click=_stop, args=(run,), help=KEEPS)
         if st.button("Discard", icon=":material/delete:", key="train_discard", disabled=stopping):
             asks = "Stop now, and delete its checkpoints and its adapter?"
-            confirm.ask(Question("Discard this training?", asks, "Discard", lambda: _discard(run)))
+            session.ask(Question("Discard this training?", asks, "Discard", lambda: _discard(run)))
             st.rerun(scope="app")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared import address, form, jobs, picker, readers, session
+from app.shared import address, form, jobs, readers, session
 from app.shared.text import sentence
 from retmask.files import number
 from retmask.pairs.files import pairs_file, read_rows
@@ -29,7 +29,7 @@ def chosen() -> dict[str, Any]:
 def offered() -> dict[str, str]:
     """The runs that are over and have made pairs, newest first: their ids with what they are called."""
     over = (run for run in Run.all("pairs") if not jobs.is_active(run))
-    return {run.id: picker.label(run, f"{n:,} pair{'s' * (n != 1)}") for run in over if (n := _count(run))}
+    return {run.id: jobs.run_label(run, f"{n:,} pair{'s' * (n != 1)}") for run in over if (n := _count(run))}
 
 
 def _count(run: Run) -> int:
