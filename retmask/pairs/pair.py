@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from retmask.text.sampling import Sampling
 
 ITEMS, PAIRS = "items.jsonl", "pairs.jsonl"
+_MODEL = ("model", "revision", "sha256", "adapter_sha256", "head_grid", "mask")
+FACTS = (*_MODEL, "chat", "clock", "thinking", "prompts_sha256")  # of a run, that hold for its pairs wherever they go
 NAMES = ("prompt", "chosen", "rejected")  # the columns of TRL's preference format
 
 

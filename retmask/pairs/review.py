@@ -7,12 +7,10 @@ from typing import Any, Literal
 
 from retmask.files import append_line, check_text, read_lines, sha256
 from retmask.pairs.gate import RULES, empty, faults
-from retmask.pairs.pair import PAIRS, PreferencePair, read_items, write_items, write_pairs
+from retmask.pairs.pair import FACTS, PAIRS, PreferencePair, read_items, write_items, write_pairs
 from retmask.runs.run import Run, now
 
 REVIEW = "review.jsonl"
-_MODEL = ("model", "revision", "sha256", "adapter_sha256", "head_grid", "mask")
-CARRIED = (*_MODEL, "chat", "clock", "thinking", "prompts_sha256")  # facts that hold for the reviewed pairs too
 Verdict = Literal["keep", "drop"]
 
 
@@ -81,7 +79,7 @@ def new_version(run: Run, allowed: Sequence[str]) -> Run:
     write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
     decided = {verdict: list(review.verdicts.values()).count(verdict) for verdict in ("keep", "drop")}
     new.update(
-        **{name: record[name] for name in CARRIED if name in record},
+        **{name: record[name] for name in FACTS if name in record},
         status="success",
         ended=now(),
         done=len(items),
