@@ -33,25 +33,11 @@ def seconds(model: str, setting: dict[str, str], at_once: int, folder: Path) -> 
         models = Path(os.environ.get("RETMASK_HOME") or Path.home() / ".cache" / "retmask") / "models"
         (home / "models").symlink_to(models)
         free = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-        command = [
-            sys.executable,
-            "-m",
-            "retmask.cli",
-            "detect",
-            model,
-            "--preset",
-            "quick",
-            "--out",
-            str(home / "run"),
-        ]
-        processes.append(
-            subprocess.Popen(
-                command,
-                env=free | setting | {"RETMASK_HOME": str(home)},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
+        command = [sys.executable, "-m", "retmask.cli", "detect", model, "--preset", "quick"]
+        command += ["--out", str(home / "run")]
+        environment = free | setting | {"RETMASK_HOME": str(home)}
+        quiet = subprocess.DEVNULL
+        processes.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
     taken: dict[int, float] = {}
     while len(taken) < at_once:
         for process in processes:
@@ -64,6 +50,7 @@ def seconds(model: str, setting: dict[str, str], at_once: int, folder: Path) -> 
 
 
 def main() -> None:
+    """Measure every setting and print the table, a row as soon as it is known."""
     model = sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m"
     print("| threads wait | alone, s | two at once, s |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

