@@ -19,6 +19,7 @@ from streamlit.util import calc_hash
 
 from retmask.files import shipped
 from retmask.runs import faults
+from retmask.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
 MAIN = ROOT / "app" / "main.py"
@@ -76,30 +77,56 @@ def test_an_exception_is_a_sentence_on_the_page(kind: str, says: str, capfd: pyt
     assert "Traceback" in capfd.readouterr().err
 
 
-def opens(dialog: str) -> None:
+def opens() -> None:
     from streamlit.navigation.page import StreamlitPage
 
-    from app.heads import detection as detect
-    from app.shared import jobs
-    from retmask.runs.run import Run
+    from app.heads import detection
 
-    if dialog == "form":
-        detect.form(StreamlitPage(lambda: None, title="x"))
-    else:
-        jobs._confirm(Run.create("pairs", {}), "")
+    detection.form(StreamlitPage(lambda: None, title="x"))
 
 
-@pytest.mark.parametrize(
-    ("dialog", "part"), [("form", "app.heads.detection._model_and_preset"), ("confirm", "app.shared.jobs.sends")]
-)
-def test_an_exception_in_a_dialog_is_a_sentence_too(dialog: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def asks() -> None:
+    from app.shared import session
+
+    if not session.value("has_asked"):
+        session.put("has_asked", True)
+        session.ask(session.Question("Really?", "It is gone then.", "Delete", lambda: {}["a name"]))
+    session.draw_question()
+
+
+def test_an_exception_in_a_dialog_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("a name")
+
+    monkeypatch.setattr("app.heads.detection._model_and_preset", broken)
+    at = AppTest.from_function(opens).run()
+    assert not at.exception
+    assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")
+
+
+def test_an_exception_after_a_question_is_a_sentence_too() -> None:
+    at = AppTest.from_function(asks).run()
+    assert [line.value for line in at.markdown] == ["It is gone then."]
+    at.button(key="confirm_yes").click().run()
+    assert not at.exception
+    assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")
+
+
+def test_a_run_that_cannot_be_resumed_says_why(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the record of a run holds, of which nobody knows who wrote it."""
+    run = Run.create("detect", {"model": "smollm2-135m"})
+    run.update(status="cancelled")
+    at = AppTest.from_file(str(MAIN), default_timeout=60)
+    at.query_params["map"] = run.id
+    at.run()
+
     def broken(*_: object) -> None:
         raise KeyError("a name")
 
-    monkeypatch.setattr(part, broken)
-    at = AppTest.from_function(opens, args=(dialog,)).run()
+    monkeypatch.setattr(Run, "spawn", broken)
+    at.button(key="detect_resume").click().run()
     assert not at.exception
-    assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")
+    assert any("something unexpected happened: KeyError" in error.value.replace("\\", "") for error in at.error)
 
 
 def test_streamlits_own_signals_pass() -> None:

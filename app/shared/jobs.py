@@ -1,7 +1,9 @@
 """Jobs on every page: starting them, THE block that says how one stands and what can be done, what runs now."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, cast
@@ -170,25 +172,34 @@ def ours(run: Run) -> bool:
     return run.path.resolve().parent == home() / "runs"
 
 
-def again(run: Run, where: str = "") -> None:
-    """Let a run that was cancelled or failed go on where it was; where it cannot, `session.said` says why, at a place.
+def again(run: Run, place: str = "") -> None:
+    """Let a run that was stopped or failed go on where it was; where it cannot, `session.said` says why, at a place.
 
     One that sends prompts to servers is asked about first: its folder may come from anybody.
     """
-    servers = contacted(run)
-    if not servers:
-        _go_on(run, where)
-        return
-    asks, go_on = "A key goes only to the host that it was given for.", lambda: _go_on(run, where, servers)
-    session.ask(Question("Send prompts to servers?", asks, "Send and resume", go_on, sends(run), is_loss=False))
+    with _telling(place):
+        servers = contacted(run)
+        if not servers:
+            run.spawn()
+            return
+        asks = "A key goes only to the host that it was given for."
+        yes = partial(_go_on, run, place, servers)
+        session.ask(Question("Send prompts to servers?", asks, "Send and resume", yes, sends(run), is_loss=False))
 
 
-def _go_on(run: Run, where: str, servers: Sequence[str] = ()) -> None:
+def _go_on(run: Run, place: str, servers: Sequence[str]) -> None:
     """Let a run go on, which may ask these servers."""
+    with _telling(place):
+        run.spawn(servers)
+
+
+@contextmanager
+def _telling(place: str) -> Iterator[None]:
+    """What breaks here is said at a place: a callback has no page to stand on, and it would be a traceback."""
     try:
-        run.spawn(*[servers] if servers else [])
-    except Exception as error:  # a callback has no page to stand on: it would be a traceback
-        session.say(sentence(says(error)), where)
+        yield
+    except Exception as error:
+        session.say(sentence(says(error)), place)
 
 
 def start(job: Job[Any], settings: Any) -> Run:
@@ -212,11 +223,9 @@ def start(job: Job[Any], settings: Any) -> Run:
 
 def begin(job: Job[Any], settings: Any, place: str) -> Run | None:
     """As `start`; where it cannot be, None, and `session.said` says why at that place."""
-    try:
+    with _telling(place):
         return start(job, settings)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), place)
-        return None
+    return None
 
 
 @st.cache_resource(show_spinner=False)
