@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import quote, unquote
 
 import streamlit as st
@@ -19,6 +18,7 @@ from retmask.heads.scores import THRESHOLD
 from retmask.heads.sets import ScoreSet, keep_set, labels, read_set
 from retmask.runs.run import Run
 
+KEPT = "shown_sets"  # under which name the session keeps the chosen sets
 LONG = 360  # characters of a command that are shown without a scroll bar
 HOLDS = "a score file, a folder with one, a list of QRHead, or gates of DuoAttention"
 ENDINGS = ["json", "yaml", "yml", "tsv", "txt"]
@@ -38,14 +38,10 @@ def section() -> list[Shown]:
     """The choice of sets, what adds one, and the sentences of those that cannot be read; the others come back."""
     names = {name: label(name) for name in known()}
     names = {name: words if _alone(words, names) else f"{words} · {Path(name).name}" for name, words in names.items()}
-    look: dict[str, Any] = {
-        "wrap": True,
-        "select_all": False,
-        "placeholder": "None yet: choose a map, a detection, or add a set",
-    }
-    look |= sets_widget()
+    hint = "None yet: choose a map, a detection, or add a set"
+    look = {"select_all": False, "placeholder": hint, **session.kept(KEPT, set_names(), then=_into_address)}
     box = st.container(key="sets")
-    box.multiselect("Score sets", list(names), format_func=lambda name: names.get(name, name), **look)
+    box.multiselect("Score sets", list(names), format_func=lambda name: names.get(name, name), wrap=True, **look)
     _add()
     with st.spinner("Reading the sets…"):
         shown = _opened()
@@ -174,21 +170,19 @@ def _form() -> None:
 
 def set_names() -> list[str]:
     """The score sets on the Families page: shipped names, runs, paths; on the first view those in the URL, if any."""
-    if "sets" not in st.session_state:
-        text = address.place("sets")
-        known = [unquote(part) for part in text.split(",") if part]
-        st.session_state["sets"] = list(dict.fromkeys(known)) if text else shipped_maps()
-    return list(cast(list[str], st.session_state["sets"]))
+    return list(session.value(KEPT, _at_start()))
+
+
+def _at_start() -> list[str]:
+    text = address.place("sets")
+    return list(dict.fromkeys(unquote(part) for part in text.split(",") if part)) if text else shipped_maps()
 
 
 def choose_sets(names: Iterable[str]) -> None:
     """Look at these score sets from now on."""
-    chosen = list(dict.fromkeys(names))
-    session.put("sets", chosen)
-    session.fill(shown_sets=chosen)
-    address.write("sets", ",".join(quote(name, safe="/~: ") for name in chosen) or ",")
+    session.fill(**{KEPT: list(dict.fromkeys(names))})
+    _into_address()
 
 
-def sets_widget() -> dict[str, Any]:
-    """What makes a multiselect show the score sets on the Families page and change them."""
-    return session.kept("shown_sets", set_names(), lambda: choose_sets(session.value("shown_sets")))
+def _into_address() -> None:
+    address.write("sets", ",".join(quote(name, safe="/~: ") for name in set_names()) or ",")

@@ -1,29 +1,28 @@
 """A prompt and its two answers as HTML that is safe to draw: the answer's place and the differences marked."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from app.compare.answer_html import ENDINGS, GAP
+from app.shared import differences
+from app.shared.differences import MOST
 from app.shared.text import fact_html, where_html
-from retmask.compare.differences import Change, changes
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import Answer, PreferencePair
-from retmask.text.recall import contains, pieces
+from retmask.text.recall import contains
 from retmask.text.template import Turn
 
-LONG, MOST = 700, 20_000  # characters: of a prompt that is folded, and of a text that is drawn at all
+LONG = 700  # characters of a prompt that is folded
 _BEGIN, _ROUND, _END = 140, 170, 200  # characters of a folded prompt: its beginning, round the answer, its end
-_MOST_MATCHES = 200_000  # pairs of equal words in two answers: beyond, looking for differences takes too long
 STYLE = """<style>
 .answers {display: flex; flex-wrap: wrap; gap: 1rem;}
 .answers section {flex: 1 1 22rem; min-width: 0; border: 1px solid #dfe3e6; border-radius: 0.5rem;
   padding: 0.7rem 1rem 0.9rem;}
 .answers .said, .prompt .said {max-height: 26rem; overflow-y: auto;}
 .answers h4 {font-size: 1rem; font-weight: 600; margin: 0 0 0.15rem; padding: 0;}
-.answers mark.added {background: #cdebe7;}
-.answers mark.lost {background: #fbdcc4;}
+.answers mark.lost {background: #cdebe7;}
+.answers mark.added {background: #fbdcc4;}
 .prompt {border-left: 3px solid #dfe3e6; padding-left: 0.9rem; margin: 0.3rem 0 0.9rem;}
 .prompt mark {background: #fdf0b5;}
 .prompt summary {cursor: pointer; list-style: none;}
@@ -126,57 +125,21 @@ def standing(pair: PreferencePair, verdict: str | None, kept: bool, faults: Sequ
 
 def answers(pair: PreferencePair, edited: bool) -> str:
     """Chosen and rejected beside each other; what one has and the other has not is marked in it."""
-    one, other = sides(pair.chosen.text, pair.rejected.text)
-    texts = (("chosen", "unmasked", pair.chosen, one, "added"), ("rejected", "masked", pair.rejected, other, "lost"))
+    chosen, rejected = differences.in_each(pair.chosen.text, pair.rejected.text)
+    texts = (("chosen", "unmasked", pair.chosen, chosen), ("rejected", "masked", pair.rejected, rejected))
     return f'<div class="answers">{"".join(_answer(*text, pair.answer, edited) for text in texts)}</div>'
 
 
-def _answer(name: str, model: str, said: Answer, parts: list[Change], kind: str, wanted: str, edited: bool) -> str:
+def _answer(name: str, model: str, said: Answer, text: str, wanted: str, edited: bool) -> str:
     n = f"{said.tokens:,} token{'s' * (said.tokens != 1)}" if said.tokens else "length not known"
     facts = [badge("edited", "plain")] if edited else []
     facts += [badge(ENDINGS[said.ended], "bad" if said.ended == "length" else "plain")]
     if wanted:
         has = contains(said.text, wanted)
         facts += [badge("has the fact" if has else "lacks the fact", "good" if has == (name == "chosen") else "bad")]
-    body = _colored(parts, kind) or '<span class="gap">an empty text</span>'
+    body = text or '<span class="gap">an empty text</span>'
     of_model = f'<span class="gap"> {escape(model)}, {n}</span>'
     return (
         f'<section><h4>{name}{of_model}</h4><div class="facts">{" ".join(facts)}</div>'
         f'<div class="said" dir="auto">{body}</div></section>'
     )
-
-
-def _colored(parts: Sequence[Change], kind: str) -> str:
-    """A text from its parts, what the other has not marked; up to `MOST` characters."""
-    out, left = "", MOST
-    for which, text in parts:
-        piece, left = text[:left], max(0, left - len(text))
-        bare = piece.rstrip()
-        out += escape(piece) if which == "same" else f'<mark class="{kind}">{escape(bare)}</mark>{piece[len(bare) :]}'
-    more = sum(len(text) for _, text in parts) - MOST
-    return out + (f'<span class="gap"> … and {more:,} more characters</span>' if more > 0 else "")
-
-
-def sides(chosen: str, rejected: str) -> tuple[list[Change], list[Change]]:
-    """Each of two texts in parts: the same in both, or only its own («lost» of the first, «added» of the second).
-
-    Texts that hold too many of the same words are not compared: each is one part, «same».
-    """
-    counts = [Counter(piece.strip() for piece in pieces(text)) for text in (chosen, rejected)]
-    if sum(n * counts[1][word] for word, n in counts[0].items()) > _MOST_MATCHES:
-        return [("same", chosen)], [("same", rejected)]
-    found = changes(chosen, rejected)
-    return _of(chosen, found, "lost"), _of(rejected, found, "added")
-
-
-def _of(text: str, found: Sequence[Change], own: str) -> list[Change]:
-    """The parts of one of the texts that were compared, with the white space that it has itself."""
-    words = pieces(text)
-    out: list[Change] = [("same", text[: len(text) - len(text.lstrip())])] if text != text.lstrip() else []
-    at = 0
-    for kind, part in found:
-        if kind in ("same", own):
-            n = len(pieces(part))
-            out.append((kind, "".join(words[at : at + n])))
-            at += n
-    return out

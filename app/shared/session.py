@@ -118,7 +118,7 @@ def fill(**values: Any) -> None:
     for name, filled in values.items():
         if value(name, filled) != filled:
             numbers[name] = numbers.get(name, 0) + 1
-        if widget_key(name) not in st.session_state:
+        if widget_key(name) not in st.session_state:  # what it shows already cannot be put once it is drawn
             put(name, filled)
 
 

@@ -2,14 +2,13 @@
 
 import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
 
 import streamlit as st
 
-from retmask.compare.differences import Change
 from retmask.runs import faults
 
 P = ParamSpec("P")
@@ -70,18 +69,6 @@ def plain(text: Any) -> str:
 def text_html(text: str) -> str:
     """A text as it is, with its line ends."""
     return f'<div class="said">{escape(text)}</div>'
-
-
-def changes_html(changes: Iterable[Change]) -> str:
-    """Two texts in one: what was lost struck out, what was added underlined."""
-    tags = {"same": "{}", "lost": "<del>{}</del>", "added": "<ins>{}</ins>"}
-    return f'<div class="said">{"".join(_around(tags[kind], words) for kind, words in changes)}</div>'
-
-
-def _around(tag: str, words: str) -> str:
-    """Words in a tag, and after it their space: the last words of a text have none."""
-    bare = words.rstrip()
-    return tag.format(escape(bare)) + escape(words[len(bare) :] or " ")
 
 
 def token_text(text: str, most: int = 24) -> str:

@@ -19,11 +19,10 @@ from typer.testing import CliRunner
 
 from app.compare.answer_html import answer_html, context_html, marked_html, pieces, token_html, windows
 from app.compare.setup import Setup, keep_setup, keep_text, read_setup
-from app.shared import models
-from app.shared.text import changes_html, fact_html, text_html
+from app.shared import differences, models
+from app.shared.text import fact_html, text_html
 from retmask.cli.main import app
 from retmask.compare.comparison import Comparison, Prompt
-from retmask.compare.differences import changes
 from retmask.files import append_line, home, shipped
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask, mask_record, saved_masks
@@ -558,7 +557,7 @@ NASTY = '<img src=x onerror="alert(1)"> & <script>'
 
 def test_no_text_of_a_model_becomes_markup() -> None:
     parts = [
-        text_html(NASTY), changes_html(changes(NASTY, NASTY + " more")), marked_html([NASTY, "b"], [0]),
+        text_html(NASTY), differences.in_one(NASTY, NASTY + " more"), marked_html([NASTY, "b"], [0]),
         marked_html([NASTY], [], [0]), token_html([NASTY], 0), fact_html("a", NASTY),
     ]  # fmt: skip
     for part in parts:
