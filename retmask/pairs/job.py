@@ -147,27 +147,28 @@ def _pairs(work: Work[PairsSettings]) -> Iterator[Progress]:
     if set(contacted(run)) - work.servers:
         raise ValueError(f"{sends(run)}: name these servers again (retmask runs resume {run.reference} --server ...)")
     prompts = settings.items()
-    known = {pair.id: pair for pair in read_items(run.path)}
-    run.report(stage="loading", done=len(known))
+    done = {pair.id: pair for pair in read_items(run.path)}
+    run.report(stage="loading", done=len(done))
     backend: Local | Servers = Servers(work) if settings.server else Local(work)
     run.pin(prompts_sha256=digest(prompts), batch=run.record.get("batch", settings.batch or backend.block))
-    book = _Book(run, settings, backend.chat, [prompt.id for prompt in prompts], known)
+    book = _Book(run, settings, backend.chat, [prompt.id for prompt in prompts], done)
     blocks = _blocks(len(prompts), run.record["batch"], settings)
-    left = [block for block in blocks if any(prompts[i].id not in known for i in block)]
+    left = [block for block in blocks if any(prompts[i].id not in done for i in block)]
     pace, began, tokens, ahead = Pace(), time.monotonic(), 0, sum(map(len, left))
     try:
         for block in left:
-            for i, pair in backend.answer([Question(i, prompts[i], settings.sampling(i)) for i in block], known):
-                book.enter(i, pair)
+            questions = [Question(i, prompts[i], settings.sampling(i)) for i in block]
+            for number, pair in backend.answer(questions, done):
+                book.enter(number, pair)
                 tokens += pair.chosen.tokens + pair.rejected.tokens
             book.publish_now_and_then()
             ahead -= len(block)
             eta, rate = pace.left(len(block), ahead), tokens / (time.monotonic() - began)
             facts = {"kept": book.kept, "rate": round(rate, 1)}
-            yield Progress(len(known), sum(map(len, blocks)), eta, facts)
+            yield Progress(len(done), sum(map(len, blocks)), eta, facts)
     finally:
         book.publish()
-    run.update(done=len(known), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
+    run.update(done=len(done), kept=book.kept, pairs_sha256=sha256(run.path / PAIRS))
     if pace.each:
         run.update(seconds_a_token=pace.each / settings.max_new_tokens)  # of the longest answers that it allows
     if backend.missed:
@@ -189,10 +190,10 @@ class _Book:
     settings: PairsSettings
     chat: bool
     order: list[str]
-    known: dict[str, PreferencePair]
+    done: dict[str, PreferencePair]
 
     def __post_init__(self) -> None:
-        self.passing = {name for name, pair in self.known.items() if not faults(pair, self.settings.allow)}
+        self.passing = {name for name, pair in self.done.items() if not faults(pair, self.settings.allow)}
         self.published = 0.0
 
     @property
@@ -201,11 +202,11 @@ class _Book:
         return len(self.passing)
 
     def enter(self, number: int, pair: PreferencePair) -> None:
-        """Write a pair down, if it is not known yet."""
-        if pair.id in self.known:
+        """Write a pair down, if it is not done yet."""
+        if pair.id in self.done:
             return
         append_line(self.run.path / ITEMS, {"number": number, **pair.to_json()})
-        self.known[pair.id] = pair
+        self.done[pair.id] = pair
         if not faults(pair, self.settings.allow):
             self.passing.add(pair.id)
 
@@ -216,7 +217,7 @@ class _Book:
 
     def publish(self) -> None:
         """Write pairs.jsonl, in the order of the prompts."""
-        kept = [self.known[name] for name in self.order if name in self.passing]
+        kept = [self.done[name] for name in self.order if name in self.passing]
         write_pairs(self.run.path, kept, self.chat, str(self.run.record.get("model", self.settings.model)))
         self.published = time.monotonic()
 
