@@ -1,149 +1,123 @@
 """`retmask compare`, `dose` and `ablate`: what masking heads does to an answer, to a curve, and in the weights."""
 
 import json
-import math
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import typer
-import typer.main
 from rich.table import Table
 
-from retmask.cli.flags import takes
-from retmask.cli.options import (
-    Above,
-    Adapter,
-    Device,
-    Draw,
-    Dtype,
-    Exclude,
-    MaskFile,
-    MaskHeads,
-    Model,
-    OutDir,
-    Revision,
-    Scale,
-    ScoreFile,
-    Share,
-    TopK,
-    TrustRemoteCode,
-    given,
-    out,
-    progress,
-)
+from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
 from retmask.compare.ablate import AblateSettings
 from retmask.compare.checkpoint import export
+from retmask.compare.comparison import Column, Comparison, Prompt
+from retmask.compare.differences import first_divergence
 from retmask.compare.dose import DOSE, DoseSettings, read_points
-from retmask.detect.job import (
-    DEFAULT_MODEL,
-)
+from retmask.detect.job import DEFAULT_MODEL
 from retmask.figures.rows import dose_rows
 from retmask.files import check_text, expanded, read_text
-from retmask.heads.grid import HeadId, heads_words
+from retmask.heads.grid import Grid, HeadId, heads_words
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, MaskRule, control, retrieval_heads
+from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, MaskRule, control
 from retmask.heads.sets import read_scores
 from retmask.model.weights import check_there, folder_grid
+from retmask.runs.settings import check, setting, shared
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle
 from retmask.text.sampling import Sampling
+from retmask.text.tokenizer import Tokenizer
 
 
-def compare(
-    model: Model = DEFAULT_MODEL,
-    prompt: Annotated[str, typer.Option(help="your own text")] = "",
-    prompt_file: Annotated[Path | None, typer.Option(help="a .txt file with your own text")] = None,
-    answer: Annotated[str, typer.Option(help="the right answer to your own text: recall is shown")] = "",
-    needle: Annotated[
-        str, typer.Option(help="a needle that comes with the project, by name, hidden in a haystack")
-    ] = "",
-    tokens: Annotated[int, typer.Option(help="of the needle's context: prompt and room for the answer")] = 512,
-    depth: Annotated[float, typer.Option(help="of the needle, 0 = beginning, 1 = end")] = 0.5,
-    haystack: Annotated[str, typer.Option(help="pydoc, pydoc-end, essays, or a folder with .txt files")] = "pydoc-end",
-    template: Annotated[str, typer.Option(help="chat or plain; by default chat where the model has a template")] = "",
-    mask: MaskFile = "",
-    heads: MaskHeads = "",
-    top_k: TopK = 0,
-    threshold: Above = 0.0,
-    share: Share = 0.0,
-    random: Draw = 0,
-    scores: ScoreFile = "",
-    scale: Scale = math.nan,
-    exclude: Exclude = "",
-    with_control: Annotated[bool, typer.Option("--control/--no-control", help="also mask as many random heads")] = True,
-    control_seed: Annotated[int, typer.Option(help="of the random control, and of --random")] = 0,
-    layer_matched: Annotated[
-        bool, typer.Option("--layer-matched", help="draw the control from the same layers")
-    ] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="the longest answer, in tokens")] = 64,
-    temperature: Annotated[float, typer.Option(help="0: the likeliest token; above: drawn")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that reach this together")] = 1.0,
-    seed: Annotated[int, typer.Option(help="of the drawn tokens: the same seed says the same again")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON: texts, log-probabilities, copies")] = False,
-    tuned: Annotated[
-        str, typer.Option(help="also answer with this fine-tuned model: the folder of an adapter or of a model")
-    ] = "",
-    revision: Revision = "",
-    adapter: Adapter = "",
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """What is asked, in one of three ways, and under which conditions. ValueError for what cannot be."""
+
+    model: str = shared("model", DEFAULT_MODEL)
+    prompt: str = setting("", "your own text")
+    prompt_file: str = setting("", "a .txt file with your own text")
+    answer: str = setting("", "the right answer to your own text: recall is shown")
+    needle: str = setting("", "a needle that comes with the project, by name, hidden in a haystack")
+    tokens: int = setting(512, "of the needle's context: prompt and room for the answer")
+    depth: float = setting(0.5, "of the needle, 0 = beginning, 1 = end")
+    haystack: str = setting("pydoc-end", "pydoc, pydoc-end, essays, or a folder with .txt files")
+    template: str = setting("", "by default chat where the model has a template", choices=("", "chat", "plain"))
+    rule: MaskRule = setting(MaskRule(), "which heads are masked", flags={"seed": "control-seed"})
+    control: bool = setting(True, "also mask as many random heads, drawn by --control-seed")
+    layer_matched: bool = setting(False, "draw the control from the same layers")
+    max_new_tokens: int = setting(64, "the longest answer, in tokens")
+    temperature: float = setting(0.0, "0: the likeliest token; above: drawn")
+    top_p: float = setting(1.0, "draw from the likeliest tokens that reach this together")
+    seed: int = setting(0, "of the drawn tokens: the same seed says the same again")
+    tuned: str = setting("", "also answer with this fine-tuned model: the folder of an adapter or of a model")
+    revision: str = shared("revision")
+    adapter: str = shared("adapter")
+    device: str = shared("device")
+    dtype: str = shared("dtype")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if bool(self.prompt) + bool(self.prompt_file) + bool(self.needle) != 1:
+            raise ValueError("say what to ask in one way: --prompt TEXT, --prompt-file FILE, or --needle NAME")
+        if self.answer and self.needle:
+            raise ValueError("a needle has its answer: leave --answer out")
+        if not self.rule.given and (self.rule.scores or self.layer_matched or self.rule.scale is not None):
+            ways = "--top-k, --threshold, --share, --heads, --mask or --random"
+            raise ValueError(f"which heads to mask is not said: add {ways}")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are chosen. ValueError where a number is out of range."""
+        return Sampling(self.temperature, self.top_p, self.seed).check()
+
+    @cached_property
+    def asked(self) -> str | NeedleTask:
+        """One's own text, or the needle task. ValueError where there is none, and where its haystack is missing."""
+        template: Any = self.template or None
+        if self.needle:
+            load_haystack(self.haystack)
+            return NeedleTask(known_needle(self.needle), self.tokens, self.depth, template=template)
+        text = read_text(self.prompt_file) if self.prompt_file else check_text(self.prompt, "the prompt")
+        if not text.strip():
+            raise ValueError("the prompt is empty: give a text, or choose a needle")
+        check_text(self.answer, "the answer")
+        return text
+
+    @property
+    def context_tokens(self) -> int:
+        """About how long prompt and answer are."""
+        return len(self.asked) // 4 + self.max_new_tokens if isinstance(self.asked, str) else self.tokens
+
+    def encode(self, tokenizer: Tokenizer) -> Prompt:
+        """The prompt in a model's tokens. ValueError where there can be none."""
+        template: Any = self.template or None
+        if isinstance(self.asked, str):
+            return Prompt.of_text(tokenizer, self.asked, template, self.answer)
+        return Prompt.of_needle(tokenizer, self.asked, load_haystack(self.haystack))
+
+
+def _compare(
+    settings: CompareSettings,
     trust_remote_code: TrustRemoteCode = False,
-    device: Device = "",
-    dtype: Dtype = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON: texts, log-probabilities, copies")] = False,
 ) -> None:
     """Answer a prompt unmasked, masked, tuned, and with as many random heads masked, and say what differs."""
-    if bool(prompt) + bool(prompt_file) + bool(needle) != 1:
-        raise ValueError("say what to ask in one way: --prompt TEXT, --prompt-file FILE, or --needle NAME")
-    if answer and needle:
-        raise ValueError("a needle has its answer: leave --answer out")
-    if template not in ("", "chat", "plain"):
-        raise ValueError(f"template {template!r} is unknown: choose chat or plain")
-    chosen: Any = template or None
-    rule = MaskRule(mask, heads, top_k, threshold, share, random, control_seed, scores, given(scale), exclude)
-    if not rule.given and (scores or layer_matched or not math.isnan(scale)):
-        raise ValueError(
-            "which heads to mask is not said: add --top-k, --threshold, --share, --heads, --mask or --random"
-        )
-    task = NeedleTask(known_needle(needle), tokens, depth, template=chosen) if needle else None
-    text = read_text(prompt_file) if prompt_file else check_text(prompt, "the prompt")
-    if not (task or text.strip()):
-        raise ValueError("the prompt is empty: give a text, or choose a needle")
-    if task:
-        load_haystack(haystack)
-    sampling = Sampling(temperature, top_p, seed).check()
-    check_there(model)
+    context_tokens, sampling, rule = settings.context_tokens, settings.sampling, settings.rule
+    check_there(settings.model)
     if rule.given:
-        rule.check(folder_grid(model))
-    from retmask.compare.comparison import Column, Prompt
+        rule.check(folder_grid(settings.model))
     from retmask.compare.side_by_side import compare as answers
     from retmask.model.loading import load, load_tuned
 
-    how: dict[str, Any] = {
-        "revision": revision or None,
-        "device": device or None,
-        "dtype": dtype or None,
-        "context_tokens": tokens if needle else len(text) // 4 + max_new_tokens,
-        "trust_remote_code": trust_remote_code,
-    }
-    loaded = load(model, adapter=adapter or None, **how)
-    loaded.check_length(tokens if needle else 0)
-    masked = rule.build(loaded.grid) if rule.given else HeadMask()
-    columns = [Column(UNMASKED, HeadMask())]
-    columns += [Column(MASKED, masked)] if rule.given else []
-    columns += [Column(TUNED, HeadMask(), load_tuned(model, tuned, **how))] if tuned else []
-    excluded: list[str] = []
-    if rule.given and with_control:
-        known = read_scores(scores, loaded.grid) if scores else None
-        if known:
-            known.check_grid(loaded.grid, model)
-        drawn = control(masked, loaded.grid, control_seed, known, layer_matched, exclude)
-        excluded = list(map(str, sorted({*masked.heads, *(retrieval_heads(known, exclude) if known else ())})))
-        columns.append(Column(CONTROL, drawn))
-    asked = (
-        Prompt.of_needle(loaded.tokenizer, task, load_haystack(haystack))
-        if task
-        else Prompt.of_text(loaded.tokenizer, text, chosen, check_text(answer, "the answer"))
-    )
-    *_, last = answers(loaded, asked, columns, max_new_tokens, sampling)
+    how: dict[str, Any] = {name: getattr(settings, name) or None for name in ("revision", "device", "dtype")}
+    how |= {"context_tokens": context_tokens, "trust_remote_code": trust_remote_code}
+    model = load(settings.model, adapter=settings.adapter or None, **how)
+    model.check_length(settings.tokens if settings.needle else 0)
+    columns, excluded = _columns(settings, model.grid)
+    if settings.tuned:
+        columns.insert(1 + rule.given, Column(TUNED, HeadMask(), load_tuned(settings.model, settings.tuned, **how)))
+    *_, last = answers(model, settings.encode(model.tokenizer), columns, settings.max_new_tokens, sampling)
     if as_json:
         return typer.echo(json.dumps(last.to_json() | {"control_excludes": excluded}, ensure_ascii=False))
     typer.echo(_side_by_side(last))
@@ -151,10 +125,25 @@ def compare(
         typer.echo(f"\nthe random control is drawn from all heads but these: {','.join(excluded)}")
 
 
-def _side_by_side(comparison: Any) -> str:
-    """A comparison in plain text."""
-    from retmask.compare.differences import first_divergence
+def _columns(settings: CompareSettings, grid: Grid) -> tuple[list[Column], list[str]]:
+    """The conditions of the model itself, and the heads that its random control leaves out."""
+    rule = settings.rule
+    if not rule.given:
+        return [Column(UNMASKED, HeadMask())], []
+    columns = [Column(UNMASKED, HeadMask()), Column(MASKED, rule.build(grid))]
+    if not settings.control:
+        return columns, []
+    mask, scores = columns[1].mask, read_scores(rule.scores, grid) if rule.scores else None
+    excluded = sorted({*mask.heads, *rule.excluded(grid)})
+    drawn = control(mask, grid, rule.seed, scores, settings.layer_matched, rule.exclude)
+    return [*columns, Column(CONTROL, drawn)], list(map(str, excluded))
 
+
+compare = takes(CompareSettings, _compare)
+
+
+def _side_by_side(comparison: Comparison) -> str:
+    """A comparison in plain text."""
     lines = []
     if comparison.prompt.answer:
         lines += [f"right answer: {comparison.prompt.answer}", ""]

@@ -2,13 +2,7 @@
 
 from rich.table import Table
 
-from retmask.cli.flags import takes
-from retmask.cli.options import (
-    OutDir,
-    TrustRemoteCode,
-    out,
-    progress,
-)
+from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import read_object
 from retmask.heads.intervals import FEWEST, none_over, over, span

@@ -9,20 +9,13 @@ import typer
 import typer.main
 from rich.table import Table
 
-from retmask.cli.flags import takes
-from retmask.cli.options import (
-    Exclude,
-    OutDir,
-    TrustRemoteCode,
-    out,
-    progress,
-)
+from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
 from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.families.concentration import concentration
 from retmask.heads.grid import HeadId, model_grid
 from retmask.heads.intervals import LEVEL, none_over, over, span
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import retrieval_heads
+from retmask.heads.rules import EXCLUDE, retrieval_heads
 from retmask.heads.scores import THRESHOLD, HeadScores, scores_path
 from retmask.heads.sets import head_scores, read_set
 from retmask.heads.trials import Trial, read_trials
@@ -69,7 +62,7 @@ def heads(
     model: Annotated[
         str, typer.Option(help="whose grid a list or gates are for: its folder, or the name of a published model")
     ] = "",
-    exclude: Exclude = "",
+    exclude: Annotated[str, typer.Option(help=EXCLUDE)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Rank the heads of a score file, published or ours."""

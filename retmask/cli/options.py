@@ -1,60 +1,131 @@
-"""What the commands share: their options, how a job's progress is shown, and the numbers in a list."""
+"""What the commands share: flags that are made from the fields of settings, and how a run's progress is shown."""
 
-import math
+import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from retmask.detect.job import PRESETS
-from retmask.heads.rules import MaskRule
 from retmask.runs.job import Progress
 from retmask.runs.overview import behind, duration, stopping_words
 from retmask.runs.run import Run
+from retmask.runs.settings import USUAL, Flag, flags, from_preset, inner
 
 out = Console(highlight=False, soft_wrap=True)
-
-Model = Annotated[str, typer.Argument(help="built-in name, Hub id, folder with safetensors, or .gguf file")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; by default cuda where there is one")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; by default bfloat16 on cuda, else float32")]
-PresetName = Annotated[str, typer.Option(help=f"the grid: {', '.join(PRESETS)}")]
-Lengths = Annotated[str, typer.Option(help="context lengths in tokens, prompt and answer: 512,1024")]
-Revision = Annotated[str, typer.Option(help="branch, tag or commit of a Hub model")]
-Adapter = Annotated[str, typer.Option(help="a PEFT adapter folder, merged into the model")]
 OutDir = Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="run code from the model's repository: only if you trust it")
 ]
-Depths = Annotated[str, typer.Option(help="needle depths, 0 = beginning, 1 = end: 0,0.5,1")]
-MaskFile = Annotated[str, typer.Option("--mask", help="a saved mask: its name or file")]
-MaskHeads = Annotated[str, typer.Option("--heads", help="these heads, each with a scale if you like: L17H3,L18H6:0.5")]
-TopK = Annotated[int, typer.Option(show_default=False, help="the best so many heads of --scores")]
-Above = Annotated[
-    float, typer.Option("--threshold", show_default=False, help="the heads of --scores with at least this mean score")
-]
-Share = Annotated[float, typer.Option(show_default=False, help="the best share of all heads of --scores, such as 0.05")]
-Draw = Annotated[
-    int,
-    typer.Option("--random", show_default=False, help="so many random heads, no retrieval head of --scores"),
-]
-Exclude = Annotated[
-    str,
-    typer.Option(
-        show_default=False,
-        help="what random heads never are, the retrieval heads of the scores: those with this mean score (0.05) or the "
-        "best share (5%); by default 0.1 where copies are counted, else 5%",
-    ),
-]
-ScoreFile = Annotated[str, typer.Option(help="a score file, a folder of detect, or a built-in model's name")]
-Scale = Annotated[
-    float, typer.Option(help="0 masks, below 1 weakens, up to 2 emphasises; by default the mask's own, or 0")
-]
+
+
+def takes(cls: Any, fun: Callable[..., None]) -> Callable[..., None]:
+    """A command with the flags of those settings before its own: it is called with `settings` made from them.
+
+    Where the settings have presets there is `--preset` too, and a flag that is left out keeps the preset's value.
+    """
+
+    def command(**given: Any) -> None:
+        own = {name: given.pop(name) for name in list(given) if name in parameters}
+        fun(settings=made(cls, given), **own)
+
+    parameters = dict(inspect.signature(fun).parameters)
+    parameters.pop("settings")
+    signature = [*_options(cls), *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters.values())]
+    command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in signature}
+    command.__name__, command.__doc__ = fun.__name__, fun.__doc__
+    return command
+
+
+def made(cls: Any, given: Mapping[str, Any]) -> Any:
+    """The settings that flags give, by parameter name. ValueError for what cannot be."""
+    values: dict[str, Any] = {}
+    for flag in flags(cls):
+        value = given.get("_".join(flag.path))
+        if value is not None:
+            *outer, name = flag.path
+            where = values
+            for part in outer:
+                where = where.setdefault(part, {})
+            where[name] = _read(flag, value)
+    for each in fields(cls):
+        if (inside := inner(each)) and each.name in values:
+            values[each.name] = inside(**values[each.name])
+    return from_preset(cls, given["preset"], **values) if hasattr(cls, "presets") else cls(**values)
+
+
+def _options(cls: Any) -> list[inspect.Parameter]:
+    """A parameter for each flag, as typer reads them."""
+    presets = getattr(cls, "presets", {})
+    out = [_option(flag, bool(presets)) for flag in flags(cls)]
+    if presets:
+        help = ", ".join(f"{name} ({each.says})" for name, each in presets.items())
+        out.insert(1, _parameter("preset", Annotated[str, typer.Option(help=help)], USUAL))
+    return sorted(out, key=lambda each: each.default is not inspect.Parameter.empty)
+
+
+def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
+    """The parameter of a flag; None is what is left out, unless its default is shown."""
+    each, marks = flag.field, flag.field.metadata
+    choices = " or ".join(filter(None, marks.get("choices", ())))
+    help = marks["help"] + f": {choices}" * bool(choices) + _range(marks)
+    kind: Any = _kind(flag)
+    shown = not by_preset and each.default not in (MISSING, None, False, "", 0, 0.0, ()) and not inner(each)
+    default = inspect.Parameter.empty if each.default is MISSING else _shown(each.default) if shown else None
+    hint = kind if each.default is MISSING else kind | None
+    if marks.get("argument"):
+        return _parameter(
+            "_".join(flag.path),
+            Annotated[kind, typer.Argument(help=help)],
+            inspect.Parameter.empty if each.default is MISSING else each.default,
+        )
+    names = f"--{flag.name}" + (f"/--no-{flag.name}" if kind is bool and (by_preset or each.default is True) else "")
+    option = typer.Option(names, help=help, show_default=shown)
+    return _parameter("_".join(flag.path), Annotated[hint, option], default)
+
+
+def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _kind(flag: Flag) -> Any:
+    """The type that typer is to read: lists with commas are texts, and so are closed sets, whose values we check."""
+    kind = flag.field.type
+    if get_origin(kind) is tuple:
+        return list[str] if flag.field.metadata.get("repeated") else str
+    if kind in (bool, int, float, str):
+        return kind
+    return next((part for part in get_args(kind) if part in (int, float)), str)
+
+
+def _range(marks: Mapping[str, Any]) -> str:
+    return f" ({marks['min']:,} to {marks['max']:,})" if "min" in marks else ""
+
+
+def _shown(default: Any) -> Any:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else default
+
+
+def _read(flag: Flag, value: Any) -> Any:
+    """What a flag's value means: a list with commas is its parts. ValueError, with an example, where one is none."""
+    if get_origin(flag.field.type) is not tuple:
+        return value
+    kind = get_args(flag.field.type)[0]
+    parts = value if isinstance(value, list) else [part for part in value.split(",") if part or kind is not str]
+    try:
+        return tuple(map(kind, parts))
+    except ValueError:
+        example = flag.field.metadata.get("example", "1,2")
+        raise ValueError(
+            f"--{flag.name} {value!r} is not a list of numbers: write them with commas, such as {example}"
+        ) from None
 
 
 def progress(steps: Iterator[Progress], run: Run, words: Callable[..., str]) -> None:
@@ -91,25 +162,3 @@ def _say_state(run: Run, begun: threading.Event, over: threading.Event, bar: Bar
             if not sys.stderr.isatty():
                 typer.echo(says, err=True)
         said = says
-
-
-def given(scale: float) -> float | None:
-    """The scale, None where none was given."""
-    return None if math.isnan(scale) else scale
-
-
-def numbers(text: str, kind: Callable[[str], Any], flag: str, example: str) -> tuple[Any, ...]:
-    """The numbers in a list with commas. ValueError, with an example of what the flag takes, where one is none."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"{flag} {text!r} is not a list of numbers: write them with commas, such as {example}"
-        ) from None
-
-
-def mask_rule(
-    mask: str, heads: str, top_k: int, threshold: float, share: float, random: int, seed: int, scores: str,
-    scale: float, exclude: str,
-) -> MaskRule:  # fmt: skip
-    return MaskRule(mask, heads, top_k, threshold, share, random, seed, scores, given(scale), exclude)

@@ -6,13 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from retmask.cli.flags import takes
-from retmask.cli.options import (
-    OutDir,
-    TrustRemoteCode,
-    out,
-    progress,
-)
+from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
 from retmask.files import expanded, write_atomic
 from retmask.pairs.files import llama_factory_text, read_rows
 from retmask.pairs.gate import RULES, gate_counts, statistics
