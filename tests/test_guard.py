@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from retmask.files import shipped
-from retmask.runs import faults
+from retmask.runs import faults, processes
 from retmask.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -285,3 +285,17 @@ def test_the_app_is_a_package_and_no_module_of_it_has_a_bare_name(tmp_path: Path
     _, n_names, *bare = done.stdout.splitlines()[-1].split()
     assert int(n_names) > 20
     assert bare == []
+
+
+def test_a_worker_is_ours_whatever_lies_where_the_app_was_started(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "retmask").mkdir()
+    (tmp_path / "retmask" / "__init__.py").write_text("raise RuntimeError('this is another retmask')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    run = Run.create("nothing", {})
+    worker = psutil.Process(processes.start(run.path))
+    worker.wait(60)
+    assert run.status == "error"
+    assert "is a run of kind 'nothing'" in run.log_tail(5)

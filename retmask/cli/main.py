@@ -52,8 +52,6 @@ def serve(
     root = Path(__file__).parents[2]  # its settings lie beside it in app/.streamlit: Streamlit looks there first
     if not (root / "app" / "main.py").is_file():
         raise ValueError(f"the app is not there: {root} holds no app/main.py, install retmask anew")
-    paths = filter(None, [str(root), os.environ.get("PYTHONPATH")])  # what it starts must find this retmask too
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(root / "app" / "main.py")]
     os.execv(sys.executable, command + (["--server.port", str(port)] if port else []))
 
@@ -75,7 +73,7 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command; its exit code. Whatever goes wrong is one sentence on stderr, with `--debug` after its traceback.
 
-    2: an input is wrong. 1: a command's own «no», or something that nobody has foreseen. 130: stopped by the person.
+    2: an input is wrong. 1: a command's own no, or something that nobody has foreseen. 130: stopped by the person.
     """
     for library in ("transformers", "huggingface_hub"):  # their warnings are for programmers
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -54,16 +54,19 @@ def confirmed() -> tuple[str, ...]:
 def start(run: Path, servers: Iterable[str] = ()) -> int:
     """Start a worker for the run in that folder; its pid. What it says goes to log.txt there.
 
-    `servers` are addresses that a person has named or confirmed: it contacts no other.
+    `servers` are addresses that a person has named or confirmed: it contacts no other. It runs this very retmask,
+    whatever lies in the folder that it is started from.
     """
+    paths = filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), SERVERS: " ".join(servers)}
     with (run / "log.txt").open("ab") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "retmask.cli", "worker", str(run)],
+            [sys.executable, "-P", "-m", "retmask.cli", "worker", str(run)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, SERVERS: " ".join(servers)},
+            env=environment,
         )
     threading.Thread(target=worker.wait, daemon=True).start()  # else it stays a zombie when it has ended
     return worker.pid
