@@ -50,53 +50,55 @@ def families(
     if k < 0 or not threshold >= 0:
         raise ValueError("--k and --threshold cannot be negative")
     sets = [read_set(source) for source in sources]
-    small = min((one for one in sets if one.grid), key=lambda one: one.scores.grid.size, default=None)
-    if small and k > small.scores.grid.size:
-        raise ValueError(f"--k {k} is more than the {small.scores.grid.size} heads of {small.label}: choose fewer")
+    smallest = min((each for each in sets if each.grid), key=lambda each: each.scores.grid.size, default=None)
+    if smallest and k > smallest.scores.grid.size:
+        most = f"the {smallest.scores.grid.size} heads of {smallest.label}"
+        raise ValueError(f"--k {k} is more than {most}: choose fewer")
     if by and (html or png):
         raise ValueError("--html and --png draw whole sets: leave --by out")
     if by:
-        names, found, parts = _parted(sets, by, k or None)
-        rows = [{"part": name, "trials": part.n_trials} for name, part in zip(names, parts, strict=True)]
+        rows, agreements = _parted(sets, by, k or None)
+        names = [str(row["part"]) for row in rows]
     else:
         names, rows = labels(sets), set_rows(sets, threshold)
-        found = every_two(sets, lambda one, other: set_agreement(one, other, k or None))
-    pairs = pair_rows(names, found)
-    warnings = {} if by else {name: one.warnings for name, one in zip(names, sets, strict=True)}
-    means = {name: one.scores.mean for name, one in zip(labels(sets), sets, strict=True) if not one.ranking}
+        agreements = every_two(sets, lambda first, second: set_agreement(first, second, k or None))
+    warnings = {} if by else {name: each.warnings for name, each in zip(names, sets, strict=True)}
+    means = {name: each.scores.mean for name, each in zip(labels(sets), sets, strict=True) if not each.ranking}
     if (html or png) and not means:
         raise ValueError("a list of heads has no scores to draw: give --html and --png a map of scores too")
     _write(rows, means, threshold, csv, html, png)
     if as_json:
-        typer.echo(json.dumps({"sets": rows, "agreement": pairs, "warnings": warnings}))
-        return
+        pairs = pair_rows(names, agreements)
+        return typer.echo(json.dumps({"sets": rows, "agreement": pairs, "warnings": warnings}))
     _print_parts(rows) if by else _print_sets(rows, threshold)
-    for name, said in warnings.items():
-        for one in said:
-            out.print(f"{name}: {one}", style="yellow")
-    _print_pairs(names, found)
-    if not by and any(strangers(sets[i], sets[j]) for (i, j), one in found.items() if isinstance(one, Agreement)):
+    for name, sentences in warnings.items():
+        for sentence in sentences:
+            out.print(f"{name}: {sentence}", style="yellow")
+    _print_pairs(names, agreements)
+    compared = [pair for pair, agreed in agreements.items() if isinstance(agreed, Agreement)]
+    if not by and any(strangers(sets[i], sets[j]) for i, j in compared):
         out.print(STRANGERS)
 
 
-def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[str], Agreements, list[HeadScores]]:
-    """The parts of one detection, their names, and how far every two agree. ValueError where it cannot be parted."""
+def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[Row], Agreements]:
+    """The parts of one detection, and how far every two agree. ValueError where it cannot be parted."""
     if by not in (*_PARTS, "rule"):
         raise ValueError(f"--by {by!r} is unknown: choose needle, length, depth or rule")
     if len(sets) != 1:
         raise ValueError(f"--by parts one detection and {len(sets)} sets were given: give one")
-    one, trials = sets[0], sets[0].trials()
+    (whole,) = sets
+    trials, grid, model = whole.trials(), whole.scores.grid, whole.model
     if not trials:
-        raise ValueError(f"{one.source[-80:]} has no trials.jsonl beside it: --by needs the folder of a detection")
+        raise ValueError(f"{whole.source[-80:]} has no trials.jsonl beside it: --by needs the folder of a detection")
     if by == "rule":
-        counted = {rule: recounted(trials, one.scores.grid, one.model, rule) for rule in _RULES}
+        counted = {rule: recounted(trials, grid, model, rule) for rule in _RULES}
         parts: dict[str, HeadScores] = {rule: scores for rule, scores in counted.items() if scores}
-        if one.counting not in _RULES:
-            parts[one.counting] = one.scores
+        parts |= {} if whole.counting in _RULES else {whole.counting: whole.scores}
     else:
-        made = slices(trials, one.scores.grid, one.model, one.counting, _PARTS[by])
-        parts = {str(level): scores for level, scores in made.items()}
-    return list(parts), every_two(list(parts.values()), lambda a, b: agreement(a, b, k)), list(parts.values())
+        levels = slices(trials, grid, model, whole.counting, _PARTS[by])
+        parts = {str(level): scores for level, scores in levels.items()}
+    rows: list[Row] = [{"part": name, "trials": scores.n_trials} for name, scores in parts.items()]
+    return rows, every_two(list(parts.values()), lambda first, second: agreement(first, second, k))
 
 
 def _print_sets(rows: list[Row], threshold: float) -> None:
@@ -134,20 +136,20 @@ def _print_parts(rows: list[Row]) -> None:
     out.print(table)
 
 
-def _print_pairs(names: list[str], found: Agreements) -> None:
+def _print_pairs(names: list[str], agreements: Agreements) -> None:
     """How far every two agree, and how many cannot be compared, with the first reason."""
-    known = {pair: one for pair, one in found.items() if isinstance(one, Agreement)}
-    if known:
-        table = Table("one", "other", "Spearman", "Jaccard", "same heads", box=None, pad_edge=False)
-        for (i, j), one in known.items():
-            spearman = "–" if one.spearman is None else f"{one.spearman:.3f}"
-            shared = f"{round(one.overlap * one.k)} of the best {one.k}"
+    table = Table("one", "other", "Spearman", "Jaccard", "same heads", box=None, pad_edge=False)
+    for (i, j), agreed in agreements.items():
+        if isinstance(agreed, Agreement):
+            spearman = "–" if agreed.spearman is None else f"{agreed.spearman:.3f}"
+            shared = f"{round(agreed.overlap * agreed.k)} of the best {agreed.k}"
             pair = (f"{at + 1}  {cut(names[at], 20)}" for at in (i, j))
-            table.add_row(*pair, spearman, f"{one.jaccard:.2f}", shared)
-        for column in table.columns:
-            column.no_wrap = True
+            table.add_row(*pair, spearman, f"{agreed.jaccard:.2f}", shared)
+    for column in table.columns:
+        column.no_wrap = True
+    if table.rows:
         out.print(table)
-    reasons = [why for why in found.values() if isinstance(why, str)]
+    reasons = [reason for reason in agreements.values() if isinstance(reason, str)]
     if reasons:
         pairs = f"{len(reasons)} pairs are" if len(reasons) > 1 else "One pair is"
         out.print(f"{pairs} not compared head by head, because {reasons[0].partition(':')[0]}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-import typer.main
 from rich.table import Table
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
@@ -70,40 +69,40 @@ def heads(
     trials = read_trials(folder) if folder.is_dir() else []
     if trials and not (folder / "scores.json").exists():
         raise ValueError(no_map_sentence(trials))
-    opened = read_set(file_or_dir)
-    asked = model_grid(model) if model else None
-    lone = opened.grid is None and asked is None and not (only or random)  # a list: its order can be told all the same
-    scores = opened.scores if lone else head_scores(opened, asked)
-    if asked:
-        scores.check_grid(asked, model)
+    opened, grid = read_set(file_or_dir), model_grid(model) if model else None
+    alone = opened.grid is None and grid is None and not (only or random)  # a list: its order can be told all the same
+    scores = opened.scores if alone else head_scores(opened, grid)
+    if grid:
+        scores.check_grid(grid, model)
     if threshold < 0 or top < 0 or random < 0:
         raise ValueError("--threshold, --top and --random cannot be negative")
-    if bool(top or not math.isnan(threshold)) + bool(only) + bool(random) > 1:
+    by_score = not math.isnan(threshold)
+    if bool(top or by_score) + bool(only) + bool(random) > 1:
         raise ValueError("--top and --threshold, --heads, and --random name heads in different ways: give one of them")
-    listed = scores.top(top or 20) if top or math.isnan(threshold) else scores.above(threshold)
     if exclude and not random:
         raise ValueError("--exclude says what --random leaves out: give both")
     excluded = retrieval_heads(scores, exclude) if random else ()
     if only or random:
-        named = (
-            HeadMask.parse(only, scores.grid)
-            if only
-            else HeadMask.random(scores.grid, random, seed, excluding=excluded)
-        )
-        listed = tuple(sorted(named.heads, key=lambda head: int(scores.rank[head])))
-    level = THRESHOLD if math.isnan(threshold) else threshold
+        drawn = HeadMask.random(scores.grid, random, seed, excluding=excluded) if random else None
+        mask = drawn or HeadMask.parse(only, scores.grid)
+        listed = tuple(sorted(mask.heads, key=lambda head: int(scores.rank[head])))
+    else:
+        listed = scores.above(threshold) if by_score and not top else scores.top(top or 20)
     if scores.counting == "ranking":
-        return _print_list(scores, listed, "not known" if lone else f"{scores.grid} heads", as_json)
-    if not as_json:
-        for note in opened.notes:
-            out.print(note, style="yellow")
-        if random:
-            out.print(f"drawn from all heads but the {len(excluded)} retrieval heads: {HeadMask.of(excluded)}")
-        return _print_heads(scores, listed, level, trials)
-    figures = {"threshold": level} | concentration(scores.mean, level)._asdict()
-    rows = [_row(scores, head) for head in listed]
-    told = {"heads": rows, "interval": _over(scores), "concentration": figures}
-    typer.echo(json.dumps(told | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
+        return _print_list(scores, listed, "not known" if alone else f"{scores.grid} heads", as_json)
+    level = threshold if by_score else THRESHOLD
+    if as_json:
+        record = {
+            "heads": [_row(scores, head) for head in listed],
+            "interval": _over(scores),
+            "concentration": {"threshold": level} | concentration(scores.mean, level)._asdict(),
+        }
+        return typer.echo(json.dumps(record | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
+    for note in opened.notes:
+        out.print(note, style="yellow")
+    if random:
+        out.print(f"drawn from all heads but the {len(excluded)} retrieval heads: {HeadMask.of(excluded)}")
+    return _print_heads(scores, listed, level, trials)
 
 
 def _print_list(scores: HeadScores, listed: Sequence[HeadId], grid: str, as_json: bool) -> None:
