@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Streamlit puts this folder first: our modules would go by bare names then, and `import heads` be anybody's.
-sys.path[:] = [str(Path(__file__).resolve().parents[1]), *(p for p in sys.path if Path(p).name != "app")]
+_HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(_HERE.parent), *(path for path in sys.path if Path(path).resolve() not in (_HERE, _HERE.parent))]
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage

@@ -268,6 +268,8 @@ main = Path(sys.argv[1])
 bootstrap._fix_sys_path(str(main))  # as the server does: the script's folder stands first
 at = AppTest.from_file(str(main), default_timeout=60).run()
 assert at.header and not at.exception, at
+before = list(sys.path)
+assert at.run().header and sys.path == before, sys.path
 assert Path(sys.modules["app"].__file__).parent == main.parent, sys.modules["app"].__file__
 names = {path.stem for path in main.parent.rglob("*") if path.stem.isidentifier() and not path.stem.startswith("__")}
 print("seen:", len(names), *sorted(name for name in names if find_spec(name)))
