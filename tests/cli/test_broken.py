@@ -159,13 +159,14 @@ def broken(parameter: Any, things: Path, part: int = 0) -> Iterator[str]:
     kind = next((name for name in ("bool", "int", "float") if name in described), "text")
     if kind in KINDS:
         yield from KINDS[kind]
-    elif parameter.name == "out_dir":  # an empty folder, or one that is not there yet, is none
+    elif parameter.name in ("out", "out_dir"):  # an empty folder, or one that is not there yet, is none
         yield from (str(path) for path in sorted(things.iterdir()) if path.is_file())
         yield from ("x" * 5000, "/", "a\0b", "a\udcffb", "~no-such-user/x")
     elif kind == "text":
         there = [str(path) for path in sorted(things.iterdir()) if path.name not in SOUND]
         files = [path for path in there if not Path(path).name.startswith("model ")]
-        yield from [*there, *STRANGE] if parameter.name in FOLDERS else [*files, *STRANGE][part % 3 :: 3]
+        is_folder = parameter.name.removeprefix("rule_") in FOLDERS
+        yield from [*there, *STRANGE] if is_folder else [*files, *STRANGE][part % 3 :: 3]
 
 
 def with_value(base: list[str], parameter: Any, value: str, command: Any) -> list[str]:
