@@ -35,12 +35,12 @@ def expanded(path: str | Path) -> Path:
     except UnicodeEncodeError:
         raise ValueError(f"the name {str(path)!a} is not in UTF-8: rename the file or folder") from None
     try:
-        found = Path(path).expanduser()
+        whole = Path(path).expanduser()
     except RuntimeError:
         raise ValueError(f"the folder of {str(path).split('/')[0]} is not known: write the whole path") from None
-    if max(map(len, map(os.fsencode, found.parts)), default=0) > _MOST_NAME or len(os.fsencode(found)) >= _MOST_PATH:
+    if max(map(len, map(os.fsencode, whole.parts)), default=0) > _MOST_NAME or len(os.fsencode(whole)) >= _MOST_PATH:
         raise ValueError(f"{str(path)[:60]}... cannot be read: the name is too long for a file or folder")
-    return found
+    return whole
 
 
 def settled(name: str, but: Collection[str] = (), only_path: bool = False) -> str:

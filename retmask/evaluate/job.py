@@ -21,6 +21,7 @@ from retmask.files import (
     write_atomic,
     write_json,
 )
+from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MASKED, UNMASKED, MaskRule
 from retmask.model.weights import check_there, folder_grid
@@ -100,7 +101,7 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
 
 def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     """Each answer is a line of answers.jsonl before the next batch; at the end results.json and results.csv."""
-    from retmask.model.loading import facts, release
+    from retmask.model.loading import release
 
     run, settings = work.run, work.settings
     tasks, haystack, named = settings.tasks(), load_haystack(settings.haystack), settings.conditions()
@@ -121,15 +122,9 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
         if model is None or condition.folder:
             model = None  # two models need not fit
             release()
-            model = _load(work, condition.folder)
-            weights = facts(model, condition.folder if condition.is_adapter else "")
-            whose = name if condition.folder else UNMASKED
-            run.pin(**{f"weights of {whose}": weights["adapter_sha256"] or weights["sha256"]}, dtype=weights["dtype"])
+            model = _load(work, name, condition)
         if not masks:  # all of them before the first answer: a head that is not there is to be said at once
-            masks = {name: each.rule.build(model.grid) for name, each in named.items() if each.rule.given}
-            run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
-            if settings.rule.random:
-                run.update(excluded=[*map(str, settings.rule.excluded(model.grid))])
+            masks = _masks(work, model.grid)
         chat = Chat.resumed(model.tokenizer, run.record)
         run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
         asked = different_prompts(chat, tasks, haystack)
@@ -161,11 +156,27 @@ def _asked(run: Run) -> dict[str, Any]:
     return mapping(run.record.get("asked"))
 
 
-def _load(work: Work[EvaluateSettings], folder: str) -> "LensModel":
-    from retmask.model.loading import load, load_tuned
+def _load(work: Work[EvaluateSettings], name: str, condition: Condition) -> "LensModel":
+    """The model of a condition. ValueError where the run began with other weights."""
+    from retmask.model.loading import facts, load, load_tuned
 
-    how = {"context_tokens": work.settings.context_tokens, **work.loading}
-    return load_tuned(work.settings.model, folder, **how) if folder else load(work.settings.model, **how)
+    base, folder = work.settings.model, condition.folder
+    how = work.loading | {"context_tokens": work.settings.context_tokens}
+    model = load_tuned(base, folder, **how) if folder else load(base, **how)
+    weights = facts(model, folder if condition.is_adapter else "")
+    digest = weights["adapter_sha256"] or weights["sha256"]
+    work.run.pin(**{f"weights of {name if folder else UNMASKED}": digest}, dtype=weights["dtype"])
+    return model
+
+
+def _masks(work: Work[EvaluateSettings], grid: Grid) -> dict[str, HeadMask]:
+    """The masks of all conditions that have one, by name. ValueError where the run began with others."""
+    rule, named = work.settings.rule, work.settings.conditions()
+    masks = {name: condition.rule.build(grid) for name, condition in named.items() if condition.rule.given}
+    work.run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
+    if rule.random:
+        work.run.update(excluded=[*map(str, rule.excluded(grid))])
+    return masks
 
 
 def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:

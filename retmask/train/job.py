@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from retmask.files import sha256, write_atomic
+from retmask.files import mapping, sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
 from retmask.runs import processes as workers
@@ -31,8 +31,8 @@ def checked(settings: TrainSettings, out: Path | None = None, trust_remote_code:
     ValueError, one sentence, where model or pairs cannot be read at all.
     """
     settings = _whole(settings)
-    found = preflight(settings, out, trust_remote_code)
-    return found._replace(problems=(*_refusals(settings, out), *found.problems))
+    needs = preflight(settings, out, trust_remote_code)
+    return needs._replace(problems=(*_refusals(settings, out), *needs.problems))
 
 
 def _refusals(settings: TrainSettings, out: Path | None) -> Iterator[str]:
@@ -54,9 +54,9 @@ def _whole(settings: TrainSettings) -> TrainSettings:
 
 def _check(settings: TrainSettings, out: Path | None, trust_remote_code: bool) -> Start[TrainSettings]:
     """ValueError where the pre-flight finds that it cannot be done, or another model made the pairs."""
-    found = checked(settings, out, trust_remote_code)
-    if found.problems:
-        raise ValueError("; ".join(found.problems))
+    needs = checked(settings, out, trust_remote_code)
+    if needs.problems:
+        raise ValueError("; ".join(needs.problems))
     settings = _whole(settings)
     file = Path(settings.pairs)
 
@@ -67,7 +67,7 @@ def _check(settings: TrainSettings, out: Path | None, trust_remote_code: bool) -
         made = Run(file.parent).record
         run.update(
             pairs_sha256=sha256(run.path / PAIRS),
-            preflight={**found._asdict(), "problems": [], "warnings": list(found.warnings)},
+            preflight={**needs._asdict(), "problems": [], "warnings": list(needs.warnings)},
             made_with={name: made[name] for name in ("mask", "kept", "prompts_sha256", "clock") if name in made},
         )
 
@@ -81,20 +81,20 @@ def _check_model(settings: TrainSettings) -> None:
     model, revision, file = settings.model, settings.revision, Path(settings.pairs)
     source, record = resolve(model, revision or None), Run(file.parent).record
     names = {str(row["model"]) for row in read_rows(file) if row.get("model")} - {model, source.name, source.revision}
-    digest, made = record.get("sha256"), record.get("config") or {}
-    other = sorted(names)[0] if names else ""
-    if not other and digest and source.sha256 and digest != source.sha256:
-        other = "another version of it"
-    if not other and record.get("adapter_sha256"):
-        other = f"the adapter {made.get('adapter')} on it"
-    if not other and record.get("kind") == "pairs" and not (digest and source.sha256):
+    digest, config = record.get("sha256"), mapping(record.get("config"))
+    maker = sorted(names)[0] if names else ""
+    if not maker and digest and source.sha256 and digest != source.sha256:
+        maker = "another version of it"
+    if not maker and record.get("adapter_sha256"):
+        maker = f"the adapter {config.get('adapter')} on it"
+    if not maker and record.get("kind") == "pairs" and not (digest and source.sha256):
         # by the commits where both are known, else by what was asked for
         commit = record.get("revision") if source.revision else None
-        theirs, ours = (commit, source.revision) if commit else (made.get("revision") or "", revision)
-        other = f"its revision {theirs or 'by default'}" if theirs != ours else ""
-    if other and not settings.any_pairs:
+        theirs, ours = (commit, source.revision) if commit else (config.get("revision") or "", revision)
+        maker = f"its revision {theirs or 'by default'}" if theirs != ours else ""
+    if maker and not settings.any_pairs:
         raise ValueError(
-            f"{file.name} was made with {other} and not with {model}: DPO wants a model's own answers; make pairs with "
+            f"{file.name} was made with {maker} and not with {model}: DPO wants a model's own answers; make pairs with "
             "it, or say --any-pairs"
         )
 
