@@ -16,6 +16,7 @@ import transformers
 from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
+from trainings import plain
 
 import retmask
 from retmask.compare.checkpoint import export
@@ -127,10 +128,10 @@ def test_pairs_of_a_snapshot_are_pairs_of_the_model(cached: Path, fresh_home: Pa
         file = run.path / "pairs.jsonl"
         row = {"prompt": "a", "chosen": "b", "rejected": "c", "model": found.name}
         file.write_text(json.dumps(row) + "\n")
-        _check_model(trained, file, "", False)
+        _check_model(plain(model=trained, pairs=str(file)))
         run.update(**({"sha256": "ab" * 32} if digest else {"revision": "f" * 40}))
         with pytest.raises(ValueError, match="another version of it" if digest else f"its revision {'f' * 40}"):
-            _check_model(trained, file, "", False)
+            _check_model(plain(model=trained, pairs=str(file)))
 
 
 @pytest.mark.parametrize(
