@@ -27,7 +27,7 @@ FACTS = (  # by name: of a run's record, what a reader of its map needs
 
 def concentration_figures(scores: HeadScores) -> None:
     """How few heads hold the scores, in four figures."""
-    if scores.counting == "ranking":
+    if scores.ranking:
         st.caption("This is a list of heads in order. It has no scores: colours and heights are places in the list.")
         return
     found = concentration(scores.mean)

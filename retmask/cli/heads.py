@@ -88,7 +88,7 @@ def heads(
         listed = tuple(sorted(mask.heads, key=lambda head: int(scores.rank[head])))
     else:
         listed = scores.above(threshold) if by_score and not top else scores.top(top or 20)
-    if scores.counting == "ranking":
+    if scores.ranking:
         return _print_list(scores, listed, "not known" if alone else f"{scores.grid} heads", as_json)
     level = threshold if by_score else THRESHOLD
     if as_json:

@@ -54,17 +54,15 @@ _WANTED = "a score set is a JSON score file, a YAML list of heads or a table of 
 
 
 class Content(NamedTuple):
-    """What a file holds: scores of query heads, or of the key/value heads that groups of them share, or a `ranking`.
+    """What a file holds: scores of query heads, or of the key/value heads that groups of them share.
 
-    A ranking is a list of heads in order: its scores, (n - place) / n from 1 down for the n listed heads and 0 for all
-    others, mean their order and nothing else. Where `grid_known` is not so, the grid of its scores is only the smallest
-    that holds them, and is to be shown to nobody. `kin` is the model's family, empty where no name tells it; `notes`
-    are sentences about what was done to the content.
+    Where `grid_known` is not so, the grid of its scores is only the smallest that holds them, and is to be shown to
+    nobody. `kin` is the model's family, empty where no name tells it; `notes` are sentences about what was done to the
+    content.
     """
 
     scores: HeadScores
     level: Level = "query"
-    ranking: bool = False
     kin: str = ""
     grid_known: bool = True
     notes: tuple[str, ...] = ()
@@ -171,7 +169,7 @@ def _from_list(text: str, name: str, shown: str) -> Content:
     smallest = Grid(max(head.layer for head in heads) + 1, max(head.head for head in heads) + 1)
     fits = grid is not None and beyond is None
     scores = _ranked(list(heads), grid if grid and fits else smallest, model)
-    return Content(scores, ranking=True, kin=kin, grid_known=fits, notes=notes)
+    return Content(scores, kin=kin, grid_known=fits, notes=notes)
 
 
 def _ranked(heads: Sequence[HeadId], grid: Grid, model: str) -> HeadScores:

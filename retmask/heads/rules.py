@@ -104,7 +104,7 @@ class MaskRule:
         if scores is None:
             raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
         asked = self.top_k or (share_count(grid.size, self.share) if way == "share" else 0)
-        if scores.counting == "ranking" and (way == "threshold" or asked > scores.n_ranked):
+        if scores.ranking and (way == "threshold" or asked > scores.n_ranked):
             raise ValueError(
                 f"{self.scores[-80:]} is a list of {scores.n_ranked} heads without scores: take no more of them, with "
                 "--top-k"
@@ -127,7 +127,7 @@ def retrieval_heads(scores: HeadScores, rule: str = "") -> tuple[HeadId, ...]:
         return scores.top_share(share) if share else ()
     if rule:
         return scores.above(float(rule))
-    named = scores.detector.copies or scores.counting == "ranking"
+    named = scores.detector.copies or scores.ranking
     return (scores.above(THRESHOLD) if named else ()) or scores.top_share()
 
 

@@ -60,6 +60,11 @@ class HeadScores:
         return DETECTORS.get(self.counting, DETECTORS["unknown"])
 
     @property
+    def ranking(self) -> bool:
+        """Whether they are a list of heads in order: 1 down for those it names, 0 for the others, and no scores."""
+        return self.counting == "ranking"
+
+    @property
     def n_trials(self) -> int:
         """How many successful trials there are."""
         return len(self.values)
@@ -102,7 +107,7 @@ class HeadScores:
     @cached_property
     def n_ranked(self) -> int:
         """Of how many heads the place is known: of all, but for a list of heads, which says nothing of the others."""
-        return int((self.mean > 0).sum()) if self.counting == "ranking" else self.grid.size
+        return int((self.mean > 0).sum()) if self.ranking else self.grid.size
 
     def top(self, k: int) -> tuple[HeadId, ...]:
         """The `k` best heads by mean score, best first; no more than are ranked."""
@@ -114,7 +119,7 @@ class HeadScores:
 
     def above(self, threshold: float = THRESHOLD) -> tuple[HeadId, ...]:
         """The heads whose mean is at least `threshold`, best first; of a list, which has no scores, all it names."""
-        return self.top(self.n_ranked if self.counting == "ranking" else int(reaches(self.mean, threshold).sum()))
+        return self.top(self.n_ranked if self.ranking else int(reaches(self.mean, threshold).sum()))
 
     def stability(self, share: float = TOP_SHARE) -> float | None:
         """How surely the trials so far tell the top heads (0-1); None with fewer than 3 `clusters`.

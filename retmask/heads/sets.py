@@ -30,18 +30,16 @@ class ScoreSet:
     """One set of head scores and what is known of it.
 
     `source` is what opened it and `path` the file it was read from (None for an upload that is not kept). `level`
-    says what its columns are: query heads, or the key/value heads that groups of them share. With `ranking` it is a
-    list of heads in order: its scores, (n - place) / n from 1 down for the n listed heads and 0 for all others, mean
-    their order and nothing else. Where `grid_known` is not so, the grid of its scores is only the smallest that holds
-    them. `record` is the run.json of the detection, empty for foreign files; `family` the model's, empty where its name
-    tells none; `notes` are sentences about what was done to the file's content.
+    says what its columns are: query heads, or the key/value heads that groups of them share. Where `grid_known` is not
+    so, the grid of its scores is only the smallest that holds them. `record` is the run.json of the detection, empty
+    for foreign files; `family` the model's, empty where its name tells none; `notes` are sentences about what was done
+    to the file's content.
     """
 
     source: str
     scores: HeadScores
     family: str = ""
     level: Level = "query"
-    ranking: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     grid_known: bool = True
@@ -80,6 +78,11 @@ class ScoreSet:
     def counting(self) -> str:
         """What the scores count: set, steps, activation, attention, query, causal, gates, ranking, or unknown."""
         return self.scores.counting
+
+    @property
+    def ranking(self) -> bool:
+        """Whether it is a list of heads in order, without scores."""
+        return self.scores.ranking
 
     @property
     def has_trials(self) -> bool:
@@ -237,7 +240,7 @@ def read_text(content: bytes, name: str) -> ScoreSet:
     ValueError, one sentence, for what is no set of scores.
     """
     read = read_content(content, name)
-    return ScoreSet(name, read.scores, read.kin, read.level, read.ranking, grid_known=read.grid_known, notes=read.notes)
+    return ScoreSet(name, read.scores, read.kin, read.level, grid_known=read.grid_known, notes=read.notes)
 
 
 def keep_set(name: str, content: bytes) -> str:

@@ -27,7 +27,7 @@ def listed(*heads: HeadId) -> ScoreSet:
     values = np.zeros((1, max(head.layer for head in heads) + 1, max(head.head for head in heads) + 1))
     for place, head in enumerate(heads):
         values[(0, *head)] = (len(heads) - place) / len(heads)
-    return ScoreSet("list", HeadScores("m", values, "ranking"), ranking=True, grid_known=False)
+    return ScoreSet("list", HeadScores("m", values, "ranking"), grid_known=False)
 
 
 def trial(copied: dict[HeadId, tuple[tuple[int, int], ...]], **changes: object) -> Trial:

@@ -259,8 +259,8 @@ def test_labels_are_all_different() -> None:
     sets = [read_text(GATES, DUO), read_text(GATES, DUO), read_set("smollm2-135m")]
     assert labels(sets) == [sets[0].label, f"{sets[0].label} (2)", sets[2].label]
     plain = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "gates"))
-    numbered = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), ranking=True, path=Path("m-a.yaml"))
-    twin = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), ranking=True, path=Path("m-a (2).yaml"))
+    numbered = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), path=Path("m-a.yaml"))
+    twin = ScoreSet("x", HeadScores("m", np.ones((1, 1, 2)), "ranking"), path=Path("m-a (2).yaml"))
     assert twin.label == f"{numbered.label} (2)"
     assert len(set(labels([plain, numbered, numbered, twin, twin, twin, numbered]))) == 7
 
