@@ -117,7 +117,7 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         run.update(spawned=time.time())
         started.append(run)
 
-    monkeypatch.setattr(Run, "spawn", spawn)
+    monkeypatch.setattr("app.shared.jobs.spawn", spawn)
     return started
 
 

@@ -17,8 +17,7 @@ from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
 from retmask.heads.rules import UNMASKED
-from retmask.runs.overview import duration
-from retmask.runs.pace import seconds_for
+from retmask.runs.overview import duration, seconds_for
 from retmask.runs.run import Run
 from retmask.text.needle import load_needles
 

@@ -11,8 +11,7 @@ from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import expanded, mapping, number, read_object
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
-from retmask.runs.overview import duration
-from retmask.runs.pace import seconds_for
+from retmask.runs.overview import duration, seconds_for
 from retmask.runs.run import Run
 from retmask.train.results import result
 

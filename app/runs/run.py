@@ -11,6 +11,7 @@ from app.shared import address, jobs, maps, selection, session
 from app.shared.session import Question
 from app.shared.text import guarded, sentence
 from retmask.runs import overview
+from retmask.runs.engine import remove
 from retmask.runs.overview import Summary
 from retmask.runs.run import Run, parent_ids
 
@@ -105,7 +106,7 @@ def _ask(run: Run) -> None:
 def _delete(run: Run) -> None:
     looked_at = run.reference in parent_ids(selection.source())
     try:
-        run.remove()
+        remove(run)
     except (ValueError, OSError) as error:
         session.say(sentence(error), "runs")
         return

@@ -15,6 +15,7 @@ from app.shared.session import Question
 from app.shared.text import guarded, plain, says, sentence
 from retmask.files import home, number
 from retmask.pairs.job import contacted, sends
+from retmask.runs.engine import cancel, spawn
 from retmask.runs.job import Job
 from retmask.runs.overview import model_of, progress
 from retmask.runs.run import Run
@@ -140,7 +141,9 @@ def stop_button(run: Run, place: str) -> None:
     label = ("Stop now" if slow else "Stopping…") if asked else "Stop"
     key, lost = f"{place}_stop{'_now' * asked}-{run.id}", LOST if asked and slow else None
     is_late = asked and not slow
-    st.button(label, key=key, disabled=is_late, type="tertiary", on_click=end, args=(run, run.cancel), help=lost)
+    st.button(
+        label, key=key, disabled=is_late, type="tertiary", on_click=end, args=(run, partial(cancel, run)), help=lost
+    )
 
 
 def stopping(run: Run) -> bool:
@@ -180,7 +183,7 @@ def again(run: Run, place: str = "") -> None:
     with _telling(place):
         servers = contacted(run)
         if not servers:
-            run.spawn()
+            spawn(run)
             return
         asks = "A key goes only to the host that it was given for."
         yes = partial(_go_on, run, place, servers)
@@ -190,7 +193,7 @@ def again(run: Run, place: str = "") -> None:
 def _go_on(run: Run, place: str, servers: Sequence[str]) -> None:
     """Let a run go on, which may ask these servers."""
     with _telling(place):
-        run.spawn(servers)
+        spawn(run, servers)
 
 
 @contextmanager
@@ -206,7 +209,7 @@ def start(job: Job[Any], settings: Any) -> Run:
     """A run with these settings, started; where one goes on already, that.
 
     A second click, or another session's, finds the first one's run: they take turns. ValueError or OSError as `Job.new`
-    and `Run.spawn` have it.
+    and `engine.spawn` have it.
     """
     key, begun = (job.kind, settings), _begun()
     with one_at_a_time():  # a record may name a path or a model in another way
@@ -216,7 +219,7 @@ def start(job: Job[Any], settings: Any) -> Run:
             return there
         run = job.new(settings)
         servers = [url for name in ("server", "masked_server") if (url := getattr(settings, name, ""))]
-        run.spawn(*[servers] if servers else [])
+        spawn(run, *[servers] if servers else [])
         begun[key] = run.path
         return run
 

@@ -16,7 +16,7 @@ import typer.main
 
 from retmask.cli import bench, compare, evaluate, families, heads, pairs, runs, train
 from retmask.runs import faults
-from retmask.runs.run import Cancelled
+from retmask.runs.worker import Cancelled
 
 app = typer.Typer(
     help="Find the attention heads that copy from the context.",

@@ -22,11 +22,12 @@ from retmask.files import home
 from retmask.heads.scores import printable
 from retmask.pairs.addresses import address
 from retmask.pairs.job import PAIR, contacted, sends
-from retmask.runs import overview
+from retmask.runs import engine, overview
 from retmask.runs.job import Job
 from retmask.runs.overview import Summary, summary
 from retmask.runs.processes import confirmed
 from retmask.runs.run import STATUSES, Run
+from retmask.runs.worker import fail
 from retmask.train.job import TRAIN
 
 app = typer.Typer(help="List, follow, compare, resume, cancel and delete the long jobs.", no_args_is_help=True)
@@ -151,7 +152,7 @@ def cancel(name: Name) -> None:
     status = run.status
     if status == "started" and run.record.get("kind") == "train" and not run.asked:
         typer.echo(f"{run.id} stops after its present step; the same command once more ends it at once", err=True)
-    run.cancel()  # also where it is over: it may have left processes behind
+    engine.cancel(run)  # also where it is over: it may have left processes behind
     if status not in ("queued", "started"):
         raise ValueError(f"{run.id} is over: its status is {status}")
     if run.asked:
@@ -179,7 +180,7 @@ def resume(
             raise ValueError(f"{sends(run)}: if that is what you want, name them: {named}")
         if not typer.confirm(f"{sends(run)}. Go on?"):
             return typer.echo("nothing was sent")
-    run.spawn(servers)
+    engine.spawn(run, servers)
     return typer.echo(f"{run.id} goes on in the background; to follow it: retmask runs log {run.reference} --follow")
 
 
@@ -194,7 +195,7 @@ def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="do not ask")
         raise ValueError(f"{run.id} is not over, it is {run.status}: cancel it first")
     if not yes and not typer.confirm(f"Delete {run.id} ({size})?{made}"):
         return typer.echo("nothing was deleted")
-    run.remove()
+    engine.remove(run)
     typer.echo(f"{run.id} is deleted.{made}")
 
 
@@ -222,5 +223,5 @@ def worker(folder: Path) -> None:
         work(run)
     except Exception as error:
         traceback.print_exc()  # into the run's log: whoever reports a fault finds it there
-        run.fail(error)
+        fail(run, error)
         raise

@@ -20,7 +20,7 @@ from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.masks import HeadMask, mask_record
 from retmask.heads.rules import MaskRule
 from retmask.model.weights import read_config, resolve
-from retmask.runs.run import now, versions
+from retmask.runs.record import now, versions
 
 if TYPE_CHECKING:
     from torch import Tensor

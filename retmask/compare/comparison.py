@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retmask.compare.trace import Trace
 from retmask.heads.masks import HeadMask
-from retmask.runs.run import versions
+from retmask.runs.record import versions
 from retmask.text.chat import Chat, Template
 from retmask.text.haystack import Haystack
 from retmask.text.needle import Needle, NeedleTask

@@ -10,6 +10,7 @@ from retmask.pairs.pair import FACTS, PAIRS, read_items, write_items, write_pair
 from retmask.runs.job import Start
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
+from retmask.runs.worker import working
 from retmask.text.prompts import digest
 
 _FACTS = (*FACTS, "batch")  # of the shards, and of the whole
@@ -28,7 +29,7 @@ def join(folders: Sequence[Path], out: Path) -> Run:
     pairs = [made[prompt.id] for prompt in prompts]
     kept = [pair for pair in pairs if not faults(pair, settings.allow)]
     whole = PAIR.claim(Start(settings, [run.path for run in runs]), out)
-    with whole.working():
+    with working(whole):
         whole.pin(**{name: record[name] for name in _FACTS if name in record})
         write_items(whole.path, pairs)
         write_pairs(whole.path, kept, bool(record.get("chat")), str(record.get("model", settings.model)))

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from retmask.files import expanded
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record, record, same
+from retmask.runs.worker import working
 
 _LEFT = (".record.lock", ".cancel.", ".run.json.")  # what a crash may leave where a run was about to be made
 
@@ -131,7 +132,7 @@ class Job(Generic[S]):
         """
         if run.status == "success":
             return
-        with run.working() as held:
+        with working(run) as held:
             settings = from_record(self.settings, run.config)
             work = Work(run, settings, trust_remote_code, frozenset(servers), held)
             with closing(self.steps(work)) as steps:  # type: ignore[type-var]

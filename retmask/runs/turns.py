@@ -10,11 +10,12 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from retmask.files import home
+from retmask.files import home, number
 
 POLL = 0.3  # seconds between two looks at the line
 
@@ -46,6 +47,16 @@ def card_keys(most: int) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     there = len(visible.split(",")) if visible else len(list(Path("/dev").glob("nvidia[0-9]*")))
     return [device_key(f"cuda:{number}") for number in range(min(most or there, there))]
+
+
+def devices(kind: str, config: Mapping[str, Any]) -> list[str]:
+    """The keys of the devices that a run works on, in one order. An export loads on the CPU; servers need none."""
+    if config.get("server"):
+        return ["servers"]
+    key = device_key("cpu" if kind == "ablate" else str(config.get("device") or ""))
+    if kind == "train" and key.startswith("cuda"):
+        return sorted(set(card_keys(int(number(config.get("processes")))))) or [key]
+    return [key]
 
 
 @contextmanager

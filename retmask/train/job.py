@@ -14,9 +14,11 @@ from retmask.files import mapping, sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
 from retmask.runs import processes as workers
+from retmask.runs.engine import cancel, how_patient
 from retmask.runs.job import Job, Progress, Start, Work
-from retmask.runs.run import Cancelled, Run, parent_ids
+from retmask.runs.run import Run, parent_ids
 from retmask.runs.settings import whole
+from retmask.runs.worker import Cancelled
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, newest, step_of
 from retmask.train.launch import launch
 from retmask.train.outcome import OUTCOME, STOP, Outcome
@@ -127,7 +129,7 @@ def _steps(work: Work[TrainSettings]) -> Iterator[Progress]:
         if not ended:
             run.report(stage="stopping")
         try:
-            workers.end(run.path, run.patience)  # it finishes its step and saves
+            workers.end(run.path, how_patient(run))  # it finishes its step and saves
         except Cancelled:  # Ctrl-C once more
             workers.end(run.path, 0.0)
             raise
@@ -181,7 +183,7 @@ def discard(run: Run) -> None:
 
     One on another machine may: it finds the request and stops as `cancel` has it.
     """
-    run.cancel(patience=8.0)  # what it would still save is deleted
+    cancel(run, patience=8.0)  # what it would still save is deleted
     if run.status in ("queued", "started"):
         return
     run.update(discarded=True)

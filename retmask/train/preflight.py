@@ -13,7 +13,7 @@ from retmask.files import home, mapping, number
 from retmask.pairs.files import pairs_file, read_rows
 from retmask.runs.overview import duration
 from retmask.runs.run import Run
-from retmask.runs.turns import card_keys, device_key
+from retmask.runs.turns import card_keys, device_key, devices
 from retmask.train.launch import placing, unshared
 from retmask.train.settings import TrainSettings
 
@@ -200,7 +200,8 @@ def ahead(settings: TrainSettings) -> str:
     """The run that works now on a device which a training of these settings would take; empty for none."""
     key = device_key(settings.device)
     own = {key, *(card_keys(settings.processes) if key.startswith("cuda") else [])}
-    return next((run.reference for run in Run.all() if run.status == "started" and own & {*run.devices}), "")
+    started = (run for run in Run.all() if run.status == "started")
+    return next((run.reference for run in started if own & {*devices(str(run.record.get("kind")), run.config)}), "")
 
 
 def _unshared(settings: TrainSettings) -> Iterator[str]:

@@ -22,8 +22,9 @@ from typing import Any
 from retmask.files import is_number
 from retmask.pairs.files import read_rows
 from retmask.pairs.pair import PAIRS
-from retmask.runs.run import Cancelled, Run
+from retmask.runs.run import Run
 from retmask.runs.settings import from_record
+from retmask.runs.worker import Cancelled
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, mark_whole, newest, step_of
 from retmask.train.launch import stored_dtype, unshared
 from retmask.train.outcome import STOP, Outcome

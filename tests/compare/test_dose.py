@@ -16,7 +16,7 @@ from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.model.lens import LensModel
-from retmask.runs.run import Cancelled
+from retmask.runs.worker import Cancelled
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import load_needles
 

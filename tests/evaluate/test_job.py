@@ -11,8 +11,8 @@ from tiny import tiny_folder, tiny_hf
 from retmask.detect.job import PRESETS
 from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
 from retmask.heads.rules import MaskRule
-from retmask.runs.pace import seconds_for
-from retmask.runs.run import Cancelled
+from retmask.runs.overview import seconds_for
+from retmask.runs.worker import Cancelled
 from retmask.text.needle import load_needles
 
 

@@ -30,8 +30,9 @@ from retmask.pairs.join import join
 from retmask.pairs.local import answer_both
 from retmask.pairs.pair import read_items
 from retmask.runs import processes as workers
-from retmask.runs.run import Cancelled, Run
+from retmask.runs.run import Run
 from retmask.runs.settings import from_record
+from retmask.runs.worker import Cancelled
 from retmask.text.sampling import Sampling
 
 MASK = HeadMask.of([HeadId(1, 2), HeadId(2, 0)])

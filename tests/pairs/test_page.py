@@ -24,7 +24,8 @@ from retmask.pairs.gate import faults
 from retmask.pairs.pair import ITEMS, PAIRS, Answer, PreferencePair, read_items, write_pairs
 from retmask.pairs.review import REVIEW, Review, decide, read_review
 from retmask.runs import processes as workers
-from retmask.runs.run import Run, now
+from retmask.runs.record import now
+from retmask.runs.run import Run
 from retmask.text.prompts import generate
 
 pytestmark = pytest.mark.usefixtures("fresh_home")

@@ -18,6 +18,7 @@ from retmask.cli.main import app
 from retmask.files import append_line, home
 from retmask.runs import overview
 from retmask.runs.run import Run
+from retmask.runs.worker import working
 
 
 def runs(*words: str, answer: str | None = None) -> Result:
@@ -109,7 +110,8 @@ def test_resume_log_and_cancel(failed: Run) -> None:
 import time
 from pathlib import Path
 from retmask.runs.run import Run
-with Run(Path({str(failed.path)!r})).working():
+from retmask.runs.worker import working
+with working(Run(Path({str(failed.path)!r}))):
     print("on", flush=True)
     time.sleep(60)
 """
@@ -192,7 +194,7 @@ def test_progress_of_a_run_that_goes_on(fresh_home: Path) -> None:
         {"stage": "loading"},
         {"stage": "trials", "done": 1, "total": 2, "eta": 300},
     ]
-    with run.working():
+    with working(run):
         for line in lines[1:]:
             run.report(**line)
             seen.append(overview.progress(run)[1])

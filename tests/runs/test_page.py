@@ -27,8 +27,9 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from retmask.runs.run import Run
+from retmask.runs.worker import working
 run = Run(Path(sys.argv[1]))
-with run.working():
+with working(run):
     run.report(stage="trials", done=3, total=12, found=2, eta=90.0)
     print("on", flush=True)
     time.sleep(120)
@@ -146,7 +147,7 @@ def test_a_run_that_cannot_be_resumed_says_why(monkeypatch: pytest.MonkeyPatch) 
     def refuse(_: Run) -> None:
         raise ValueError("it is running already")
 
-    monkeypatch.setattr(Run, "spawn", refuse)
+    monkeypatch.setattr("app.shared.jobs.spawn", refuse)
     assert "it is running already" in words(press(opened(run), "runs_resume"))
 
 

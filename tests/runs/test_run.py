@@ -18,15 +18,20 @@ import pytest
 
 from retmask.files import append_line, home, read_lines, read_tail, settled, write_json
 from retmask.runs import processes as workers
+from retmask.runs.engine import cancel, how_patient, remove, spawn
+from retmask.runs.job import Pace
 from retmask.runs.overview import progress
-from retmask.runs.run import NO_WORD, Cancelled, Pace, Run, parent_ids, run_path, versions
-from retmask.runs.turns import turn
+from retmask.runs.record import versions
+from retmask.runs.run import NO_WORD, Run, parent_ids, run_path
+from retmask.runs.turns import devices, turn
+from retmask.runs.worker import Cancelled, working
 
 WORKER = """
 import sys, time
 from pathlib import Path
 from retmask.runs.run import Run
-with Run(Path(sys.argv[1])).working():
+from retmask.runs.worker import working
+with working(Run(Path(sys.argv[1]))):
     print("on", flush=True)
     time.sleep(60)
 """
@@ -36,7 +41,8 @@ ORPHANED = """
 import subprocess, sys, time
 from pathlib import Path
 from retmask.runs.run import Run
-with Run(Path(sys.argv[1])).working() as held:
+from retmask.runs.worker import working
+with working(Run(Path(sys.argv[1]))) as held:
     ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", ignores], pass_fds=held)
     Path(sys.argv[1], "child").write_text(str(child.pid))
@@ -68,10 +74,10 @@ def test_life_of_a_run(fresh_home: Path) -> None:
     run = Run.create("detect", {"model": "m"}, name="models/My model!")
     assert run.id.startswith("detect-models-My-model")
     assert Run.create("detect", {}, name="models/My model!").id != run.id
-    with run.working():
+    with working(run):
         assert run.alive
         assert run.status == "started"
-        with pytest.raises(ValueError, match="worked on by another"), Run(run.path).working():
+        with pytest.raises(ValueError, match="worked on by another"), working(Run(run.path)):
             pass
         assert run.status == "started"  # the second worker changed nothing
     assert not run.alive
@@ -82,10 +88,10 @@ def test_life_of_a_run(fresh_home: Path) -> None:
 
 def test_failure_and_cancel_are_recorded(fresh_home: Path) -> None:
     run = Run.create("detect", {})
-    with pytest.raises(RuntimeError), run.working():
+    with pytest.raises(RuntimeError), working(run):
         raise RuntimeError("no space")
     assert (run.status, run.record["error"]) == ("error", "RuntimeError: no space")
-    with pytest.raises(Cancelled), run.working():
+    with pytest.raises(Cancelled), working(run):
         signal.raise_signal(signal.SIGTERM)
     assert run.status == "cancelled"
     assert run.record["error"] is None
@@ -103,7 +109,7 @@ def test_killed_worker_is_an_error_at_once(fresh_home: Path) -> None:
 def test_cancel_ends_the_worker(fresh_home: Path) -> None:
     run = Run.create("detect", {})
     worker = start_worker(run)
-    run.cancel()
+    cancel(run)
     assert worker.wait(5) != 0
     assert run.status == "cancelled"
 
@@ -112,7 +118,7 @@ def test_cancel_through_a_link(fresh_home: Path, tmp_path: Path) -> None:
     run = Run.create("detect", {})
     worker = start_worker(run)
     (tmp_path / "link").symlink_to(run.path.parent)
-    Run(tmp_path / "link" / run.id).cancel()
+    cancel(Run(tmp_path / "link" / run.id))
     assert worker.wait(5) != 0
     assert run.status == "cancelled"
 
@@ -123,7 +129,7 @@ def test_cancel_waits_for_a_worker_on_its_way(fresh_home: Path) -> None:
     late = threading.Timer(0.5, lambda: workers.append(subprocess.Popen([sys.executable, "-c", WORKER, str(run.path)])))
     workers: list[subprocess.Popen[bytes]] = []
     late.start()
-    run.cancel()
+    cancel(run)
     late.join()
     assert workers[0].wait(5) != 0
     assert run.status == "cancelled"
@@ -133,7 +139,7 @@ def test_an_iterator_that_is_closed_is_a_cancelled_run(fresh_home: Path) -> None
     run = Run.create("detect", {})
 
     def job() -> Iterator[int]:
-        with run.working():
+        with working(run):
             yield from range(9)
 
     for _ in job():
@@ -152,7 +158,7 @@ def test_cancel_never_signals_a_stranger(fresh_home: Path) -> None:
     """The record names a process that is alive and is not the worker: this one."""
     run = Run.create("detect", {})
     run.update(status="started", pid=os.getpid())
-    run.cancel()
+    cancel(run)
     assert run.status == "error"
 
 
@@ -184,11 +190,11 @@ def test_a_run_waits_until_the_device_is_free(fresh_home: Path) -> None:
     until(lambda: second.progress)
     assert second.progress[0].items() >= {"stage": "waiting", "behind": first.id}.items()
     assert (second.alive, second.status, first.status) == (True, "queued", "started")
-    first.cancel()
+    cancel(first)
     assert waiter.stdout is not None
     assert waiter.stdout.readline() == b"on\n"
     assert second.status == "started"
-    second.cancel()
+    cancel(second)
     assert (holder.wait(5) != 0, waiter.wait(5) != 0) == (True, True)
     assert second.status == "cancelled"
 
@@ -198,36 +204,36 @@ def test_a_waiting_run_can_be_cancelled(fresh_home: Path) -> None:
     with turn("cpu", "somebody"):
         waiter = subprocess.Popen([sys.executable, "-c", WORKER, str(run.path)], start_new_session=True)
         until(lambda: run.progress)
-        run.cancel()
+        cancel(run)
         assert waiter.wait(5) != 0
     assert run.status == "cancelled"
     assert len([path for path in (home() / "locks").iterdir() if path.suffix != ".lock"]) == 0
 
 
 def test_an_export_waits_for_the_cpu_only(fresh_home: Path) -> None:
-    with turn("cuda-0", "somebody"), Run.create("ablate", {"device": "cuda:0"}).working():
+    with turn("cuda-0", "somebody"), working(Run.create("ablate", {"device": "cuda:0"})):
         pass
 
 
 def test_a_spawned_run_that_fails_says_why(nothing_to_do: Run) -> None:
-    nothing_to_do.spawn()
+    spawn(nothing_to_do)
     assert nothing_to_do.status == "queued"
     with pytest.raises(ValueError, match="running already"):
-        nothing_to_do.spawn()
+        spawn(nothing_to_do)
     until(lambda: nothing_to_do.status == "error")
     assert "there is no haystack folder /nowhere" in nothing_to_do.last_words
 
 
 def test_a_worker_that_dies_before_it_works_is_an_error(nothing_to_do: Run) -> None:
-    nothing_to_do.spawn()
+    spawn(nothing_to_do)
     os.killpg(nothing_to_do.record["pid"], signal.SIGKILL)
     until(lambda: nothing_to_do.status == "error")
     assert nothing_to_do.last_words == NO_WORD
 
 
 def test_cancelling_a_worker_that_has_not_come_yet(nothing_to_do: Run) -> None:
-    nothing_to_do.spawn()
-    nothing_to_do.cancel()
+    spawn(nothing_to_do)
+    cancel(nothing_to_do)
     assert nothing_to_do.status in ("cancelled", "error")  # it may have failed before
     assert ended(nothing_to_do.record["pid"])
 
@@ -252,7 +258,7 @@ def test_what_a_dead_worker_left_behind_is_ended(fresh_home: Path) -> None:
     worker.wait()
     child = int((run.path / "child").read_text())
     assert (run.alive, run.status) == (True, "started")
-    run.cancel(patience=0.3)
+    cancel(run, patience=0.3)
     assert ended(child)
     assert run.status == "cancelled"
     opens = f"import time; file = open({str(run.path / 'lock')!r}, 'ab'); print('on', flush=True); time.sleep(60)"
@@ -260,7 +266,7 @@ def test_what_a_dead_worker_left_behind_is_ended(fresh_home: Path) -> None:
     assert stray.stdout is not None
     stray.stdout.readline()
     assert not run.alive
-    run.remove()
+    remove(run)
     assert stray.wait(5) == -signal.SIGTERM
 
 
@@ -268,7 +274,7 @@ def test_cancel_ends_the_whole_group(fresh_home: Path) -> None:
     """Also a grandchild that has nothing of the run open and ignores SIGTERM."""
     run = Run.create("detect", {})
     worker = start_worker(run, ORPHANED.replace(", pass_fds=held", ""))
-    run.cancel(patience=0.5)
+    cancel(run, patience=0.5)
     assert worker.wait(5) != 0
     assert ended(int((run.path / "child").read_text()))
     assert run.status == "cancelled"
@@ -281,7 +287,7 @@ def test_whoever_only_looks_is_never_ended(fresh_home: Path) -> None:
     looker = subprocess.Popen([sys.executable, "-c", looks], stdout=subprocess.PIPE)
     assert looker.stdout is not None
     looker.stdout.readline()
-    run.cancel()
+    cancel(run)
     worker.wait(5)
     assert looker.poll() is None
     looker.kill()
@@ -335,20 +341,20 @@ def test_remove(fresh_home: Path, tmp_path: Path) -> None:
     run, other = Run.create("detect", {}), Run.create("detect", {}, tmp_path / "out")
     worker = start_worker(run)
     with pytest.raises(ValueError, match="it is started: cancel it first"):
-        run.remove()
-    run.cancel()
+        remove(run)
+    cancel(run)
     worker.wait(5)
     left = home() / "runs" / ".detect-old.1.gone"  # what a removal that was killed leaves
     left.mkdir()
     (left / "run.json").write_text('{"kind": "detect"}')
     assert [one.id for one in Run.all()] == [run.id]
-    run.remove()
+    remove(run)
     assert Run.all() == []
     assert list((home() / "runs").iterdir()) == []
     (home() / "runs" / "link").symlink_to(other.path)
     for strange in (other, Run(home() / "runs" / "link"), Run(home() / "runs"), run):
         with pytest.raises(ValueError, match="only these are deleted here"):
-            strange.remove()
+            remove(strange)
     assert other.record
 
 
@@ -356,7 +362,7 @@ def test_no_secret_of_the_environment_is_written(nothing_to_do: Run, monkeypatch
     secrets = {"HF_TOKEN": "hf_verysecret1", "OPENAI_API_KEY": "sk-verysecret2"}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
-    nothing_to_do.spawn()
+    spawn(nothing_to_do)
     until(lambda: nothing_to_do.status == "error")
     written = "".join(file.read_text() for file in nothing_to_do.path.iterdir() if file.is_file())
     assert "no haystack folder" in written
@@ -405,8 +411,8 @@ def test_a_run_is_seen_and_cancelled_from_another_machine(fresh_home: Path, far:
     worker = start_worker(run)
     assert (run.elsewhere, run.alive, run.status) == (platform.node(), True, "started")
     with pytest.raises(ValueError, match="running already"):
-        run.spawn()
-    run.cancel()
+        spawn(run)
+    cancel(run)
     assert worker.wait(5) == 1  # not by a signal: it has found the request
     assert (run.status, run.asked) == ("cancelled", False)
     assert not run.alive
@@ -416,9 +422,9 @@ def test_cancel_from_another_machine_writes_nothing_over_a_living_job(fresh_home
     run = Run.create("detect", {})
     worker = start_worker(run)
     worker.send_signal(signal.SIGSTOP)
-    run.cancel(patience=0.2)
+    cancel(run, patience=0.2)
     assert (run.record["status"], run.asked) == ("started", True)
-    run.cancel(patience=0.2)  # a second request: at once
+    cancel(run, patience=0.2)  # a second request: at once
     worker.send_signal(signal.SIGCONT)
     assert worker.wait(5) in (1, 143)
     assert run.status == "cancelled"
@@ -430,7 +436,7 @@ def test_a_pid_that_is_alike_in_another_container_says_nothing(fresh_home: Path)
     (run.path / "log.txt").write_text("its log")
     run.update(status="started", pid=os.getpid(), place="far/1/2")
     (run.path / "cancel").touch()
-    with run.working():
+    with working(run):
         time.sleep(0.7)  # longer than it takes to look for a request
     assert (run.status, run.record["log_start"]) == ("success", 7)
 
@@ -459,14 +465,14 @@ def test_without_file_locks_a_living_worker_is_not_dead(fresh_home: Path, monkey
             Run.create("detect", {})
         with pytest.raises(ValueError, match="without file locks"), turn("cpu", "x"):
             pass
-    run.cancel()
+    cancel(run)
     worker.wait(5)
 
 
 def test_started_twice_at_once_is_started_once(nothing_to_do: Run) -> None:
     def spawn(_: int) -> bool:
         try:
-            nothing_to_do.spawn()
+            spawn(nothing_to_do)
         except ValueError:
             return False
         return True
@@ -477,13 +483,13 @@ def test_started_twice_at_once_is_started_once(nothing_to_do: Run) -> None:
 
 
 def test_a_worker_that_has_ended_leaves_no_zombie(nothing_to_do: Run) -> None:
-    nothing_to_do.spawn()
+    spawn(nothing_to_do)
     pid = nothing_to_do.record["pid"]
     until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_a_failed_worker_records_a_sentence_and_logs_the_traceback(nothing_to_do: Run) -> None:
-    nothing_to_do.spawn()
+    spawn(nothing_to_do)
     until(lambda: nothing_to_do.status == "error")
     assert nothing_to_do.record["error"].startswith("there is no haystack folder /nowhere: ")
     assert "Traceback" in nothing_to_do.log_tail(50)
@@ -493,8 +499,9 @@ def test_a_failed_worker_records_a_sentence_and_logs_the_traceback(nothing_to_do
 FINISHES = """
 import sys, time
 from pathlib import Path
-from retmask.runs.run import Cancelled, Run
-with Run(Path(sys.argv[1])).working():
+from retmask.runs.run import Run
+from retmask.runs.worker import Cancelled, working
+with working(Run(Path(sys.argv[1]))):
     try:
         print("on", flush=True)
         time.sleep(60)
@@ -507,21 +514,21 @@ with Run(Path(sys.argv[1])).working():
 
 def test_a_training_finishes_its_step_and_a_second_request_ends_it(fresh_home: Path) -> None:
     run = Run.create("train", {})
-    assert run.patience == 300
+    assert how_patient(run) == 300
     for at in (0, 90, 170, 290):
         append_line(run.path / "progress.jsonl", {"stage": "steps", "time": 1000 + at})
-    assert run.patience == 480  # four times the longest step
+    assert how_patient(run) == 480  # four times the longest step
     worker = start_worker(run, FINISHES.replace("SECONDS", "1"))
     os.kill(worker.pid, signal.SIGTERM)
     os.kill(worker.pid, signal.SIGTERM)  # asked by two: it does not break off what it has begun
     worker.wait(9)
     assert ((run.path / "saved").exists(), run.status) == (True, "cancelled")
     worker = start_worker(run, FINISHES.replace("SECONDS", "100"))
-    first = threading.Thread(target=run.cancel)
+    first = threading.Thread(target=cancel, args=(run,))
     first.start()
     until(lambda: run.asked)
     assert progress(run) == (0.0, "Stopping after this step…")
-    run.cancel()
+    cancel(run)
     assert worker.wait(5) in (-signal.SIGKILL, 143)  # by this request, or by the worker that has found it
     first.join(9)
     assert (run.status, run.asked, first.is_alive()) == ("cancelled", False, False)
@@ -591,7 +598,7 @@ def test_a_damaged_record_has_the_devices_of_the_settings_that_can_be_read(
 ) -> None:
     run, whole = Run.create("train", {}, name="a"), Run.create("train", {"device": device}, name="b")
     run.update(config=config)
-    assert run.devices == whole.devices
+    assert devices("train", run.config) == devices("train", whole.config)
 
 
 def test_the_end_of_a_long_progress_is_read_alone(tmp_path: Path) -> None:

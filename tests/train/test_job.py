@@ -17,6 +17,7 @@ from trainings import SETTINGS, command_line, of, plain
 
 from retmask.files import write_json
 from retmask.model.loading import load
+from retmask.runs.engine import how_patient, spawn
 from retmask.runs.run import Run
 from retmask.train.checkpoints import newest
 from retmask.train.job import TRAIN
@@ -65,13 +66,13 @@ def test_every_setting_reaches_trl(folder: Path, pairs: Path, tmp_path: Path, mo
 
 def test_how_long_a_trainer_has_to_end_is_told_from_its_longest_step(fresh_home: Path) -> None:
     run = Run.create("train", {"model": "m"})
-    usual = run.patience
+    usual = how_patient(run)
     times = [("loading", 0), ("starting", 9), ("steps", 900), ("loading", 9000), ("starting", 9010), ("steps", 9020)]
     lines = [json.dumps({"time": at, "stage": stage, "done": 1}) for stage, at in times]
     (run.path / "progress.jsonl").write_text("\n".join(lines))
-    assert run.patience == usual, "the other attempt's steps, and the time between the two, do not count"
+    assert how_patient(run) == usual, "the other attempt's steps, and the time between the two, do not count"
     run.report(stage="steps", done=2)
-    assert run.patience > usual
+    assert how_patient(run) > usual
 
 
 def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: Path, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
     assert (plain - moved).abs().max() > 1e-3
 
     broken = TRAIN.new(of(folder, pairs, settings), tmp_path / "broken")
-    broken.spawn()
+    spawn(broken)
     wait_for(lambda: last_step(broken) >= 11)
     group = os.getpgid(broken.record["pid"])
     os.killpg(group, signal.SIGKILL)  # in the middle of a step

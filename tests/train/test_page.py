@@ -26,6 +26,7 @@ from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
 from retmask.runs.settings import from_preset, from_record
 from retmask.runs.settings import record as record_of
+from retmask.runs.worker import working
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, WHOLE
 from retmask.train.outcome import STOP
 from retmask.train.preflight import Preflight
@@ -212,7 +213,7 @@ def test_a_second_start_finds_the_first(looked: list[TrainSettings], monkeypatch
         started.append(run.id)
         run.update(status="queued", spawned=time.time(), pid=None)
 
-    monkeypatch.setattr(Run, "spawn", spawn)
+    monkeypatch.setattr("app.shared.jobs.spawn", spawn)
     a_training()
     first, second = opened(), opened()
     for at in (first, second):
@@ -513,7 +514,7 @@ def test_start_again_fills_the_form_with_the_settings_of_the_run() -> None:
 
 def test_a_training_that_goes_on_shows_how_far_it_is_and_how_to_stop() -> None:
     run = a_training("queued", done=0)
-    with run.working():
+    with working(run):
         at = opened()
         assert progress(at) == "Loading the model…"
         assert at.button(key="train_stop").disabled, "what is asked now would not be heard"
@@ -548,7 +549,7 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(train, "discard", discard)
     run = a_training("queued")
-    with run.working():
+    with working(run):
         run.report(**a_step(4))
         at = press(opened(), "train_discard")
         assert discarded == []
@@ -724,7 +725,7 @@ def test_what_is_left_out_and_how_long_it_takes_is_shown(
 
 def test_the_time_that_has_gone_is_shown_while_the_model_loads() -> None:
     run = a_training("queued", done=0)
-    with run.working():
+    with working(run):
         run.update(started="2026-01-01T00:00:00+00:00")
         said = words(opened())
         assert " h " in said

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from retmask.cli.main import app
 from retmask.model.loading import load_plain, plan
 from retmask.runs.run import Run
+from retmask.runs.worker import working
 from retmask.train.job import TRAIN, checked
 from retmask.train.preflight import check_memory, preflight
 
@@ -126,7 +127,7 @@ def test_a_run_that_waits_behind_another_is_not_refused_for_what_that_one_holds(
     file = pairs(tmp_path, ["a?", "b?"])
     assert "training needs about" in preflight(of(folder, file, CONFIG)).problems[0]
     before = Run.create("detect", {"device": "cpu"})
-    with before.working():
+    with working(before):
         found = preflight(of(folder, file, CONFIG))
         assert found.problems == ()
         assert f"it waits behind {before.id} and looks again after that" in found.warnings[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retmask.runs.pace import seconds_for
+from retmask.runs.overview import seconds_for
 from retmask.runs.run import Run
 
 
