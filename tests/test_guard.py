@@ -123,7 +123,7 @@ def test_a_run_that_cannot_be_resumed_says_why(fresh_home: Path, monkeypatch: py
     def broken(*_: object) -> None:
         raise KeyError("a name")
 
-    monkeypatch.setattr(Run, "spawn", broken)
+    monkeypatch.setattr("app.shared.jobs.spawn", broken)
     at.button(key="detect_resume").click().run()
     assert not at.exception
     assert any("something unexpected happened: KeyError" in error.value.replace("\\", "") for error in at.error)

@@ -157,15 +157,15 @@ def read_points(folder: Path) -> list[dict[str, Any]]:
 
 def _points(work: Work[DoseSettings]) -> Iterator[Progress]:
     """Every point is in points.jsonl before the next begins; dose.csv follows, and at the end the figure."""
+    run, settings = work.run, work.settings
+    tasks, haystack, prose = settings.tasks(), load_haystack(settings.haystack), load_prose(settings.prose)
     from retmask.model.loading import facts, load
 
-    run, settings = work.run, work.settings
     points = read_points(run.path)
     run.report(stage="loading", done=len(points))
     model = load(settings.model, context_tokens=settings.context_tokens, **work.loading)
     scores = head_scores(settings.map, model.grid)
     scores.check_grid(model.grid, model.name)
-    tasks, haystack, prose = settings.tasks(), load_haystack(settings.haystack), load_prose(settings.prose)
     pin_measure(run, tasks, bool(points))
     run.pin(
         **facts(model, settings.adapter),

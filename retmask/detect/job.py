@@ -118,10 +118,10 @@ def _check(settings: DetectSettings, *_: Any) -> Start[DetectSettings]:
 
 def _trials(work: Work[DetectSettings]) -> Iterator[Progress]:
     """Each batch of trials is in trials.jsonl before the next; scores.json follows once a trial found its needle."""
-    from retmask.model.loading import load  # torch takes seconds to import, and only a worker needs it
-
     run, settings = work.run, work.settings
     tasks, haystack = settings.tasks(), load_haystack(settings.haystack)
+    from retmask.model.loading import load  # torch takes seconds to import, and only a worker needs it
+
     trials = read_trials(run.path)
     done = {trial.key for trial in trials}
     pin_measure(run, tasks, bool(trials))

@@ -105,6 +105,7 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
 
     run, settings = work.run, work.settings
     tasks, haystack, named = settings.tasks(), load_haystack(settings.haystack), settings.conditions()
+
     answers = read_answers(run.path)
     pin_measure(run, tasks, bool(answers))
     run.pin(

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from retmask.files import append_line, check_text, read_lines, sha256
 from retmask.pairs.gate import RULES, empty, faults
 from retmask.pairs.pair import FACTS, PAIRS, PreferencePair, read_items, write_items, write_pairs
-from retmask.runs.run import Run, now
+from retmask.runs.record import now
+from retmask.runs.run import Run
 
 REVIEW = "review.jsonl"
 Verdict = Literal["keep", "drop"]

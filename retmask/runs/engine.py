@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from retmask.files import home, number, write_atomic
-from retmask.runs.processes import end, here, start, starting
+from retmask.runs import processes
 from retmask.runs.record import now
 from retmask.runs.run import ASKED, AT_ONCE, Run
 from retmask.runs.worker import taken
@@ -42,8 +42,8 @@ def spawn(run: Run, servers: Sequence[str] = ()) -> None:
             raise ValueError(f"{run.id} is running already")
         (run.path / ASKED).unlink(missing_ok=True)
         begin = {"status": "queued", "spawned": time.time(), "error": None, "log_start": run.log_size}
-        run.write(begin | {"place": here(), "pid": None})
-        run.write({"pid": start(run.path, servers)})
+        run.write(begin | {"place": processes.here(), "pid": None})
+        run.write({"pid": processes.start(run.path, servers)})
 
 
 def cancel(run: Run, patience: float | None = None) -> None:
@@ -60,19 +60,21 @@ def cancel(run: Run, patience: float | None = None) -> None:
         _wait_for_the_end(run, min(patience, _PATIENCE))
         return
     until = time.monotonic() + (1.0 if twice else patience)
-    while (
-        run.is_active and not run.alive and not starting(run.record.get("pid"), run.path) and time.monotonic() < until
-    ):
+    while run.is_active and not (run.alive or _is_on_its_way(run)) and time.monotonic() < until:
         time.sleep(0.05)  # its worker has been asked for, and is not there yet
     going = run.is_active
     while True:
-        end(run.path, max(1.0, until - time.monotonic()), run.record.get("pid"))
+        processes.end(run.path, max(1.0, until - time.monotonic()), run.record.get("pid"))
         if not run.alive or time.monotonic() > until:  # it may have come just now
             break
     if going and not run.alive:
         if run.recorded in ("queued", "started"):
             run.update(status="cancelled", ended=now())
         (run.path / ASKED).unlink(missing_ok=True)
+
+
+def _is_on_its_way(run: Run) -> bool:
+    return processes.starting(run.record.get("pid"), run.path)
 
 
 def _wait_for_the_end(run: Run, seconds: float) -> None:

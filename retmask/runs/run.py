@@ -32,7 +32,7 @@ from retmask.files import (
     read_tail,
     write_json,
 )
-from retmask.runs.processes import beats, held, here, starting
+from retmask.runs import processes
 from retmask.runs.record import now, versions
 from retmask.runs.turns import no_locks
 
@@ -188,16 +188,16 @@ class Run:
 
         Only on the worker's own machine, and where the file system has locks, does a free lock say that it is dead.
         """
-        is_held = held(self.path)
+        is_held = processes.held(self.path)
         if is_held is None or (not is_held and self.elsewhere):
-            return self.recorded in ("queued", "started") and beats(self.path)
+            return self.recorded in ("queued", "started") and processes.beats(self.path)
         return is_held
 
     @property
     def elsewhere(self) -> str:
         """The host where its last worker was started, if its processes cannot be seen from here; else empty."""
         place = str(self.record.get("place") or "")
-        return place.partition("/")[0] or "another place" if place and place != here() else ""
+        return place.partition("/")[0] or "another place" if place and place != processes.here() else ""
 
     @property
     def asked(self) -> bool:
@@ -229,7 +229,7 @@ class Run:
         record = self.record
         if record.get("pid") is None or self.elsewhere:  # `spawn` is just starting it, or it cannot be seen
             return time.time() - number(record.get("spawned")) < _STARTING
-        return starting(record["pid"], self.path)
+        return processes.starting(record["pid"], self.path)
 
     @property
     def last_words(self) -> str:

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retmask.runs import processes
 from retmask.runs.faults import sentence
-from retmask.runs.processes import BEAT, LOCK, beat, end, here
+from retmask.runs.processes import BEAT, LOCK
 from retmask.runs.record import now
 from retmask.runs.run import ASKED, AT_ONCE, Run
 from retmask.runs.turns import devices, locked, turn
@@ -80,11 +81,11 @@ def fail(run: Run, error: BaseException) -> None:
 def _queue(run: Run) -> None:
     """Record that this process has the run. What the log holds already is another's, unless `spawn` began it."""
     log: dict[str, Any] = {}
-    record, place = run.record, here()
+    record, place = run.record, processes.here()
     if (record.get("place"), record.get("pid")) != (place, os.getpid()):  # in containers pids are alike
         log = {"log_start": run.log_size}
         (run.path / ASKED).unlink(missing_ok=True)  # the last worker was asked
-    beat(run.path)
+    processes.beat(run.path)
     run.update(status="queued", pid=os.getpid(), place=place, started=None, ended=None, error=None, **log)
 
 
@@ -97,7 +98,7 @@ def _attend(run: Run, over: threading.Event) -> None:
     beaten, told = 0.0, False
     while not over.wait(0.5):
         if time.monotonic() - beaten > BEAT:
-            beat(run.path)
+            processes.beat(run.path)
             beaten = time.monotonic()
         asked = _asked(run.path)
         if asked == AT_ONCE and told:
@@ -109,7 +110,7 @@ def _attend(run: Run, over: threading.Event) -> None:
 
 def _end_now(run: Run) -> None:
     """End whoever works for the run, this process last, and say so: it was asked twice."""
-    end(run.path, 0.0)
+    processes.end(run.path, 0.0)
     run.update(status="cancelled", ended=now())
     (run.path / ASKED).unlink(missing_ok=True)
     os._exit(143)
@@ -129,7 +130,7 @@ def taken(run: Run) -> Iterator[tuple[int, int]]:
             if time.monotonic() > until:
                 raise ValueError(f"{run.path} is being worked on by another process: wait for it, or cancel it")
             time.sleep(0.05)
-        end(run.path, patience=5.0)
+        processes.end(run.path, patience=5.0)
         with path.open("ab") as member:
             yield lock.fileno(), member.fileno()
 

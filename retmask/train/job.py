@@ -13,7 +13,7 @@ from pathlib import Path
 from retmask.files import mapping, sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
-from retmask.runs import processes as workers
+from retmask.runs import processes
 from retmask.runs.engine import cancel, how_patient
 from retmask.runs.job import Job, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
@@ -129,9 +129,9 @@ def _steps(work: Work[TrainSettings]) -> Iterator[Progress]:
         if not ended:
             run.report(stage="stopping")
         try:
-            workers.end(run.path, how_patient(run))  # it finishes its step and saves
+            processes.end(run.path, how_patient(run))  # it finishes its step and saves
         except Cancelled:  # Ctrl-C once more
-            workers.end(run.path, 0.0)
+            processes.end(run.path, 0.0)
             raise
         trainer.wait()
     outcome = _judged(run, trainer.returncode)

@@ -29,7 +29,7 @@ from retmask.pairs.job import PAIR, PairsSettings, sends
 from retmask.pairs.join import join
 from retmask.pairs.local import answer_both
 from retmask.pairs.pair import read_items
-from retmask.runs import processes as workers
+from retmask.runs import processes
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
 from retmask.runs.worker import Cancelled
@@ -247,7 +247,7 @@ def test_a_resumed_worker_is_told_which_servers_are_meant(
         PairsSettings(model="m", prompts=prompts, server=normal.url, masked_server=masked.url), tmp_path / "out"
     )
     started: list[object] = []
-    monkeypatch.setattr(workers.subprocess, "Popen", lambda *_, env, **__: started.append(env) or _Gone())
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, env, **__: started.append(env) or _Gone())
     for names in ([normal.url, masked.url], [normal.url.removesuffix("/v1"), masked.url + "/"]):
         run.update(status="cancelled", pid=None, spawned=0)
         command = ["runs", "resume", str(run.path), *(part for name in names for part in ("--server", name))]
@@ -259,7 +259,7 @@ def test_a_server_is_confirmed_in_whichever_way_its_address_is_written(
     fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the record, which may come from elsewhere, has it without /v1."""
-    monkeypatch.setattr(workers.subprocess, "Popen", lambda *_, **__: _Gone())
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: _Gone())
     run = Run.create("pairs", {"model": "m", "server": "http://a:9", "masked_server": "http://a:9"}, tmp_path / "out")
     run.update(status="cancelled")
     done = CliRunner().invoke(app, ["runs", "resume", str(run.path), "--server", "http://a:9"])

@@ -23,7 +23,7 @@ from retmask.pairs.files import llama_factory, read_rows
 from retmask.pairs.gate import faults
 from retmask.pairs.pair import ITEMS, PAIRS, Answer, PreferencePair, read_items, write_pairs
 from retmask.pairs.review import REVIEW, Review, decide, read_review
-from retmask.runs import processes as workers
+from retmask.runs import processes
 from retmask.runs.record import now
 from retmask.runs.run import Run
 from retmask.text.prompts import generate
@@ -197,7 +197,7 @@ def test_how_long_it_will_take_is_told_by_the_last_pairs() -> None:
 def test_a_run_with_servers_goes_on_only_once_they_are_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its folder may come from anybody: the host and the file are named before anything is sent."""
     started: list[list[str]] = []
-    monkeypatch.setattr(workers, "start", lambda path, servers: started.append([*servers]) or 0)
+    monkeypatch.setattr(processes, "start", lambda path, servers: started.append([*servers]) or 0)
     run = made(10, status="cancelled")
     servers = {"server": "http://a:8000/v1", "masked_server": "http://b:8000/v1", "prompts": "/home/me/diary.txt"}
     run.update(config=run.config | servers)
@@ -243,7 +243,7 @@ def test_prompts_are_looked_at_before_they_are_used() -> None:
 
 
 def test_the_start_begins_a_run_and_looks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "start", lambda path, servers: 0)
+    monkeypatch.setattr(processes, "start", lambda path, servers: 0)
     at = press(change(opened(heads=str(TOP)), "count", 8), "pairs_start")
     run = Run.all("pairs")[0]
     assert run.record["config"]["count"] == 8
@@ -254,7 +254,7 @@ def test_the_start_begins_a_run_and_looks_at_it(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_second_click_after_a_restart_of_the_app_finds_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the app remembered of what it began is gone; the record is not."""
-    monkeypatch.setattr(workers, "start", lambda path, servers: None)  # it is about to come
+    monkeypatch.setattr(processes, "start", lambda path, servers: None)  # it is about to come
     for _ in range(2):
         at = opened(heads=str(TOP))
         at.session_state["pairs_form"] = True
@@ -505,7 +505,7 @@ def test_a_run_without_a_kept_pair_says_why() -> None:
 
 
 def test_a_run_that_has_failed_says_its_last_words_and_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "start", lambda path, servers: 0)
+    monkeypatch.setattr(processes, "start", lambda path, servers: 0)
     run = made(10, status="error", error="ValueError: *no* room")
     at = opened()
     assert "This run failed" in words(at)
@@ -517,7 +517,7 @@ def test_a_run_that_has_failed_says_its_last_words_and_can_go_on(monkeypatch: py
 def test_a_run_that_goes_on_shows_how_far_it_is() -> None:
     run = made(10, status="started")
     run.report(stage="pairs", done=10, total=300, kept=5, eta=240.0)
-    with (run.path / workers.LOCK).open("wb") as lock:
+    with (run.path / processes.LOCK).open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         at = opened()
     assert any("10 of 300" in element.proto.text for element in at.get("progress"))

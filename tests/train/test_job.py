@@ -113,7 +113,7 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
     wait_for(lambda: broken.status == "error", 5)
     assert newest(broken.path / "checkpoints") == broken.path / "checkpoints" / "checkpoint-10"
     wait_for(lambda: not [p for p in psutil.process_iter() if str(broken.path) in command_line(p)])
-    broken.spawn()
+    spawn(broken)
     wait_for(lambda: broken.status == "success")
     assert [line["done"] for line in steps(broken)] == list(range(1, 25))
     assert [line["loss"] for line in steps(broken)] == [line["loss"] for line in steps(whole)]

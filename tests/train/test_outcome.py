@@ -9,7 +9,9 @@ import torch
 from browser import wait_for
 from trainings import SETTINGS, command_line, of
 
-from retmask.runs.run import Cancelled, Run
+from retmask.runs.engine import cancel, spawn
+from retmask.runs.run import Run
+from retmask.runs.worker import Cancelled
 from retmask.train.checkpoints import newest
 from retmask.train.job import TRAIN, _judged, discard, stop_and_keep
 from retmask.train.outcome import OUTCOME, Outcome
@@ -80,7 +82,7 @@ def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) ->
 
 
 def test_a_training_elsewhere_that_goes_on_loses_nothing(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retmask.runs.run._PATIENCE", 0.1)
+    monkeypatch.setattr("retmask.runs.engine._PATIENCE", 0.1)
     run = Run.create("train", {"model": "m"})
     run.update(status="started", place="far/1/2")
     (run.path / "lock").touch()
@@ -93,9 +95,9 @@ def test_a_training_elsewhere_that_goes_on_loses_nothing(fresh_home: Path, monke
 
 def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
     run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
-    run.spawn()
+    spawn(run)
     wait_for(lambda: last_step(run) >= 1)
-    run.cancel()
+    cancel(run)
     assert run.status == "cancelled"
     saved = newest(run.path / "checkpoints")
     assert saved is not None
