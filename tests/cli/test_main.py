@@ -146,10 +146,8 @@ def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, 
     assert "2 heads masked (L2H2,L2H3), float32" in done.stdout, done.stderr
     again = retmask("compare", out, "--prompt", "abcabc", "--max-new-tokens", "9")
     assert again.stdout.splitlines()[1].strip() == asked["columns"][1]["text"].splitlines()[0].strip()
-    curve = retmask(
-        "dose", model, "--scores", score_file, "--ks", "1", "--random-seeds", "1", "--trials", "1",
-        "--context-tokens", "500", "--prose-tokens", "60", "--out", tmp_path / "curve",
-    )  # fmt: skip
+    sizes = ["--ks", "1", "--random-seeds", "1", "--trials", "1", "--context-tokens", "500", "--prose-tokens", "60"]
+    curve = retmask("dose", model, "--scores", score_file, *sizes, "--out", tmp_path / "curve")
     assert "random, seed 0" in curve.stdout, curve.stderr
     assert (tmp_path / "curve" / "dose.csv").is_file()
 
