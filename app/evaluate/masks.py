@@ -148,18 +148,18 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
 def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
     """On how many prompts which mask loses the needle, and the answers to those on which only one does."""
     stamp = readers.file_stamp(run.path / "answers.jsonl")
-    found = session.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
-    if not found.answered:
+    losses = session.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
+    if not losses.answered:
         st.caption("No prompt has been answered by all three conditions and found without a mask, as yet.")
         return
-    (only_a, only_b), both = map(len, found.only), found.both
+    (only_a, only_b), both = map(len, losses.only), losses.both
     st.markdown(
-        f"The unmasked model finds the needle in {found.answered} of {len(found.prompts)} prompts. Of these, mask A "
+        f"The unmasked model finds the needle in {losses.answered} of {len(losses.prompts)} prompts. Of these, mask A "
         f"loses **{only_a + both}** and mask B **{only_b + both}**; both lose {both}, only A **{only_a}**, only B "
         f"**{only_b}**."
     )
-    _side_by_side(found.only)
-    downloads(None, f"disagree-{run.id}", lambda: _rows(found.prompts))
+    _side_by_side(losses.only)
+    downloads(None, f"disagree-{run.id}", lambda: _rows(losses.prompts))
     with st.expander("The command that does the same", key="disagree_command"):
         st.code(run.command, language="bash", wrap_lines=True)
 

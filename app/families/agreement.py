@@ -32,7 +32,7 @@ def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
 
 def _size(shown: Sequence[Shown]) -> int | None:
     """How many of the best heads count, None for the best 5 % of each grid."""
-    most = max((one.set.grid.size for one in shown if one.set.grid), default=1000)
+    most = max((each.set.grid.size for each in shown if each.set.grid), default=1000)
     says, kept = "how many heads of each set are its best; empty: 5 % of its grid", session.kept("agree_k", None)
     picked = st.number_input("Best heads (k)", step=1, placeholder="5 % of all", width=160, help=says, **kept)
     wrong = picked is not None and session.out_of_range(("agree_k", "the number of best heads", 1, most))
@@ -43,16 +43,16 @@ def _size(shown: Sequence[Shown]) -> int | None:
 
 def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Agreements:
     """The agreement of every two sets, drawn, and why it is not told of some."""
-    stamps = tuple((one.name, one.stamp) for one in shown)
+    stamps = tuple((each.name, each.stamp) for each in shown)
     found = session.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
-    labels = [one.label for one in shown]
+    labels = [each.label for each in shown]
     figure = matrix.figure(labels, found, measure)
     with st.container(key="wide_all"):
         draw_figure(figure, "agreement", lambda: pair_rows(labels, found), key="chart-agreement")
-    compared = [pair for pair, one in found.items() if isinstance(one, Agreement)]
+    compared = [pair for pair, agreed in found.items() if isinstance(agreed, Agreement)]
     if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
         st.caption(STRANGERS)
-    if k and all(k <= one.set.grid.size for one in shown if one.set.grid):  # the command refuses more than there are
+    if k and all(k <= each.set.grid.size for each in shown if each.set.grid):  # the command refuses more than there are
         st.code(sets.command(shown, k), language="bash", wrap_lines=True)
     reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
     if reasons:
@@ -66,9 +66,9 @@ def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Agreements:
 
 def _alike(shown: Sequence[Shown], found: Agreements) -> tuple[int, int]:
     """The first two sets that can be compared, of one model if there are such."""
-    known = [pair for pair, one in found.items() if not isinstance(one, str)] or [(0, 1)]
+    known = [pair for pair, agreed in found.items() if not isinstance(agreed, str)] or [(0, 1)]
     return next((pair for pair in known if len({shown[place].set.model for place in pair}) == 1), known[0])
 
 
 def _pairs(shown: Sequence[Shown], k: int | None) -> Agreements:
-    return every_two([one.set for one in shown], lambda one, other: set_agreement(one, other, k))
+    return every_two([each.set for each in shown], lambda first, second: set_agreement(first, second, k))

@@ -25,41 +25,41 @@ COUNTING = "Counting rule"
 def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
     """The agreement of a detection's parts with each other."""
     st.subheader("One detection, by its trials", anchor=False, divider="gray")
-    known = [one for one in shown if _keeps_trials(one)]
+    known = [detection for detection in shown if _keeps_trials(detection)]
     if not known:
         st.caption("None of these sets keeps its trials. Those of detections do: choose one above, or detect again.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        one = two_sets.choice("Detection", "agree_within", known, 0)
+        detection = two_sets.choice("Detection", "agree_within", known, 0)
         kept = session.kept("agree_by", "Needle")
         by = st.segmented_control("By", [*PARTS, COUNTING], required=True, **kept) or "Needle"
-    n = one.set.scores.grid.size
+    n = detection.set.scores.grid.size
     if k and k > n:
         st.info(f"This detection has {n:,} heads, fewer than the best {k:,}: choose fewer to compare its parts.")
         return
-    if not one.set.trials():
+    if not detection.set.trials():
         st.info("No trial of this detection can be read: its trials.jsonl is empty, damaged or gone.")
         return
     try:
-        parts = session.remembered("parts", (one.name, one.stamp, by), lambda: _parts(one, by))
+        parts = session.remembered("parts", (detection.name, detection.stamp, by), lambda: _parts(detection, by))
     except ValueError as error:
         st.warning(sentence(error))
         return
     if len(parts) < 2:
         st.info(_too_few(by))
         return
-    st.caption(_halves(one))
+    st.caption(_halves(detection))
     names = list(parts)
-    found = session.remembered("within", (one.name, one.stamp, by, k), lambda: _pairs(parts, k))
-    figure, name = matrix.figure(names, found, measure), f"{one.label}-by-{by.lower()}"
+    agreed = session.remembered("within", (detection.name, detection.stamp, by, k), lambda: _pairs(parts, k))
+    figure, name = matrix.figure(names, agreed, measure), f"{detection.label}-by-{by.lower()}"
     with st.container(key="wide_parts"):
-        draw_figure(figure, name, lambda: pair_rows(names, found), key="chart-within")
+        draw_figure(figure, name, lambda: pair_rows(names, agreed), key="chart-within")
 
 
-def _keeps_trials(one: Shown) -> bool:
+def _keeps_trials(detection: Shown) -> bool:
     """Whether a set's trials lie beside it; none is read, as a file may hold thousands."""
-    path = one.set.path
-    return path is not None and bool(one.set.record) and path.with_name("trials.jsonl").is_file()
+    path = detection.set.path
+    return path is not None and bool(detection.set.record) and path.with_name("trials.jsonl").is_file()
 
 
 def _too_few(by: str) -> str:
@@ -68,18 +68,18 @@ def _too_few(by: str) -> str:
     return f"All successful trials have one {by.lower()}: there is nothing to set beside each other."
 
 
-def _parts(one: Shown, by: str) -> Mapping[str, HeadScores]:
+def _parts(detection: Shown, by: str) -> Mapping[str, HeadScores]:
     """A detection's scores by the value of what parts its trials, with the number of trials in each name."""
-    scores, trials = one.set.scores, one.set.trials()
+    scores, trials = detection.set.scores, detection.set.trials()
     if by == COUNTING:
         counted = {RULES[rule]: recounted(trials, scores.grid, scores.model, rule) for rule in get_args(Rule)}
         own = {} if scores.counting in RULES else {scores.detector.name: scores}
-        return own | {name: found for name, found in counted.items() if found}
-    found = slices(trials, scores.grid, scores.model, scores.counting, PARTS[by])
-    said = {value: _value(value, by) for value in found}
-    twins = {words for words, n in Counter(said.values()).items() if n > 1}  # depths that round to the same
-    names = {value: str(value) if words in twins else words for value, words in said.items()}
-    return {f"{names[value]} ({part.n_trials})": part for value, part in found.items()}
+        return own | {name: part for name, part in counted.items() if part}
+    sliced = slices(trials, scores.grid, scores.model, scores.counting, PARTS[by])
+    texts = {value: _value(value, by) for value in sliced}
+    twins = {words for words, n in Counter(texts.values()).items() if n > 1}  # depths that round to the same
+    names = {value: str(value) if words in twins else words for value, words in texts.items()}
+    return {f"{names[value]} ({part.n_trials})": part for value, part in sliced.items()}
 
 
 def _value(value: str | int | float, by: str) -> str:
@@ -89,17 +89,19 @@ def _value(value: str | int | float, by: str) -> str:
 
 
 def _pairs(parts: Mapping[str, HeadScores], k: int | None) -> Agreements:
-    return every_two(list(parts.values()), lambda one, other: agreement(one, other, k))
+    return every_two(list(parts.values()), lambda first, second: agreement(first, second, k))
 
 
-def _halves(one: Shown) -> str:
+def _halves(detection: Shown) -> str:
     """What two random halves of all the trials share: what the agreement of parts is to be measured by."""
-    found = session.remembered("halves", (one.name, one.stamp), lambda: split_half(one.set.scores.values))
+    halves = session.remembered(
+        "halves", (detection.name, detection.stamp), lambda: split_half(detection.set.scores.values)
+    )
     words = "In brackets: how many successful trials a part has. Parts of few trials differ by chance"
-    if found is None:
+    if halves is None:
         return f"{words}."
-    low, high = (style.percent(round(share, 2)) for share in (found.low, found.high))
+    low, high = (style.percent(round(share, 2)) for share in (halves.low, halves.high))
     return (
-        f"{words}: two random halves, {found.n_trials} trials each, share {style.percent(round(found.mean, 2))} of "
+        f"{words}: two random halves, {halves.n_trials} trials each, share {style.percent(round(halves.mean, 2))} of "
         f"their best {style.percent(TOP_SHARE)} of heads (95 % of draws: {low} to {high})."
     )

@@ -33,31 +33,31 @@ def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, firs
     with st.container(key="closely"):
         left, right = st.columns(2, gap="medium")
         with left:
-            one = choice("Set A", "agree_a", shown, first_two[0])
+            set_a = choice("Set A", "agree_a", shown, first_two[0])
         with right:
-            other = choice("Set B", "agree_b", shown, first_two[1])
-    if one is other:
+            set_b = choice("Set B", "agree_b", shown, first_two[1])
+    if set_a is set_b:
         st.info("A and B are the same set: choose another for one of them.")
         return
     try:
-        found = set_agreement(one.set, other.set, k)
+        agreed = set_agreement(set_a.set, set_b.set, k)
     except ValueError as error:
         st.warning(f"These two cannot be compared head by head: {sentence(error)}")
         return
-    _alike(found)
-    if strangers(one.set, other.set):
+    _alike(agreed)
+    if strangers(set_a.set, set_b.set):
         st.caption(
             "The two are of models with different names. Heads of the same place are the same head only where one "
             "model was made from the other."
         )
-    first, second = on_one_grid(one.set, other.set)
-    _heads(one, other, first, second, found.k, on_heads)
-    masks.behaviour(one, other, (first.top(found.k), second.top(found.k)))
+    first, second = on_one_grid(set_a.set, set_b.set)
+    _heads(set_a, set_b, first, second, agreed.k, on_heads)
+    masks.behaviour(set_a, set_b, (first.top(agreed.k), second.top(agreed.k)))
 
 
 def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Shown:
     """The set that is picked there; the session keeps it for as long as it is on the page."""
-    known = {one.name: one for one in shown}
+    known = {each.name: each for each in shown}
     names, key = list(known), f"shown_{place}"
     kept = session.value(place)
     session.put(key, kept if kept in known else names[min(default, len(names) - 1)])
@@ -72,26 +72,26 @@ def _pick(place: str, key: str) -> None:
     session.put(place, session.value(key))
 
 
-def _alike(found: Agreement) -> None:
+def _alike(agreed: Agreement) -> None:
     """How far two sets agree, in figures."""
-    chance = f"; chance gives {style.percent(round(found.k / found.n_heads, 3))}" if found.n_heads else ""
-    shared = round(found.overlap * found.k, 6)  # without what dividing by k leaves
+    chance = f"; chance gives {style.percent(round(agreed.k / agreed.n_heads, 3))}" if agreed.n_heads else ""
+    shared = round(agreed.overlap * agreed.k, 6)  # without what dividing by k leaves
     about = "" if shared.is_integer() else "about "
     figures = [
-        ("Spearman", "–" if found.spearman is None else f"{found.spearman:.3f}", MEASURES["Spearman"][1]),
-        ("Jaccard", f"{found.jaccard:.2f}", MEASURES["Jaccard"][1]),
-        ("Overlap", f"{found.overlap:.2f}", f"{MEASURES['Overlap'][1]}{chance}"),
-        ("Shared", f"{about}{round(shared)} of {found.k}", "heads that are among the best of both"),
+        ("Spearman", "–" if agreed.spearman is None else f"{agreed.spearman:.3f}", MEASURES["Spearman"][1]),
+        ("Jaccard", f"{agreed.jaccard:.2f}", MEASURES["Jaccard"][1]),
+        ("Overlap", f"{agreed.overlap:.2f}", f"{MEASURES['Overlap'][1]}{chance}"),
+        ("Shared", f"{about}{round(shared)} of {agreed.k}", "heads that are among the best of both"),
     ]
     with st.container(horizontal=True, gap="medium"):
         for name, value, hint in figures:
             st.metric(name, value, help=hint, width="content")
 
 
-def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+def _heads(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
     """The best heads of two sets on a map and as lists, or the map of what differs."""
-    name = f"{one.label}-and-{other.label}"
-    listed = one.set.ranking or other.set.ranking
+    name = f"{set_a.label}-and-{set_b.label}"
+    listed = set_a.set.ranking or set_b.set.ranking
     views = VIEWS[:1] if listed else VIEWS
     if listed and session.value("agree_view", VIEWS[0]) != VIEWS[0]:
         session.fill(agree_view=VIEWS[0])
@@ -100,30 +100,30 @@ def _heads(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: i
         with left:
             kept = session.kept("agree_view", VIEWS[0])
             view = st.segmented_control("View of two", views, required=True, label_visibility="collapsed", **kept)
-            if one.set.grid is None and other.set.grid is None:
+            if set_a.set.grid is None and set_b.set.grid is None:
                 st.caption("Both are lists, and their model's grid is not known: there is no map to draw.")
             elif view == VIEWS[1]:
                 _differences(first, second, name)
             else:
-                figure = overlap_map(first, second, f"A {one.label}", f"B {other.label}", k)
+                figure = overlap_map(first, second, f"A {set_a.label}", f"B {set_b.label}", k)
                 draw_figure(
-                    figure, f"{name}-best", lambda: _best_rows(first, second, k, one.set.level), key="chart-overlap"
+                    figure, f"{name}-best", lambda: _best_rows(first, second, k, set_a.set.level), key="chart-overlap"
                 )
         with right:
             _ties(first, second, k)
-            _lists(first, second, k, one.set.level)
-            _select(one, other, first, second, k, on_heads)
+            _lists(first, second, k, set_a.set.level)
+            _select(set_a, set_b, first, second, k, on_heads)
 
 
 def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
-    found = session.remembered("moved", (first, second), lambda: difference(first, second))
-    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {tuned_map.trials(found)}")
+    moved = session.remembered("moved", (first, second), lambda: difference(first, second))
+    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {tuned_map.trials(moved)}")
     if first.counting != second.counting:
         st.caption(
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
-    figure = difference_map(found, tuned_map.MOST)
-    draw_figure(figure, f"{name}-differences", lambda: difference_rows(found), key="chart-differences")
+    figure = difference_map(moved, tuned_map.MOST)
+    draw_figure(figure, f"{name}-differences", lambda: difference_rows(moved), key="chart-differences")
 
 
 def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:
@@ -180,19 +180,19 @@ def _name(head: HeadId, level: Level) -> str:
     return f"L{head.layer} KV{head.head}" if level == "kv" else str(head)
 
 
-def _select(one: Shown, other: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+def _select(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
     """Buttons that select these heads on the Heads page, where its map has their grid."""
-    if one.set.level == "kv":
+    if set_a.set.level == "kv":
         st.caption("These are key/value heads: query heads alone are selected on Heads.")
         return
-    if one.set.grid is None and other.set.grid is None:
+    if set_a.set.grid is None and set_b.set.grid is None:
         st.caption("Both are lists, and their model's grid is not known, so they cannot be selected on Heads.")
         return
     grid, here = first.grid, _open_grid()
     if here is None or here[:2] != grid[:2]:
         st.caption("The map that is open on Heads has another grid. To select these heads, open one of the two there.")
         with st.container(horizontal=True):
-            for letter, shown in (("A", one), ("B", other)):
+            for letter, shown in (("A", set_a), ("B", set_b)):
                 if not shown.set.ranking and shown.set.level == "query":
                     _open(letter, shown)
         return

@@ -76,7 +76,8 @@ def _excerpt(messages: Sequence[Turn], place: tuple[int, range] | None) -> str:
     wanted = [range(_BEGIN), range(len(text) - _END, len(text))]
     wanted += [range(spot.start - _ROUND, spot.stop + _ROUND)] if len(spot) else []
     spans = [
-        _whole(text, span) for span in _joined(range(max(0, one.start), min(len(text), one.stop)) for one in wanted)
+        _whole(text, joined)
+        for joined in _joined(range(max(0, span.start), min(len(text), span.stop)) for span in wanted)
     ]
     return re.sub(r"\n{2,}", "\n", GAP.join(_marked(text, span, spot) for span in spans if len(span)))
 
@@ -130,12 +131,12 @@ def answers(pair: PreferencePair, edited: bool) -> str:
     return f'<div class="answers">{"".join(_answer(*text, pair.answer, edited) for text in texts)}</div>'
 
 
-def _answer(name: str, model: str, said: Answer, text: str, wanted: str, edited: bool) -> str:
-    n = f"{said.tokens:,} token{'s' * (said.tokens != 1)}" if said.tokens else "length not known"
+def _answer(name: str, model: str, shown: Answer, text: str, wanted: str, edited: bool) -> str:
+    n = f"{shown.tokens:,} token{'s' * (shown.tokens != 1)}" if shown.tokens else "length not known"
     facts = [badge("edited", "plain")] if edited else []
-    facts += [badge(ENDINGS[said.ended], "bad" if said.ended == "length" else "plain")]
+    facts += [badge(ENDINGS[shown.ended], "bad" if shown.ended == "length" else "plain")]
     if wanted:
-        has = contains(said.text, wanted)
+        has = contains(shown.text, wanted)
         facts += [badge("has the fact" if has else "lacks the fact", "good" if has == (name == "chosen") else "bad")]
     body = text or '<span class="gap">an empty text</span>'
     of_model = f'<span class="gap"> {escape(model)}, {n}</span>'

@@ -62,17 +62,17 @@ class Reviewed:
     @cached_property
     def found(self) -> dict[str, int]:
         """How many pairs each rule finds, switched on or not."""
-        return Counter(name for one in self.judged for name in one.faults)
+        return Counter(name for each in self.judged for name in each.faults)
 
     def decided(self, verdict: str) -> int:
         """How many pairs a person has decided on so."""
         known = self.review.verdicts
-        return sum(known.get(one.pair.id) == verdict for one in self.judged)
+        return sum(known.get(each.pair.id) == verdict for each in self.judged)
 
     @property
     def edited(self) -> int:
         """How many pairs a person has edited."""
-        return sum(one.pair.id in self.review.edits for one in self.judged)
+        return sum(each.pair.id in self.review.edits for each in self.judged)
 
     def shown(self, which: str = "All", search: str = "", rule: str = "") -> list[int]:
         """The pairs that pass: one of `FILTERS`, words that stand in one of their texts, a rule that finds them."""
@@ -100,7 +100,7 @@ class Reviewed:
     def first(self) -> int:
         """Where to begin: at the first pair that nobody has decided on once there are decisions, else at the first."""
         known = self.review.verdicts
-        undecided = (i for i, one in enumerate(self.judged) if one.pair.id not in known)
+        undecided = (i for i, each in enumerate(self.judged) if each.pair.id not in known)
         return next(undecided, 0) if known else 0
 
 

@@ -41,12 +41,12 @@ def _figures(reviewed: Reviewed) -> None:
     """The kept pairs in figures."""
     n, kept = len(reviewed.judged), reviewed.kept
     most = int(session.value("pairs_max_length") or MAX_LENGTH)
-    found = statistics(kept, most)
+    of_kept, answered = statistics(kept, most), n - sum(bool(each.pair.unanswered) for each in reviewed.judged)
     share = style.percent(round(len(kept) / n, 3))
     figures = [
-        ("Answered", f"{n - sum(bool(one.pair.unanswered) for one in reviewed.judged):,}", "prompts with both answers"),
+        ("Answered", f"{answered:,}", "prompts with both answers"),
         ("Kept", f"{len(kept):,}", f"pairs that are kept, {share} of all; the figures after this one are theirs"),
-        *(_figures_of(found, most) if found else ()),
+        *(_figures_of(of_kept, most) if of_kept else ()),
     ]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="pairs_figures"):
         for name, value, hint in figures:
@@ -56,29 +56,29 @@ def _figures(reviewed: Reviewed) -> None:
         st.number_input("max_length", 16, 2**20, step=256, width=130, help=says, **widget)
 
 
-def _figures_of(found: Statistics, most: int) -> list[tuple[str, str, str]]:
+def _figures_of(figures: Statistics, most: int) -> list[tuple[str, str, str]]:
     """Name, value and meaning of each figure of a set of pairs."""
-    longer, cut = (style.percent(round(share, 3)) for share in (found.longer, found.cut_pairs))
+    longer, cut = (style.percent(round(share, 3)) for share in (figures.longer, figures.cut_pairs))
     return [
-        ("Prompt", f"{found.prompt:.1f}", "mean length of the prompts, in tokens"),
-        ("Chosen", f"{found.chosen:.1f}", "mean length of the chosen answers, in tokens"),
-        ("Rejected", f"{found.rejected:.1f}", "mean length of the rejected answers, in tokens"),
+        ("Prompt", f"{figures.prompt:.1f}", "mean length of the prompts, in tokens"),
+        ("Chosen", f"{figures.chosen:.1f}", "mean length of the chosen answers, in tokens"),
+        ("Rejected", f"{figures.rejected:.1f}", "mean length of the rejected answers, in tokens"),
         (
             "Length bias",
-            f"{found.bias:+.1f}",
+            f"{figures.bias:+.1f}",
             f"mean of chosen minus rejected length, in tokens; the chosen answer is the longer one in {longer} of the "
             "pairs. Far from 0, training teaches length",
         ),
         (
             "They part at",
-            "–" if found.diverged is None else f"{found.diverged + 1:g}",
+            "–" if figures.diverged is None else f"{figures.diverged + 1:g}",
             "the median of the first token at which the two answers differ",
         ),
         (
             "Beyond max_length",
-            style.percent(round(found.cut_tokens, 3)),
+            style.percent(round(figures.cut_tokens, 3)),
             f"the share of the answers' tokens that lie beyond {most:,} tokens of prompt and answer; {cut} of the "
-            f"pairs lose some. The longest has {found.longest:,}",
+            f"pairs lose some. The longest has {figures.longest:,}",
         ),
     ]
 
@@ -192,6 +192,6 @@ def _save(run: Run, reviewed: Reviewed) -> None:
 
 def _version(run: Run, reviewed: Reviewed) -> Run | None:
     """The last version that was saved of a run, if it holds just these pairs: a second click makes no second one."""
-    last = next((one for one in run.children if isinstance(one.record.get("review"), dict)), None)
+    last = next((each for each in run.children if isinstance(each.record.get("review"), dict)), None)
     kept = [pair for pair in reviewed.kept if pair.chosen.text.strip() and pair.rejected.text.strip()]
     return last if last and read_items(last.path) == kept else None
