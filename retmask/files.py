@@ -151,10 +151,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty where there is none that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return mapping(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

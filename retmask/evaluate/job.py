@@ -13,6 +13,7 @@ from retmask.files import (
     HAYSTACKS,
     append_line,
     expanded,
+    is_number,
     mapping,
     number,
     read_lines,
@@ -187,6 +188,5 @@ def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:
 
 def _sound(line: Mapping[str, Any]) -> bool:
     """Whether a line is an answer: a damaged file may hold anything."""
-    kinds: dict[str, type | tuple[type, ...]] = dict(zip(_KEY, (str, str, int, (int, float)), strict=True))
-    kinds |= {"recall": (int, float), "response": str}
-    return all(isinstance(line.get(name), kind) for name, kind in kinds.items())
+    are_texts = all(isinstance(line.get(name), str) for name in ("condition", "needle", "response"))
+    return are_texts and all(is_number(line.get(name)) for name in ("context_tokens", "depth", "recall"))

@@ -235,7 +235,7 @@ def _labels(folder: Path, values: Float[np.ndarray, "trial layer head"]) -> tupl
     lines: dict[TrialLabel, Any] = {}
     for line in read_lines(folder / "trials.jsonl"):
         needle, length, depth = (line.get(name) for name in ("needle", "context_tokens", "depth"))
-        if isinstance(needle, str) and isinstance(length, int) and isinstance(depth, int | float):
+        if isinstance(needle, str) and isinstance(length, int) and is_number(depth):
             lines.setdefault(TrialLabel(needle, length, depth), line)
     successes = [(label, line.get("scores")) for label, line in lines.items() if line.get("success") is True]
     if len(successes) < len(values) or not all(map(_same_scores, values, (scores for _, scores in successes))):

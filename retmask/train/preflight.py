@@ -20,6 +20,8 @@ from retmask.train.settings import TrainSettings
 if TYPE_CHECKING:
     import torch
 
+    from retmask.model.loading import Plan
+
 _OF_THE_BEST = 0.6  # a training's share of the speed at which matrices are multiplied: about, not calibrated
 _GIB = 2**30
 
@@ -62,7 +64,7 @@ class Preflight(NamedTuple):
 
 def preflight(settings: TrainSettings, out: Path | None = None, trust_remote_code: bool = False) -> Preflight:
     """What this training would take. ValueError, one sentence, where model or pairs cannot be read at all."""
-    from retmask.model.fit import choose_device, choose_dtype, count_weights, free_bytes, kept_bytes, longest_context
+    from retmask.model.fit import choose_device, choose_dtype, count_weights, free_bytes, longest_context
     from retmask.model.loading import load_tokenizer, plan
     from retmask.train.lora import trained_numbers
     from retmask.train.tokens import moment, prepared
@@ -83,17 +85,9 @@ def preflight(settings: TrainSettings, out: Path | None = None, trust_remote_cod
     pairs = prepared(read_rows(file), tokenizer, planned.vocabulary, settings, when)
     weights = count_weights(planned.empty)
     trained = trained_numbers(settings, planned.empty)
-    length = min(pairs.longest, settings.max_length)
-    passes = kept_bytes(
-        planned.config,
-        2 * settings.micro_batch * length,
-        length,
-        attention=planned.attention,
-        checkpointing=settings.gradient_checkpointing,
-        dtype=dtype,
-    )
     # of what is trained: the weight, its gradient and Adam's two moments, or a bfloat16 pair with a float32 copy
     frozen = 0 if settings.method == "full" else weights * dtype.itemsize
+    passes = _pass_bytes(settings, planned, pairs.longest, dtype)
     folder, steps = _existing(out or home()), _steps(len(pairs.train), settings)
     speed = known_speed(settings) or _speed(weights, settings, device, dtype)
     needs = Preflight(
@@ -113,6 +107,21 @@ def preflight(settings: TrainSettings, out: Path | None = None, trust_remote_cod
     problems = _problems(needs, settings, folder, longest_context(planned.config))
     return needs._replace(
         problems=tuple(problems), warnings=(*_warnings(needs, settings, planned.empty), *pairs.doubts)
+    )
+
+
+def _pass_bytes(settings: TrainSettings, planned: "Plan", longest: int, dtype: "torch.dtype") -> int:
+    """What the pass over the longest pair, both of its sequences, keeps for the way back."""
+    from retmask.model.fit import kept_bytes
+
+    length = min(longest, settings.max_length)
+    return kept_bytes(
+        planned.config,
+        2 * settings.micro_batch * length,
+        length,
+        attention=planned.attention,
+        checkpointing=settings.gradient_checkpointing,
+        dtype=dtype,
     )
 
 
