@@ -63,7 +63,7 @@ class Server:
 
     def models(self) -> list[str]:
         """The names of the models that the server lists. ValueError, without retries, where it does not answer."""
-        match self._asked("/models", None, retries=0):
+        match self._asked(None, retries=0):
             case {"data": list(entries)}:
                 names = [entry.get("id") for entry in entries if isinstance(entry, Mapping)]
                 return list(dict.fromkeys(name for name in names if isinstance(name, str)))
@@ -105,13 +105,13 @@ class Server:
         Once it has taken one such request, what it refuses is the prompt.
         """
         if self.thinks:
-            return self._completion(body, retries)
+            return self._asked(body, retries)
         try:
-            answer = self._completion({**body, **NO_THINKING}, retries)
+            answer = self._asked({**body, **NO_THINKING}, retries)
         except Refused:
             if self._takes_switch:
                 raise
-            answer = self._completion(body, retries)
+            answer = self._asked(body, retries)
             if self._takes_switch is None:  # another thread may have found out that it does take it
                 self._takes_switch = False
             return answer
@@ -119,19 +119,16 @@ class Server:
             self._takes_switch = True
         return answer
 
-    def _completion(self, body: Mapping[str, Any], retries: int) -> Any:
-        return self._asked("/chat/completions", body, retries)
-
-    def _asked(self, path: str, body: Mapping[str, Any] | None, retries: int) -> Any:
-        """The JSON that the server answers. ValueError as `answer` has it."""
+    def _asked(self, body: Mapping[str, Any] | None, retries: int) -> Any:
+        """The JSON that the server answers to a chat, or for None to what its models are. ValueError as `answer`."""
         patience = TIMEOUT if body else min(TIMEOUT, _QUICK)
         timeout = Timeout(patience, connect=min(patience, 10.0), pool=None)
         client = self._client.with_options(max_retries=retries, timeout=timeout)
         try:
             if body is None:
-                response = client.get(path, cast_to=httpx2.Response)
+                response = client.get("/models", cast_to=httpx2.Response)
             else:
-                response = client.post(path, body=body, cast_to=httpx2.Response)
+                response = client.post("/chat/completions", body=body, cast_to=httpx2.Response)
         except APIStatusError as error:
             failure = self._status(error)
         except APITimeoutError:

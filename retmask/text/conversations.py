@@ -29,14 +29,22 @@ def json_rows(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
         for number, entry in enumerate(entries, 1):
             yield _object(entry, f"{path.name}, entry {number}", number)
         return
+    for where, number, entry in json_lines(text, path.name):
+        yield _object(entry, where, number)
+
+
+def json_lines(text: str, name: str) -> Iterator[tuple[str, int, Any]]:
+    """The values of JSON lines: where each stands in the file of that name, its number from 1, itself.
+
+    ValueError, with the line, for what is no JSON.
+    """
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at U+2028 too
         if line.strip():
-            where = f"{path.name}, line {number}"
+            where = f"{name}, line {number}"
             try:
-                entry = json.loads(line)
+                yield where, number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: not JSON ({error})") from None
-            yield _object(entry, where, number)
+                raise ValueError(f"{where}: not JSON ({error}): write a JSON list, or an object a line") from None
 
 
 def _array(text: str) -> list[Any] | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from retmask.files import check_text, is_number, read_text, sha256_text, shipped
 from retmask.heads.trials import Scored
 from retmask.text.chat import Chat, ChatText, Template
+from retmask.text.conversations import json_lines
 from retmask.text.haystack import Haystack
 from retmask.text.recall import locate, words
 from retmask.text.tokenizer import Tokenizer, Tokens
@@ -223,19 +224,11 @@ def _rows(text: str, path: Path) -> list[Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        return [_parsed(line, f"{path.name}, line {number}") for number, line in lines]
+        return [entry for _, _, entry in json_lines(text, path.name)]
     if isinstance(value, dict) and "needle" not in value:
         lists = [entry for entry in value.values() if isinstance(entry, list)]
         value = lists[0] if len(lists) == 1 else value
     return value if isinstance(value, list) else [value]
-
-
-def _parsed(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: this is not JSON ({error}): write a JSON list, or an object a line") from None
 
 
 def _needle(row: Any, where: str) -> Needle:
