@@ -1,13 +1,13 @@
 """Rules for masks: how a person says which heads are meant, and which heads random controls leave out. No model."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from retmask.heads.grid import Grid, HeadId, share_count
 from retmask.heads.masks import HeadMask, load_mask
 from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import read_scores, read_set
-from retmask.runs.settings import setting, whole
+from retmask.runs.settings import setting
 
 ANY_GRID = Grid(10_000, 10_000)  # for what is read before the model, and so its grid, is known
 _WAYS = ("mask", "heads", "top_k", "threshold", "share", "random")
@@ -45,14 +45,6 @@ class MaskRule:
         check_exclusion(self.exclude)
         if self.exclude and not self.scores:
             raise ValueError("--exclude names the best heads of a score file: give it with --scores")
-
-    def to_json(self) -> dict[str, object]:
-        """The record in a run.json; `exclude` only where it is given, as runs that began before it have none."""
-        return {name: value for name, value in asdict(self).items() if name != "exclude" or value}
-
-    def settled(self) -> "MaskRule":
-        """The rule with the whole paths of its files: what a run is to keep. A saved mask's name stays."""
-        return whole(self)
 
     def excluded(self, grid: Grid) -> tuple[HeadId, ...]:
         """The retrieval heads of its scores, which no random draw names; none without scores. ValueError as `build`."""

@@ -25,9 +25,8 @@ FOUND = {
     "pairs": "{kept} pairs kept",
     "steps": "loss {loss:.3f}",
 }
-OF_THE_MOMENT = (
-    "pid", "place", "spawned", "log_start", "created", "started", "ended", "error", "command", "parents", "status",
-)  # fmt: skip
+_TIMES = ("created", "started", "ended", "spawned")
+OF_THE_MOMENT = ("pid", "place", "log_start", "error", "command", "parents", "status", *_TIMES)
 RESULTS = ("held_out", "results")  # of a record: figures by name
 NOT_SETTINGS = (*OF_THE_MOMENT, *RESULTS, "config")
 OF_A_LINE = ("time", "total", "eta")  # of progress: how far, not how well
@@ -74,10 +73,20 @@ def summary(run: Run) -> Summary:
     started, ended = str(record.get("started") or ""), str(record.get("ended") or "")
     share, words = progress(run, status)
     return Summary(
-        run.reference, str(record.get("kind", "")), model_of(record), status, share, words,
-        str(record.get("created", "")), started, ended, _seconds(started, ended, status), tuple(run.parents),
-        str(run.path), why(run, status),
-    )  # fmt: skip
+        run=run.reference,
+        kind=str(record.get("kind", "")),
+        model=model_of(record),
+        status=status,
+        share=share,
+        words=words,
+        created=str(record.get("created", "")),
+        started=started,
+        ended=ended,
+        seconds=_seconds(started, ended, status),
+        parents=tuple(run.parents),
+        path=str(run.path),
+        why=why(run, status),
+    )
 
 
 def why(run: Run, status: Status) -> str:

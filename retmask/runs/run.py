@@ -79,10 +79,8 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path.resolve())
         known = list(dict.fromkeys(name for parent in parents for name in parent_ids(parent) or [str(parent)]))
-        run.update(
-            kind=kind, status="queued", config=dict(config), parents=known, created=now(), versions=versions(),
-            **({"command": list(command)} if command else {}),
-        )  # fmt: skip
+        facts = {"kind": kind, "status": "queued", "config": dict(config), "parents": known, "created": now()}
+        run.update(**facts, versions=versions(), **({"command": list(command)} if command else {}))
         return run
 
     def pin(self, **facts: Any) -> None:
@@ -206,7 +204,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """The recorded status; «error» where the record says queued or started and no worker is alive or on its way."""
+        """The recorded status; "error" where the record says queued or started and no worker is alive or on its way."""
         recorded = self.recorded
         if recorded not in ("started", "queued") or self.alive or (recorded == "queued" and self.is_coming):
             return recorded

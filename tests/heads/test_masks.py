@@ -12,6 +12,7 @@ from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask, load_mask, save_mask, saved_masks
 from retmask.heads.rules import MaskRule, control, retrieval_heads
 from retmask.heads.scores import HeadScores
+from retmask.runs.settings import record, same, whole
 
 GRID = Grid(3, 4)
 SCORES = HeadScores("tiny", np.array([[[0.0, 0.5, 0, 0], [0.2, 0, 0.05, 0], [0, 0, 0, 0.3]]]))
@@ -152,8 +153,8 @@ def test_a_rule_records_what_its_draw_leaves_out(score_file: str) -> None:
     rule = MaskRule(random=8, seed=1, scores=score_file, exclude="0.05")
     assert rule.excluded(GRID) == (HeadId(0, 1), HeadId(1, 0), HeadId(1, 2), HeadId(2, 3))
     assert set(rule.build(GRID).heads) == set(GRID.heads()) - set(rule.excluded(GRID))
-    assert rule.to_json()["exclude"] == "0.05"
-    assert "exclude" not in MaskRule(random=8).to_json(), "what runs before this setting have"
+    assert record(rule)["exclude"] == "0.05"
+    assert same(MaskRule(random=8), {"random": 8}), "what runs before this setting have"
     with pytest.raises(ValueError, match="--exclude names the best heads of a score file"):
         MaskRule(random=8, exclude="0.05")
 
@@ -214,9 +215,9 @@ def test_a_run_keeps_a_saved_masks_name_and_a_files_whole_path(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "top5").mkdir()
     (tmp_path / "mine").touch()
-    assert MaskRule(mask="top5").settled() == MaskRule(mask="top5")
-    assert MaskRule(mask="mine").settled() == MaskRule(mask=str(tmp_path / "mine"))
-    assert MaskRule(heads="L0H0").settled() == MaskRule(heads="L0H0")
+    assert whole(MaskRule(mask="top5")) == MaskRule(mask="top5")
+    assert whole(MaskRule(mask="mine")) == MaskRule(mask=str(tmp_path / "mine"))
+    assert whole(MaskRule(heads="L0H0")) == MaskRule(heads="L0H0")
 
 
 def test_a_mask_file_cannot_name_heads_off_its_grid(tmp_path: Path) -> None:

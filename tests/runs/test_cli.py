@@ -57,8 +57,12 @@ def test_list(detected: Run, failed: Run) -> None:
     assert lines[0].split() == ["run", "kind", "status", "took", "progress"]
     (line,) = (line for line in lines if detected.id in line)
     assert re.split("  +", line.strip()) == [
-        detected.id, "detect", "success", "2 h 10 min", "18 of 18 trials, 9 found the needle",
-    ]  # fmt: skip
+        detected.id,
+        "detect",
+        "success",
+        "2 h 10 min",
+        "18 of 18 trials, 9 found the needle",
+    ]
     (row,) = json.loads(says("list", "--status", "error", "--json"))
     assert (row["run"], row["kind"], row["parents"]) == (failed.id, "pairs", [detected.id])
     assert failed.id not in says("list", "--kind", "detect")
