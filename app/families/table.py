@@ -100,8 +100,10 @@ def _config() -> dict[str, Any]:
         "over": text(width=122, help="what the intervals are over, 3 at least"),
     }
     for name, column in COLUMNS.items():
-        config[_title(name)] = number(width=60, format=f"%.{column.digits}f", help=column.help)
-        config[f"{_title(name)}, 95 %"] = text("95 %", width=76, help=f"interval of {_title(name)}")
+        config[_title(name)] = number(
+            width=max(52, 8 * len(column.title)), format=f"%.{column.digits}f", help=column.help
+        )
+        config[f"{_title(name)}, 95 %"] = text("95 %", width=74, help=f"interval of {_title(name)}")
     return config
 
 
