@@ -17,8 +17,8 @@ HUE = [(0.0, "#ffffff"), (0.25, "#b5dcd8"), (0.5, "#5fb0a9"), (0.75, "#0f766e"),
 BOTH_WAYS = [(0.0, "#4c1d95"), (0.25, "#a78bda"), (0.5, "#ffffff"), (0.75, "#5fb0a9"), (1.0, "#063f3b")]  # -1, 0, 1
 # Found by search: seen with protanopia, deuteranopia and tritanopia (Machado et al. 2009) the nearest two of the twelve
 # lie 0.09 apart in OKLab, further than the nearest two of the seven colours of Okabe and Ito (0.08).
-_FOUND = "#41bfd9 #661f42 #b20000 #b2b236 #2a3a8c #628ab2 #a64dff #ff8c9f #9f8cff"
-SERIES = (TEAL, ORANGE, PURPLE, *_FOUND.split())
+_SEARCHED = "#41bfd9 #661f42 #b20000 #b2b236 #2a3a8c #628ab2 #a64dff #ff8c9f #9f8cff"
+SERIES = (TEAL, ORANGE, PURPLE, *_SEARCHED.split())
 ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}  # a legend
 HOVER = "%{text}<extra></extra>"  # a hover that says a trace's text
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
