@@ -7,16 +7,17 @@ from collections.abc import Callable
 from inspect import isclass
 from typing import Any, TypeVar, get_args
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as mypy has it
 
 
 def checked(function: _F) -> _F:
     """The function, which refuses arrays of other axes or types than it states; itself where it states none."""
     stated = any(map(_states_axes, getattr(function, "__annotations__", {}).values()))
-    return beartype(function) if stated else function
+    return _check(function) if stated else function
 
 
 def _states_axes(annotation: Any) -> bool:

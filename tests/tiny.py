@@ -16,6 +16,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
 from retmask.model.lens import LensModel
 
@@ -45,6 +47,15 @@ CONFIGS: dict[str, Any] = {
     "olmo2": Olmo2Config(**_OLMO),
 }
 
+IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])
+MASK = HeadMask({HeadId(0, 1): 0.0, HeadId(2, 3): 0.5, HeadId(1, 0): 2.0})
+FAN = [MASK, HeadMask(), HeadMask.of([HeadId(2, 0)]), HeadMask.of([HeadId(1, 2)], 0.3), HeadMask.of([HeadId(0, 0)])]
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two passes of a tiny model are the same but for rounding."""
+    return torch.allclose(a, b, atol=2e-5)
+
 
 def tiny_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     """A token for every ASCII character."""
@@ -57,9 +68,14 @@ def tiny_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
 
 
 def tiny_hf(family: str, seed: int = 0) -> Any:
-    """A transformers model with weights large enough that heads matter, biases included."""
+    """A transformers model of a family's shape."""
+    return from_config(CONFIGS[family], seed)
+
+
+def from_config(config: Any, seed: int = 0, **settings: Any) -> Any:
+    """A transformers model with weights so large that heads matter, biases included."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **settings)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
+from tiny import from_config
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -106,10 +105,4 @@ def zoo_config(kind: str, **changes: Any) -> Any:
 
 def zoo_hf(kind: str, **settings: Any) -> Any:
     """The model, with weights large enough that heads matter."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(zoo_config(kind), dtype=torch.float32, **settings)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(0, 0.3)
-    return model.eval()
+    return from_config(zoo_config(kind), **settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_folder, tiny_tokenizer
+from tiny import from_config, tiny_folder, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma3Config
 
 import retmask
@@ -41,14 +41,8 @@ _VISION = {
 @pytest.fixture
 def seeing(tmp_path: Path) -> Path:
     """A folder with a tiny Gemma 3 that has a vision part."""
-    torch.manual_seed(0)
     config = Gemma3Config(text_config=_TEXT, vision_config=_VISION, mm_tokens_per_image=4, image_token_index=124)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(0, 0.3)
-    model.save_pretrained(tmp_path / "seeing")
+    from_config(config).save_pretrained(tmp_path / "seeing")
     tiny_tokenizer().save_pretrained(tmp_path / "seeing")
     return tmp_path / "seeing"
 

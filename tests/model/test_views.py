@@ -2,11 +2,10 @@
 
 import contextvars
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from tiny import CONFIGS, tiny_hf, tiny_model, tiny_tokenizer
+from tiny import CONFIGS, from_config, tiny_hf, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 from zoo import zoo_config, zoo_hf
 
@@ -14,7 +13,7 @@ from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
 from retmask.model.decoding import answers, decode
-from retmask.model.fit import cache_bytes, longest_context
+from retmask.model.fit import cache_bytes
 from retmask.model.hooks import reading
 from retmask.model.lens import LensModel
 from retmask.model.parity import check_parity
@@ -92,13 +91,7 @@ def test_a_tokenizer_without_an_end_stays_without() -> None:
 def windowed(dtype: torch.dtype) -> LensModel:
     """A model with a window longer than the text that is read at load."""
     config = Gemma3TextConfig(**{**CONFIGS["gemma3"].to_dict(), "sliding_window": 40})
-    torch.manual_seed(0)
-    hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            if "norm" not in name:
-                parameter.normal_(0, 0.3)
-    return wrap(hf.to(dtype), tiny_tokenizer(), "windowed")
+    return wrap(from_config(config).to(dtype), tiny_tokenizer(), "windowed")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -137,20 +130,6 @@ def test_token_ids_beyond_the_vocabulary_are_refused() -> None:
         answers(model, [[*PROMPT, 128]], 4)
     with pytest.raises(ValueError, match="tokenizer and weights do not belong together"):
         model.prefill([500, *PROMPT], 60)
-
-
-@pytest.mark.parametrize(
-    ("rope", "most"),
-    [
-        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512, "rope_theta": 1e4}, 2048),
-        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 128, "low_freq_factor": 1.0,
-          "high_freq_factor": 4.0, "rope_theta": 1e4}, 512),
-        (None, 512),
-    ],
-)  # fmt: skip
-def test_the_longest_context_counts_yarn(rope: dict[str, Any] | None, most: int) -> None:
-    config = LlamaConfig(**{**CONFIGS["llama"].to_dict(), "rope_parameters": rope})
-    assert longest_context(config) == most
 
 
 def test_eager_attention_reads_in_chunks_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ import retmask
 from retmask.compare.checkpoint import export
 from retmask.files import home, sha256, sha256_text
 from retmask.heads.rules import MaskRule
-from retmask.model.fit import cgroup_rooms, estimate, free_bytes, scores_bytes
+from retmask.model.fit import estimate
 from retmask.model.weights import digest, resolve
 from retmask.runs.run import Run
 from retmask.train.job import _check_model
@@ -317,74 +317,6 @@ def test_what_is_not_the_models_to_say_is_left_out(tmp_path: Path, settings: dic
         model = retmask.load(str(folder), **HOW)
         assert torch.allclose(model.native(ids).logits, tiny_hf("llama")(ids).logits, atol=2e-5)
     export(str(folder), MaskRule(heads="L0H1"), tmp_path / "out")
-
-
-V2 = {
-    "slice/job/memory.max": "1000",
-    "slice/job/memory.high": "max",
-    "slice/job/memory.current": "700",
-    "slice/job/memory.stat": "anon 300\ninactive_file 150\nactive_file 200\n",
-    "slice/memory.max": "max",
-    "slice/memory.high": "3000",
-    "slice/memory.current": "2800",
-    "slice/memory.stat": "inactive_file 0\n",
-}
-V1 = {
-    "memory/slurm/job/memory.limit_in_bytes": "1000",
-    "memory/slurm/job/memory.usage_in_bytes": "700",
-    "memory/slurm/job/memory.stat": "inactive_file 1\ntotal_inactive_file 150\n",
-    "memory/memory.limit_in_bytes": "9223372036854771712",  # no limit
-    "memory/memory.usage_in_bytes": "5000",
-    "memory/memory.stat": "total_inactive_file 0\n",
-}
-
-
-def laid(folder: Path, files: dict[str, str], of: str) -> tuple[Path, Path]:
-    folder.mkdir()
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    (folder / "of").write_text(of)
-    return folder / "of", folder
-
-
-def test_the_limits_of_containers_and_jobs_count(tmp_path: Path) -> None:
-    """What is left = limit - (used - cache that is given back first), of the own group and of those above it."""
-    assert sorted(cgroup_rooms(*laid(tmp_path / "2", V2, "0::/slice/job\n"))) == [200, 450]
-    assert list(cgroup_rooms(*laid(tmp_path / "1", V1, "4:memory:/slurm/job\n3:cpu:/x\n0::/\n"))) == [450]
-    inside = {name.removeprefix("slice/job/"): text for name, text in V2.items() if "job" in name}
-    assert list(cgroup_rooms(*laid(tmp_path / "3", inside, "0::/\n"))) == [450]  # in a container of its own
-    assert list(cgroup_rooms(*laid(tmp_path / "4", inside, "0::/../../host/job\n"))) == [450]
-    assert list(cgroup_rooms(*laid(tmp_path / "5", {}, "0::/slice/job\nnonsense\n"))) == []
-    assert list(cgroup_rooms(tmp_path / "none", tmp_path)) == []
-
-
-def test_free_memory_is_no_more_than_a_limit_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("retmask.model.fit.cgroup_rooms", lambda: iter([5000, 3000]))
-    assert free_bytes(torch.device("cpu")) == 3000
-    monkeypatch.setattr("retmask.model.fit.cgroup_rooms", lambda: iter([-5]))
-    assert free_bytes(torch.device("cpu")) == 0
-    with pytest.raises(ValueError, match="0 MiB is free on this machine's cpu"):
-        retmask.load(str(tiny_folder(tmp_path)), **HOW)
-
-
-def test_attention_that_stores_its_scores_is_counted(tmp_path: Path) -> None:
-    """4 heads x queries x keys, in float32 three times: before the softmax, in it and after it."""
-    folder = tiny_folder(tmp_path)
-    config = tiny_hf("llama").config
-    assert scores_bytes(config, 10, 100, torch.float32) == 4 * 10 * 100 * 12
-    assert scores_bytes(config, 10, 100, torch.bfloat16) == 4 * 10 * 100 * 8
-    assert estimate(str(folder), 100, "float32", "cpu").scores_bytes == 0
-    from transformers import GptOssConfig
-
-    GptOssConfig(
-        vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=16,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, pad_token_id=125,
-    ).save_pretrained(folder)  # fmt: skip
-    assert estimate(str(folder), 100, "float32", "cpu").scores_bytes == 4 * 64 * 100 * 12
-    assert estimate(str(folder), 50, "float32", "cpu").scores_bytes == 4 * 50 * 50 * 12
-    assert estimate(str(folder), 5000, "float32", "cpu").scores_bytes == 4 * 64 * 5000 * 12
 
 
 def test_a_masked_copy_of_other_weights_is_not_taken_for_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The score on cases that can be checked in the head, and what becomes of trials on disk."""
+"""Trials: asked in batches, kept on disk, and what belongs together in a run."""
 
 import json
 from contextlib import nullcontext
@@ -8,39 +8,12 @@ import numpy as np
 import pytest
 from trials import a_trial, scores_of
 
-from retmask.detect.score import retrieval_score
 from retmask.detect.trials import batches, pin_measure, stable_for
 from retmask.files import append_line
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.trials import Trial, collect_scores, read_trials
 from retmask.runs.run import Run
 from retmask.text.needle import Needle, NeedlePrompt, NeedleTask
-
-# positions:            0   1   2   3   4   5
-PROMPT = NeedlePrompt((10, 11, 12, 13, 11, 14), (1, 4), "answer", "plain", 0.5)
-
-
-def one_head(*positions: int) -> np.ndarray:
-    return np.array(positions)[:, None, None]
-
-
-@pytest.mark.parametrize(
-    ("attended", "generated", "by_set", "by_steps"),
-    [
-        ((1, 2, 3), (11, 12, 13), 1, 1),  # all of the needle
-        ((1, 1, 1), (11, 11, 11), 1 / 3, 1),  # one position three times
-        ((1, 2, 3), (12, 13, 11), 0, 0),  # looks there, writes something else
-        ((4, 4, 4), (11, 11, 11), 0, 0),  # the same token outside the needle
-        ((1, 2, 0), (11, 12, 10), 2 / 3, 2 / 3),  # position 0 is copied, but no needle
-        ((6, 7, 2), (11, 12, 12), 1 / 3, 1 / 3),  # 6 and 7 are the answer itself
-        ((1, 1, 1, 2), (11, 11, 11, 12), 2 / 3, 4 / 3),  # steps may pass 1
-        ((), (), 0, 0),
-    ],
-)
-def test_score(attended: tuple[int, ...], generated: tuple[int, ...], by_set: float, by_steps: float) -> None:
-    positions = one_head(*attended) if attended else np.zeros((0, 1, 1), dtype=int)
-    assert retrieval_score(positions, generated, PROMPT)[0, 0] == pytest.approx(by_set)
-    assert retrieval_score(positions, generated, PROMPT, "steps")[0, 0] == pytest.approx(by_steps)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +31,6 @@ def test_answers_of_two_measures_do_not_stand_in_one_run(
         run.update(judged_by="another")
         with pytest.raises(ValueError, match="began with judged_by another"):
             pin_measure(run, tasks, True)
-
-
-def test_heads_are_scored_apart() -> None:
-    attended = np.zeros((3, 2, 2), dtype=int)
-    attended[:, 1, 0] = (1, 2, 3)
-    scores = retrieval_score(attended, (11, 12, 13), PROMPT)
-    np.testing.assert_array_equal(scores, [[0, 0], [1, 0]])
 
 
 def trial(needle: str, success: bool, **scores: float) -> Trial:
@@ -86,20 +52,24 @@ def test_trial_survives_the_disk_and_a_broken_line(tmp_path: Path) -> None:
     assert read[1].prompt_ids == ()
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"needle_span": [5, 5]}, {"needle_span": [1]}, {"needle_span": [-1, 4]}, {"needle_span": [4, 1]},
-        {"needle_span": 3}, {"needle_span": ["1", "4"]}, {"depth": None}, {"depth": "0.5"}, {"depth": float("nan")},
-        {"context_tokens": [1]}, {"context_tokens": True}, {"prompt_tokens": {}}, {"recall": None}, {"needle": ["a"]},
-        {"response": None}, {"scores": [1]}, {"scores": {"0-0": "x"}}, {"scores": {"0-0": 10**400}},
-        {"scores": {"nobody": 1}}, {"copied": {"0-0": 5}}, {"copied": {"0-0": [[0]]}}, {"copied": {"0-0": [[0, None]]}},
-        {"copied": 3}, {"response_ids": 3},
-    ],
-)  # fmt: skip
-def test_a_damaged_trial_is_passed_over(tmp_path: Path, changed: dict[str, object]) -> None:
+DAMAGED: dict[str, list[object]] = {
+    "needle_span": [[5, 5], [1], [-1, 4], [4, 1], 3, ["1", "4"]],
+    "depth": [None, "0.5", float("nan")],
+    "context_tokens": [[1], True],
+    "prompt_tokens": [{}],
+    "recall": [None],
+    "needle": [["a"]],
+    "response": [None],
+    "scores": [[1], {"0-0": "x"}, {"0-0": 10**400}, {"nobody": 1}],
+    "copied": [{"0-0": 5}, {"0-0": [[0]]}, {"0-0": [[0, None]]}, 3],
+    "response_ids": [3],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in DAMAGED for value in DAMAGED[field]])
+def test_a_damaged_trial_is_passed_over(tmp_path: Path, field: str, value: object) -> None:
     good = trial("one", True, h0_1=0.5)
-    (tmp_path / "trials.jsonl").write_text(json.dumps(good.to_json() | changed) + "\n")
+    (tmp_path / "trials.jsonl").write_text(json.dumps(good.to_json() | {field: value}) + "\n")
     append_line(tmp_path / "trials.jsonl", good.to_json())
     assert [one.needle_span for one in read_trials(tmp_path)] == [(1, 4)]
     assert len(read_trials(tmp_path)) == 1
@@ -129,7 +99,7 @@ def test_stable_for_counts_back_to_the_last_change_of_the_top() -> None:
 
 
 def test_batches_are_of_one_length_and_start_small() -> None:
-    prompts = [PROMPT._replace(token_ids=(0,) * n) for n in (5, 9, 5, 5, 9, 5, 5)]
+    prompts = [NeedlePrompt((0,) * n, (1, 4), "answer", "plain", 0.5) for n in (5, 9, 5, 5, 9, 5, 5)]
     found = list(batches(prompts, 4))
     assert found == [[0], [1, 4], [2, 3, 5, 6]]
     assert sorted(i for batch in batches(prompts, 1) for i in batch) == list(range(7))
