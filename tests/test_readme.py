@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import tiny_model
 
 import retmask
 
@@ -27,6 +28,20 @@ def test_the_example_in_python_runs_and_shows_what_masking_does(capsys: pytest.C
     *columns, heads = capsys.readouterr().out.split("\n\n")[-1].strip().splitlines()
     assert columns
     assert set(map(retmask.HeadId.parse, heads.split())) == answers.traces[0].heads_at(8) != set()
+
+
+def test_a_model_that_finds_nothing_has_no_scores_and_a_text_of_ones_own_is_answered() -> None:
+    model = tiny_model("llama")
+    task = retmask.NeedleTask(retmask.known_needle("fair"), context_tokens=400, depth=0.5)
+    with pytest.raises(ValueError, match="None of 1 trials found its needle"):
+        retmask.detect(model, tasks=[task])
+    mask = retmask.HeadMask.parse("L0H1", model.grid)
+    answers = retmask.compare(model, "abcabc", mask, answer="abc", max_new_tokens=3)
+    assert [column.name for column in answers.columns] == ["unmasked", "masked"]
+    assert [len(text) <= 3 for text in answers.token_ids] == [True, True]
+    assert answers.recall(0) is not None
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        retmask.compare(model, " ", mask)
 
 
 IMPORTS = """
