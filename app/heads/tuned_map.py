@@ -84,11 +84,12 @@ def _alike(before: HeadScores, after: HeadScores) -> None:
 def _table(rows: list[Row]) -> None:
     st.markdown("**The heads that moved most**")
     column, mean = st.column_config, "mean score in the paired trials"
-    cells = {name: [row[name] for row in rows] for name in ("name", "change", "before", "after")}
+    cells = {name: [row[name] for row in rows] for name in ("change", "before", "after")}
+    cells["head"] = [row["name"] for row in rows]
     cells["95 % interval"] = [span(row["low"], row["high"], "+.3f") for row in rows]
     cells["rank"] = [f"{row['before_rank']} → {row['after_rank']}" for row in rows]
     columns = {
-        "name": column.TextColumn("head", width=58),
+        "head": column.TextColumn("head", width=58),
         "change": column.NumberColumn("change", width=62, format="%+.3f"),
         "95 % interval": column.TextColumn("95 % interval", width=126, help="of the change"),
         "before": column.NumberColumn("before", width=62, format="%.3f", help=mean),
