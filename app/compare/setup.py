@@ -38,7 +38,7 @@ class Setup:
     """The settings of a comparison, without the mask and without the map's model.
 
     `tokens` is the whole window of a needle task, `depth` 0-1; `answer` is the right one to one's own `text`;
-    `template` «chat» means plain for a model that has no chat template; `tuned` is the training
+    `template` "chat" means plain for a model that has no chat template; `tuned` is the training
     whose model answers too, empty for none; `model` is a folder or Hub id, for maps that do not say whose they are.
     """
 
@@ -82,7 +82,7 @@ class Setup:
     def columns(self, mask: HeadMask, scores: HeadScores) -> tuple[Column, ...]:
         """The columns to answer in; that of the tuned model without the model, which is not loaded yet.
 
-        Without a selected head there is nothing to mask, and «masked» and its control are left out. ValueError where no
+        Without a selected head there is nothing to mask, and "masked" and its control are left out. ValueError where no
         column is left, or too few heads for the control.
         """
         out = [Column(UNMASKED, HeadMask())] if self.unmasked else []
@@ -140,7 +140,7 @@ class Setup:
         if self.kind == "text":
             asked = "own text"
         else:
-            asked = f"needle «{self.needle}» at {100 * self.depth:.0f} % of {self.tokens:,} tokens of {self.haystack}"
+            asked = f"needle {self.needle} at {100 * self.depth:.0f} % of {self.tokens:,} tokens of {self.haystack}"
         drawn = f"temperature {self.temperature:g}, top_p {self.top_p:g}, seed {self.seed}"
         return f"{asked} · {drawn if self.temperature else 'greedy'}"
 

@@ -6,8 +6,8 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import review
-from app.pairs.decisions import Reviewed
-from app.shared import address, jobs, readers, session
+from app.pairs.decisions import Reviewed, pairs_of, review_of
+from app.shared import address, jobs, session
 from app.shared.figure import download_button
 from app.shared.text import guarded, sentence
 from app.train import form as train_form
@@ -28,7 +28,7 @@ ALWAYS = "empty"  # training takes no empty answers: this rule is never switched
 def section(run: Run, train_page: StreamlitPage) -> None:
     """What came out, and the review: a key that is pressed draws this anew and nothing else."""
     allowed = _allowed(run)
-    reviewed = Reviewed(readers.pairs_of(run.path), readers.review_of(run.path), allowed)
+    reviewed = Reviewed(pairs_of(run.path), review_of(run.path), allowed)
     _figures(reviewed)
     _gate(run, reviewed)
     if not reviewed.kept:

@@ -4,7 +4,8 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import card, form, gate
-from app.shared import address, jobs, readers, session
+from app.pairs.decisions import pairs_of
+from app.shared import address, jobs, session
 from app.shared.jobs import Names
 from app.shared.text import sentence
 from retmask.files import number
@@ -35,7 +36,7 @@ def page(heads_page: StreamlitPage, train_page: StreamlitPage) -> None:
         return
     jobs.status_block(run, NAMES)
     _notes(run)
-    if readers.pairs_of(run.path):
+    if pairs_of(run.path):
         gate.section(run, train_page)
     _origin(run)
 
@@ -83,7 +84,7 @@ def _notes(run: Run) -> None:
         st.caption(sentence(passed_over))
     if run.record.get("thinking") == LEFT:
         st.caption("A server does not take the field that switches thinking off: its model may have thought first.")
-    without = [judged.pair for judged in readers.pairs_of(run.path) if judged.pair.unanswered]
+    without = [judged.pair for judged in pairs_of(run.path) if judged.pair.unanswered]
     if without:
         n, first = len(without), without[0]
         text = f"{n:,} prompt{'s' * (n != 1)} could not be asked, such as {first.id}: {first.unanswered}"

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 import streamlit as st
 
 from app.pairs import card
-from app.pairs.decisions import FILTERS, Reviewed, nearest
-from app.shared import address, readers, session
+from app.pairs.decisions import FILTERS, Reviewed, nearest, pairs_of, review_of
+from app.shared import address, session
 from app.shared.text import sentence
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import PreferencePair
@@ -195,4 +195,4 @@ def _restore(run: Run, i: int) -> None:
 
 def _now(run: Run) -> Reviewed:
     """The pairs and the decisions as they are on disk."""
-    return Reviewed(readers.pairs_of(run.path), readers.review_of(run.path), ())
+    return Reviewed(pairs_of(run.path), review_of(run.path), ())

@@ -219,7 +219,7 @@ def loaded(ref: ModelRef | None) -> Known | None:
 
 
 def tune(name: str) -> None:
-    """Make what a training made «the tuned model» on all pages from now on, by its id; empty for none.
+    """Make what a training made "the tuned model" on all pages from now on, by its id; empty for none.
 
     A training that has made nothing, or is gone, is none.
     """
@@ -236,7 +236,7 @@ def tuned_at_start() -> str:
 
 
 def tuned_id() -> str:
-    """The id of the training whose model is «the tuned model»; empty for none."""
+    """The id of the training whose model is "the tuned model"; empty for none."""
     found = tuned_model()
     return found.id if found else ""
 

@@ -4,23 +4,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import streamlit as st
 
-from app.pairs.decisions import Judged, judged
 from app.shared.maps import HeadMap, locate
 from retmask.figures.rows import Row, set_rows
 from retmask.files import decode_text, home, inside, stem, write_atomic
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet, read_scores, read_set
 from retmask.heads.trials import Trial, read_trials
-from retmask.pairs.pair import ITEMS
-from retmask.pairs.review import REVIEW, Review, read_review
 from retmask.runs.run import Run
 from retmask.train.preflight import Preflight
 from retmask.train.settings import TrainSettings
 
+T = TypeVar("T")
 Stamp = tuple[tuple[int, int], ...]
 MOST_UPLOAD = 64  # megabytes
 
@@ -39,7 +37,7 @@ def open_map(name: str, kv_heads: int | None = None) -> HeadMap:
         scores = None
         if run is None or file.is_file():
             scores = _load_scores(str(path), _stamp(file, folder / "run.json"), kv_heads)
-        trials = _load_trials(str(folder), _stamp(folder / "trials.jsonl")) if run else ()
+        trials = cached(_trials, folder, "trials.jsonl") if run else ()
         return HeadMap(name, path, scores, trials, run.record if run else {}, run)
     except OSError as error:
         raise ValueError(f"{name[:80]} cannot be read: {error.strerror}") from None
@@ -74,16 +72,6 @@ def set_stamp(name: str) -> Stamp:
         return _stamp(path, *(folder / file for file in beside))
     except OSError as error:
         raise ValueError(f"{name[:80]} cannot be read: {error.strerror}") from None
-
-
-def pairs_of(folder: Path) -> tuple[Judged, ...]:
-    """The pairs in a run's folder with what the gate says of each, read anew only when there are more."""
-    return _load_pairs(str(folder), _stamp(folder / ITEMS))
-
-
-def review_of(folder: Path) -> Review:
-    """A person's decisions on the pairs in a run's folder."""
-    return _load_review(str(folder), _stamp(folder / REVIEW))
 
 
 @st.cache_data(show_spinner=False, ttl=20)
@@ -134,21 +122,6 @@ def _set_row(name: str, stamp: Stamp, threshold: float, _found: ScoreSet) -> Row
     return set_rows([_found], threshold)[0]
 
 
-@st.cache_resource(show_spinner=False, max_entries=12)
-def _load_trials(folder: str, stamp: Stamp) -> tuple[Trial, ...]:
-    return tuple(read_trials(Path(folder)))
-
-
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _load_pairs(folder: str, stamp: Stamp) -> tuple[Judged, ...]:
-    return judged(Path(folder))
-
-
-@st.cache_resource(show_spinner=False, max_entries=12)
-def _load_review(folder: str, stamp: Stamp) -> Review:
-    return read_review(Path(folder))
-
-
 def _stamp(*files: Path) -> Stamp:
     """What changes when a file is written: it keeps the caches true."""
     known = [file.stat() if file.is_file() else None for file in files]
@@ -171,3 +144,17 @@ def keep_upload(name: str, content: bytes, kind: str, check: Callable[[Path], An
         path.unlink()
         raise
     return path
+
+
+def cached(read: Callable[[Path], T], folder: Path, file: str) -> T:
+    """What `read` makes of a folder, made anew only when that file of it changes."""
+    return cast(T, _cached(f"{read.__module__}.{read.__qualname__}", str(folder), _stamp(folder / file), read))
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _cached(name: str, folder: str, stamp: Stamp, _read: Callable[[Path], Any]) -> Any:
+    return _read(Path(folder))
+
+
+def _trials(folder: Path) -> tuple[Trial, ...]:
+    return tuple(read_trials(folder))
