@@ -124,8 +124,8 @@ def _check_written(folder: Path, wanted: "Tensor", dtype: str, trusted: bool) ->
     kind: torch.dtype = getattr(torch, dtype)
     plain = read_back(folder, kind, trusted)
     with torch.no_grad():
-        found = plain(input_ids=some_ids(plain), use_cache=False).logits
-    if gap := differ(found, wanted, kind):
+        logits = plain(input_ids=some_ids(plain), use_cache=False).logits
+    if gap := differ(logits, wanted, kind):
         raise ValueError(
             f"nothing was written: the folder would answer otherwise than the model with this mask or adapter (logits "
             f"differ by {gap}), since its heads have no weights of their own"

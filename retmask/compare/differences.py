@@ -9,12 +9,12 @@ from retmask.text.recall import pieces
 Change = tuple[Literal["same", "lost", "added"], str]
 
 
-def first_divergence(one: Sequence[int], other: Sequence[int]) -> int | None:
+def first_divergence(left: Sequence[int], right: Sequence[int]) -> int | None:
     """The first step at which two answers differ, also by one of them ending there; None if they are the same."""
-    for step, (a, b) in enumerate(zip(one, other, strict=False)):
+    for step, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return step
-    return None if len(one) == len(other) else min(len(one), len(other))
+    return None if len(left) == len(right) else min(len(left), len(right))
 
 
 def changes(before: str, after: str) -> list[Change]:

@@ -30,8 +30,8 @@ def measure(
     """What a mask does: mean ROUGE-1 recall (0-1), share of needles found (above 0.5), and perplexity of the prose."""
     began = time.perf_counter()
     trials = [trial for batch in run_trials(model.under(mask), tasks, haystack) for trial in batch]
-    found = {trial.key: trial for trial in trials}
-    asked = [found[task.key] for task in tasks if task.key in found]  # of tasks with the same prompt only the first is
+    by_task = {trial.key: trial for trial in trials}
+    asked = [by_task[task.key] for task in tasks if task.key in by_task]  # of equal prompts only the first is
     recalls = [trial.recall for trial in asked]
     return {
         "recall": round(float(np.mean(recalls)), 4),

@@ -6,6 +6,7 @@ Retrieval heads are dynamic: a fixed set of heads is not what copies at every st
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 import numpy as np
 from jaxtyping import Int
@@ -43,11 +44,11 @@ class Trace:
 
     def sources(self, step: int) -> dict[int, tuple[HeadId, ...]]:
         """The positions in the prompt that a step's token was copied from, most heads first, and those heads."""
-        found: dict[int, list[HeadId]] = {}
+        sources: dict[int, list[HeadId]] = {}
         for head, steps in self.copied.items():
             if step in steps:
-                found.setdefault(steps[step], []).append(head)
-        return {position: tuple(heads) for position, heads in sorted(found.items(), key=lambda item: -len(item[1]))}
+                sources.setdefault(steps[step], []).append(head)
+        return {position: tuple(heads) for position, heads in sorted(sources.items(), key=lambda item: -len(item[1]))}
 
     def overlap(self, static: Iterable[HeadId]) -> float | None:
         """Mean Jaccard index of H_t and a fixed set of heads, over the steps at which any head copied; None for none.
@@ -55,12 +56,12 @@ class Trace:
         Jaccard(A, B) = |A ∩ B| / |A ∪ B| (arXiv 2602.11162 compares with the best 20 heads).
         """
         fixed = frozenset(static)
-        return _mean(jaccard(now, fixed) for now in map(self.heads_at, range(self.n_steps)) if now)
+        return _mean(jaccard(heads, fixed) for heads in map(self.heads_at, range(self.n_steps)) if heads)
 
     def persistence(self) -> float | None:
         """Mean Jaccard index of H_t and H_t+1, over the pairs of steps of which either has copying heads; or None."""
         heads = [self.heads_at(step) for step in range(self.n_steps)]
-        return _mean(jaccard(now, after) for now, after in pairwise(heads) if now or after)
+        return _mean(jaccard(before, after) for before, after in pairwise(heads) if before or after)
 
     def entropy(self) -> float | None:
         """Entropy in nats of the heads' shares of all copies; 0: one head did all. None if no head copied."""
@@ -71,11 +72,11 @@ class Trace:
         return abs(float(-(shares * np.log(shares)).sum()))
 
 
-def jaccard(one: frozenset[HeadId], other: frozenset[HeadId]) -> float:
+def jaccard(a: frozenset[HeadId], b: frozenset[HeadId]) -> float:
     """|A ∩ B| / |A ∪ B|; 1 for two empty sets."""
-    return len(one & other) / len(one | other) if one | other else 1.0
+    return len(a & b) / len(a | b) if a | b else 1.0
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return sum(found) / len(found) if found else None
+    every = list(values)
+    return fmean(every) if every else None

@@ -50,7 +50,7 @@ class LensModel:
     mask: HeadMask | None = None  # what every pass is under that is given no masks of its own
     lock: Lock = field(default_factory=Lock, repr=False)  # held during one pass: sessions take turns step by step
 
-    @property
+    @cached_property
     def grid(self) -> Grid:
         """Layers x query heads, and the key/value heads they share."""
         return grid_of(self.native.config)
