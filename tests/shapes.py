@@ -15,9 +15,15 @@ _check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float,
 
 
 def checked(function: _F) -> _F:
-    """The function, which refuses arrays of other axes or types than it states; itself where it states none."""
-    stated = any(map(_states_axes, getattr(function, "__annotations__", {}).values()))
-    return _check(function) if stated else function
+    """The function, which refuses arrays of other axes or types than it states; itself where it states none.
+
+    Only its arrays are looked at: from Python 3.12 on a module's layers are no attributes to a check of a protocol.
+    """
+    arrays = {name: hint for name, hint in getattr(function, "__annotations__", {}).items() if _states_axes(hint)}
+    if not arrays:
+        return function
+    function.__annotations__ = arrays
+    return _check(function)
 
 
 def _states_axes(annotation: Any) -> bool:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from retmask.heads.trials import LEVELS, Trial
 Row = dict[str, Any]
 
 
-@runtime_checkable
 class Trace(Protocol):
     """What the rows need of a traced answer: its length, and which head copied at which step, from which position."""
 

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import partial
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +34,6 @@ class Reading(NamedTuple):
     keys: int | None
 
 
-@runtime_checkable
 class NativeView(Protocol):
     """What is used of a transformers model."""
 
@@ -65,7 +64,6 @@ class NativeView(Protocol):
         """Write it into a folder."""
 
 
-@runtime_checkable
 class BridgeView(Protocol):
     """What is used of TransformerLens' view of the model: a block a layer, each with `attn`."""
 

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 Span = tuple[int, int]
@@ -17,7 +17,6 @@ _Reader = tuple[Any, dict[int, int]]  # a tokenizer, and the usual ids of tokens
 _READERS: WeakKeyDictionary[Any, dict[Any, _Reader]] = WeakKeyDictionary()
 
 
-@runtime_checkable
 class Tokenizer(Protocol):
     """What is used of a tokenizer of transformers."""
 
