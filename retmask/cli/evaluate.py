@@ -20,20 +20,20 @@ evaluate = takes(EvaluateSettings, _evaluate)
 
 
 def _report_evaluation(run: Run) -> None:
-    found = read_object(run.path / "results.json")
+    results = read_object(run.path / "results.json")
     table = Table("condition", "recall", "95 % interval", "found", box=None, pad_edge=False)
-    for row in found["conditions"]:
+    for row in results["conditions"]:
         table.add_row(
             row["condition"], f"{row['recall']:.3f}", span(row["low"], row["high"], ".3f"), f"{row['found']:.0%}"
         )
     out.print(table)
-    needles = found["conditions"][0].get("needles")  # an evaluation from before these were counted drew prompts
+    needles = results["conditions"][0].get("needles")  # an evaluation from before these were counted drew prompts
     few = needles is not None and needles < FEWEST
     words = "prompts" if needles is None else over(needles, "needle")
     out.print(none_over(needles, "needle") if few else f"intervals over {words}")
     columns = ("difference", "mean", "95 % by prompts", "95 % by needles", "better", "worse")
     table = Table(*columns, box=None, pad_edge=False)
-    for row in found["differences"]:
+    for row in results["differences"]:
         table.add_row(
             f"{row['condition']} - {row['against']}",
             f"{row['mean']:+.3f}",

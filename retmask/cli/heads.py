@@ -139,9 +139,9 @@ def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list
     for row in ({"rank": scores.rank[head], **_row(scores, head)} for head in listed):
         between = span(row["low"], row["high"], ".3f")
         table.add_row(str(row["rank"]), row["head"], f"{row['mean']:.3f}", between, f"{row['activation']:.0%}")
-    found = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else over(scores.n_trials, "trial")
-    found = scores.detector.says if scores.counting == "gates" else found
-    out.print(f"{scores.model}, {scores.grid} heads, {found}")
+    basis = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else over(scores.n_trials, "trial")
+    basis = scores.detector.says if scores.counting == "gates" else basis
+    out.print(f"{scores.model}, {scores.grid} heads, {basis}")
     out.print(table)
     by = scores.clusters
     if scores.counting != "gates":

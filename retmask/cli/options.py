@@ -149,7 +149,7 @@ def progress(steps: Iterator[Progress], run: Run, words: Callable[..., str]) -> 
 
 def _say_state(run: Run, begun: threading.Event, over: threading.Event, bar: Bar, line: TaskID) -> None:
     """Say which run has the device, as long as this one waits for it, and that it is stopping, when it is."""
-    said = "loading"
+    shown = "loading"
     while not over.wait(1):
         holder = "" if begun.is_set() else behind(run)
         says = f"waiting for {holder}, which has the device" if holder else "loading"
@@ -157,8 +157,8 @@ def _say_state(run: Run, begun: threading.Event, over: threading.Event, bar: Bar
             says = f"{stopping_words(run)} Ctrl-C once more ends it at once"
         elif begun.is_set():
             continue
-        if says != said:
+        if says != shown:
             bar.update(line, description=says)
             if not sys.stderr.isatty():
                 typer.echo(says, err=True)
-        said = says
+        shown = says

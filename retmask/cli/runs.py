@@ -128,7 +128,7 @@ def log(
 
 def _follow(run: Run) -> None:
     """Print what comes, until the run is over: what its log says, and how far it is whenever that changes."""
-    told, at = "", run.log_size
+    shown, at = "", run.log_size
     while True:
         status = run.status  # before the rest is read: what a run wrote last is printed too
         with suppress(FileNotFoundError), (run.path / "log.txt").open("rb") as file:
@@ -137,8 +137,8 @@ def _follow(run: Run) -> None:
             at += len(new)
             typer.echo(new.decode(errors="replace"), nl=False)
         words = f"{status}: {overview.progress(run, status)[1]}"
-        if words != told:
-            told = words
+        if words != shown:
+            shown = words
             typer.echo(words)
         if status not in ("queued", "started"):
             return
