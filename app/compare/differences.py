@@ -4,8 +4,8 @@ import streamlit as st
 
 from app.compare.answer_html import legend_html, token_html
 from app.compare.comparison import LiveComparison
-from app.shared import differences
 from app.shared.figure import draw_figure
+from app.shared.text import in_one
 from retmask.compare.comparison import Comparison
 from retmask.compare.differences import first_divergence
 from retmask.figures.masking import logprob_lines
@@ -30,7 +30,7 @@ def section(live: LiveComparison, done: Comparison) -> None:
 def _texts(done: Comparison, one: int, other: int) -> None:
     """Two answers in one text, and the first token at which they part."""
     st.html(f'<div class="said">{_parting(done, one, other)} {legend_html()}</div>')
-    st.html(differences.in_one(done.text(one), done.text(other)))
+    st.html(in_one(done.text(one), done.text(other)))
 
 
 def _parting(done: Comparison, one: int, other: int) -> str:

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from app.compare.answer_html import ENDINGS, GAP
-from app.shared import differences
-from app.shared.differences import MOST
-from app.shared.text import fact_html, where_html
+from app.shared.text import MOST_DRAWN, fact_html, in_each, where_html
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import Answer, PreferencePair
 from retmask.text.recall import contains
@@ -65,8 +63,10 @@ def _turn(messages: Sequence[Turn], i: int, place: tuple[int, range] | None) -> 
     role, text = messages[i]
     named = where_html(role) if len(messages) > 1 or role != "user" else ""
     spot = place[1] if place and place[0] == i else range(0)
-    cut = f'<span class="gap"> … and {len(text) - MOST:,} more characters</span>' if len(text) > MOST else ""
-    return f'{named}<div class="said" dir="auto">{_marked(text, range(min(len(text), MOST)), spot)}{cut}</div>'
+    cut = (
+        f'<span class="gap"> … and {len(text) - MOST_DRAWN:,} more characters</span>' if len(text) > MOST_DRAWN else ""
+    )
+    return f'{named}<div class="said" dir="auto">{_marked(text, range(min(len(text), MOST_DRAWN)), spot)}{cut}</div>'
 
 
 def _excerpt(messages: Sequence[Turn], place: tuple[int, range] | None) -> str:
@@ -126,7 +126,7 @@ def standing(pair: PreferencePair, verdict: str | None, kept: bool, faults: Sequ
 
 def answers(pair: PreferencePair, edited: bool) -> str:
     """Chosen and rejected beside each other; what one has and the other has not is marked in it."""
-    chosen, rejected = differences.in_each(pair.chosen.text, pair.rejected.text)
+    chosen, rejected = in_each(pair.chosen.text, pair.rejected.text)
     texts = (("chosen", "unmasked", pair.chosen, chosen), ("rejected", "masked", pair.rejected, rejected))
     return f'<div class="answers">{"".join(_answer(*text, pair.answer, edited) for text in texts)}</div>'
 

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from app.compare.answer_html import answer_html, context_html, marked_html, pieces, token_html, windows
 from app.compare.setup import Setup, keep_setup, keep_text, read_setup
-from app.shared import differences, models
-from app.shared.text import fact_html, text_html
+from app.shared import models
+from app.shared.text import fact_html, in_one, text_html
 from retmask.cli.main import app
 from retmask.compare.comparison import Comparison, Prompt
 from retmask.files import append_line, home, shipped
@@ -359,13 +359,12 @@ def test_a_curve_is_told_how_long_it_may_take_by_the_last_one() -> None:
 def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, spawned: list[Run], tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     at = export_to(opened(heads="L17H3,L18H6:0.5"), "~/light")
-    assert any(code.value.endswith(f"--out {tmp_path / 'light'}") for code in at.code)
+    assert any(f"retmask ablate smollm2-135m --out {tmp_path / 'light'}" in code.value for code in at.code)
     at = press(at, "export_start")
     assert [run.record["kind"] for run in spawned] == ["ablate"]
-    assert spawned[0].record["config"] == {
-        "model": "smollm2-135m", "heads": "L17H3,L18H6:0.5", "out": str(tmp_path / "light"), "revision": "",
-        "adapter": "",
-    }  # fmt: skip
+    config = spawned[0].record["config"]
+    assert (config["model"], config["out"]) == ("smollm2-135m", str(tmp_path / "light"))
+    assert (config["heads"], config["revision"], config["adapter"]) == ("L17H3,L18H6:0.5", "", "")
     assert at.button(key="export_start").disabled
     assert not export_to(at, str(tmp_path / "other")).button(key="export_start").disabled
     spawned[0].update(status="success")
@@ -557,7 +556,7 @@ NASTY = '<img src=x onerror="alert(1)"> & <script>'
 
 def test_no_text_of_a_model_becomes_markup() -> None:
     parts = [
-        text_html(NASTY), differences.in_one(NASTY, NASTY + " more"), marked_html([NASTY, "b"], [0]),
+        text_html(NASTY), in_one(NASTY, NASTY + " more"), marked_html([NASTY, "b"], [0]),
         marked_html([NASTY], [], [0]), token_html([NASTY], 0), fact_html("a", NASTY),
     ]  # fmt: skip
     for part in parts:

@@ -5,7 +5,7 @@ from html import unescape
 
 import pytest
 
-from app.shared.differences import MOST, in_each, in_one, sides
+from app.shared.text import MOST_DRAWN, in_each, in_one, sides
 
 NASTY = "<script>alert(1)</script> & “x”"
 TEXTS = ["", " ", "one", "one two", " one\n\ntwo ", NASTY, f"{NASTY} more", "a a a b", "b a a"]
@@ -37,7 +37,7 @@ def test_the_parts_of_each_text_are_that_text(first: str, second: str) -> None:
 
 
 def test_texts_with_too_many_of_the_same_words_are_not_compared_and_long_ones_are_cut() -> None:
-    first, second = in_each("x " * MOST, "x " * MOST + "y")
+    first, second = in_each("x " * MOST_DRAWN, "x " * MOST_DRAWN + "y")
     assert "<mark" not in first + second
-    assert bare(first).startswith("x " * (MOST // 2))
+    assert bare(first).startswith("x " * (MOST_DRAWN // 2))
     assert first.endswith("and 20,000 more characters</span>")
