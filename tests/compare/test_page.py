@@ -364,7 +364,7 @@ def test_an_export_is_started_once(monkeypatch: pytest.MonkeyPatch, spawned: lis
     assert [run.record["kind"] for run in spawned] == ["ablate"]
     config = spawned[0].record["config"]
     assert (config["model"], config["out"]) == ("smollm2-135m", str(tmp_path / "light"))
-    assert (config["heads"], config["revision"], config["adapter"]) == ("L17H3,L18H6:0.5", "", "")
+    assert (config["rule"]["heads"], config["revision"], config["adapter"]) == ("L17H3,L18H6:0.5", "", "")
     assert at.button(key="export_start").disabled
     assert not export_to(at, str(tmp_path / "other")).button(key="export_start").disabled
     spawned[0].update(status="success")
