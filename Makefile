@@ -17,7 +17,7 @@ PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 BROKEN := $(if $(shell $(VENV)/bin/python -c '' 2>/dev/null && grep -xF '$(CURDIR)' $(READY) 2>/dev/null),,FORCE)
 
 .DELETE_ON_ERROR:
-.PHONY: help app test check gemma bench analyses clean FORCE
+.PHONY: help app test check gemma bench analyses pictures clean FORCE
 
 help:
 	@echo 'make app      set up on the first call, then serve the app on http://127.0.0.1:$(PORT), until Ctrl-C'
@@ -26,6 +26,7 @@ help:
 	@echo 'make gemma    add the weights of the second model, Gemma 3 270M'
 	@echo 'make bench    time head detection on the default model'
 	@echo 'make analyses redo the studies in analyses/: tables, figures, some hours on two idle CPU cores'
+	@echo 'make pictures make the README'"'"'s pictures anew: trains for some minutes, needs Chromium'
 	@echo 'make clean    remove .venv and caches; converted models and runs stay'
 
 app: $(SMOLLM2_READY)
@@ -47,6 +48,9 @@ bench: $(SMOLLM2_READY)
 
 analyses: $(SMOLLM2_READY) $(GEMMA_READY)
 	@for study in families stability depth_bias dynamics detectors; do $(VENV)/bin/python analyses/$$study.py || exit 1; done
+
+pictures: $(SMOLLM2_READY)
+	@$(VENV)/bin/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) build dist retmask.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 __all__ = [
     "Comparison",
     "Grid",

@@ -3,17 +3,21 @@
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 from tiny import tiny_model
 
 import retmask
+from retmask.cli.main import _check_name, app
 
 README = Path(__file__).parent.parent / "README.md"
 INIT = Path(retmask.__file__)
+COMMANDS = re.findall(r"^(?:\.venv/bin/)?(retmask .*?)(?:\s+#.*)?$", README.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_example_in_python_runs_and_shows_what_masking_does(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +32,18 @@ def test_the_example_in_python_runs_and_shows_what_masking_does(capsys: pytest.C
     *columns, heads = capsys.readouterr().out.split("\n\n")[-1].strip().splitlines()
     assert columns
     assert set(map(retmask.HeadId.parse, heads.split())) == answers.traces[0].heads_at(8) != set()
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_readme_is_one(line: str) -> None:
+    """Its name and its options exist; nothing is run."""
+    _, *words = shlex.split(line.removesuffix("\\"))
+    _check_name(words)
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(name, words)
 
 
 def test_a_model_that_finds_nothing_has_no_scores_and_a_text_of_ones_own_is_answered() -> None:
