@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from typing import Any
 
 import streamlit as st
 
@@ -41,14 +42,16 @@ def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
 
 
 def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
+    kept: dict[str, Any] = {"persist_state": "session"}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks")
-        seeds = st.number_input("Random draws of each", value=5, step=1, key="dose_seeds", width=170)
-        trials = st.number_input("Trials a point", value=24, step=1, key="dose_trials", width=140)
-        tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150)
-        matched = st.toggle("Same layers", key="dose_matched", help="draw the random heads from the best heads' layers")
+        ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks", **kept)
+        seeds = st.number_input("Random draws of each", value=5, step=1, key="dose_seeds", width=170, **kept)
+        trials = st.number_input("Trials a point", value=24, step=1, key="dose_trials", width=140, **kept)
+        tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150, **kept)
+        says = "draw the random heads from the best heads' layers"
+        matched = st.toggle("Same layers", key="dose_matched", help=says, **kept)
         drawn, says = "retrieval heads", mask_editor.EXCLUDE
-        exclude = st.text_input("Never drawn", placeholder=drawn, key="dose_exclude", width=150, help=says)
+        exclude = st.text_input("Never drawn", placeholder=drawn, key="dose_exclude", width=150, help=says, **kept)
     try:
         wrong = session.out_of_range(*RANGES)
         if wrong:

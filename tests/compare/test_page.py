@@ -15,6 +15,7 @@ import page
 import pytest
 from page import drawn, errors, press, query, words
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from app.compare.answer_html import answer_html, context_html, marked_html, pieces, token_html, windows
@@ -584,3 +585,12 @@ def test_the_context_is_drawn_round_the_heaviest_positions_within_its_limit() ->
     drawn_text = context_html(Letters(), [1] * 60, {30: 1}, [30])
     assert drawn_text.count("…") == 2
     assert drawn_text.count("a") > 20
+
+
+def test_the_form_of_a_curve_keeps_its_values_over_pages() -> None:
+    at = opened()
+    drawn(at.number_input(key="dose_trials").set_value(7).run())
+    for name in ("runs", "compare"):
+        at._page_hash = calc_hash(name)
+        drawn(at.run())
+    assert at.number_input(key="dose_trials").value == 7
