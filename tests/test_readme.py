@@ -71,7 +71,7 @@ print(json.dumps([there, "torch" in sys.modules, sorted(set(names) - set(dir(ret
 """
 
 
-@pytest.mark.parametrize("first", ["", "retmask.detect.job", "retmask.compare.side_by_side"])
+@pytest.mark.parametrize("first", ["", "retmask.detect.job", "retmask.compare.comparison"])
 def test_what_a_script_starts_from_is_there_whatever_was_imported_before(first: str) -> None:
     """Also where a room of the same name stands in the package already; and without torch, but for a model's own."""
     names = [name for name in retmask.__all__ if name not in ("__version__", "load", "LensModel")]

@@ -14,7 +14,7 @@ from tiny import tiny_folder
 
 from retmask.cli.main import run_command
 from retmask.detect import job as detect
-from retmask.detect.job import DetectSettings
+from retmask.detect.job import DETECT, DetectSettings
 from retmask.families.concentration import Concentration
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import read_trials
