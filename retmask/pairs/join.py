@@ -9,7 +9,7 @@ from retmask.pairs.job import PAIR, PairsSettings
 from retmask.pairs.pair import FACTS, PAIRS, read_items, write_items, write_pairs
 from retmask.runs.job import Start
 from retmask.runs.run import Run
-from retmask.runs.settings import from_record
+from retmask.runs.settings import from_record, same
 from retmask.runs.worker import working
 from retmask.text.prompts import digest
 
@@ -41,9 +41,10 @@ def _check(runs: Sequence[Run]) -> None:
     """ValueError unless these are all the shards of one set, each once and finished."""
     if not runs:
         raise ValueError("name the folders of the shards")
-    alike = [{**run.config, "shard": 0, "device": ""} for run in runs]
-    for run, settings in zip(runs, alike, strict=True):
-        if run.record.get("kind") != "pairs" or settings != alike[0]:
+    alike = {"shard": 0, "device": ""}
+    for run in runs:
+        is_shard = run.record.get("kind") == "pairs"
+        if not is_shard or not same(from_record(PairsSettings, {**runs[0].config, **alike}), {**run.config, **alike}):
             raise ValueError(f"{run.path} is not a shard of the same pairs as {runs[0].path}: leave it out")
         if run.status != "success":
             raise ValueError(f"{run.path} is not finished ({run.status}): let it go on first")
@@ -51,6 +52,6 @@ def _check(runs: Sequence[Run]) -> None:
         values = {str(run.record.get(name))[: 10 if name == "clock" else None] for run in runs}  # one day's
         if len(values) > 1 and name != "revision":  # a commit that changes no weights is none of theirs
             raise ValueError(f"the shards differ in {name}: make them all with the same model and settings")
-    shards, wanted = sorted(run.config["shard"] for run in runs), list(range(alike[0]["shards"]))
+    shards, wanted = sorted(run.config["shard"] for run in runs), list(range(runs[0].config["shards"]))
     if shards != wanted:
         raise ValueError(f"shards {', '.join(map(str, shards))} are there and 0 to {wanted[-1]} are wanted, each once")

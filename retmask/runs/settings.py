@@ -110,9 +110,10 @@ def from_record(cls: type[S], config: Mapping[str, Any]) -> S:
     ValueError for what cannot be, or where a setting without a default is missing.
     """
     values: dict[str, Any] = {}
+    config = _nested(cls, config)
     for each in fields(cls):  # type: ignore[arg-type]
         if inside := inner(each):
-            values[each.name] = from_record(inside, _part(each, config))
+            values[each.name] = from_record(inside, config[each.name])
         elif each.name in config:
             value = config[each.name]
             values[each.name] = tuple(value) if get_origin(each.type) is tuple else value
@@ -121,10 +122,14 @@ def from_record(cls: type[S], config: Mapping[str, Any]) -> S:
     return cls(**values)
 
 
-def _part(each: "Field[Any]", config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of the settings inside a field; they may stand flat, as they once did."""
-    part = config.get(each.name)
-    return part if isinstance(part, Mapping) else config
+def _nested(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the settings inside a field in a part of their own: they may stand flat, as they once did."""
+    nested, own = dict(config), {each.name for each in fields(cls)}
+    for each in fields(cls):
+        if (inside := inner(each)) and not isinstance(config.get(each.name), Mapping):
+            flat = {part.name for part in fields(inside)} - own
+            nested[each.name] = {name: nested.pop(name) for name in flat & set(nested)}
+    return nested
 
 
 def whole(settings: S) -> S:
@@ -147,19 +152,24 @@ def _whole(each: "Field[Any]", value: Any) -> Any:
 
 
 def same(settings: Any, config: Mapping[str, Any]) -> bool:
-    """Whether a record says the same settings, whichever way it names a path, and as far as it goes back."""
+    """Whether a record says the same settings, whichever way it names a path, and as far as it goes back.
+
+    One with a setting that is not known, such as a newer version's, does not.
+    """
     return _matched(type(settings), config) == _matched(type(settings), record(settings))
 
 
 def _matched(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What resuming must match: every setting's value in a record, its default where the record is older."""
-    values: dict[str, Any] = {}
+    """What resuming must match: all that a record says, and a setting's default where the record is older."""
+    values = _nested(cls, config)
     for each in fields(cls):
         if inside := inner(each):
-            values[each.name] = _matched(inside, _part(each, config))
+            values[each.name] = _matched(inside, values[each.name])
         elif each.metadata.get("matched", True):
             value = config.get(each.name, None if each.default is MISSING else each.default)
             values[each.name] = _whole(each, list(value) if isinstance(value, tuple) else value)
+        else:
+            values.pop(each.name, None)
     return values
 
 

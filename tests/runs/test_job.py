@@ -10,9 +10,9 @@ import pytest
 import typer.main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from retmask.cli.flags import made, takes
 
 from retmask.cli.main import app
+from retmask.cli.options import made, takes
 from retmask.cli.runs import JOBS
 from retmask.compare.ablate import AblateSettings
 from retmask.compare.dose import DoseSettings
@@ -78,6 +78,9 @@ def test_a_record_reads_back_and_matches(kind: str, told: Any) -> None:
     newer = {**kept, "a setting of a later version": 3}
     assert from_record(JOBS[kind].settings, newer) == told
     assert not same(told, {**kept, "model": "another"})
+    assert not same(told, newer)
+    for name in kept.keys() & {"rule"}:
+        assert not same(told, {**kept, name: {**kept[name], "a setting of a later version": 3}})
 
 
 def a_value(field: Any) -> some.SearchStrategy[Any]:
