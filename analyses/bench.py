@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +11,19 @@ import torch
 from jaxtyping import Float, Int
 from transformers import DynamicCache
 
+from retmask.cli.bench import PairSettings
+from retmask.cli.options import out
 from retmask.detect.job import DetectSettings
 from retmask.detect.trials import different_prompts, run_trials
+from retmask.heads.grid import heads_words
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import control
+from retmask.heads.rules import MaskRule, control
 from retmask.heads.trials import Trial
 from retmask.model.bridge import second_view
 from retmask.model.decoding import Answer, answers, decode
 from retmask.model.lens import LensModel
+from retmask.model.loading import load
+from retmask.runs.settings import check
 from retmask.text.chat import Chat
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import ANSWER_TOKENS, NeedlePrompt
@@ -172,3 +178,34 @@ def _plain(hf: Any, model: LensModel, prompt: NeedlePrompt, trial: Trial, times:
         largest_difference=max(times.largest_difference, difference),
         differing_trials=times.differing_trials + (difference > 1e-9),
     )
+
+
+def print_detect(settings: DetectSettings) -> None:
+    """What `bench_detect` measures of a detection with these settings."""
+    device, dtype = settings.device or None, settings.dtype or None
+    model = load(settings.model, device=device, dtype=dtype, context_tokens=max(settings.lengths))
+    times = bench_detect(model, settings)
+    out.print(f"{model.name} on {model.device}, {model.dtype_name}, {model.attention}: {times.trials} trials")
+    out.print(f"ours {times.ours:.1f} s, plain loop {times.plain:.1f} s, ratio {times.ratio:.3f}")
+    out.print(
+        f"same answers in {times.same_answers} of {times.trials} trials; scores differ in {times.differing_trials}, "
+        f"by at most {times.largest_difference:.2g}"
+    )
+
+
+def print_pair(settings: PairSettings) -> None:
+    """What `bench_pair` measures with these settings. ValueError where they cannot be."""
+    check(settings)
+    n_prompt, n_new, rounds = settings.prompt_tokens, settings.new_tokens, settings.rounds
+    device, dtype = settings.device or None, settings.dtype or None
+    model = load(settings.model, device=device, dtype=dtype, context_tokens=n_prompt + n_new)
+    scores = settings.scores or Path(settings.model).name
+    mask = MaskRule(scores=scores, share=settings.share).build(model.grid)
+    times = bench_pair(model, mask, n_prompt, n_new, rounds)
+    out.print(
+        f"{model.name} on {model.device}, {model.dtype_name}, {model.attention}: {heads_words(len(mask))} masked, "
+        f"the first in layer {mask.first_layer} of {model.grid.n_layers}"
+    )
+    out.print(f"{n_prompt} + {n_new} tokens, fastest of {rounds} rounds in turn:")
+    for name, seconds in times.items():
+        out.print(f"  {name}: {seconds:.2f} s, {seconds / times['one']:.2f} of one")

@@ -9,14 +9,13 @@ import typer
 from rich.table import Table
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
-from retmask.compare.ablate import AblateSettings
-from retmask.compare.checkpoint import export
+from retmask.compare.ablate import AblateSettings, written
 from retmask.compare.comparison import Column, Comparison, Prompt
 from retmask.compare.differences import first_divergence
 from retmask.compare.dose import DOSE, DoseSettings, read_points
 from retmask.detect.job import DEFAULT_MODEL
 from retmask.figures.rows import dose_rows
-from retmask.files import check_text, expanded, read_text
+from retmask.files import check_text, read_text
 from retmask.heads.grid import Grid, HeadId, heads_words
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
@@ -185,17 +184,10 @@ dose = takes(DoseSettings, _dose)
 
 def _ablate(settings: AblateSettings, trust_remote_code: TrustRemoteCode = False) -> None:
     """Write a checkpoint with heads masked in its weights, for plain transformers or any server."""
-    made = export(
-        settings.model,
-        settings.rule,
-        expanded(settings.out),
-        revision=settings.revision,
-        adapter=settings.adapter,
-        trust_remote_code=trust_remote_code,
-    )
-    scales = {HeadId.parse(key): scale for key, scale in made["mask"]["scales"].items()}
+    manifest = written(settings, trust_remote_code)
+    scales = {HeadId.parse(key): scale for key, scale in manifest["mask"]["scales"].items()}
     what = f"{heads_words(len(scales))} {'scaled' if any(scales.values()) else 'masked'} ({HeadMask(scales)})"
-    typer.echo(f"{settings.model} with {what}, {made['dtype']}, in {settings.out}")
+    typer.echo(f"{settings.model} with {what}, {manifest['dtype']}, in {settings.out}")
 
 
 ablate = takes(AblateSettings, _ablate)

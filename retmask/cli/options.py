@@ -3,7 +3,7 @@
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -25,10 +25,11 @@ TrustRemoteCode = Annotated[
 ]
 
 
-def takes(cls: Any, fun: Callable[..., None]) -> Callable[..., None]:
+def takes(cls: Any, fun: Callable[..., None], without: str = "") -> Callable[..., None]:
     """A command with the flags of those settings before its own: it is called with `settings` made from them.
 
     Where the settings have presets there is `--preset` too, and a flag that is left out keeps the preset's value.
+    `without` names the settings that mean nothing to the command: they keep their defaults, and have no flag.
     """
 
     def command(**given: Any) -> None:
@@ -37,7 +38,10 @@ def takes(cls: Any, fun: Callable[..., None]) -> Callable[..., None]:
 
     parameters = dict(inspect.signature(fun).parameters)
     parameters.pop("settings")
-    signature = [*_options(cls), *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters.values())]
+    signature = [
+        *_options(cls, without.split()),
+        *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters.values()),
+    ]
     command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in signature}
     command.__name__, command.__doc__ = fun.__name__, fun.__doc__
@@ -61,10 +65,10 @@ def made(cls: Any, given: Mapping[str, Any]) -> Any:
     return from_preset(cls, given["preset"], **values) if hasattr(cls, "presets") else cls(**values)
 
 
-def _options(cls: Any) -> list[inspect.Parameter]:
+def _options(cls: Any, without: Sequence[str]) -> list[inspect.Parameter]:
     """A parameter for each flag, as typer reads them."""
     presets = getattr(cls, "presets", {})
-    out = [_option(flag, bool(presets)) for flag in flags(cls)]
+    out = [_option(flag, bool(presets)) for flag in flags(cls) if flag.path[0] not in without]
     if presets:
         help = ", ".join(f"{name} ({each.says})" for name, each in presets.items())
         out.insert(1, _parameter("preset", Annotated[str, typer.Option(help=help)], USUAL))

@@ -1,15 +1,11 @@
 """`retmask train` and `retmask merge`: fine-tune on pairs, and write a checkpoint of the result."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
-from retmask.compare.checkpoint import export
-from retmask.files import expanded
-from retmask.heads.rules import MaskRule
-from retmask.runs.settings import REQUIRED, setting, shared
+from retmask.compare.ablate import AblateSettings, written
 from retmask.train.job import TRAIN, checked
 from retmask.train.results import result
 from retmask.train.settings import TrainSettings
@@ -43,22 +39,12 @@ def _step_words(**line: Any) -> str:
 train = takes(TrainSettings, _train)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MergeSettings:
-    """Which adapter is merged into which model, and where to."""
-
-    model: str = shared("model", REQUIRED)
-    adapter: str = setting(REQUIRED, "the adapter's folder")
-    out: str = setting(REQUIRED, "folder for the checkpoint")
-    revision: str = shared("revision")
-
-
-def _merge(settings: MergeSettings, trust_remote_code: TrustRemoteCode = False) -> None:
+def _merge(settings: AblateSettings, trust_remote_code: TrustRemoteCode = False) -> None:
     """Write a checkpoint with an adapter merged into its weights, for plain transformers or any server."""
-    model, adapter, folder = settings.model, settings.adapter, expanded(settings.out)
-    how: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": trust_remote_code}
-    made = export(model, MaskRule(), folder, adapter=adapter, **how)
-    typer.echo(f"{model} with {adapter} merged, {made['dtype']}, in {settings.out}")
+    if not settings.adapter:
+        raise ValueError("say which adapter is merged: --adapter FOLDER")
+    manifest = written(settings, trust_remote_code)
+    typer.echo(f"{settings.model} with {settings.adapter} merged, {manifest['dtype']}, in {settings.out}")
 
 
-merge = takes(MergeSettings, _merge)
+merge = takes(AblateSettings, _merge, without="rule")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from retmask.compare.checkpoint import check_free, export
@@ -44,19 +43,18 @@ def _check(settings: AblateSettings, *_: Any) -> Start[AblateSettings]:
     return Start(settings, parent_ids(adapter))
 
 
-def _written(work: Work[AblateSettings]) -> Iterator[Progress]:
+def written(settings: AblateSettings, trust_remote_code: bool = False) -> dict[str, Any]:
+    """Write the checkpoint; its manifest, as `export` has it. ValueError, before anything loads, for what cannot be."""
+    _check(settings)
+    named = {"revision": settings.revision, "adapter": settings.adapter}
+    return export(settings.model, settings.rule, expanded(settings.out), **named, trust_remote_code=trust_remote_code)
+
+
+def _exported(work: Work[AblateSettings]) -> Iterator[Progress]:
     work.run.report(stage="exporting")
-    settings = work.settings
-    manifest = export(
-        settings.model,
-        settings.rule,
-        Path(settings.out),
-        revision=settings.revision,
-        adapter=settings.adapter,
-        trust_remote_code=work.trust_remote_code,
-    )
+    manifest = written(work.settings, work.trust_remote_code)
     work.run.update(**{name: manifest[name] for name in ("model", "revision", "sha256")})
     yield Progress(1, 1, None)
 
 
-ABLATE = Job("ablate", AblateSettings, _check, _written)
+ABLATE = Job("ablate", AblateSettings, _check, _exported)

@@ -109,3 +109,20 @@ def test_compare_says_what_is_wrong_before_it_loads(
     monkeypatch.setattr("retmask.model.loading.load", lambda *_, **__: pytest.fail("it loaded"))
     assert run_command(["compare", "smollm2-135m", *options]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["merge", "--adapter", ""], "say which adapter is merged"),
+        (["merge", "--adapter", "/no"], "/no is no adapter"),
+        (["ablate", "--heads", "L40H3"], "30 x 9 grid"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_is_refused_before_it_loads(
+    options: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retmask.model.loading.load", lambda *_, **__: pytest.fail("it loaded"))
+    command, *flags = options
+    assert run_command([command, "smollm2-135m", *flags, "--out", str(tmp_path / "out")]) == 2
+    assert says in capsys.readouterr().err

@@ -96,6 +96,11 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
         (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--ks", "271"], "271 heads cannot be masked"),
         (["dose", "smollm2-135m", "--scores", "smollm2-135m", "--haystack", "pydoc"], "detection used the haystack"),
         (["bench", "pair", "smollm2-135m", "--share", "2"], "a share of 2"),
+        (["bench", "detect", "--adapter", "x"], "No such option: --adapter"),
+        (["bench", "detect", "--counting", "steps"], "No such option: --counting"),
+        (["merge", "smollm2-135m", "--out", "/tmp/never"], "say which adapter is merged"),
+        (["merge", "smollm2-135m", "--out", "/tmp/never", "--adapter", ""], "say which adapter is merged"),
+        (["merge", "smollm2-135m", "--out", "/tmp/never", "--adapter", "/no"], "/no is no adapter"),
     ],
 )
 def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: str) -> None:
