@@ -56,7 +56,7 @@ def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[
     else:
         _found(next((run for run in runs if _has_answers(run)), last), masks)
         jobs.status_block(last, NAMES)
-    if not jobs.is_active(last):
+    if not (last and last.is_active):
         _start(last, ref, (one, other), heads)
 
 

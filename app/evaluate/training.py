@@ -35,7 +35,7 @@ def section(run: Run) -> None:
         st.warning("This was measured before the training went on: the adapter has changed since.")
     if last:
         jobs.status_block(last, NAMES)
-    if not jobs.is_active(last):
+    if not (last and last.is_active):
         label, icon = "Measure it again" if last else "Measure what changed", ":material/straighten:"
         kind: Literal["primary", "secondary"] = "secondary" if last and not stale else "primary"
         st.button(label, icon=icon, key="measure", on_click=_start, args=(run,), type=kind)

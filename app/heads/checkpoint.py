@@ -46,7 +46,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     if settings:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
-        look: dict[str, Any] = {"icon": ":material/save:", "disabled": settings is None or jobs.is_active(run)}
+        look: dict[str, Any] = {"icon": ":material/save:", "disabled": settings is None or bool(run and run.is_active)}
         st.button("Export checkpoint", key="export_start", on_click=_start, args=(settings,), **look)
         record = mask_record(mask, grid, str(ref))
         download_button("Mask as JSON", lambda: json.dumps(record, indent=1).encode(), "mask.json", "application/json")

@@ -156,7 +156,7 @@ def condition(shown: maps.HeadMap) -> None:
     if run is None or shown.source in maps.shipped_maps():
         return
     jobs.status_block(run, NAMES)
-    if jobs.is_active(run):
+    if run.is_active:
         st.info(_so_far(shown.scores), icon=":material/hourglass_top:")
     if shown.scores is None and (shown.trials or run.status == "success"):
         _no_map(shown)

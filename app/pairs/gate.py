@@ -134,7 +134,7 @@ def _none(reviewed: Reviewed) -> None:
 def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
     """Save what was decided, take the pairs away, train on them."""
     st.subheader("Use these pairs", anchor=False)
-    over = run.status not in ("queued", "started")
+    over = not run.is_active
     known = reviewed.review
     changed = bool(known.verdicts or known.edits) or set(reviewed.allowed) != {*_recorded(run)} & {*RULES} - {ALWAYS}
     n, words = len(reviewed.kept), f"{reviewed.decided('keep'):,} kept, {reviewed.decided('drop'):,} dropped"

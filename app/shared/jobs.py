@@ -18,7 +18,7 @@ from retmask.pairs.job import contacted, sends
 from retmask.runs.engine import cancel, spawn
 from retmask.runs.job import Job
 from retmask.runs.overview import model_of, progress
-from retmask.runs.run import Run
+from retmask.runs.run import Run, Status
 from retmask.runs.settings import same
 
 DOING = {  # kinds of runs; the name of a model follows
@@ -32,20 +32,13 @@ DOING = {  # kinds of runs; the name of a model follows
 
 ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
 LOST = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
+Signs = tuple[list[tuple[str, Status, int]], list[tuple[str, float]]]
 ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
-
-
-ACTIVE = ("queued", "started")
-
-
-def is_active(run: Run | None) -> bool:
-    """Whether there is such a run and it goes on or is about to."""
-    return run is not None and run.status in ACTIVE
 
 
 def active(*kinds: str) -> list[Run]:
     """The runs of these kinds (default: of all) that go on now or are about to."""
-    return [run for run in Run.all() if (not kinds or run.record.get("kind") in kinds) and is_active(run)]
+    return [run for run in Run.all() if (not kinds or run.record.get("kind") in kinds) and run.is_active]
 
 
 def watch() -> None:
@@ -55,11 +48,16 @@ def watch() -> None:
     """
     runs = active()
     _notice(runs)
+    failed = _not_ended()
+    while failed:
+        place, words = failed.pop()
+        session.say(words, place)
     session.draw_question()
-    st.fragment(guarded(_watch), run_every=2 if runs else 10)(_signs(runs))
+    st.fragment(guarded(_watch), run_every=2 if runs or asked_to_stop() else 10)(_signs(runs))
+    session.show_said("sidebar")
 
 
-def _watch(drawn: list[tuple[str, str, int]]) -> None:
+def _watch(drawn: Signs) -> None:
     """Progress; `drawn` are the signs of the runs when the page was drawn."""
     runs = active()
     for run in runs:
@@ -68,9 +66,13 @@ def _watch(drawn: list[tuple[str, str, int]]) -> None:
         st.rerun(scope="app")
 
 
-def _signs(runs: list[Run]) -> list[tuple[str, str, int]]:
-    """What changes when a run has something new to show. The page of a training draws its steps anew by itself."""
-    return [(run.id, run.status, 0 if run.record.get("kind") == "train" else run.progress_size) for run in runs]
+def _signs(runs: list[Run]) -> Signs:
+    """What changes when a run has something new to show, or what was asked to stop has been let go.
+
+    The page of a training draws its steps anew by itself.
+    """
+    sizes = [(run.id, run.status, 0 if run.record.get("kind") == "train" else run.progress_size) for run in runs]
+    return sizes, sorted(asked_to_stop())
 
 
 def _notice(runs: list[Run]) -> None:
@@ -110,7 +112,7 @@ def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
     """
     status = run.status
     share, words = progress(run, status)
-    if status in ACTIVE:
+    if status in ("queued", "started"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(share, sentence(words)[:-1], width=500)
             if ours(run):
@@ -142,7 +144,13 @@ def stop_button(run: Run, place: str) -> None:
     key, lost = f"{place}_stop{'_now' * asked}-{run.id}", LOST if asked and slow else None
     is_late = asked and not slow
     st.button(
-        label, key=key, disabled=is_late, type="tertiary", on_click=end, args=(run, partial(cancel, run)), help=lost
+        label,
+        key=key,
+        disabled=is_late,
+        type="tertiary",
+        on_click=end,
+        args=(run, partial(cancel, run), place),
+        help=lost,
     )
 
 
@@ -151,13 +159,18 @@ def stopping(run: Run) -> bool:
     return _worker(run) in asked_to_stop() or run.asked
 
 
-def end(run: Run, by: Callable[[], None]) -> None:
-    """Stop the run's worker `by` what ends it, without making the page wait for it."""
-    known, worker = asked_to_stop(), _worker(run)
+def end(run: Run, by: Callable[[], None], place: str) -> None:
+    """Stop the run's worker `by` what ends it, without making the page wait for it.
+
+    Where it cannot be ended, `session.said` says why at that place, at the next drawing.
+    """
+    known, failed, worker = asked_to_stop(), _not_ended(), _worker(run)
 
     def stop() -> None:
         try:
             by()
+        except (ValueError, OSError) as error:
+            failed.append((place, sentence(says(error))))
         finally:
             known.discard(worker)  # where it could not be stopped, the button is there again
 
@@ -214,7 +227,7 @@ def start(job: Job[Any], settings: Any) -> Run:
     key, begun = (job.kind, settings), _begun()
     with one_at_a_time():  # a record may name a path or a model in another way
         alike = (run for run in Run.all(job.kind) if run.path == begun.get(key) or same(settings, run.config))
-        there = next(filter(is_active, alike), None)
+        there = next((run for run in alike if run.is_active), None)
         if there:
             return there
         run = job.new(settings)
@@ -245,6 +258,11 @@ def one_at_a_time() -> Lock:
 def asked_to_stop() -> set[tuple[str, float]]:
     """The runs that have been asked to stop in this session: the id of each, and when its worker was started."""
     return cast(set[tuple[str, float]], st.session_state.setdefault("stopping", set()))
+
+
+def _not_ended() -> list[tuple[str, str]]:
+    """Why runs could not be ended: the place of each sentence, and the sentence. A thread has no session to say it."""
+    return cast(list[tuple[str, str]], st.session_state.setdefault("not_ended", []))
 
 
 _STANDS = {"queued": "waiting", "started": "running", "cancelled": "stopped", "error": "failed"}

@@ -162,7 +162,8 @@ _ASKED = "question"  # in the session: what is asked now
 class Question(NamedTuple):
     """What is asked, in Markdown, and what is done where the answer is yes.
 
-    `text` is shown as it is: what a stranger wrote is no link. Where something is lost, the button is red.
+    `text` is shown as it is: what a stranger wrote is no link. Where something is lost, the button is red. Once it no
+    longer `holds`, it is dropped: what it was asked about is over.
     """
 
     title: str
@@ -171,6 +172,7 @@ class Question(NamedTuple):
     do: Callable[[], None]
     text: str = ""
     is_loss: bool = True
+    holds: Callable[[], bool] = lambda: True
 
 
 def ask(question: Question) -> None:
@@ -179,9 +181,12 @@ def ask(question: Question) -> None:
 
 
 def draw_question() -> None:
-    """The dialog, for as long as nobody has answered."""
+    """The dialog, for as long as nobody has answered and there is something to answer."""
+    show_said(_ASKED)
     question: Question | None = value(_ASKED)
-    if question:
+    if question and not question.holds():
+        _leave()
+    elif question:
         st.dialog(question.title, on_dismiss=_leave)(guarded(_dialog))(question)
 
 
@@ -194,8 +199,10 @@ def _dialog(question: Question) -> None:
         no = st.button("Cancel", key="confirm_no")
     if yes or no:
         _leave()
-        if yes:
+        if yes and question.holds():
             question.do()
+        elif yes:
+            say("It has ended since you were asked: nothing was done.", _ASKED)
         st.rerun()
 
 

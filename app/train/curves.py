@@ -5,7 +5,6 @@ from typing import Any
 import streamlit as st
 
 from app.shared.figure import CHART_CONFIG, download_button, file_name, images
-from app.shared.jobs import is_active
 from retmask.figures.training import BEHIND, LEARNING, training_curves
 from retmask.runs.run import Run
 from retmask.train.results import curves_csv, steps
@@ -25,7 +24,7 @@ def section(run: Run) -> None:
         st.caption(HEALTHY)
         with st.expander("More curves", key="train_more"):
             _charts(run, done, BEHIND, "behind")
-        if not is_active(run):
+        if not run.is_active:
             _downloads(run, done)
     log = run.log_tail(LOG_LINES)
     if log and run.status != "error":  # the log of one that failed stands with its last words

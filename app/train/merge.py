@@ -30,7 +30,7 @@ def section(name: str, base: ModelRef, adapter: Path) -> None:
     last = checkpoint.last(settings) if settings else None
     if settings:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
-    off, icon = settings is None or jobs.is_active(last), ":material/save:"
+    off, icon = settings is None or bool(last and last.is_active), ":material/save:"
     st.button("Merge and save", icon=icon, key="merge_start", disabled=off, on_click=_start, args=(settings,))
     if said := session.said("merge"):
         st.error(said)

@@ -1,10 +1,12 @@
 """The Train page: start a fine-tuning, watch its curves, stop or resume it, and use what came out."""
 
+from functools import partial
+
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.shared import address, jobs, session
-from app.shared.jobs import Names, is_active
+from app.shared.jobs import Names
 from app.shared.session import Question
 from app.shared.text import guarded, says, sentence
 from app.train import curves, form, result
@@ -33,7 +35,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
     if run is None:
         return
     _about(run)
-    if is_active(run):
+    if run.is_active:
         st.fragment(guarded(_active), run_every=2)(run)
     else:
         _ended(run)
@@ -88,8 +90,6 @@ def _ended(run: Run) -> None:
     label = f"Resume from step {step:,}" if step else "Start again from step 0"
     jobs.status_block(run, Names("train", "This training", _kept(run)), label)
     if jobs.ours(run):
-        if jobs.stopping(run):
-            st.fragment(guarded(_discarding), run_every=1)(run)
         label, icon = "Start again with changed settings", ":material/edit:"
         st.button(label, icon=icon, key="train_change", on_click=_change, args=(run,))
 
@@ -107,13 +107,6 @@ def _took(run: Run) -> str:
     return f" in {duration(seconds)}" if seconds > 0 else ""
 
 
-def _discarding(run: Run) -> None:
-    """Until what is discarded is deleted: before that, nothing may go on from it."""
-    if not jobs.stopping(run):
-        st.rerun(scope="app")
-    st.caption("Discarding…")
-
-
 def _change(run: Run) -> None:
     try:
         form.start_from(run)
@@ -123,7 +116,7 @@ def _change(run: Run) -> None:
 
 def _active(run: Run) -> None:
     """A training that is on its way, drawn anew every two seconds; the whole page when it is over."""
-    if not is_active(run):
+    if not run.is_active:
         st.rerun(scope="app")
     st.progress(*progress(run))
     done = steps(run)
@@ -137,8 +130,7 @@ def _active(run: Run) -> None:
     st.caption(" · ".join(facts))
     if jobs.ours(run):
         _stops(run)
-    if said := session.said("train"):
-        st.error(said)
+    session.show_said("train")
     curves.section(run)
 
 
@@ -153,7 +145,8 @@ def _stops(run: Run) -> None:
         st.button(label, icon=icon, key="train_stop", disabled=off, on_click=_stop, args=(run,), help=KEEPS)
         if st.button("Discard", icon=":material/delete:", key="train_discard", disabled=stopping):
             asks = "Stop now, and delete its checkpoints and its adapter?"
-            session.ask(Question("Discard this training?", asks, "Discard", lambda: _discard(run)))
+            do, holds = partial(_discard, run), lambda: run.is_active
+            session.ask(Question("Discard this training?", asks, "Discard", do, holds=holds))
             st.rerun(scope="app")
 
 
@@ -166,4 +159,4 @@ def _stop(run: Run) -> None:
 
 def _discard(run: Run) -> None:
     """Stop and delete, without making the page wait for it."""
-    jobs.end(run, lambda: discard(run))
+    jobs.end(run, partial(discard, run), "train")

@@ -28,7 +28,7 @@ def chosen() -> dict[str, Any]:
 
 def offered() -> dict[str, str]:
     """The runs that are over and have made pairs, newest first: their ids with what they are called."""
-    over = (run for run in Run.all("pairs") if not jobs.is_active(run))
+    over = (run for run in Run.all("pairs") if not run.is_active)
     return {run.id: jobs.run_label(run, f"{n:,} pair{'s' * (n != 1)}") for run in over if (n := _count(run))}
 
 

@@ -181,11 +181,14 @@ def stop_and_keep(run: Run) -> None:
 def discard(run: Run) -> None:
     """Cancel a training and delete its checkpoints and its adapter; nothing is deleted where it still goes on then.
 
-    One on another machine may: it finds the request and stops as `cancel` has it.
+    One on another machine may: it finds the request and stops as `cancel` has it. One that is stopped already, or has
+    failed, loses what it kept. ValueError for one that is finished, also where it finishes just now: that is kept.
     """
     cancel(run, patience=8.0)  # what it would still save is deleted
-    if run.status in ("queued", "started"):
+    if run.is_active:
         return
+    if run.status == "success":
+        raise ValueError(f"{run.id} is finished, and what it has made is kept: delete the run if you want none of it")
     run.update(discarded=True)
     for name in (CHECKPOINTS, ADAPTER, FULL):
         shutil.rmtree(run.path / name, ignore_errors=True)

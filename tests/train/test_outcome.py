@@ -77,6 +77,10 @@ def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) ->
     assert run.record["stopped_at"] is None
     assert Outcome.read(run.path) == Outcome("finished", 200, saved=True)
     assert [line["done"] for line in steps(run)] == list(range(1, 201))
+    with pytest.raises(ValueError, match="is finished, and what it has made is kept"):
+        discard(run)
+    assert result(run) == run.path / "adapter"
+    run.update(status="cancelled", stopped_at=3)
     discard(run)
     assert result(run) is None
 

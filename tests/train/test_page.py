@@ -565,6 +565,59 @@ def test_stop_and_discard_asks_first_and_deletes(monkeypatch: pytest.MonkeyPatch
         assert time.monotonic() < until
 
 
+def test_a_question_about_a_training_that_has_finished_meanwhile_is_dropped() -> None:
+    run = a_training("queued")
+    with working(run):
+        run.report(**a_step(4))
+        at = press(opened(), "train_discard")
+        assert "confirm_yes" in keys(drawn(at.run()))
+    with_adapter(run)
+    assert run.status == "success"
+    at = press(at, "confirm_yes")
+    assert "train_tune" in keys(at)
+    assert not {"confirm_yes", "confirm_no"} & keys(at)
+    assert (run.path / ADAPTER).is_dir()
+    assert "discarded" not in run.record
+
+
+def test_what_finishes_while_it_is_being_discarded_is_kept_and_the_page_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, over = a_training("queued"), threading.Event()
+    monkeypatch.setattr("retmask.train.job.cancel", lambda run, patience: over.wait(60))
+    with working(run):
+        run.report(**a_step(4))
+        at = press(press(opened(), "train_discard"), "confirm_yes")
+        with_adapter(run)
+    asked = {(run.id, 0.0)}
+    assert at.session_state["stopping"] == asked
+    over.set()
+    until = time.monotonic() + 20
+    while at.session_state["stopping"]:
+        assert time.monotonic() < until
+    assert f"{run.id} is finished, and what it has made is kept" in page.errors(drawn(at.run()))
+    assert (run.path / ADAPTER).is_dir()
+    assert "discarded" not in run.record
+
+
+def signs() -> None:
+    """A page that keeps what it is drawn anew for."""
+    import streamlit as st
+
+    from app.shared import jobs
+
+    st.session_state["signs"] = jobs._signs(jobs.active())
+
+
+def test_a_page_is_drawn_anew_when_what_was_asked_to_stop_has_been_let_go() -> None:
+    """Its worker may have written that it is stopped while that is still waited for: Resume comes after it."""
+    at = AppTest.from_function(signs)
+    at.session_state["stopping"] = asked = {("train-1", 7.0)}
+    before = at.run().session_state["signs"]
+    asked.clear()
+    assert at.run().session_state["signs"] != before
+
+
 def test_a_training_behind_another_says_which() -> None:
     run = a_training("queued", done=0)
     run.update(spawned=0)
