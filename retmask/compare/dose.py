@@ -26,7 +26,7 @@ from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run
 from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 from retmask.text.chat import Chat
-from retmask.text.haystack import load_haystack, load_prose
+from retmask.text.haystack import Haystack, load_haystack, load_prose
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
 
 KS = (0, 1, 2, 4, 8, 16, 32)
@@ -143,10 +143,12 @@ def _check(settings: DoseSettings, *_: Any) -> Start[DoseSettings]:
     if grid := folder_grid(settings.model):
         head_scores(settings.map, grid).check_grid(grid, settings.model)
         settings.points(grid)
-    settings.tasks()
-    load_haystack(settings.haystack)
-    load_prose(settings.prose)
+    _texts(settings)
     return Start(settings)
+
+
+def _texts(settings: DoseSettings) -> tuple[list[NeedleTask], Haystack, str]:
+    return settings.tasks(), load_haystack(settings.haystack), load_prose(settings.prose)
 
 
 def read_points(folder: Path) -> list[dict[str, Any]]:
@@ -158,7 +160,7 @@ def read_points(folder: Path) -> list[dict[str, Any]]:
 def _points(work: Work[DoseSettings]) -> Iterator[Progress]:
     """Every point is in points.jsonl before the next begins; dose.csv follows, and at the end the figure."""
     run, settings = work.run, work.settings
-    tasks, haystack, prose = settings.tasks(), load_haystack(settings.haystack), load_prose(settings.prose)
+    tasks, haystack, prose = _texts(settings)
     from retmask.model.loading import facts, load
 
     points = read_points(run.path)
@@ -191,7 +193,7 @@ def _points(work: Work[DoseSettings]) -> Iterator[Progress]:
     draw(run.path, points)
 
 
-DOSE = Job("dose", DoseSettings, _check, _points, unit="points")
+DOSE = Job("dose", DoseSettings, _check, _points, "points", lambda work: _texts(work.settings))
 
 
 def draw(folder: Path, points: Sequence[Mapping[str, Any]]) -> Path:

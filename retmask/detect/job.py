@@ -111,15 +111,18 @@ class DetectSettings:
 
 def _check(settings: DetectSettings, *_: Any) -> Start[DetectSettings]:
     check_there(settings.model)
-    settings.tasks()
-    load_haystack(settings.haystack)
+    _texts(settings)
     return Start(whole(settings))
+
+
+def _texts(settings: DetectSettings) -> tuple[list[NeedleTask], Haystack]:
+    return settings.tasks(), load_haystack(settings.haystack)
 
 
 def _trials(work: Work[DetectSettings]) -> Iterator[Progress]:
     """Each batch of trials is in trials.jsonl before the next; scores.json follows once a trial found its needle."""
     run, settings = work.run, work.settings
-    tasks, haystack = settings.tasks(), load_haystack(settings.haystack)
+    tasks, haystack = _texts(settings)
     from retmask.model.loading import load  # torch takes seconds to import, and only a worker needs it
 
     trials = read_trials(run.path)
@@ -151,7 +154,7 @@ def _trials(work: Work[DetectSettings]) -> Iterator[Progress]:
         run.update(pace=pace.each)
 
 
-DETECT = Job("detect", DetectSettings, _check, _trials, unit="trials")
+DETECT = Job("detect", DetectSettings, _check, _trials, "trials", lambda work: _texts(work.settings))
 
 
 def _describe(

@@ -30,7 +30,7 @@ from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
 from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 from retmask.text.chat import Chat
-from retmask.text.haystack import load_haystack
+from retmask.text.haystack import Haystack, load_haystack
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
 
 if TYPE_CHECKING:
@@ -93,11 +93,14 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     grid, named = folder_grid(settings.model), settings.conditions()
     for condition in named.values():
         condition.check(grid)
-    settings.tasks()
-    load_haystack(settings.haystack)
+    _texts(settings)
     folders = {name: condition.folder for name, condition in named.items() if condition.folder}
     tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
     return Start(replace(whole(settings), tuned=tuned), parent_ids(*folders.values(), settings.rule.scores))
+
+
+def _texts(settings: EvaluateSettings) -> tuple[list[NeedleTask], Haystack]:
+    return settings.tasks(), load_haystack(settings.haystack)
 
 
 def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
@@ -105,14 +108,10 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     from retmask.model.loading import release
 
     run, settings = work.run, work.settings
-    tasks, haystack, named = settings.tasks(), load_haystack(settings.haystack), settings.conditions()
-
+    (tasks, haystack), named = _texts(settings), settings.conditions()
     answers = read_answers(run.path)
     pin_measure(run, tasks, bool(answers))
-    run.pin(
-        needles_sha256=needles_sha256(task.needle for task in tasks),
-        haystack=haystack.facts,
-    )
+    run.pin(needles_sha256=needles_sha256(task.needle for task in tasks), haystack=haystack.facts)
     total = len(tasks) * len(named)
     run.report(stage="loading", done=len(answers), total=total)
     pace = Pace()
@@ -150,7 +149,7 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
         run.update(pace=pace.each / settings.context_tokens)
 
 
-EVALUATE = Job("evaluate", EvaluateSettings, _check, _answers, unit="answers")
+EVALUATE = Job("evaluate", EvaluateSettings, _check, _answers, "answers", lambda work: _texts(work.settings))
 
 
 def _asked(run: Run) -> dict[str, Any]:

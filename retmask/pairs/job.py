@@ -138,15 +138,20 @@ def sends(run: Run) -> str:
     return printable(f"{run.id} sends {what} to {' and '.join(dict.fromkeys(contacted(run)))}")
 
 
+def _ready(work: Work[PairsSettings]) -> list[PairPrompt]:
+    """The prompts. ValueError where they are gone, or for a server that nobody named."""
+    run = work.run
+    if set(contacted(run)) - work.servers:
+        raise ValueError(f"{sends(run)}: name these servers again (retmask runs resume {run.reference} --server ...)")
+    return work.settings.items()
+
+
 def _pairs(work: Work[PairsSettings]) -> Iterator[Progress]:
     """Each pair is in items.jsonl as soon as it is made; pairs.jsonl, with those that pass the gate, follows.
 
-    It does so now and then, and at the end, whatever that end is. ValueError for a server that nobody named.
+    It does so now and then, and at the end, whatever that end is.
     """
-    run, settings = work.run, work.settings
-    if set(contacted(run)) - work.servers:
-        raise ValueError(f"{sends(run)}: name these servers again (retmask runs resume {run.reference} --server ...)")
-    prompts = settings.items()
+    run, settings, prompts = work.run, work.settings, _ready(work)
     done = {pair.id: pair for pair in read_items(run.path)}
     run.report(stage="loading", done=len(done))
     backend: Local | Servers = Servers(work) if settings.server else Local(work)
@@ -179,7 +184,7 @@ def _pairs(work: Work[PairsSettings]) -> Iterator[Progress]:
         )
 
 
-PAIR = Job("pairs", PairsSettings, _check, _pairs, unit="pairs")
+PAIR = Job("pairs", PairsSettings, _check, _pairs, "pairs", _ready)
 
 
 @dataclass

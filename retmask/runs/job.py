@@ -63,7 +63,7 @@ class Work(NamedTuple, Generic[S]):
     settings: S
     trust_remote_code: bool
     servers: frozenset[str]
-    held: tuple[int, ...]
+    held: tuple[int, ...] = ()
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -77,7 +77,8 @@ class Work(NamedTuple, Generic[S]):
 class Job(Generic[S]):
     """A kind of run. `check(settings, out, trust_remote_code)` raises ValueError for what cannot be done.
 
-    `unit` is what its steps count, as progress has it; a job without one writes its progress itself.
+    `unit` is what its steps count, as progress has it; a job without one writes its progress itself. `ready(work)`
+    raises ValueError where what a run needs is gone, before it stands in line: its record stays as it was.
     """
 
     kind: str
@@ -85,6 +86,7 @@ class Job(Generic[S]):
     check: Callable[[S, Path | None, bool], Start[S]]
     steps: Callable[[Work[S]], Iterator[Progress]]
     unit: str = ""
+    ready: Callable[[Work[S]], object] | None = None
 
     def new(self, settings: S, out: Path | None = None, trust_remote_code: bool = False) -> Run:
         """A queued run with these settings; in `out` an unfinished one with the same is taken up again.
@@ -132,15 +134,15 @@ class Job(Generic[S]):
         """
         if run.status == "success":
             return
-        with working(run) as held:
-            settings = from_record(self.settings, run.config)
-            work = Work(run, settings, trust_remote_code, frozenset(servers), held)
-            with closing(self.steps(work)) as steps:  # type: ignore[type-var]
-                for step in steps:
-                    if self.unit:
-                        eta = None if step.eta is None else round(step.eta, 1)
-                        run.report(stage=self.unit, done=step.done, total=step.total, eta=eta, **step.facts)
-                    yield step
+        work = Work(run, from_record(self.settings, run.config), trust_remote_code, frozenset(servers))
+        if self.ready:
+            self.ready(work)
+        with working(run) as held, closing(self.steps(work._replace(held=held))) as steps:  # type: ignore[type-var]
+            for step in steps:
+                if self.unit:
+                    eta = None if step.eta is None else round(step.eta, 1)
+                    run.report(stage=self.unit, done=step.done, total=step.total, eta=eta, **step.facts)
+                yield step
 
 
 def _is_content(path: Path) -> bool:

@@ -29,6 +29,7 @@ _TIMES = ("created", "started", "ended", "spawned")
 OF_THE_MOMENT = ("pid", "place", "log_start", "error", "command", "parents", "status", *_TIMES)
 RESULTS = ("held_out", "results")  # of a record: figures by name
 NOT_SETTINGS = (*OF_THE_MOMENT, *RESULTS, "config")
+_MISSING = ("–", "0", "0.0", "false")  # a setting that says nothing, or that an older version did not have
 OF_A_LINE = ("time", "total", "eta")  # of progress: how far, not how well
 INSIDE = ("run.json", "progress.jsonl", "log.txt", "lock")  # what every run's folder holds
 
@@ -231,9 +232,12 @@ def _size(path: Path) -> int:
 
 def differences(runs: Sequence[Run]) -> list[dict[str, str]]:
     """The settings and conditions in which runs differ: a row each with `setting`, and a column for each run's id."""
-    return [
-        row for row in _beside("setting", runs, map(settings, runs)) if len(set(row.values()) - {row["setting"]}) > 1
-    ]
+    rows = _beside("setting", runs, map(settings, runs))
+    return [row for row in rows if _differ([value for name, value in row.items() if name != "setting"])]
+
+
+def _differ(values: Sequence[str]) -> bool:
+    return len(set(values)) > 1 and not ("–" in values and set(values) <= set(_MISSING))
 
 
 def results(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -253,6 +257,8 @@ def settings(run: Run) -> dict[str, str]:
     """What a run was told and what it ran with, flat (`versions.torch`), as text; what was left to choose as chosen."""
     record = run.record
     told = {name: value for name, value in mapping(record.get("config")).items() if value != ""}
+    if record.get("kind") == "ablate" and "heads" in told:  # as exports once recorded them
+        told["rule"] = {"heads": told.pop("heads")}
     known = {name: value for name, value in record.items() if name not in NOT_SETTINGS and not _is_figure(name, value)}
     return dict(_flat(told | {name: value for name, value in known.items() if name not in told}))
 
@@ -277,7 +283,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{name}.")
-        else:
+        elif value not in ("", None, []):
             yield before + name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

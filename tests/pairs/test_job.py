@@ -231,6 +231,7 @@ def test_a_server_that_nobody_has_named_is_not_contacted(
             do()
         assert prompts in str(caught.value)
         assert masked.url in str(caught.value)
+        assert run.recorded == "queued", "it has not stood in line"
     named = f"sends the prompts in {prompts} to {normal.url} and {masked.url}: if that is what you want, name them"
     found = CliRunner().invoke(app, ["runs", "resume", str(run.path), "--server", normal.url])
     assert named in str(found.exception)

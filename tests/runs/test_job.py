@@ -21,6 +21,7 @@ from retmask.evaluate.job import EvaluateSettings
 from retmask.heads.rules import MaskRule
 from retmask.pairs.job import PairsSettings
 from retmask.runs.job import Job, Progress, Start, Work
+from retmask.runs.processes import LOCK
 from retmask.runs.run import Run
 from retmask.runs.settings import (
     command_line,
@@ -32,6 +33,7 @@ from retmask.runs.settings import (
     shared,
     whole,
 )
+from retmask.runs.turns import turn
 from retmask.train.settings import PRESETS, TrainSettings
 
 SMOL = "smollm2-135m"
@@ -227,6 +229,36 @@ def test_what_may_not_be_done_is_refused_before_there_is_a_run(fresh_home: Path,
     other_kind = replace(COUNT, kind="other")
     with pytest.raises(ValueError, match="other settings"):
         other_kind.new(Counting(), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "says"),
+    [
+        ("detect", {"model": "m", "haystack": "/nowhere"}, "there is no haystack folder /nowhere"),
+        ("detect", {"model": "m", "needles": "/nowhere.json"}, "/nowhere.json"),
+        ("dose", {"model": "m", "scores": SMOL, "haystack": "/nowhere"}, "there is no haystack folder /nowhere"),
+        ("dose", {"model": "m", "scores": SMOL, "prose": "/nowhere.txt"}, "/nowhere.txt"),
+        ("evaluate", {"model": "m", "haystack": "/nowhere"}, "there is no haystack folder /nowhere"),
+        ("evaluate", {"model": "m", "needles": "/nowhere.json"}, "/nowhere.json"),
+        ("pairs", {"model": "m", "rule": {"heads": "L0H1"}, "prompts": "/nowhere.jsonl"}, "/nowhere.jsonl"),
+        (
+            "pairs",
+            {"model": "m", "generate": "chat", "count": 1, "server": "http://a", "masked_server": "http://b"},
+            "name these servers again",
+        ),
+        ("train", {"model": "m", "pairs": "p", "rank": 0}, "rank 0 is outside"),
+    ],
+)
+def test_a_run_whose_needs_are_gone_does_not_stand_in_line(
+    kind: str, config: dict[str, Any], says: str, fresh_home: Path, tmp_path: Path
+) -> None:
+    run = Run.create(kind, config, tmp_path / "out")
+    run.update(status="cancelled")
+    before = run.record
+    with turn("cpu", "somebody"), turn("servers", "somebody"), pytest.raises((ValueError, OSError), match=says):
+        list(JOBS[kind].work(run))
+    assert (run.record, run.status) == (before, "cancelled")
+    assert not (run.path / LOCK).exists(), "nobody has taken it"
 
 
 def test_what_a_crash_leaves_where_a_run_was_about_to_be_made_is_no_obstacle(fresh_home: Path, tmp_path: Path) -> None:
