@@ -26,7 +26,7 @@ from retmask.runs import engine, overview
 from retmask.runs.job import Job
 from retmask.runs.overview import Summary, summary
 from retmask.runs.processes import confirmed
-from retmask.runs.run import STATUSES, Run
+from retmask.runs.run import ACTIVE, STATUSES, Run
 from retmask.runs.worker import fail
 from retmask.train.job import TRAIN
 
@@ -140,7 +140,7 @@ def _follow(run: Run) -> None:
         if words != shown:
             shown = words
             typer.echo(words)
-        if status not in ("queued", "started"):
+        if status not in ACTIVE:
             return
         time.sleep(0.5)
 
@@ -153,7 +153,7 @@ def cancel(name: Name) -> None:
     if status == "started" and run.record.get("kind") == "train" and not run.asked:
         typer.echo(f"{run.id} stops after its present step; the same command once more ends it at once", err=True)
     engine.cancel(run)  # also where it is over: it may have left processes behind
-    if status not in ("queued", "started"):
+    if status not in ACTIVE:
         raise ValueError(f"{run.id} is over: its status is {status}")
     if run.asked:
         where = f"it runs on {run.elsewhere}, and stops when it sees the request in its folder"
@@ -191,7 +191,7 @@ def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="do not ask")
     children = ", ".join(child.id for child in run.children)
     made = f" What was made from it is kept: {children}." if children else ""
     size = overview.size(sum(output.size for output in overview.outputs(run)))
-    if run.status in ("queued", "started"):
+    if run.is_active:
         raise ValueError(f"{run.id} is not over, it is {run.status}: cancel it first")
     if not yes and not typer.confirm(f"Delete {run.id} ({size})?{made}"):
         return typer.echo("nothing was deleted")

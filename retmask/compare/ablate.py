@@ -36,7 +36,8 @@ def _check(settings: AblateSettings, *_: Any) -> Start[AblateSettings]:
         raise ValueError(f"{adapter} is no adapter: there is no adapter_config.json in it")
     check_there(settings.model)
     grid = folder_grid(settings.model)
-    rule.check(grid) if rule.given else None
+    if rule.given:
+        rule.check(grid)
     if grid or rule.heads or not rule.given:
         check_free(expanded(settings.out), rule.build(grid or ANY_GRID) if rule.given else HeadMask())
     settings = replace(whole(settings), out=str(expanded(settings.out).absolute()))

@@ -31,7 +31,7 @@ def _steps(n: int) -> tuple[float, ...]:
 
 
 def _preset(says: str, lengths: tuple[int, ...], depths: tuple[float, ...]) -> Preset:
-    return Preset(says, {"n_needles": 3, "lengths": lengths, "depths": depths})
+    return Preset(says, {"n_needles": 3, "lengths": lengths, "depths": depths}, grid=True)
 
 
 PRESETS = {

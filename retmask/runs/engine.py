@@ -14,7 +14,7 @@ from itertools import pairwise
 from retmask.files import home, number, write_atomic
 from retmask.runs import processes
 from retmask.runs.record import now
-from retmask.runs.run import ASKED, AT_ONCE, Run
+from retmask.runs.run import ACTIVE, ASKED, AT_ONCE, Run
 from retmask.runs.worker import taken
 
 _PATIENCE = 8.0  # seconds that processes get to stop by themselves
@@ -68,7 +68,7 @@ def cancel(run: Run, patience: float | None = None) -> None:
         if not run.alive or time.monotonic() > until:  # it may have come just now
             break
     if going and not run.alive:
-        if run.recorded in ("queued", "started"):
+        if run.recorded in ACTIVE:
             run.update(status="cancelled", ended=now())
         (run.path / ASKED).unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retmask.files import home, is_number, mapping, number, read_lines
-from retmask.runs.run import Run, Status
+from retmask.runs.run import ACTIVE, Run, Status
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
     "loading": "Loading the model…",
@@ -124,7 +124,7 @@ def progress(run: Run, status: Status | None = None) -> tuple[float, str]:
     lines = run.latest
     last = lines[-1] if lines else {}
     stage = str(last.get("stage", "waiting"))
-    if status in ("queued", "started") and run.asked:
+    if status in ACTIVE and run.asked:
         return _share(lines), stopping_words(run)
     if status == "queued":
         holder = behind(run)

@@ -37,6 +37,7 @@ from retmask.runs.record import now, versions
 from retmask.runs.turns import no_locks
 
 Status = Literal["queued", "started", "success", "cancelled", "error"]
+ACTIVE: tuple[Status, ...] = ("queued", "started")  # it goes on, or waits to
 STATUSES: tuple[Status, ...] = ("queued", "started", "success", "cancelled", "error")
 MADE_OF = ("scores", "pairs", "adapter")  # settings that may name a run's folder, or a file in it
 NO_WORD = "its worker ended without a word: it may have been killed or run out of memory"
@@ -188,7 +189,7 @@ class Run:
         """
         is_held = processes.held(self.path)
         if is_held is None or (not is_held and self.elsewhere):
-            return self.recorded in ("queued", "started") and processes.beats(self.path)
+            return self.recorded in ACTIVE and processes.beats(self.path)
         return is_held
 
     @property
@@ -200,21 +201,21 @@ class Run:
     @property
     def asked(self) -> bool:
         """Whether it has been asked to stop and has not stopped yet."""
-        return (self.path / ASKED).exists() and self.status in ("queued", "started")
+        return (self.path / ASKED).exists() and self.is_active
 
     @property
     def status(self) -> Status:
         """The recorded status; "error" where the record says queued or started and no worker is alive or on its way."""
         recorded = self.recorded
-        if recorded not in ("started", "queued") or self.alive or (recorded == "queued" and self.is_coming):
+        if recorded not in ACTIVE or self.alive or (recorded == "queued" and self.is_coming):
             return recorded
         recorded = self.recorded  # once more: the worker may have ended between the two looks
-        return "error" if recorded in ("started", "queued") else recorded
+        return "error" if recorded in ACTIVE else recorded
 
     @property
     def is_active(self) -> bool:
         """Whether it goes on, or waits to."""
-        return self.status in ("queued", "started")
+        return self.status in ACTIVE
 
     @property
     def recorded(self) -> Status:

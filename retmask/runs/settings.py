@@ -56,10 +56,14 @@ def shared(name: str, default: Any = "") -> Any:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that belong together, and what they are for."""
+    """Settings that belong together, and what they are for.
+
+    One that is a `grid` is told as a whole: a run with other depths is not that preset with a change.
+    """
 
     says: str
     values: Mapping[str, Any]
+    grid: bool = False
 
 
 def from_preset(cls: type[S], name: str, **changes: Any) -> S:
@@ -195,15 +199,19 @@ def flags(cls: Any) -> Iterator[Flag]:
 def command_line(word: str, settings: Any) -> list[str]:
     """The command that does the same: only what differs from the preset it is nearest to, or from the defaults."""
     presets: Mapping[str, Preset] = getattr(settings, "presets", {USUAL: Preset("", {})})
-    names = sorted(presets, key=lambda name: name != USUAL)
+    names = [USUAL] + [name for name in presets if name != USUAL and _fits(presets[name], settings)]
     ways = {name: list(_differing(settings, presets[name].values)) for name in names}
-    name = min(ways, key=lambda name: len(ways[name]))  # of equal ones the usual
+    name = min(ways, key=lambda name: len(ways[name]) + (name != USUAL))  # of equal ones the usual
     out = ["retmask", word]
     out += [str(getattr(settings, each.name)) for each in fields(settings) if each.metadata.get("argument")]
     required = [flag for flag in ways[name] if flag.field.default is MISSING]
     out += [text for flag in required for text in _words(settings, flag)]
     out += [] if name == USUAL else ["--preset", name]
     return out + [text for flag in ways[name] if flag not in required for text in _words(settings, flag)]
+
+
+def _fits(preset: Preset, settings: Any) -> bool:
+    return not preset.grid or all(getattr(settings, name) == value for name, value in preset.values.items())
 
 
 def _differing(settings: Any, values: Mapping[str, Any]) -> Iterator[Flag]:

@@ -22,7 +22,7 @@ from retmask.runs import processes
 from retmask.runs.faults import sentence
 from retmask.runs.processes import BEAT, LOCK
 from retmask.runs.record import now
-from retmask.runs.run import ASKED, AT_ONCE, Run
+from retmask.runs.run import ACTIVE, ASKED, AT_ONCE, Run
 from retmask.runs.turns import devices, locked, turn
 
 
@@ -74,7 +74,7 @@ def working(run: Run) -> Iterator[tuple[int, ...]]:
 
 def fail(run: Run, error: BaseException) -> None:
     """Record why a worker could not do the run, where it has not done so itself and no other has the run."""
-    if not run.alive and run.recorded in ("queued", "started"):
+    if not run.alive and run.recorded in ACTIVE:
         run.update(status="error", error=sentence(error), ended=now())
 
 

@@ -85,6 +85,19 @@ def test_a_record_reads_back_and_matches(kind: str, told: Any) -> None:
         assert not same(told, {**kept, name: {**kept[name], "a setting of a later version": 3}})
 
 
+def test_a_preset_is_told_where_it_saves_and_a_grid_only_as_a_whole() -> None:
+    quick: Any = from_preset(DetectSettings, "quick", model="m")
+    gpu: Any = from_preset(TrainSettings, "gpu", model="m", pairs="p", rank=3)
+    for told, command in (
+        (quick, "detect m --preset quick"),
+        (replace(quick, n_needles=2), "detect m --lengths 384,768 --depths 0,0.5,1 --n-needles 2"),
+        (replace(quick, lengths=(300,), n_needles=2), "detect m --lengths 300 --depths 0,0.5,1 --n-needles 2"),
+        (DetectSettings(model="m", n_needles=2), "detect m --n-needles 2"),
+        (gpu, "train m --pairs p --preset gpu --rank 3"),
+    ):
+        assert " ".join(told.command) == f"retmask {command}"
+
+
 def a_value(field: Any) -> some.SearchStrategy[Any]:
     """Values that the marks of a field allow."""
     if "choices" in field.metadata:
