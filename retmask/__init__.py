@@ -14,7 +14,10 @@ its room.
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Where `kernels` is installed transformers fetches compiled code from the Hub unasked (flash attention, gpt-oss): for
@@ -67,6 +70,12 @@ _MODULES = {
     "retmask.text.needle": "NeedleTask known_needle",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def callable_room(name: str, function: Callable[..., Any]) -> None:
+    """Let a room be called as its function: once anything imports from it, it stands in `retmask` under that name."""
+    namespace = {"__call__": staticmethod(function), "__signature__": signature(function)}
+    sys.modules[name].__class__ = type("CallableRoom", (ModuleType,), namespace)
 
 
 def __getattr__(name: str) -> Any:

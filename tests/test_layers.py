@@ -15,7 +15,7 @@ FLOORS = {  # what of retmask each of its rooms may import beside itself, and ap
     "text": "files heads",
     "families": "files runs heads",
     "figures": "files heads families",
-    "model": "files heads text",
+    "model": "files runs heads text",
     "detect": "files runs heads text model",
     "compare": "files runs heads text figures model detect",
     "pairs": "files runs heads text model",

@@ -1,9 +1,8 @@
 """What masking does to an answer: side by side, traces, the dose curve, checkpoints. For a script a function too."""
 
-import sys
-from inspect import signature
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from retmask import callable_room
 
 if TYPE_CHECKING:
     from retmask.compare.comparison import Comparison
@@ -47,11 +46,4 @@ def compare(
     return finished
 
 
-class _Room(ModuleType):
-    """Once anything imports from this room it stands in `retmask` under the name of its function, so it is called."""
-
-    __call__ = staticmethod(compare)
-    __signature__ = signature(compare)
-
-
-sys.modules[__name__].__class__ = _Room
+callable_room(__name__, compare)

@@ -1,10 +1,9 @@
 """Which heads copy: the score, the trials, the detectors and their job. For a script the room is a function too."""
 
-import sys
 from collections.abc import Sequence
-from inspect import signature
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from retmask import callable_room
 
 if TYPE_CHECKING:
     from retmask.detect.score import Counting
@@ -43,11 +42,4 @@ def detect(
     return scores
 
 
-class _Room(ModuleType):
-    """Once anything imports from this room it stands in `retmask` under the name of its function, so it is called."""
-
-    __call__ = staticmethod(detect)
-    __signature__ = signature(detect)
-
-
-sys.modules[__name__].__class__ = _Room
+callable_room(__name__, detect)

@@ -22,6 +22,7 @@ from retmask.model.hooks import BridgeView, Layer, NativeView, watch
 from retmask.model.lens import LensModel
 from retmask.model.parity import can_fork, check_parity
 from retmask.model.weights import Source, grid_of
+from retmask.runs.faults import is_out_of_memory
 from retmask.text.tokenizer import Tokenizer
 
 MOST_ROWS = 4  # of a product that `few_rows` computes: from 5 rows on the usual way is as fast
@@ -50,9 +51,9 @@ def wrap(hf: Any, tokenizer: Tokenizer, name: str, source: Source | None = None)
         speed_up(native)
         model.parity = check_parity(model)
         model.forks = can_fork(model)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever a model of another make comes to grief with
+        if is_out_of_memory(error):
+            raise
         reason = shorten(str(error), 250) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{name} ({hf.config.model_type}) cannot be read and masked head by head: {reason}") from error
     return model

@@ -13,6 +13,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from retmask.files import brief
 from retmask.model.weights import grid_of, read_config, resolve
+from retmask.runs.faults import is_out_of_memory
 
 WORKING_ROOM = 1.2  # what weights and cache need is multiplied by this for activations and the allocator
 LEAST_CHUNK = 64  # tokens that eager attention, which stores chunk x context for every head, reads at once at least
@@ -124,7 +125,7 @@ def empty_model(name: str, config: Any, trust_remote_code: bool = False, attenti
 def no_model(name: str, config: Any, error: Exception) -> str:
     """Why a model cannot be built or loaded, in a sentence."""
     quantised: Any = getattr(config, "quantization_config", None)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return f"{name} does not fit into the memory that is free: choose a smaller model or another device"
     if quantised:
         kind = quantised.get("quant_method") if isinstance(quantised, Mapping) else quantised.quant_method

@@ -20,6 +20,7 @@ from retmask.model.fit import attention_kinds, choose_device, choose_dtype, empt
 from retmask.model.lens import LensModel
 from retmask.model.parity import differ, some_ids
 from retmask.model.weights import Source, check_base, digest, read_config, resolve
+from retmask.runs.faults import is_out_of_memory
 
 ADAPTER = "adapter_model.safetensors"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -187,7 +188,7 @@ def _load_weights(
             output_loading_info=True,
         )
     except Exception as error:
-        if getattr(config, "quantization_config", None) or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if getattr(config, "quantization_config", None) or is_out_of_memory(error):
             raise ValueError(no_model(source.name, config, error)) from error
         raise ValueError(f"the weights of {source.name} cannot be loaded: {brief(error)}") from error
     model, info = loaded

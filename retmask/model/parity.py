@@ -21,6 +21,7 @@ from retmask.model.cache import lengthened, new_cache, stack
 from retmask.model.fit import cache_bytes, free_bytes
 from retmask.model.hooks import NativeView, forking, reading
 from retmask.model.lens import LensModel, fork_plan
+from retmask.runs.faults import is_out_of_memory
 
 PREFIX, TAIL = 16, 8  # tokens that are read before the cache is handed on, and after
 # how far apart the same logits may be, as a part of their spread: computed alike, and by kernels that round otherwise
@@ -73,9 +74,9 @@ def _reason(says: str) -> Iterator[None]:
     """Whatever layers of another make come to grief with becomes a ValueError."""
     try:
         yield
-    except (ValueError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, ValueError) or is_out_of_memory(error):
+            raise
         raise ValueError(f"{says} ({type(error).__name__}: {shorten(str(error), 120)})") from error
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retmask.heads.masks import HeadMask
 from retmask.pairs.pair import Answer, PreferencePair, Question, unanswered
+from retmask.runs.faults import is_out_of_memory
 from retmask.text.chat import Chat
 from retmask.text.sampling import Sampling
 
@@ -94,7 +95,7 @@ class Local:
             try:
                 return answer_both(self.model, ids, self.mask, draws, self.limit)
             except Exception as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             release()
             many //= 2
@@ -122,14 +123,6 @@ class _Prepared(NamedTuple):
 
     question: Question
     ids: list[int]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed: on a GPU, or on a CPU, where torch says so in a RuntimeError."""
-    import torch
-
-    failed = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return failed or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def answer_both(

@@ -5,24 +5,38 @@ library's: it is told as what it is, and `--debug` (or RETMASK_DEBUG=1) shows th
 """
 
 import os
+import re
 
 _MOST = 2000  # characters of what an exception says: some quote whole files
 _MEMORY = "the memory ran out: choose a shorter context, fewer trials or columns, or a smaller model"
 _GPU = "the GPU ran out of memory: choose a shorter context, or fewer columns or trials"
+_CPU_WORDS = re.compile("allocate memory|DefaultCPUAllocator")  # PyTorch's, in a RuntimeError, and the system's
+_GPU_WORDS = re.compile("(CUDA|HIP|XPU|backend|error:) out of memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a CPU or on a GPU. PyTorch is not imported to ask it."""
+    return _on_gpu(error) or isinstance(error, MemoryError) or _says(error, _CPU_WORDS)
+
+
+def _on_gpu(error: BaseException) -> bool:
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__) or _says(error, _GPU_WORDS)
+
+
+def _says(error: BaseException, words: re.Pattern[str]) -> bool:
+    return isinstance(error, RuntimeError | OSError) and bool(words.search(str(error)))
 
 
 def is_expected(error: BaseException) -> bool:
     """Whether what the exception says was written for a person to read."""
-    known = isinstance(error, ValueError | OSError | MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    known = isinstance(error, ValueError | OSError) or is_out_of_memory(error)
     return known and not isinstance(error, UnicodeError)
 
 
 def sentence(error: BaseException) -> str:
     """What an exception says, on one line; its type before it where it was not meant for a person."""
-    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, named so that torch need not be imported for it
-        return _GPU
-    if isinstance(error, MemoryError):
-        return _MEMORY
+    if is_out_of_memory(error):
+        return _GPU if _on_gpu(error) else _MEMORY
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
         return _one_line(f"{os.fsdecode(error.filename)}: {error.strerror}")
     if isinstance(error, RecursionError):

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from retmask.files import is_number
 from retmask.pairs.files import read_rows
 from retmask.pairs.pair import PAIRS
+from retmask.runs.faults import is_out_of_memory
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
 from retmask.runs.worker import Cancelled
@@ -46,7 +48,8 @@ def fit(run: Run, watch: "_Watch") -> Outcome:
     start = newest(run.path / CHECKPOINTS)
     watch.step = step_of(start) if start else 0
     watch.report(stage="starting", step=watch.step)
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    with suppress(_AllStepsDone):
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
     watch.in_steps = False  # all are in a checkpoint: what comes now may be broken off
     if watch.terminated:
         raise Cancelled
@@ -189,6 +192,10 @@ _NAMES = {  # TRL's name of what is logged at a step -> ours
 }
 
 
+class _AllStepsDone(Exception):
+    """The checkpoint, which is loaded by now, is that of the last step: the trainer itself would do one more."""
+
+
 class _Watch:
     """What goes on between the trainer and the run's folder: progress out, the wish to stop in."""
 
@@ -232,6 +239,8 @@ class _Watch:
 
         class Callback(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+                if state.global_step >= state.max_steps:
+                    raise _AllStepsDone
                 watch.began, watch.in_steps = (time.monotonic(), state.global_step, 0.0), True
 
             def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -297,10 +306,7 @@ def _end_with(lock: Path) -> None:
 
 def _failure(error: Exception, step: int) -> Outcome:
     """How a training ended that this has broken off; of memory that ran out what to change."""
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error):
+    if is_out_of_memory(error):
         return Outcome("refused", step, OUT_OF_MEMORY)
     if isinstance(error, ValueError):
         return Outcome("refused", step, shorten(str(error), 500))
@@ -315,13 +321,15 @@ def main() -> None:
     _end_with(run.path / "lock")
     watch = _Watch(run)
     try:
-        outcome = fit(run, watch)
+        try:
+            outcome = fit(run, watch)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may break off the last word
     except Cancelled:
         outcome = Outcome("stopped", watch.step)
     except Exception as error:
         traceback.print_exc()
         outcome = _failure(error, watch.step)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may break off the last word
     if watch.is_main or outcome.reason:
         outcome.write(run.path)
     sys.stdout.flush()

@@ -1,7 +1,10 @@
 """How trainings end: done, stopped, refused, failed or killed, each with a real trainer on a tiny model."""
 
+import shutil
 import signal
+import traceback
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,6 +15,7 @@ from trainings import SETTINGS, command_line, of
 from retmask.runs.engine import cancel, spawn
 from retmask.runs.run import Run
 from retmask.runs.worker import Cancelled
+from retmask.train import trainer
 from retmask.train.checkpoints import newest
 from retmask.train.job import TRAIN, _judged, discard, stop_and_keep
 from retmask.train.outcome import OUTCOME, Outcome
@@ -58,6 +62,55 @@ def test_a_damaged_outcome_is_none(tmp_path: Path, text: str) -> None:
 def test_memory_that_ran_out_is_refused_with_what_to_change(error: Exception) -> None:
     assert _failure(error, 4) == Outcome("refused", 4, OUT_OF_MEMORY)
     assert _failure(RuntimeError("shapes"), 4).how == "failed"
+
+
+@pytest.mark.parametrize("outcome", [Outcome("refused", 0, "no"), Outcome("stopped", 0)])
+def test_sigterm_after_the_training_takes_no_outcome(
+    outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while an error is printed, or just before the signal is ignored: what happened is written down still."""
+
+    def fit(run: Run, watch: object) -> Outcome:
+        if outcome.reason:
+            raise ValueError(outcome.reason)
+        return Outcome("finished", 0, saved=True)
+
+    def ignore(number: signal.Signals, handler: Any) -> Any:
+        if handler is signal.SIG_IGN and not outcome.reason:
+            signal.raise_signal(number)
+        return set_handler(number, handler)
+
+    set_handler, before = signal.signal, signal.getsignal(signal.SIGTERM)
+    run = Run.create("train", {"model": "m"}, tmp_path / "out")
+    monkeypatch.setattr("sys.argv", ["trainer", str(run.path)])
+    monkeypatch.setattr(trainer, "_end_with", lambda lock: None)
+    monkeypatch.setattr(trainer, "fit", fit)
+    monkeypatch.setattr(traceback, "print_exc", lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(signal, "signal", ignore)
+    try:
+        with pytest.raises(SystemExit):
+            trainer.main()
+    finally:
+        set_handler(signal.SIGTERM, before)
+    assert Outcome.read(run.path) == outcome
+
+
+def test_a_resume_from_the_last_step_trains_no_more(folder: Path, pairs: Path, tmp_path: Path) -> None:
+    """Killed between the last checkpoint and the result: the result is that of the checkpoint, with no step more."""
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+    for step in TRAIN.work(run):
+        if step.done == 6:
+            wait_for(lambda: Outcome.read(run.path) is not None)
+            shutil.copytree(run.path / "checkpoints", tmp_path / "checkpoints")
+    adapter = run.path / "adapter" / "adapter_model.safetensors"
+    before, lines = adapter.read_bytes(), steps(run)
+    shutil.rmtree(run.path / "adapter")
+    shutil.copytree(tmp_path / "checkpoints", run.path / "checkpoints")
+    run.update(status="error")
+    list(TRAIN.work(run))
+    assert Outcome.read(run.path) == Outcome("finished", 6, saved=True)
+    assert steps(run) == lines
+    assert adapter.read_bytes() == before
 
 
 def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""The gate by hand: what is wrong with a pair, what runs in loops, what pairs have in common."""
+
+from dataclasses import replace
+
+import pytest
+
+from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, statistics
+from retmask.pairs.pair import Answer, PreferencePair
+from retmask.text.recall import contains
+
+GOOD = PreferencePair(
+    "a",
+    (("user", "Where is the key? The key is in the blue jar."),),
+    Answer("The key is in the blue jar.", 8, "stop"),
+    Answer("The key is on a shelf, I think.", 9, "stop"),
+    "grounded",
+    "the blue jar",
+    12,
+    4,
+)
+
+
+def said(text: str, tokens: int = 8, ended: str = "stop") -> Answer:
+    return Answer(text, tokens, ended)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pair", "found"),
+    [
+        (GOOD, []),
+        (replace(GOOD, answer="", rejected=GOOD.chosen), ["identical"]),
+        (replace(GOOD, answer="", rejected=said(" ")), ["empty", "ratio"]),
+        (replace(GOOD, chosen=said(GOOD.chosen.text, 64, "length")), ["cut"]),
+        (replace(GOOD, rejected=said("on and on and on and on and on")), ["repetition"]),
+        (replace(GOOD, rejected=said("No.")), ["ratio"]),
+        (replace(GOOD, chosen=said("The key is in a blue box somewhere.")), ["chosen-wrong"]),
+        (replace(GOOD, rejected=said("It is in THE  blue, jar!")), ["rejected-right"]),
+    ],
+)
+def test_the_gate(pair: PreferencePair, found: list[str]) -> None:
+    assert faults(pair) == found
+    assert faults(pair, found) == []
+    assert gate_counts([pair]) == {name: int(name in found) for name in RULES}
+
+
+def test_an_unknown_rule() -> None:
+    with pytest.raises(ValueError, match="'cutt' is no rule of the gate: choose from identical"):
+        check_rules(["cut", "cutt"])
+
+
+def test_an_answer_is_found_as_words() -> None:
+    assert contains("She keeps it in a Hollow brass-owl.", "a hollow brass owl")
+    assert not contains("It rhymes with carton.", "art")
+
+
+@pytest.mark.parametrize(
+    ("text", "round_and_round"),
+    [
+        ("no no no no", True),
+        ("好的好的好的好的", True),
+        ("今天天气很好，我们去公园吧。", False),
+        ("no no no", False),
+        ("a long way " * 4, True),
+        ("He came, he saw, he went, he slept.", False),
+        ("", False),
+    ],
+)
+def test_loops(text: str, round_and_round: bool) -> None:
+    assert loops(text) == round_and_round
+
+
+def test_statistics_by_hand() -> None:
+    long = replace(GOOD, id="b", chosen=said("x", 30), rejected=said("y", 10), diverged=0)
+    found = statistics([GOOD, long], max_length=21)
+    assert found is not None
+    assert (found.pairs, found.prompt, found.chosen, found.rejected) == (2, 12, 19, 9.5)
+    assert (found.bias, found.longer, found.diverged, found.longest) == (9.5, 0.5, 2, 42)
+    # of GOOD 20 and 21 tokens fit into 21; of the other 42 loses 21 and 22 loses 1, of 8 + 9 + 30 + 10 said tokens
+    assert found.cut_pairs == 0.5
+    assert found.cut_tokens == pytest.approx(22 / 57)
+    assert statistics([]) is None
