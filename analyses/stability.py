@@ -23,9 +23,10 @@ from jaxtyping import Float, Int
 
 from analyses.figures import BUILT_IN, Curve, Dot, Panel, opened, panels, rounded, save, show
 from retmask.detect.job import DETECT, DetectSettings
-from retmask.families.agreement import Overlap, parts_overlap, split_half, stability_curve
+from retmask.families.agreement import Overlap, orders, overlap_of, split_half, top_size, tops
 from retmask.figures.style import log_ticks
 from retmask.heads.intervals import middle
+from retmask.heads.scores import TOP_SHARE
 from retmask.heads.sets import ScoreSet
 from retmask.heads.trials import By, slices
 from retmask.runs.run import run_path
@@ -49,6 +50,41 @@ def shuffled(values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray
     rng = np.random.default_rng(seed)
     drawn = [parts_overlap(values, rng.permutation(part)) for _ in range(DRAWS)]
     return Overlap(len(values), float(np.mean(drawn)), *middle(np.array(drawn)))
+
+
+def parts_overlap(
+    values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], share: float = TOP_SHARE
+) -> float:
+    """The mean overlap (0-1) of the top `share` (0-1) of heads of every two parts; `part` numbers each trial's part.
+
+    The top has as many heads in every part, at most those above 0 in all the trials together. nan for fewer than 2
+    parts or where every score is 0.
+    """
+    flat = values.reshape(len(values), -1)
+    k, names = top_size(flat, share), np.unique(part)
+    if len(names) < 2 or not k:
+        return float("nan")
+    best = tops(flat, part == names[:, None], k)
+    return float((best @ best.T)[np.triu_indices(len(names), 1)].mean() / k)
+
+
+def stability_curve(
+    values: Float[np.ndarray, "trial layer head"], share: float = TOP_SHARE, draws: int = 200, seed: int = 0
+) -> list[Overlap]:
+    """How far the top `share` (0-1) of heads of 1, 2, 4, 8 ... random trials overlaps that of all; empty if all is 0.
+
+    The last point is all the trials, 1 by construction unless heads tie at the cut. The sample is part of the whole, so
+    the curve nears 1 however noisy the trials are: read how early it rises, and take `split_half` for how far samples
+    agree.
+    """
+    flat = values.reshape(len(values), -1)
+    n, k = len(flat), top_size(flat, share)
+    if not k:
+        return []
+    places = orders(n, draws, seed)
+    whole = tops(flat, np.ones((1, n), dtype=bool), k)
+    sizes = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
+    return [overlap_of(size, (tops(flat, places < size, k) * whole).sum(axis=1) / k) for size in sizes]
 
 
 def rows_of(name: str, detection: ScoreSet) -> list[dict[str, Any]]:

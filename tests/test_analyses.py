@@ -103,6 +103,44 @@ def test_equal_trials_agree_and_parts_that_differ_do_not() -> None:
     assert (same.mean, same.low) == (1, 1)
 
 
+def test_parts_by_hand() -> None:
+    """Two parts name L0H0 and the third L0H1: one pair of three agrees."""
+    values = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 0.9]]])
+    assert stability.parts_overlap(values, np.array([5, 7, 6, 7]), 0.5) == pytest.approx(1 / 3)
+    assert stability.parts_overlap(values, np.array([0, 1, 0, 1]), 0.5) == 0
+    assert np.isnan(stability.parts_overlap(values, np.zeros(4, dtype=int), 0.5))
+    assert np.isnan(stability.parts_overlap(np.zeros((2, 1, 2)), np.array([0, 1]), 0.5))
+
+
+def test_a_curve_of_stability_by_hand() -> None:
+    values = np.repeat([[[0.9, 0.5, 0.0], [0.3, 0.0, 0.0]]], 7, axis=0)
+    assert [tuple(point) for point in stability.stability_curve(values, 0.5)] == [(n, 1, 1, 1) for n in (1, 2, 4, 7)]
+    assert stability.stability_curve(np.zeros((4, 2, 2))) == []
+    assert [point.n_trials for point in stability.stability_curve(np.ones((1, 2, 2)))] == [1]
+    assert [point.n_trials for point in stability.stability_curve(np.ones((8, 2, 2)))] == [1, 2, 4, 8]
+
+
+def test_a_trial_without_scores_names_no_head_and_a_top_is_as_large_in_every_part() -> None:
+    """Of the second trials only L0H0 and one of the others score, so the top of three is never full."""
+    values = np.zeros((2, 1, 4))
+    values[0] = [0.9, 0.0, 0.0, 0.8]
+    assert stability.stability_curve(values, 0.5, draws=400)[0].mean == pytest.approx(0.5, abs=0.1)
+    values = np.array([[[0.9, 0.5, 0.0, 0.0]], [[0.9, 0.0, 0.5, 0.0]]])
+    assert stability.parts_overlap(values, np.array([0, 1]), 0.75) == pytest.approx(1 / 3)
+    assert [point.mean for point in stability.stability_curve(values, 0.75)] == pytest.approx([2 / 3, 1])
+
+
+def test_more_trials_agree_better_and_the_draws_are_the_same_ones() -> None:
+    rng = np.random.default_rng(3)
+    values = np.clip(rng.random((10, 10)) ** 4 + rng.normal(0, 0.5, (64, 10, 10)), 0, None)
+    curve = stability.stability_curve(values, 0.1)
+    means = [point.mean for point in curve]
+    assert means == sorted(means)
+    assert means[-1] == 1
+    assert all(0 <= point.low <= point.mean <= point.high <= 1 for point in curve)
+    assert curve == stability.stability_curve(values, 0.1) != stability.stability_curve(values, 0.1, seed=1)
+
+
 def test_all_curves_of_stability_have_one_size_of_top(tmp_path: Path) -> None:
     """Of the top of 2 of 40 heads a single trial names one: the other is a different one in each."""
     values = np.zeros((4, 2, 20))

@@ -119,62 +119,27 @@ def split_half(
     there are no two samples of that size.
     """
     flat = values.reshape(len(values), -1)
-    half, k = len(flat) // 2 if size is None else size, _top_size(flat, share)
+    half, k = len(flat) // 2 if size is None else size, top_size(flat, share)
     if size is not None and not 1 <= size <= len(flat) // 2:
         raise ValueError(f"{len(flat)} trials have no two samples of {size}: choose 1 to {len(flat) // 2}")
     if not half or not k:
         return None
-    places = _places(len(flat), draws, seed)
-    first_half = _tops(flat, places < half, k)
-    second_half = _tops(flat, (places >= half) & (places < 2 * half), k)
-    return _overlap(half, (first_half * second_half).sum(axis=1) / k)
+    places = orders(len(flat), draws, seed)
+    first_half = tops(flat, places < half, k)
+    second_half = tops(flat, (places >= half) & (places < 2 * half), k)
+    return overlap_of(half, (first_half * second_half).sum(axis=1) / k)
 
 
-def parts_overlap(
-    values: Float[np.ndarray, "trial layer head"], part: Int[np.ndarray, " trial"], share: float = TOP_SHARE
-) -> float:
-    """The mean overlap (0-1) of the top `share` (0-1) of heads of every two parts; `part` numbers each trial's part.
-
-    The top has as many heads in every part, at most those above 0 in all the trials together. nan for fewer than 2
-    parts or where every score is 0.
-    """
-    flat = values.reshape(len(values), -1)
-    k, names = _top_size(flat, share), np.unique(part)
-    if len(names) < 2 or not k:
-        return float("nan")
-    tops = _tops(flat, part == names[:, None], k)
-    return float((tops @ tops.T)[np.triu_indices(len(names), 1)].mean() / k)
-
-
-def stability_curve(
-    values: Float[np.ndarray, "trial layer head"], share: float = TOP_SHARE, draws: int = 200, seed: int = 0
-) -> list[Overlap]:
-    """How far the top `share` (0-1) of heads of 1, 2, 4, 8 ... random trials overlaps that of all; empty if all is 0.
-
-    The last point is all the trials, 1 by construction unless heads tie at the cut. The sample is part of the whole, so
-    the curve nears 1 however noisy the trials are: read how early it rises, and take `split_half` for how far samples
-    agree.
-    """
-    flat = values.reshape(len(values), -1)
-    n, k = len(flat), _top_size(flat, share)
-    if not k:
-        return []
-    places = _places(n, draws, seed)
-    whole = _tops(flat, np.ones((1, n), dtype=bool), k)
-    sizes = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
-    return [_overlap(size, (_tops(flat, places < size, k) * whole).sum(axis=1) / k) for size in sizes]
-
-
-def _top_size(flat: Float[np.ndarray, "trial head"], share: float) -> int:
+def top_size(flat: Float[np.ndarray, "trial head"], share: float) -> int:
     return min(share_count(flat.shape[1], share), int((_settled(flat.mean(axis=0)) > 0).sum()))
 
 
-def _places(n: int, draws: int, seed: int) -> Int[np.ndarray, "draw trial"]:
+def orders(n: int, draws: int, seed: int) -> Int[np.ndarray, "draw trial"]:
     """Each trial's place in a random order, draw by draw."""
     return np.asarray(np.random.default_rng(seed).random((draws, n)).argsort(axis=1))
 
 
-def _tops(
+def tops(
     flat: Float[np.ndarray, "trial head"], chosen: Bool[np.ndarray, "draw trial"], k: int
 ) -> Float[np.ndarray, "draw head"]:
     """How far each head belongs (0-1) to the best `k` of each choice of trials."""
@@ -195,7 +160,7 @@ def _settled(means: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
     return np.asarray(np.round(means, 12))
 
 
-def _overlap(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
+def overlap_of(n_trials: int, shares: Float[np.ndarray, " draw"]) -> Overlap:
     return Overlap(n_trials, float(shares.mean()), *middle(shares))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trials import a_trial
 
-from retmask.families.agreement import Agreement, agreement, parts_overlap, set_agreement, split_half, stability_curve
+from retmask.families.agreement import Agreement, agreement, set_agreement, split_half
 from retmask.files import shipped
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores
@@ -205,7 +205,6 @@ def test_slices_part_the_trials(by: By) -> None:
 def test_halves_of_equal_trials_agree() -> None:
     values = np.repeat([[[0.9, 0.5, 0.0], [0.3, 0.0, 0.0]]], 7, axis=0)
     assert split_half(values, 0.5) == (3, 1, 1, 1)
-    assert [tuple(point) for point in stability_curve(values, 0.5)] == [(n, 1, 1, 1) for n in (1, 2, 4, 7)]
 
 
 def test_halves_of_opposite_trials_do_not() -> None:
@@ -217,15 +216,12 @@ def test_heads_without_a_score_do_not_agree() -> None:
     values = np.zeros((2, 1, 4))
     values[0] = [0.9, 0.0, 0.0, 0.8]
     assert split_half(values, 0.5) == (1, 0, 0, 0)
-    assert stability_curve(values, 0.5, draws=400)[0].mean == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_top_is_as_large_in_every_sample() -> None:
     """Three heads score in all; of each trial only L0H0 and one of the others, so the top of three is never full."""
     values = np.array([[[0.9, 0.5, 0.0, 0.0]], [[0.9, 0.0, 0.5, 0.0]]])
     assert split_half(values, 0.75) == (1, *[pytest.approx(1 / 3)] * 3)  # type: ignore[comparison-overlap]
-    assert parts_overlap(values, np.array([0, 1]), 0.75) == pytest.approx(1 / 3)
-    assert [point.mean for point in stability_curve(values, 0.75)] == pytest.approx([2 / 3, 1])
 
 
 def test_samples_of_a_size() -> None:
@@ -237,21 +233,9 @@ def test_samples_of_a_size() -> None:
             split_half(values, size=size)
 
 
-def test_parts_by_hand() -> None:
-    """Two parts name L0H0 and the third L0H1: one pair of three agrees."""
-    values = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 0.9]]])
-    assert parts_overlap(values, np.array([5, 7, 6, 7]), 0.5) == pytest.approx(1 / 3)
-    assert parts_overlap(values, np.array([0, 1, 0, 1]), 0.5) == 0
-    assert np.isnan(parts_overlap(values, np.zeros(4, dtype=int), 0.5))
-    assert np.isnan(parts_overlap(np.zeros((2, 1, 2)), np.array([0, 1]), 0.5))
-
-
 def test_too_little_to_split() -> None:
     assert split_half(np.ones((1, 2, 2))) is None
     assert split_half(np.zeros((4, 2, 2))) is None
-    assert stability_curve(np.zeros((4, 2, 2))) == []
-    assert [point.n_trials for point in stability_curve(np.ones((1, 2, 2)))] == [1]
-    assert [point.n_trials for point in stability_curve(np.ones((8, 2, 2)))] == [1, 2, 4, 8]
     with pytest.raises(ValueError, match="a share of 2"):
         split_half(np.ones((4, 2, 2)), 2.0)
 
@@ -259,14 +243,3 @@ def test_too_little_to_split() -> None:
 def test_noise_halves_agree_as_by_chance() -> None:
     found = [split_half(np.random.default_rng(seed).random((40, 20, 20)), 0.1, draws=50) for seed in range(12)]
     assert np.mean([half.mean for half in found if half]) == pytest.approx(0.1, abs=0.03)
-
-
-def test_more_trials_agree_better_and_the_draws_are_the_same_ones() -> None:
-    rng = np.random.default_rng(3)
-    values = np.clip(rng.random((10, 10)) ** 4 + rng.normal(0, 0.5, (64, 10, 10)), 0, None)
-    curve = stability_curve(values, 0.1)
-    means = [point.mean for point in curve]
-    assert means == sorted(means)
-    assert means[-1] == 1
-    assert all(0 <= point.low <= point.mean <= point.high <= 1 for point in curve)
-    assert curve == stability_curve(values, 0.1) != stability_curve(values, 0.1, seed=1)
