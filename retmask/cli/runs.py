@@ -165,8 +165,7 @@ def cancel(name: Name) -> None:
 def resume(
     name: Name,
     server: Annotated[
-        list[str] | None,
-        typer.Option(help="a server that it may send its prompts to; each of those that it asks"),
+        list[str] | None, typer.Option(help="a server that it may send its prompts to; each of those that it asks")
     ] = None,
 ) -> None:
     """Let a run that was cancelled or failed go on where it was, in the background."""

@@ -32,13 +32,7 @@ MANIFEST = "mask.json"
 
 
 def export(
-    name: str,
-    rule: MaskRule,
-    out: Path,
-    *,
-    revision: str = "",
-    adapter: str = "",
-    trust_remote_code: bool = False,
+    name: str, rule: MaskRule, out: Path, *, revision: str = "", adapter: str = "", trust_remote_code: bool = False
 ) -> dict[str, Any]:
     """Write the checkpoint with the rule's mask into `out`; its manifest (`mask.json` there), also if it was there.
 

@@ -21,11 +21,7 @@ _GREEDY = Sampling()
 
 
 def compare(
-    model: LensModel,
-    prompt: Prompt,
-    columns: Sequence[Column],
-    max_new_tokens: int = 64,
-    sampling: Sampling = _GREEDY,
+    model: LensModel, prompt: Prompt, columns: Sequence[Column], max_new_tokens: int = 64, sampling: Sampling = _GREEDY
 ) -> Iterator[Comparison]:
     """The comparison as it grows: once before the prompt is read, at every step, and with each thing found out then.
 

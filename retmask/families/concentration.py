@@ -78,9 +78,7 @@ def intervals(
     return {name: None if np.isnan(low) else (low, high) for name, low, high in ends}
 
 
-def lorenz(
-    mean: Float[np.ndarray, "layer head"],
-) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+def lorenz(mean: Float[np.ndarray, "layer head"]) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
     """The Lorenz curve from (0, 0) to (1, 1): the share of heads, weakest first, and what share of the sum they hold.
 
     One point more than there are heads. Twice the area between the curve and the diagonal is the Gini index; where

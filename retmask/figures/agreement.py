@@ -85,11 +85,7 @@ def overlap_map(a: HeadScores, b: HeadScores, name_a: str, name_b: str, k: int |
 
 
 def _pair_text(
-    names: Sequence[str],
-    matrix: Sequence[Sequence[float | None]],
-    why: Sequence[Sequence[str]] | None,
-    i: int,
-    j: int,
+    names: Sequence[str], matrix: Sequence[Sequence[float | None]], why: Sequence[Sequence[str]] | None, i: int, j: int
 ) -> str:
     """What hovering over a cell of a matrix says."""
     value, reason = matrix[i][j], why[i][j] if why else ""

@@ -66,10 +66,7 @@ def alike(values: Float[np.ndarray, "value *shape"], unit: str) -> Clusters:
 
 
 def interval(
-    values: Float[np.ndarray, "value *shape"],
-    drawn_by: Clusters,
-    figures: Figures | None = None,
-    draws: int = DRAWS,
+    values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, figures: Figures | None = None, draws: int = DRAWS
 ) -> Interval | None:
     """95 % percentile-bootstrap intervals of the mean over values, or of figures of that mean; always the same draws.
 

@@ -134,12 +134,7 @@ def check_exclusion(rule: str) -> None:
 
 
 def control(
-    mask: HeadMask,
-    grid: Grid,
-    seed: int,
-    scores: HeadScores | None = None,
-    matched: bool = False,
-    exclude: str = "",
+    mask: HeadMask, grid: Grid, seed: int, scores: HeadScores | None = None, matched: bool = False, exclude: str = ""
 ) -> HeadMask:
     """As many random heads as a mask has, at its scales: none of its own, no retrieval head (`exclude` says which).
 

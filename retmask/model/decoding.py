@@ -109,12 +109,7 @@ def decode(
 
 
 def continuation_logits(
-    model: LensModel,
-    cache: Cache,
-    prompt: Sequence[int],
-    text: Sequence[int],
-    masks: Sequence[HeadMask],
-    size: int = 0,
+    model: LensModel, cache: Cache, prompt: Sequence[int], text: Sequence[int], masks: Sequence[HeadMask], size: int = 0
 ) -> Iterator[Float[Tensor, "row step vocabulary"]]:
     """The logits with which every mask would have gone on at each token of one given text, `size` steps at a time.
 

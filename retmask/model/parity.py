@@ -195,9 +195,7 @@ def some_ids(hf: NativeView, extra: Sequence[int] = ()) -> Int[Tensor, "1 pos"]:
 
 
 def differ(
-    logits: Float[Tensor, "1 pos vocabulary"],
-    wanted: Float[Tensor, "1 wanted_pos tokens"],
-    dtype: torch.dtype,
+    logits: Float[Tensor, "1 pos vocabulary"], wanted: Float[Tensor, "1 wanted_pos tokens"], dtype: torch.dtype
 ) -> str:
     """By what share of what tells tokens apart logits miss those wanted, in percent; empty if by rounding in that type.
 

@@ -40,8 +40,7 @@ RULES = {
         lambda pair: bool(pair.answer) and not contains(pair.chosen.text, pair.answer),
     ),
     "rejected-right": Rule(
-        "the rejected answer holds the fact that was asked for",
-        lambda pair: contains(pair.rejected.text, pair.answer),
+        "the rejected answer holds the fact that was asked for", lambda pair: contains(pair.rejected.text, pair.answer)
     ),
 }
 
