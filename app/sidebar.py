@@ -4,6 +4,7 @@ import os
 
 import streamlit as st
 
+from app.compare import form
 from app.families.sets import ENDINGS
 from app.shared import jobs, maps, models, readers, selection, session
 from app.shared.text import plain, sentence
@@ -72,4 +73,4 @@ def tuned_line() -> None:
     about = sentence(f"Trained on {found.base}, {found.steps:,} steps")
     name.caption(f"Tuned: {sentence(found.id)[:-1]}", help=about)
     icon, says = ":material/close:", "go on without the tuned model"
-    off.button("", icon=icon, type="tertiary", key="tuned_off", on_click=models.tune, args=("",), help=says)
+    off.button("", icon=icon, type="tertiary", key="tuned_off", on_click=form.tune, args=("",), help=says)

@@ -157,14 +157,9 @@ def _columns(ref: ModelRef | None) -> None:
 
 def current_setup() -> Setup:
     """The settings of the Compare page; on the first view those that the address names, or the defaults."""
-    chosen = models.tuned_id()
     if "setup" not in st.session_state:
         known = address.place("c")
-        st.session_state["setup"] = read_setup(known) if known else Setup(tuned=chosen)
-        st.session_state["setup_tuned"] = models.tuned_at_start()
-    if st.session_state["setup_tuned"] != chosen:  # another tuned model was chosen, on any page: its column is shown
-        st.session_state["setup_tuned"] = chosen
-        change(tuned=chosen)
+        st.session_state["setup"] = read_setup(known) if known else Setup(tuned=models.tuned_id())
     return cast(Setup, st.session_state["setup"])
 
 
@@ -220,7 +215,7 @@ def tuned_choice(ref: ModelRef | None) -> None:
         labels.setdefault(tuned.id, str(tuned))
     if labels:
         names, chosen = list(labels), tuned.id if tuned and tuned.id in labels else None
-        key, answer = session.answering("tuned_choice", chosen, _tune)
+        key, answer = session.answering("tuned_choice", chosen, lambda _, now: tune(now or ""))
         look: dict[str, Any] = {"format_func": lambda name: labels.get(name, name), "placeholder": CHOOSE}
         st.selectbox("Tuned model", names, names.index(chosen) if chosen else None, key=key, on_change=answer, **look)
     if tuned is None and not labels:
@@ -231,5 +226,10 @@ def tuned_choice(ref: ModelRef | None) -> None:
         st.caption(sentence(f"The tuned model was trained on {tuned.base}, so it is left out beside {ref}"))
 
 
-def _tune(_: str | None, now: str | None) -> None:
-    models.tune(now or "")
+def tune(name: str) -> None:
+    """As `models.choose_tuned`, for all pages; its column is switched on, in the address too, or off where it is none.
+
+    So a reload of any page finds both.
+    """
+    models.choose_tuned(name)
+    change(tuned=models.tuned_id())

@@ -33,7 +33,7 @@ def section(run: Run) -> None:
         _figures(last)
     if stale:
         st.warning("This was measured before the training went on: the adapter has changed since.")
-    if last:
+    if last and (last.is_active or not stale):  # what is resumed would go on with the adapter as it was
         jobs.status_block(last, NAMES)
     if not (last and last.is_active):
         label, icon = "Measure it again" if last else "Measure what changed", ":material/straighten:"

@@ -80,12 +80,13 @@ def _values(rows: Sequence[Row]) -> dict[str, list[Any]]:
         "family": [row["family"] for row in rows],
         "grid": [_grid(row) for row in rows],
         "trials": [row["trials"] for row in rows],
+        "over": [row["over"] or "–" for row in rows],
     }
     for name, column in COLUMNS.items():
         values[_title(name)] = [_share(name, row[name]) for row in rows]
         ends = [(row[f"{name}_low"], row[f"{name}_high"]) for row in rows]
-        values[f"{_title(name)}, 95 %"] = [_interval(name, low, high, column.digits) for low, high in ends]
-    return values | {"distinct": [row["distinct"] for row in rows], "over": [row["over"] or "–" for row in rows]}
+        values[f"{_title(name)} 95 %"] = [_interval(name, low, high, column.digits) for low, high in ends]
+    return values | {"distinct": [row["distinct"] for row in rows]}
 
 
 def _config() -> dict[str, Any]:
@@ -103,7 +104,8 @@ def _config() -> dict[str, Any]:
         config[_title(name)] = number(
             width=max(52, 8 * len(column.title)), format=f"%.{column.digits}f", help=column.help
         )
-        config[f"{_title(name)}, 95 %"] = text("95 %", width=74, help=f"interval of {_title(name)}")
+        title = f"{_title(name)} 95 %"
+        config[title] = text(width=max(74, 7 * len(title)), help=f"interval of {_title(name)}")
     return config
 
 

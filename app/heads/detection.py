@@ -22,7 +22,6 @@ from retmask.text.haystack import load_haystack
 CUSTOM = "custom"
 SCORE = "what a head's score is; all are measured on the same prompts"
 HAYSTACKS = "pydoc, essays, or a folder of .txt files"
-NAMES = jobs.Names("detect", "This detection", "What it found can be used.")
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
 
@@ -51,10 +50,16 @@ def _model_and_preset() -> tuple[str, str]:
     left, right = st.columns(2)
     with left:
         says = "choose one, or type a folder, a .gguf file or a Hub id: HuggingFaceTB/SmolLM2-360M-Instruct"
-        choice = st.selectbox("Model", [*BUILT_IN], key="detect_model", accept_new_options=True, help=says)
+        choice = st.selectbox(
+            "Model",
+            [*BUILT_IN],
+            accept_new_options=True,
+            help=says,
+            **session.kept("detect_model", next(iter(BUILT_IN))),
+        )
     with right:
         preset = st.segmented_control(
-            "How much", [*PRESETS, CUSTOM], default="quick", key="detect_preset", required=True
+            "How much", [*PRESETS, CUSTOM], required=True, **session.kept("detect_preset", "quick")
         )
         preset = preset or "quick"
         st.caption(PRESETS[preset].says if preset in PRESETS else "your own lengths and depths")
@@ -64,9 +69,9 @@ def _model_and_preset() -> tuple[str, str]:
 def _custom() -> dict[str, str | int]:
     lengths, depths, needles = st.columns([2, 2, 1])
     return {
-        "lengths": lengths.text_input("Lengths (tokens)", "256, 512, 1024", key="detect_lengths"),
-        "depths": depths.text_input("Depths (0 to 1)", "0, 0.25, 0.5, 0.75, 1", key="detect_depths"),
-        "n_needles": needles.number_input("Needles", value=3, step=1, key="detect_needles"),
+        "lengths": lengths.text_input("Lengths (tokens)", **session.kept("detect_lengths", "256, 512, 1024")),
+        "depths": depths.text_input("Depths (0 to 1)", **session.kept("detect_depths", "0, 0.25, 0.5, 0.75, 1")),
+        "n_needles": needles.number_input("Needles", step=1, **session.kept("detect_needles", 3)),
     }
 
 
@@ -75,15 +80,15 @@ def _more() -> dict[str, Any]:
     with st.expander("Needles, haystack, detector"):
         left, right = st.columns(2)
         look: dict[str, Any] = {"format_func": SAYS.__getitem__, "help": SCORE}
-        detector = left.selectbox("Detector", get_args(DetectorName), key="detect_detector", **look)
+        detector = left.selectbox("Detector", get_args(DetectorName), **look, **session.kept("detect_detector", "copy"))
         counting = DETECTORS["set" if detector == "copy" else detector]
         right.caption(f"{counting.definition} ({counting.source})")
         ours = "those that come with RetMask"
-        needles = left.text_input("Needles file", key="detect_needles_file", placeholder=ours)
-        haystack = right.text_input("Haystack", "pydoc", key="detect_haystack", help=HAYSTACKS)
+        needles = left.text_input("Needles file", placeholder=ours, **session.kept("detect_needles_file", ""))
+        haystack = right.text_input("Haystack", help=HAYSTACKS, **session.kept("detect_haystack", "pydoc"))
         counted = _counting(left) if detector == "copy" else "set"
         label, says = "Stop when the top 5 % are stable", "unchanged over 10 successful trials"
-        stable = right.toggle(label, key="detect_stable", help=says)
+        stable = right.toggle(label, help=says, **session.kept("detect_stable", False))
     texts = {"needles": needles.strip(), "haystack": haystack.strip()}
     return {"detector": detector, "counting": counted, "until_stable": stable, **texts}
 
@@ -91,8 +96,8 @@ def _more() -> dict[str, Any]:
 def _counting(place: DeltaGenerator) -> str:
     """How copies are counted: `set` or `steps`."""
     says = "set: each needle token counts once, scores are 0 to 1; steps: as in the published code"
-    choice: dict[str, Any] = {"default": "set", "key": "detect_counting", "help": says}
-    return place.segmented_control("Counting", ["set", "steps"], required=True, **choice) or "set"
+    kept = session.kept("detect_counting", "set")
+    return place.segmented_control("Counting", ["set", "steps"], required=True, help=says, **kept) or "set"
 
 
 def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectSettings:
@@ -155,7 +160,8 @@ def condition(shown: maps.HeadMap) -> None:
     run = shown.run
     if run is None or shown.source in maps.shipped_maps():
         return
-    jobs.status_block(run, NAMES)
+    kept = "What it found can be used." if shown.scores else "No trial has found its needle yet."
+    jobs.status_block(run, jobs.Names("detect", "This detection", kept))
     if run.is_active:
         st.info(_so_far(shown.scores), icon=":material/hourglass_top:")
     if shown.scores is None and (shown.trials or run.status == "success"):

@@ -15,7 +15,6 @@ from retmask.runs.engine import remove
 from retmask.runs.overview import Summary
 from retmask.runs.run import Run, parent_ids
 
-ACTIVE = ("queued", "started")
 SAYS = {
     "queued": "It has not begun",
     "started": "It goes on, with this page or without it",
@@ -37,7 +36,7 @@ def section(run: Run, page: StreamlitPage | None, show: Callable[[Run], None]) -
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown("Waiting behind", width="content")
             lineage.link(holder, "behind")
-    elif summary.status in ACTIVE:
+    elif summary.is_active:
         st.fragment(guarded(_progress), run_every=2)(run)
     elif summary.status == "error":
         st.caption("Its last words:")
@@ -50,14 +49,15 @@ def section(run: Run, page: StreamlitPage | None, show: Callable[[Run], None]) -
         st.code(run.command, language="bash", wrap_lines=True)
     with st.expander("Its record (run.json)", key="runs_record"):
         st.json(run.record, expanded=1)
-    if summary.status not in ACTIVE:
+    if not summary.is_active:
         _log(run)
 
 
 def _facts(run: Summary) -> list[str]:
     """How a run stands, when it began and ended, and how long it took, in words."""
-    over = run.status not in ACTIVE
-    facts = [SAYS[run.status]] + ([sentence(run.words)[:-1]] if over else [])
+    over = not run.is_active
+    says = "It was stopped" if run.kind == "ablate" and run.status == "cancelled" else SAYS[run.status]
+    facts = [says] + ([sentence(run.words)[:-1]] if over else [])
     facts += [f"begun {overview.when(run.started)}"] if run.started else [f"made {overview.when(run.created)}"]
     facts += [f"ended {overview.when(run.ended)}"] if run.started and run.ended and over else []
     took = overview.duration(run.seconds) if run.seconds is not None else ""
@@ -85,7 +85,7 @@ def _buttons(run: Run, summary: Summary, page: StreamlitPage | None, show: Calla
         if page and st.button(f"Open in {page.title}", type="primary", icon=icon, key="runs_open"):
             show(run)
             st.switch_page(page)
-        if summary.status in ACTIVE:
+        if summary.is_active:
             jobs.stop_button(run, "runs")
             return
         if summary.status != "success" and not jobs.stopping(run):

@@ -1,7 +1,7 @@
 """The table of runs: a row each, newest first; a click on rows looks at them."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ def _columns(runs: Sequence[Summary]) -> dict[str, Column]:
         "run": Column(text(width=265), [run.run for run in runs]),
         "status": Column(badge, [[run.status] for run in runs]),  # a list is drawn as a coloured badge
         "progress": Column(text(width=250), [run.why or run.words for run in runs]),
-        "took": Column(column.NumberColumn(width=70, format="compact"), [_took(run.seconds) for run in runs]),
+        "took": Column(text(width=70, help="hours:minutes:seconds"), _took([run.seconds for run in runs])),
         "begun": Column(
             column.DatetimeColumn(width=100, format="MM-DD HH:mm"), [_time(run.started or run.created) for run in runs]
         ),
@@ -75,8 +75,14 @@ def _columns(runs: Sequence[Summary]) -> dict[str, Column]:
     }
 
 
-def _took(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=round(seconds))
+def _took(seconds: Sequence[float | None]) -> list[str]:
+    """Durations as h:mm:ss, with as many digits of hours as the longest has, so that they sort; empty for none."""
+    digits = len(str(int(max((each or 0 for each in seconds), default=0) / 3600)))
+    return ["" if each is None else _clock(round(each), digits) for each in seconds]
+
+
+def _clock(seconds: int, digits: int) -> str:
+    return f"{seconds // 3600:0{digits}}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def _time(time_iso: str) -> datetime | None:

@@ -18,7 +18,7 @@ from retmask.pairs.job import contacted, sends
 from retmask.runs.engine import cancel, spawn
 from retmask.runs.job import Job
 from retmask.runs.overview import model_of, progress
-from retmask.runs.run import Run, Status
+from retmask.runs.run import ACTIVE, Run, Status
 from retmask.runs.settings import same
 
 DOING = {  # kinds of runs; the name of a model follows
@@ -112,7 +112,7 @@ def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
     """
     status = run.status
     share, words = progress(run, status)
-    if status in ("queued", "started"):
+    if status in ACTIVE:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(share, sentence(words)[:-1], width=500)
             if ours(run):
@@ -131,9 +131,14 @@ def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
     session.show_said(names.place)
 
 
+def writes_at_its_end(run: Run) -> bool:
+    """Whether nothing is written before all of it is: of an export that is stopped, nothing is kept."""
+    return run.record.get("kind") == "ablate"
+
+
 def resume_button(run: Run, place: str, label: str = "Resume") -> None:
     """The button that lets a run go on where it was: what is finished is kept."""
-    kept, icon = "what it has finished is kept", ":material/play_arrow:"
+    kept, icon = None if writes_at_its_end(run) else "what it has finished is kept", ":material/play_arrow:"
     st.button(label, icon=icon, key=f"{place}_resume", on_click=again, args=(run, place), help=kept)
 
 

@@ -218,7 +218,7 @@ def loaded(ref: ModelRef | None) -> Known | None:
     return cast(Known | None, st.session_state.get("loaded", {}).get(ref))
 
 
-def tune(name: str) -> None:
+def choose_tuned(name: str) -> None:
     """Make what a training made "the tuned model" on all pages from now on, by its id; empty for none.
 
     A training that has made nothing, or is gone, is none.
@@ -227,12 +227,6 @@ def tune(name: str) -> None:
     st.session_state["tuned"] = found.id if found else ""
     session.draw_anew()
     address.write("tuned", found.id if found else None)
-
-
-def tuned_at_start() -> str:
-    """The id of the tuned model that the address named when the session began."""
-    found = tuned(address.at_start().get("tuned", ""))
-    return found.id if found else ""
 
 
 def tuned_id() -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from app.compare import form
 from app.evaluate import training
 from app.shared import jobs, maps, models, selection, session
 from app.shared.models import ModelRef
@@ -81,7 +82,7 @@ def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> No
             "disabled": loaded,
         }
         label = "It is loaded as tuned" if loaded else "Load as tuned"
-        st.button(label, key="train_tune", on_click=models.tune, args=(run.reference,), **look)
+        st.button(label, key="train_tune", on_click=form.tune, args=(run.reference,), **look)
         st.page_link(compare_page, label="Compare", icon=":material/compare_arrows:", width="content")
         asked = st.button("Detect on the tuned model", icon=":material/radar:", key="train_detect", help=DETECTS)
         if asked and _detect(run):

@@ -51,6 +51,11 @@ class Summary:
     path: str
     why: str
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it went on, or waited to."""
+        return self.status in ACTIVE
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
         return {**asdict(self), "parents": list(self.parents)}

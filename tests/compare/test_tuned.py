@@ -16,6 +16,7 @@ import page
 import pytest
 from page import drawn, press, query, words
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 from tiny import tiny_adapter, tiny_folder, tiny_hf, tiny_tokenizer
 from typer.testing import CliRunner
 
@@ -175,6 +176,20 @@ def test_a_reload_keeps_the_tuned_model_and_without_heads_it_answers_beside_the_
     assert "control" not in command
     other = opened("heads", map=query(at, "map"), tuned=query(at, "tuned"))
     assert f"Tuned: {run.id}" in words(other), "on every page"
+
+
+def test_a_reload_keeps_the_column_of_a_model_that_was_loaded_and_left_on_other_pages(base: Path) -> None:
+    run = trained(base)
+    at = opened(map=detected(model=str(base)).id, heads="L1H2", train=run.id)
+    drawn(at.number_input(key="ask_new_tokens").set_value(7).run())
+    at._page_hash = calc_hash("train")
+    at = press(drawn(at.run()), "train_tune")
+    again = opened(**{name: query(at, name) for name in ("map", "heads", "tuned", "c")})
+    assert tuned_switch(again).value is True
+    assert again.number_input(key="ask_new_tokens").value == 7
+    at = press(at, "tuned_off")
+    again = opened(**{name: query(at, name) for name in ("map", "heads", "c")}, tuned=run.id)
+    assert tuned_switch(again).value is False
 
 
 @pytest.mark.parametrize("name", ["train-that-is-gone", "../../etc", "/no/such/folder", "~nobody/x", ""])

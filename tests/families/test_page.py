@@ -58,8 +58,10 @@ def test_opens_with_the_shipped_maps() -> None:
     assert list(table(at)["family"]) == ["SmolLM", "Gemma"]
     assert list(table(at)["grid"]) == ["30 x 9", "18 x 4"]
     assert table(at)["Gini"][0] == pytest.approx(0.924, abs=0.001)
-    assert table(at)["Gini, 95 %"][0] == "0.90–0.95"
+    assert table(at)["Gini 95 %"][0] == "0.90–0.95"
     assert list(table(at)["trials"]) == [40, 45]
+    columns = list(table(at))
+    assert columns[columns.index("trials") + 1] == "over"
     assert not at.error
     assert not at.warning
 

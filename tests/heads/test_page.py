@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page import codes, drawn, errors, opened, press, query
+from page import codes, drawn, errors, keys, opened, press, query
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 from typer.testing import CliRunner
 
 from app.shared import readers
@@ -420,6 +421,22 @@ def test_a_form_that_cannot_be_says_so_and_starts_nothing(field: str, value: str
     assert sentence in errors(at).replace("\\", "")
     assert at.button(key="detect_start").disabled
     assert Run.all() == []
+
+
+def test_the_form_keeps_its_values_when_it_is_closed_and_over_pages() -> None:
+    at = form(opened())
+    drawn(at.segmented_control(key="detect_preset").set_value("custom").run())
+    drawn(at.text_input(key="detect_lengths").set_value("300, 400").run())
+    drawn(at.number_input(key="detect_needles").set_value(2).run())
+    drawn(at.selectbox(key="detect_model").set_value("gemma-3-270m").run())
+    wanted = next(code for code in codes(at) if code.startswith("retmask detect gemma"))
+    assert "300,400" in wanted
+    at.session_state["form_open"] = False  # what Esc does
+    assert "detect_start" not in keys(drawn(at.run()))
+    for name in ("runs", ""):
+        at._page_hash = calc_hash(name)
+        drawn(at.run())
+    assert wanted in codes(form(at))
 
 
 @pytest.mark.parametrize("page", ["compare", "pairs", "families", "runs"])

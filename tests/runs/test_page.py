@@ -91,6 +91,14 @@ def test_the_table_lists_all_runs_and_filters_them() -> None:
     assert "No run is of this kind and status" in words(at)
 
 
+def test_how_long_runs_took_sorts_as_text_and_is_empty_for_one_that_never_began() -> None:
+    begun = "2026-01-01T00:00:00+00:00"
+    for ended in ("2026-01-01T00:01:05+00:00", "2026-01-01T09:00:00+00:00", "2026-01-01T12:34:56+00:00"):
+        a_run("success", started=begun, ended=ended)
+    a_run("cancelled")
+    assert sorted(opened().dataframe[0].value["took"]) == ["", "00:01:05", "09:00:00", "12:34:56"]
+
+
 def test_rows_that_are_clicked_are_looked_at() -> None:
     from app.runs import lineage, table
 

@@ -274,6 +274,10 @@ def test_what_was_measured_of_this_training_is_shown() -> None:
     assert at_button(at, "measure") == "Measure it again"
     made.update(created="2025-01-01T00:00:00+00:00")
     assert "measured before the training went on" in words(opened())
+    made.update(status="cancelled")
+    assert "measure_resume" not in keys(opened()), "it would go on with another adapter"
+    made.update(created="2026-06-01T00:00:00+00:00")
+    assert "measure_resume" in keys(opened())
 
 
 def at_button(at: AppTest, key: str) -> str:
