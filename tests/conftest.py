@@ -69,9 +69,9 @@ def browser(chromium: str) -> Iterator[Any]:
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Any]:
     """An empty tab of it, 1400 pixels wide, in a context of its own."""
-    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
-    yield tab
-    tab.close()
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_a_detection(tab: Any, fresh_app: App) -> None:
         fill(tab, key, value)
     press(tab, "detect_start")
     run = the_run("detect")
-    assert len(read_lines(run.path / "trials.jsonl")) == 2
+    assert len(list(read_lines(run.path / "trials.jsonl"))) == 2
     tab.locator(MAP).first.wait_for(state="attached", timeout=60_000)
     assert f"map={run.id}" in tab.url
     tab.get_by_text("2 trials").first.wait_for(state="attached", timeout=60_000)
@@ -80,12 +80,11 @@ def test_pairs_and_their_review_by_keys(tab: Any, fresh_app: App) -> None:
     look(tab, f"{fresh_app.address}pairs", ".st-key-pairs_mask_best")
     press(tab, "pairs_mask_best")
     settled(tab)
-    fill(tab, "shown_pairs_count", 3)
-    fill(tab, "shown_pairs_max_new_tokens", 8)
-    tab.get_by_role("button", name="More: servers, quality gate").click()
+    fill(tab, "pairs_count", 3)
+    fill(tab, "pairs_max_new_tokens", 8)
     press(tab, "pairs_start")
     run = the_run("pairs")
-    assert len(read_lines(run.path / "items.jsonl")) == 3
+    assert len(list(read_lines(run.path / "items.jsonl"))) == 3
     tab.locator(".st-key-review_keep button:not([disabled])").wait_for(timeout=60_000)
     settled(tab)
     for key, says in (("y", "2 of 3"), ("ArrowLeft", "1 of 3"), ("ArrowRight", "2 of 3"), ("n", "3 of 3")):
@@ -107,7 +106,7 @@ def test_an_evaluation(tab: Any, fresh_app: App, tmp_path: Path) -> None:
     look(tab, f"{fresh_app.address}train?train={training.id}", ".st-key-measure")
     press(tab, "measure")
     run = the_run("evaluate")
-    assert len(read_lines(run.path / "answers.jsonl")) == 2 * 120
+    assert len(list(read_lines(run.path / "answers.jsonl"))) == 2 * 120
     tab.locator(".st-key-measured").wait_for(timeout=60_000)
 
 
