@@ -41,7 +41,7 @@ def opener() -> None:
     upload = st.file_uploader("or drop one here", type=ENDINGS, key="open_upload", max_upload_size=64)
     model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
     says = "draws the groups of query heads that share a key/value head; published files do not say it"
-    kv = st.number_input("Key/value heads", None, step=1, key="open_kv", placeholder="not known", help=says)
+    kv = st.number_input("Key/value heads", value=None, step=1, key="open_kv", placeholder="not known", help=says)
     if st.button("Open", key="open_go", disabled=not (path.strip() or upload), width="stretch"):
         try:
             wrong = kv is not None and session.out_of_range(("open_kv", "the number of key/value heads", 1, 512))

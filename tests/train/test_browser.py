@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import App, wait_for
+from browser import App, settled, wait_for
 
 from retmask.files import append_line
 from retmask.model.weights import resolve

@@ -26,7 +26,7 @@ from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
 from retmask.runs.settings import from_preset, from_record
 from retmask.runs.settings import record as record_of
-from retmask.runs.worker import working
+from retmask.runs.worker import taken, working
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, WHOLE
 from retmask.train.outcome import STOP
 from retmask.train.preflight import Preflight
@@ -626,7 +626,7 @@ def test_a_training_behind_another_says_which() -> None:
     run = a_training("queued", done=0)
     run.update(spawned=0)
     run.report(stage="waiting", behind="detect-1")
-    with run._taken():
+    with taken(run):
         assert "detect-1" in progress(opened())
 
 
