@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import streamlit as st
@@ -106,11 +107,12 @@ def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
     """The command line that does what the settings say."""
     mask, setup = selection.mask(grid), form.setup_for(ref)
     if ref and (len(mask) or setup.tuned) and (setup.kind == "needle" or setup.text.strip()):
-        st.caption("The command that does the same:")
         file = form.text_file() if setup.kind == "text" else None
         beside = tuned(setup.tuned)
-        command = setup.command(ref, mask, shown.argument, file, beside.folder if beside else "")
-        st.code(command, language="bash", wrap_lines=True)
+        with suppress(ValueError):  # of what cannot be there is no command: Start says what is wrong
+            command = setup.command(ref, mask, shown.argument, file, beside.folder if beside else "")
+            st.caption("The command that does the same:")
+            st.code(command, language="bash", wrap_lines=True)
 
 
 def _answers(ref: ModelRef | None, scores: HeadScores) -> None:

@@ -5,15 +5,16 @@ No widget, no model.
 
 import json
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from app.shared.models import ModelRef
 from retmask.compare.comparison import Column, Prompt
+from retmask.compare.settings import CompareSettings
 from retmask.files import home, inside, is_number, mapping, read_object, sha256_text, shipped, write_atomic, write_json
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, control
+from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, MaskRule, control
 from retmask.heads.scores import HeadScores
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle, load_needles
@@ -114,26 +115,35 @@ class Setup:
 
         `scores` is the map, `file` holds one's own text, `tuned` is the folder of the tuned model, if it is to answer.
         """
-        parts = ["retmask", "compare", model.name, *model.options]
+        asked: dict[str, Any] = {"needle": self.needle, "tokens": self.tokens, "depth": self.depth}
+        asked |= {"haystack": self.haystack}
         if self.kind == "text":
-            parts += ["--prompt-file", str(file)]
-            parts += ["--answer", self.answer.strip()] if self.answer.strip() else []
-        else:
-            parts += ["--needle", self.needle, "--tokens", f"{self.tokens}", "--depth", f"{self.depth:g}"]
-            parts += ["--haystack", self.haystack]
-        parts += _mask_options(mask)
-        parts += ["--template", "plain"] if self.template == "plain" else []
-        if self.control and len(mask):
-            parts += ["--scores", scores, "--control-seed", f"{self.control_seed}"]  # no retrieval head is drawn
-            parts += ["--layer-matched"] if self.matched else []
-            parts += ["--exclude", self.exclude.strip()] if self.exclude.strip() else []
-        elif len(mask):
-            parts += ["--no-control"]
-        parts += ["--tuned", tuned] if tuned else []
-        parts += ["--max-new-tokens", f"{self.new_tokens}"]
+            asked = {"prompt_file": str(file), "answer": self.answer.strip()}
         if self.temperature:
-            parts += ["--temperature", f"{self.temperature:g}", "--top-p", f"{self.top_p:g}", "--seed", f"{self.seed}"]
-        return shlex.join(parts)
+            asked |= {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        drawn = self.control and len(mask) > 0
+        settings = CompareSettings(
+            **model.settings,
+            **asked,
+            template="plain" if self.template == "plain" else "",
+            rule=self._rule(mask, scores if drawn else ""),
+            control=drawn or not len(mask),
+            layer_matched=drawn and self.matched,
+            max_new_tokens=self.new_tokens,
+            tuned=tuned,
+        )
+        return shlex.join(settings.command)
+
+    def _rule(self, mask: HeadMask, scores: str) -> MaskRule:
+        """The mask as a rule: one scale for all is a setting, others stand behind their heads.
+
+        With the scores of the map its control draws no retrieval head.
+        """
+        scales = set(mask.scales.values())
+        scale = scales.pop() if len(scales) == 1 else 0.0
+        heads = str(mask.scaled(0)) if scale else str(mask)
+        rule = MaskRule(heads=heads, scale=scale or None)
+        return replace(rule, scores=scores, seed=self.control_seed, exclude=self.exclude.strip()) if scores else rule
 
     def __str__(self) -> str:
         """The prompt and the way of decoding, in a few words."""
@@ -193,17 +203,6 @@ def lines(text: str) -> str:
 
 def _path(name: str, ending: str) -> Path:
     return inside(home() / "compare", name, "id", ending)
-
-
-def _mask_options(mask: HeadMask) -> list[str]:
-    """The mask on the command line: one scale for all is an option, others stand behind their heads."""
-    if not len(mask):
-        return []
-    scales = set(mask.scales.values())
-    if len(scales) > 1:
-        return ["--heads", str(mask)]
-    scale = scales.pop()
-    return ["--heads", str(mask.scaled(0))] + (["--scale", f"{scale:g}"] if scale else [])
 
 
 def _possible(name: str, value: Any) -> bool:

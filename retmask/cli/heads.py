@@ -94,7 +94,11 @@ def heads(
     if as_json:
         record = {
             "heads": [_row(scores, head) for head in listed],
-            "interval": _over(scores),
+            "interval": {
+                "level": LEVEL,
+                "over": scores.clusters.n,
+                "unit": scores.clusters.unit,
+            },  # none of fewer than 3
             "concentration": {"threshold": level} | concentration(scores.mean, level)._asdict(),
         }
         return typer.echo(json.dumps(record | ({"excluded": list(map(str, sorted(excluded)))} if random else {})))
@@ -127,11 +131,6 @@ def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
         "high": spread and round(float(spread.high[head]), 6),
         "activation": round(float(scores.activation[head]), 6),
     }
-
-
-def _over(scores: HeadScores) -> dict[str, Any]:
-    """What the intervals of the heads' means are: None of them where `over` is less than 3."""
-    return {"level": LEVEL, "over": scores.clusters.n, "unit": scores.clusters.unit}
 
 
 def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list[Trial]) -> None:

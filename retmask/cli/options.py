@@ -79,17 +79,16 @@ def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
     """The parameter of a flag; None is what is left out, unless its default is shown."""
     each, marks = flag.field, flag.field.metadata
     choices = " or ".join(filter(None, marks.get("choices", ())))
-    help = marks["help"] + f": {choices}" * bool(choices) + _range(marks)
+    limits = f" ({marks['min']:,} to {marks['max']:,})" if "min" in marks else ""
+    help = marks["help"] + f": {choices}" * bool(choices) + limits
     kind: Any = _kind(flag)
     shown = not by_preset and each.default not in (MISSING, None, False, "", 0, 0.0, ()) and not inner(each)
-    default = inspect.Parameter.empty if each.default is MISSING else _shown(each.default) if shown else None
-    hint = kind if each.default is MISSING else kind | None
+    usual = inspect.Parameter.empty if each.default is MISSING else each.default
     if marks.get("argument"):
-        return _parameter(
-            "_".join(flag.path),
-            Annotated[kind, typer.Argument(help=help)],
-            inspect.Parameter.empty if each.default is MISSING else each.default,
-        )
+        return _parameter("_".join(flag.path), Annotated[kind, typer.Argument(help=help)], usual)
+    usual = ",".join(map(str, usual)) if isinstance(usual, tuple) else usual
+    default = usual if shown or each.default is MISSING else None
+    hint = kind if each.default is MISSING else kind | None
     names = f"--{flag.name}" + (f"/--no-{flag.name}" if kind is bool and (by_preset or each.default is True) else "")
     option = typer.Option(names, help=help, show_default=shown)
     return _parameter("_".join(flag.path), Annotated[hint, option], default)
@@ -107,14 +106,6 @@ def _kind(flag: Flag) -> Any:
     if kind in (bool, int, float, str):
         return kind
     return next((part for part in get_args(kind) if part in (int, float)), str)
-
-
-def _range(marks: Mapping[str, Any]) -> str:
-    return f" ({marks['min']:,} to {marks['max']:,})" if "min" in marks else ""
-
-
-def _shown(default: Any) -> Any:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else default
 
 
 def _read(flag: Flag, value: Any) -> Any:

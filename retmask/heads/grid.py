@@ -79,7 +79,7 @@ def known_grid(name: str) -> Grid | None:
     "Llama-3-8B-Instruct-Gradient-1048k" is a Llama-3-8B. No file of that name is looked for: it may be foreign.
     """
     published = read_object(shipped("grids.json"))
-    held = [model for model in published if re.search(_whole(model), name, re.IGNORECASE)]
+    held = [model for model in published if re.search(rf"(?<![a-z0-9.]){re.escape(model)}(?![a-z0-9.])", name, re.I)]
     return Grid(*published[max(held, key=len)]) if held else None
 
 
@@ -122,7 +122,3 @@ def share_count(n: int, share: float) -> int:
     if not 0 < share <= 1:
         raise ValueError(f"a share of {share} is not possible: choose one above 0 and at most 1")
     return max(1, math.floor(n * share + 0.5))
-
-
-def _whole(name: str) -> str:
-    return rf"(?<![a-z0-9.]){re.escape(name)}(?![a-z0-9.])"

@@ -126,11 +126,8 @@ def save_mask(name: str, mask: HeadMask, grid: Grid, model: str = "") -> Path:
 
 def mask_record(mask: HeadMask, grid: Grid, model: str = "") -> dict[str, object]:
     """What a mask's file holds."""
-    return {"model": model, "grid": [grid.n_layers, grid.n_heads], "scales": _scales(mask)}
-
-
-def _scales(mask: HeadMask) -> dict[str, float]:
-    return {head.key: float(mask.scales[head]) for head in mask.heads}
+    scales = {head.key: float(mask.scales[head]) for head in mask.heads}
+    return {"model": model, "grid": [grid.n_layers, grid.n_heads], "scales": scales}
 
 
 def load_mask(name_or_path: str, grid: Grid | None = None) -> HeadMask:

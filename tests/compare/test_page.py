@@ -408,19 +408,17 @@ def test_the_command_says_what_the_settings_say() -> None:
     assert parts[:3] == ["retmask", "compare", "my model"]
     options = shlex.join(parts[3:])
     assert options == (
-        "--needle lift --tokens 640 --depth 0.25 --haystack pydoc-end --heads L1H2 --scale 0.5 --scores 'a map' "
-        "--control-seed 2 --layer-matched --max-new-tokens 64 --temperature 0.7 --top-p 1 --seed 5"
+        "--needle lift --tokens 640 --depth 0.25 --heads L1H2 --control-seed 2 --scores 'a map' --scale 0.5 "
+        "--layer-matched --temperature 0.7 --seed 5"
     )
     own = replace(setup, kind="text", control=False, temperature=0.0, template="plain")
     mixed = HeadMask({HeadId(1, 2): 0.5, HeadId(1, 3): 0.0})
     assert own.command(ModelRef("m"), mixed, "a map", Path("a b.txt")) == (
-        "retmask compare m --prompt-file 'a b.txt' --heads L1H2:0.5,L1H3 --template plain --no-control "
-        "--max-new-tokens 64"
+        "retmask compare m --prompt-file 'a b.txt' --template plain --heads L1H2:0.5,L1H3 --no-control"
     )
     tuned = own.command(ModelRef("m", "v2", "a"), HeadMask(), "a map", Path("b.txt"), "runs/x/adapter")
     assert tuned == (
-        "retmask compare m --revision v2 --adapter a --prompt-file b.txt --template plain --tuned runs/x/adapter "
-        "--max-new-tokens 64"
+        "retmask compare m --prompt-file b.txt --template plain --tuned runs/x/adapter --revision v2 --adapter a"
     )
 
 
@@ -438,6 +436,8 @@ def test_the_control_has_the_scales_of_the_mask_layer_by_layer() -> None:
     assert "--exclude 50%" in command
     with pytest.raises(ValueError, match="excludes no heads"):
         Setup(exclude="x").control_mask(mask, BEST)
+    with pytest.raises(ValueError, match="excludes no heads"):
+        Setup(exclude="x").command(ModelRef("m"), mask, "s", None)
 
 
 def snapshot(stage: Any, n: int) -> Comparison:
