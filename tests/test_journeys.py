@@ -68,7 +68,7 @@ def test_a_detection(tab: Any, fresh_app: App) -> None:
 def test_a_dose_curve(tab: Any, fresh_app: App) -> None:
     look(tab, f"{fresh_app.address}compare", ".st-key-dose_form")
     fill(tab, "dose_ks", 1)
-    for key, value in (("dose_seeds", 0), ("dose_trials", 1), ("dose_tokens", 256)):
+    for key, value in (("dose_random_seeds", 0), ("dose_trials", 1), ("dose_context_tokens", 256)):
         fill(tab, key, value)
     press(tab, "dose_start")
     run = the_run("dose")

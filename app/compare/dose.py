@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app.heads import mask_editor
-from app.shared import jobs, maps, session
+from app.shared import form, jobs, maps, session
 from app.shared.figure import draw_figure
 from app.shared.models import ModelRef
 from app.shared.text import sentence
@@ -20,10 +20,11 @@ from retmask.runs import overview
 from retmask.runs.run import Run
 
 NAMES = jobs.Names("dose_curve", "This curve", "Its points are kept.")
+CHOSEN = "dose_run"  # in the session: the curve that was chosen, and the newest one then
 RANGES = (
-    ("dose_seeds", "the number of random draws", 0, 100),
+    ("dose_random_seeds", "the number of random draws", 0, 100),
     ("dose_trials", "the number of trials", 1, 10_000),
-    ("dose_tokens", "the length in tokens", 256, 2**20),
+    ("dose_context_tokens", "the length in tokens", 256, 2**20),
 )
 
 
@@ -42,21 +43,15 @@ def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
 
 
 def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
-    kept: dict[str, Any] = {"persist_state": "session"}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        ks = st.text_input("Masked heads", ",".join(str(k) for k in KS if k <= grid.size // 2), key="dose_ks", **kept)
-        seeds = st.number_input("Random draws of each", value=5, step=1, key="dose_seeds", width=170, **kept)
-        trials = st.number_input("Trials a point", value=24, step=1, key="dose_trials", width=140, **kept)
-        tokens = st.number_input("Length in tokens", value=512, step=128, key="dose_tokens", width=150, **kept)
-        says = "draw the random heads from the best heads' layers"
-        matched = st.toggle("Same layers", key="dose_matched", help=says, **kept)
-        drawn, says = "retrieval heads", mask_editor.EXCLUDE
-        exclude = st.text_input("Never drawn", placeholder=drawn, key="dose_exclude", width=150, help=says, **kept)
+        few = ",".join(str(k) for k in KS if k <= grid.size // 2)
+        ks = st.text_input("Masked heads", **session.kept("dose_ks", few))
+        values = _values()
     try:
         wrong = session.out_of_range(*RANGES)
         if wrong:
             raise ValueError(wrong)
-        config = _config(ref, shown.argument, ks, int(seeds), matched, int(trials), int(tokens), exclude.strip())
+        config = _config(ref, ks, scores=shown.argument, **values)
     except ValueError as error:
         st.error(sentence(error))
         st.button("Start", disabled=True, key="dose_start")
@@ -69,6 +64,23 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
     st.code(shlex.join(config.command), language="bash", wrap_lines=True)
     st.button("Start", type="primary", key="dose_start", on_click=_start, args=(config,))
     session.show_said("dose")
+
+
+def _values() -> dict[str, Any]:
+    """The widgets of the other settings, and what they hold, by name."""
+    looks: dict[str, dict[str, Any]] = {
+        "random_seeds": {"label": "Random draws of each", "width": 170},
+        "trials": {"label": "Trials a point", "width": 140},
+        "context_tokens": {"label": "Length in tokens", "step": 128},
+        "layer_matched": {"label": "Same layers"},
+        "exclude": {
+            "label": "Never drawn",
+            "placeholder": "retrieval heads",
+            "width": 150,
+            "help": mask_editor.EXCLUDE,
+        },
+    }
+    return {name: form.widget(DoseSettings, name, "dose", **look) for name, look in looks.items()}
 
 
 def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
@@ -86,25 +98,14 @@ def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
     return f", about {overview.duration(seconds / tokens * n * config.trials * config.context_tokens)}"
 
 
-def _config(
-    ref: ModelRef | None, scores: str, ks: str, seeds: int, matched: bool, trials: int, tokens: int, exclude: str
-) -> DoseSettings:
+def _config(ref: ModelRef | None, ks: str, **values: Any) -> DoseSettings:
     """The settings. ValueError, one sentence, for what cannot be."""
     if ref is None:
         raise ValueError("the model is missing: name its folder or its Hub id above")
     parts = [part for part in ks.replace(",", " ").split() if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
-    config = DoseSettings(
-        **ref.settings,
-        scores=scores,
-        ks=tuple(map(int, parts)),
-        random_seeds=seeds,
-        layer_matched=matched,
-        trials=trials,
-        context_tokens=tokens,
-        exclude=exclude,
-    )
+    config = DoseSettings(**ref.settings, ks=tuple(map(int, parts)), **values)
     config.tasks()
     return config
 
@@ -115,10 +116,11 @@ def _start(settings: DoseSettings) -> None:
 
 def _curve(runs: list[Run]) -> None:
     """One of the curves, with what became of its run."""
-    names = {run.id: run for run in runs}
-    key = f"dose_run-{len(runs)}"  # a new run is shown at once
-    picked = st.selectbox("Curve", list(names), key=key, format_func=lambda id: _label(names[id]))
-    run = names[picked or runs[0].id]
+    newest = runs[0].reference
+    picked, then = session.value(CHOSEN, ("", ""))
+    by_name = {run.reference: run for run in runs} if then == newest else {}  # a new run is shown at once
+    run = by_name.get(picked, runs[0])
+    jobs.run_picker("Curve", runs, run, lambda name: session.put(CHOSEN, (name, newest)), _facts)
     jobs.status_block(run, NAMES)
     points = read_points(run.path)
     if points:
@@ -135,7 +137,5 @@ def _curve(runs: list[Run]) -> None:
         st.code(str(run.path), language=None, wrap_lines=True)
 
 
-def _label(run: Run) -> str:
-    when = overview.when(str(run.record.get("created", "")), seconds=True)[5:]
-    config = run.config
-    return f"{when} · {config.get('trials')} trials of {config.get('context_tokens')} tokens · {run.id}"
+def _facts(run: Run) -> list[str]:
+    return [f"{run.config.get('trials')} trials of {run.config.get('context_tokens')} tokens"]

@@ -117,9 +117,9 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
         look: dict[str, Any] = {"icon": ":material/straighten:", "type": "secondary" if run else "primary"}
         label, args = "Measure it again" if run else "Measure it", (ref, sets, heads, trials)
         st.button(label, key="disagree", on_click=_measure, args=args, disabled=bool(wrong), **look)
-    said = sentence(wrong) if wrong else session.said("disagree")
-    if said:
-        st.error(said)
+    if wrong:
+        st.error(sentence(wrong))
+    session.show_said("disagree")
 
 
 def _time(ref: ModelRef) -> str:
@@ -138,11 +138,8 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
     names = [re.sub(r"[^\w .,:()-]+", "-", one.label)[:60].strip() or "mask" for one in sets]
     names[1] += " (B)" * (names[0] == names[1])
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
-    try:
-        wanted = EvaluateSettings(model=ref.name, also=also, trials=trials, revision=ref.revision)
-        jobs.start(EVALUATE, wanted)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), "disagree")
+    with jobs.telling("disagree"):
+        jobs.start(EVALUATE, EvaluateSettings(model=ref.name, also=also, trials=trials, revision=ref.revision))
 
 
 def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:

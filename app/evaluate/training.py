@@ -6,7 +6,6 @@ from typing import Any, Literal
 import streamlit as st
 
 from app.shared import jobs, session
-from app.shared.text import sentence
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import expanded, mapping, number, read_object
 from retmask.heads.intervals import over, span
@@ -39,8 +38,7 @@ def section(run: Run) -> None:
         label, icon = "Measure it again" if last else "Measure what changed", ":material/straighten:"
         kind: Literal["primary", "secondary"] = "secondary" if last and not stale else "primary"
         st.button(label, icon=icon, key="measure", on_click=_start, args=(run,), type=kind)
-    if said := session.said("measure"):
-        st.error(said)
+    session.show_said("measure")
 
 
 def _takes(run: Run) -> str:
@@ -92,10 +90,8 @@ def config(run: Run) -> EvaluateSettings:
 
 
 def _start(run: Run) -> None:
-    try:
+    with jobs.telling("measure"):
         jobs.start(EVALUATE, config(run))
-    except (ValueError, OSError, KeyError) as error:
-        session.say(sentence(error), "measure")
 
 
 def _figures(run: Run) -> None:

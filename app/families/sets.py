@@ -131,9 +131,7 @@ def _add() -> None:
         label = f":material/grid_on: Add the map open on Heads: {sentence(maps.label(here))[:-1]}"
         there = here in set_names()
         st.button(label, key="set_here", type="tertiary", disabled=there, on_click=_add_here, args=(here,))
-    said = session.said("sets")
-    if said:
-        st.error(said)
+    session.show_said("sets")
 
 
 def _add_here(name: str) -> None:

@@ -1,6 +1,6 @@
 """What moved: the map of a fine-tuned model beside that of the model before."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import streamlit as st
 
@@ -127,9 +127,7 @@ def _config(found: Tuned, shown: HeadMap) -> DetectSettings | None:
 
 def _map_of(config: DetectSettings) -> Run | None:
     """The newest detection with these settings that goes on or is done."""
-    wanted = asdict(config) | {"lengths": list(config.lengths), "depths": list(config.depths)}
-    runs = (run for run in Run.all("detect") if run.record.get("config") == wanted)
-    return next((run for run in runs if run.status in ("queued", "started", "success")), None)
+    return next((run for run in DETECT.alike(config) if run.is_active or run.status == "success"), None)
 
 
 def _detect(config: DetectSettings) -> None:

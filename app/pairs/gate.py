@@ -160,9 +160,7 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
         if st.button("Train on these pairs", icon=icon, disabled=not there, key="pairs_train", type=kind):
             _train(run)
             st.switch_page(train_page)
-    said = session.said("pairs_save")
-    if said:
-        st.error(said)
+    session.show_said("pairs_save")
     if not over:
         st.caption("Files and new versions are to be had when the run is over.")
 

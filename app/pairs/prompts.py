@@ -60,8 +60,7 @@ def _file() -> dict[str, Any]:
         count = _count(0)
     types, most = ["jsonl", "json", "txt"], readers.MOST_UPLOAD
     st.file_uploader("or drop one here", types, key="pairs_upload", max_upload_size=most, on_change=_uploaded)
-    if said := session.said("pairs_upload"):
-        st.error(said)
+    session.show_said("pairs_upload")
     return {"prompts": path.strip(), "count": count}
 
 

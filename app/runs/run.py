@@ -89,8 +89,7 @@ def _buttons(run: Run, summary: Summary, page: StreamlitPage | None, show: Calla
             jobs.stop_button(run, "runs")
             return
         if summary.status != "success" and not jobs.stopping(run):
-            icon = ":material/play_arrow:"
-            st.button("Resume", icon=icon, key="runs_resume", on_click=jobs.again, args=(run, "runs"))
+            jobs.resume_button(run, "runs")
         st.button("Delete", icon=":material/delete:", key="runs_delete", on_click=_ask, args=(run,))
 
 

@@ -198,7 +198,7 @@ def again(run: Run, place: str = "") -> None:
 
     One that sends prompts to servers is asked about first: its folder may come from anybody.
     """
-    with _telling(place):
+    with telling(place):
         servers = contacted(run)
         if not servers:
             spawn(run)
@@ -210,12 +210,12 @@ def again(run: Run, place: str = "") -> None:
 
 def _go_on(run: Run, place: str, servers: Sequence[str]) -> None:
     """Let a run go on, which may ask these servers."""
-    with _telling(place):
+    with telling(place):
         spawn(run, servers)
 
 
 @contextmanager
-def _telling(place: str) -> Iterator[None]:
+def telling(place: str) -> Iterator[None]:
     """What breaks here is said at a place: a callback has no page to stand on, and it would be a traceback."""
     try:
         yield
@@ -244,7 +244,7 @@ def start(job: Job[Any], settings: Any) -> Run:
 
 def begin(job: Job[Any], settings: Any, place: str) -> Run | None:
     """As `start`; where it cannot be, None, and `session.said` says why at that place."""
-    with _telling(place):
+    with telling(place):
         return start(job, settings)
     return None
 

@@ -32,14 +32,10 @@ def section(name: str, base: ModelRef, adapter: Path) -> None:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     off, icon = settings is None or bool(last and last.is_active), ":material/save:"
     st.button("Merge and save", icon=icon, key="merge_start", disabled=off, on_click=_start, args=(settings,))
-    if said := session.said("merge"):
-        st.error(said)
+    session.show_said("merge")
     if last:
         checkpoint.outcome(last, out, "merge")
 
 
 def _start(settings: AblateSettings) -> None:
-    try:
-        jobs.start(ABLATE, settings)
-    except (ValueError, OSError) as error:
-        session.say(sentence(error), "merge")
+    jobs.begin(ABLATE, settings, "merge")

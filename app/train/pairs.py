@@ -60,8 +60,7 @@ def _pairs() -> str:
         path = st.text_input("File", placeholder="folder/pairs.jsonl", **kept)
     types, most = ["jsonl", "json"], readers.MOST_UPLOAD
     st.file_uploader("or drop one here", types, key="train_upload", max_upload_size=most, on_change=_uploaded)
-    if said := session.said("train_upload"):
-        st.error(said)
+    session.show_said("train_upload")
     return str(path).strip()
 
 

@@ -87,9 +87,7 @@ def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> No
         asked = st.button("Detect on the tuned model", icon=":material/radar:", key="train_detect", help=DETECTS)
         if asked and _detect(run):
             st.switch_page(heads_page)
-    said = session.said("trained")
-    if said:
-        st.error(said)
+    session.show_said("trained")
 
 
 def _detect(run: Run) -> bool:

@@ -292,7 +292,7 @@ def curve_of(scores: str, ks: tuple[int, ...], **fields: Any) -> Run:
 def test_a_dose_curve_is_started_with_what_the_form_says(spawned: list[Run]) -> None:
     at = opened()
     at.text_input(key="dose_ks").set_value("1, 2 4")
-    at.number_input(key="dose_seeds").set_value(2)
+    at.number_input(key="dose_random_seeds").set_value(2)
     drawn(at.number_input(key="dose_trials").set_value(3).run())
     assert any(text.startswith("10 points.") for text in (caption.value for caption in at.caption))
     at = press(at, "dose_start")
@@ -348,7 +348,7 @@ def test_a_curve_is_told_how_long_it_may_take_by_the_last_one() -> None:
     assert last.config["trials"] * 2 * last.config["context_tokens"] == 2048
     at = opened()
     at.text_input(key="dose_ks").set_value("1")
-    for key, value in (("dose_seeds", 1), ("dose_trials", 4), ("dose_tokens", 512)):
+    for key, value in (("dose_random_seeds", 1), ("dose_trials", 4), ("dose_context_tokens", 512)):
         at.number_input(key=key).set_value(value)
     at = drawn(at.run())
     assert "3 points, about 6 min." in words(at), "3 x 4 x 512 tokens, at 2048 tokens in two minutes"
