@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ def list_runs(
         raise ValueError(f"status {status!r} is unknown: choose {', '.join(STATUSES)}")
     rows = [row for run in Run.all(kind or None) if (row := summary(run)).status == status or not status]
     if as_json:
-        return typer.echo(json.dumps([row.to_json() for row in rows]))
+        return typer.echo(json.dumps([asdict(row) for row in rows]))
     if not rows:
         which = f" of kind {kind}" * bool(kind) + f" with status {status}" * bool(status)
         return out.print(f"there are no runs{which}: `retmask detect` makes one, in {home() / 'runs'}")

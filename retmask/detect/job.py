@@ -171,12 +171,8 @@ def _describe(
     scored = {str(task.needle.scored_chars(task.whole_needle)[2]) for task in tasks}
     run.update(
         head_grid=model.grid._asdict(),
-        grid={
-            "needles": settings.n_needles,
-            "lengths": list(settings.lengths),
-            "depths": list(settings.depths),
-            "trials": len(tasks),
-        },
+        grid={"needles": settings.n_needles, "lengths": list(settings.lengths), "depths": list(settings.depths)}
+        | {"trials": len(tasks)},
         **chat.facts,
         counting=settings.measure,
         scored=scored.pop() if len(scored) == 1 else "mixed",

@@ -5,23 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retmask import files
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
 from retmask.evaluate.conditions import Condition, conditions
 from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv
-from retmask.files import (
-    HAYSTACKS,
-    append_line,
-    expanded,
-    is_number,
-    mapping,
-    number,
-    read_lines,
-    settled,
-    shipped,
-    write_atomic,
-    write_json,
-)
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MASKED, UNMASKED, MaskRule
@@ -57,7 +45,9 @@ class EvaluateSettings:
     trials: int = setting(120, "prompts, on needles and depths that detection did not use")
     context_tokens: int = setting(512, "of a prompt with its answer")
     needles: str = setting("", "JSON or JSON lines, as for detect", names="path")
-    haystack: str = setting("pydoc-end", "pydoc-end, essays or a folder with .txt files", names="folder", but=HAYSTACKS)
+    haystack: str = setting(
+        "pydoc-end", "pydoc-end, essays or a folder with .txt files", names="folder", but=files.HAYSTACKS
+    )
     revision: str = shared("revision")
     device: str = shared("device")
     dtype: str = shared("dtype")
@@ -73,7 +63,7 @@ class EvaluateSettings:
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
-        needles = load_needles(expanded(self.needles) if self.needles else shipped("needles_held_out.json"))
+        needles = load_needles(files.expanded(self.needles) if self.needles else files.shipped("needles_held_out.json"))
         grid = needle_grid(needles, [self.context_tokens], DEPTHS)
         if len(grid) < self.trials:
             raise ValueError(
@@ -95,7 +85,7 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
         condition.check(grid)
     _texts(settings)
     folders = {name: condition.folder for name, condition in named.items() if condition.folder}
-    tuned = tuple(f"{name}={settled(folder)}" for name, folder in folders.items())
+    tuned = tuple(f"{name}={files.settled(folder)}" for name, folder in folders.items())
     return Start(replace(whole(settings), tuned=tuned), parent_ids(*folders.values(), settings.rule.scores))
 
 
@@ -118,7 +108,7 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     model: LensModel | None = None
     masks: dict[str, HeadMask] = {}
     for name, condition in named.items():
-        if sum(key[0] == name for key in answers) >= number(_asked(run).get(name), len(tasks)):
+        if sum(key[0] == name for key in answers) >= files.number(_asked(run).get(name), len(tasks)):
             continue
         if model is None or condition.folder:
             model = None  # two models need not fit
@@ -139,11 +129,11 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
             for trial in batch:
                 key = (name, trial.needle, trial.context_tokens, trial.depth)
                 answers[key] = dict(zip(_KEY, key, strict=True)) | {"recall": trial.recall, "response": trial.response}
-                append_line(run.path / "answers.jsonl", answers[key])
+                files.append_line(run.path / "answers.jsonl", answers[key])
             yield Progress(len(answers), total, pace.left(len(batch), total - len(answers)), {"condition": name})
     results = summary(list(answers.values()), list(named))
-    write_json(run.path / "results.json", results)
-    write_atomic(run.path / "results.csv", to_csv(results["conditions"]))
+    files.write_json(run.path / "results.json", results)
+    files.write_atomic(run.path / "results.csv", to_csv(results["conditions"]))
     run.update(results={row["condition"]: row["recall"] for row in results["conditions"]})
     if pace.each:
         run.update(pace=pace.each / settings.context_tokens)
@@ -154,7 +144,7 @@ EVALUATE = Job("evaluate", EvaluateSettings, _check, _answers, "answers", lambda
 
 def _asked(run: Run) -> dict[str, Any]:
     """How many prompts each condition has been asked so far: tasks that ask the same prompt are one."""
-    return mapping(run.record.get("asked"))
+    return files.mapping(run.record.get("asked"))
 
 
 def _load(work: Work[EvaluateSettings], name: str, condition: Condition) -> "LensModel":
@@ -182,10 +172,12 @@ def _masks(work: Work[EvaluateSettings], grid: Grid) -> dict[str, HeadMask]:
 
 def read_answers(folder: Path) -> dict[Any, dict[str, Any]]:
     """The answers in a run's folder, each once, by condition and task. Lines that are none are passed over."""
-    return {tuple(line[name] for name in _KEY): line for line in read_lines(folder / "answers.jsonl") if _sound(line)}
+    return {
+        tuple(line[name] for name in _KEY): line for line in files.read_lines(folder / "answers.jsonl") if _sound(line)
+    }
 
 
 def _sound(line: Mapping[str, Any]) -> bool:
     """Whether a line is an answer: a damaged file may hold anything."""
     are_texts = all(isinstance(line.get(name), str) for name in ("condition", "needle", "response"))
-    return are_texts and all(is_number(line.get(name)) for name in ("context_tokens", "depth", "recall"))
+    return are_texts and all(files.is_number(line.get(name)) for name in ("context_tokens", "depth", "recall"))

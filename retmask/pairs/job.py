@@ -166,7 +166,8 @@ def _pairs(work: Work[PairsSettings]) -> Iterator[Progress]:
             for number, pair in backend.answer(questions, done):
                 book.enter(number, pair)
                 tokens += pair.chosen.tokens + pair.rejected.tokens
-            book.publish_now_and_then()
+            if time.monotonic() - book.published > _PUBLISH:
+                book.publish()
             ahead -= len(block)
             eta, rate = pace.left(len(block), ahead), tokens / (time.monotonic() - began)
             facts = {"kept": book.kept, "rate": round(rate, 1)}
@@ -214,11 +215,6 @@ class _Book:
         self.done[pair.id] = pair
         if not faults(pair, self.settings.allow):
             self.passing.add(pair.id)
-
-    def publish_now_and_then(self) -> None:
-        """Write pairs.jsonl, unless that was done in the last half minute."""
-        if time.monotonic() - self.published > _PUBLISH:
-            self.publish()
 
     def publish(self) -> None:
         """Write pairs.jsonl, in the order of the prompts."""

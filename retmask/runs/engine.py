@@ -57,10 +57,14 @@ def cancel(run: Run, patience: float | None = None) -> None:
     if run.is_active:
         write_atomic(run.path / ASKED, AT_ONCE if twice else "")
     if run.is_active and run.elsewhere:
-        _wait_for_the_end(run, min(patience, _PATIENCE))
+        until = time.monotonic() + min(patience, _PATIENCE)
+        while run.is_active and time.monotonic() < until:
+            time.sleep(0.1)
         return
     until = time.monotonic() + (1.0 if twice else patience)
-    while run.is_active and not (run.alive or _is_on_its_way(run)) and time.monotonic() < until:
+    while run.is_active and time.monotonic() < until:
+        if run.alive or processes.starting(run.record.get("pid"), run.path):
+            break
         time.sleep(0.05)  # its worker has been asked for, and is not there yet
     going = run.is_active
     while True:
@@ -71,16 +75,6 @@ def cancel(run: Run, patience: float | None = None) -> None:
         if run.recorded in ACTIVE:
             run.update(status="cancelled", ended=now())
         (run.path / ASKED).unlink(missing_ok=True)
-
-
-def _is_on_its_way(run: Run) -> bool:
-    return processes.starting(run.record.get("pid"), run.path)
-
-
-def _wait_for_the_end(run: Run, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while run.is_active and time.monotonic() < until:
-        time.sleep(0.1)
 
 
 def remove(run: Run) -> None:

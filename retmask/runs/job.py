@@ -114,9 +114,9 @@ class Job(Generic[S]):
         path = expanded(out) if out else None
         if path is None or not os.path.lexists(path):  # Path.exists raises for a name that is too long
             return None
-        if not path.is_dir() or (not (path / "run.json").is_file() and any(map(_is_content, path.iterdir()))):
-            raise ValueError(f"{path} is not empty and holds no run: choose another --out")
         if not (path / "run.json").is_file():
+            if not path.is_dir() or not all(file.name.startswith(_LEFT) for file in path.iterdir()):
+                raise ValueError(f"{path} is not empty and holds no run: choose another --out")
             return None
         run = Run.open(path)
         if run.record.get("kind") != self.kind or not same(settings, run.config):
@@ -143,11 +143,6 @@ class Job(Generic[S]):
                     eta = None if step.eta is None else round(step.eta, 1)
                     run.report(stage=self.unit, done=step.done, total=step.total, eta=eta, **step.facts)
                 yield step
-
-
-def _is_content(path: Path) -> bool:
-    """Whether a file is more than what a crash leaves where a run was about to be made."""
-    return not path.name.startswith(_LEFT)
 
 
 class Pace:

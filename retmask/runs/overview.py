@@ -4,13 +4,13 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from retmask.files import home, is_number, mapping, number, read_lines
-from retmask.runs.run import ACTIVE, Run, Status
+from retmask.runs.run import ACTIVE, Run, Status, length
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
     "loading": "Loading the model…",
@@ -55,10 +55,6 @@ class Summary:
     def is_active(self) -> bool:
         """Whether it went on, or waited to."""
         return self.status in ACTIVE
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return {**asdict(self), "parents": list(self.parents)}
 
 
 class Output(NamedTuple):
@@ -220,15 +216,8 @@ def outputs(run: Run) -> list[Output]:
             continue
         files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
         name = path.name if path.is_file() else f"{path.name}/"
-        found.append(Output(name, sum(map(_size, files)), len(files)))
+        found.append(Output(name, sum(map(length, files)), len(files)))
     return sorted(found, key=lambda output: output.name in INSIDE)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # deleted just now
-        return 0
 
 
 def differences(runs: Sequence[Run]) -> list[dict[str, str]]:

@@ -10,8 +10,8 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -20,18 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from retmask.files import (
-    append_line,
-    expanded,
-    home,
-    inside,
-    mapping,
-    number,
-    read_lines,
-    read_object,
-    read_tail,
-    write_json,
-)
+from retmask import files
 from retmask.runs import processes
 from retmask.runs.record import now, versions
 from retmask.runs.turns import no_locks
@@ -49,7 +38,7 @@ _STARTING = 60.0  # seconds in which a worker that was asked for need not have g
 
 def run_path(name: str, root: Path | None = None) -> Path:
     """The folder of the run of that name. ValueError for what is no name, as `files.inside` has it."""
-    return inside(root or home() / "runs", name, "run name")
+    return files.inside(root or files.home() / "runs", name, "run name")
 
 
 @dataclass(frozen=True)
@@ -108,7 +97,7 @@ class Run:
     @classmethod
     def find(cls, name: str) -> "Run":
         """The run of that id, the only one whose id begins so, or the one in that folder. ValueError for none."""
-        folder = expanded(name)
+        folder = files.expanded(name)
         is_folder = os.path.isdir(folder)  # Path.is_dir raises for a name that is too long, or not to be read
         if "/" in name and is_folder:
             return cls.open(folder)
@@ -135,7 +124,7 @@ class Run:
     def reference(self) -> str:
         """What other runs call it: its id, or the path of a folder that lies elsewhere."""
         path = self.path.resolve()
-        return path.name if path.parent == home() / "runs" else str(path)
+        return path.name if path.parent == files.home() / "runs" else str(path)
 
     @property
     def parents(self) -> list[str]:
@@ -151,12 +140,12 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """The content of run.json, empty if it cannot be read."""
-        return read_object(self.path / "run.json")
+        return files.read_object(self.path / "run.json")
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings in run.json, empty if there are none."""
-        return mapping(self.record.get("config"))
+        return files.mapping(self.record.get("config"))
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, atomically, also where several processes do."""
@@ -179,7 +168,7 @@ class Run:
 
     def write(self, fields: dict[str, Any]) -> None:
         """Change fields of run.json; the caller holds `_record_lock`."""
-        write_json(self.path / "run.json", self.record | fields)
+        files.write_json(self.path / "run.json", self.record | fields)
 
     @property
     def alive(self) -> bool:
@@ -227,7 +216,7 @@ class Run:
         """Whether a worker has been asked for that need not have come to take the lock yet."""
         record = self.record
         if record.get("pid") is None or self.elsewhere:  # `spawn` is just starting it, or it cannot be seen
-            return time.time() - number(record.get("spawned")) < _STARTING
+            return time.time() - files.number(record.get("spawned")) < _STARTING
         return processes.starting(record["pid"], self.path)
 
     @property
@@ -239,21 +228,21 @@ class Run:
     @property
     def progress(self) -> list[dict[str, Any]]:
         """The lines of progress.jsonl so far."""
-        return list(read_lines(self.path / "progress.jsonl"))
+        return list(files.read_lines(self.path / "progress.jsonl"))
 
     @property
     def latest(self) -> list[dict[str, Any]]:
         """The last lines of progress.jsonl, some hundreds: what is looked at often is not read whole."""
-        return read_tail(self.path / "progress.jsonl")
+        return files.read_tail(self.path / "progress.jsonl")
 
     @property
     def progress_size(self) -> int:
         """The length of progress.jsonl so far, in bytes: it changes with every line."""
-        return _length(self.path / "progress.jsonl")
+        return length(self.path / "progress.jsonl")
 
     def report(self, **fields: Any) -> None:
         """Append a line to progress.jsonl, stamped with the time (seconds since 1970)."""
-        append_line(self.path / "progress.jsonl", {"time": round(time.time(), 2), **fields})
+        files.append_line(self.path / "progress.jsonl", {"time": round(time.time(), 2), **fields})
 
     def log_tail(self, lines: int = 20, of_last: bool = False) -> str:
         """The last lines of log.txt; with `of_last` only of what the last worker that was started has written."""
@@ -261,13 +250,13 @@ class Run:
             log = (self.path / "log.txt").read_bytes()
         except OSError:
             return ""
-        begin = max(0, int(number(self.record.get("log_start")))) if of_last else 0
+        begin = max(0, int(files.number(self.record.get("log_start")))) if of_last else 0
         return "\n".join(log[begin:].decode(errors="replace").splitlines()[-lines:])
 
     @property
     def log_size(self) -> int:
         """The length of log.txt so far, in bytes."""
-        return _length(self.path / "log.txt")
+        return length(self.path / "log.txt")
 
     @property
     def command(self) -> str:
@@ -279,8 +268,8 @@ class Run:
 
 def _listed() -> list[tuple[Run, dict[str, Any]]]:
     """The runs under `RETMASK_HOME/runs` with their records, each read once, newest first."""
-    files = (home() / "runs").glob("*/run.json")
-    runs = [Run(file.parent) for file in files if not file.parent.name.startswith(".")]
+    found = (files.home() / "runs").glob("*/run.json")
+    runs = [Run(file.parent) for file in found if not file.parent.name.startswith(".")]
     known = [(run, record) for run in runs if (record := run.record)]
     return sorted(known, key=lambda one: (str(one[1].get("created", "")), one[0].id), reverse=True)
 
@@ -290,7 +279,7 @@ def _parents(record: Mapping[str, Any]) -> list[str]:
     recorded = record.get("parents")
     if isinstance(recorded, list) and recorded:
         return list(dict.fromkeys(map(str, recorded)))
-    settings = mapping(record.get("config"))
+    settings = files.mapping(record.get("config"))
     return parent_ids(*(settings[name] for name in MADE_OF if isinstance(settings.get(name), str)))
 
 
@@ -299,23 +288,19 @@ def parent_ids(*names: str | Path) -> list[str]:
     return list(dict.fromkeys(run.reference for name in names for run in _run_of(name)))
 
 
-def _run_of(name: str | Path) -> Iterable[Run]:
-    """The run that a name or path means or lies in; none if it is none."""
+def _run_of(name: str | Path) -> list[Run]:
+    """The run that a name or path means, or those that it lies in; none if it is none."""
     if not str(name).strip():
-        return
-    try:
+        return []
+    with suppress(ValueError):
         path = run_path(str(name))
-    except ValueError:
-        path = Path()
-    if (path / "run.json").is_file() and path != Path():
-        yield Run(path)
-        return
-    try:
-        path = expanded(name).resolve()
-    except ValueError:
-        return
-    if os.path.exists(path):  # Path.exists raises for a name that is too long to be one
-        yield from (Run(folder) for folder in (path, *path.parents[:2]) if os.path.isfile(folder / "run.json"))
+        if (path / "run.json").is_file():
+            return [Run(path)]
+    with suppress(ValueError):
+        path = files.expanded(name).resolve()
+        if os.path.exists(path):  # Path.exists raises for a name that is too long to be one
+            return [Run(folder) for folder in (path, *path.parents[:2]) if os.path.isfile(folder / "run.json")]
+    return []
 
 
 def _new_folder(base: str) -> Path:
@@ -330,7 +315,8 @@ def _new_folder(base: str) -> Path:
     raise AssertionError("count() does not end")
 
 
-def _length(file: Path) -> int:
+def length(file: Path) -> int:
+    """The size of a file in bytes; 0 where it cannot be told, as of one that was deleted just now."""
     try:
         return file.stat().st_size
     except OSError:

@@ -27,9 +27,7 @@ def device_key(name: str) -> str:
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job:  # the scheduler gives each job cards and cores of its own, and may number them all from 0
-        return re.sub(r"[^a-z0-9]+", "-", f"slurm-{job}-{os.environ.get('SLURM_PROCID', '0')}-{name}".lower()).strip(
-            "-"
-        )
+        return _key(f"slurm-{job}-{os.environ.get('SLURM_PROCID', '0')}-{name}")
     kind, _, number = name.strip().partition(":")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = [card.strip() for card in (visible or "").split(",")]
@@ -39,7 +37,11 @@ def device_key(name: str) -> str:
         number = number or "0"
         known = number.isdecimal() and int(number) < len(cards) and cards[int(number)]
         kind, number = "cuda", known or number
-    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{number}".lower()).strip("-")
+    return _key(f"{kind}-{number}")
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def card_keys(most: int) -> list[str]:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,22 @@ def working(run: Run) -> Iterator[tuple[int, ...]]:
     run's worker, is ended with it, and keeps its turn. ValueError if another worker has the run; what a dead one
     has left behind is ended.
     """
+
+    def waiting(holder: str) -> None:
+        run.report(stage="waiting", behind=holder)
+
     with taken(run) as held:
         _queue(run)
         over = threading.Event()
         attending = threading.Thread(target=_attend, args=(run, over), daemon=True)
         stop = _stopper(run.path)
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        wait = partial(_report_wait, run)
         ending: dict[str, Any] = {"status": "success"}
         try:
             attending.start()
             with ExitStack() as turns:
                 keys = devices(str(run.record.get("kind")), run.config)
-                having = [turns.enter_context(turn(key, run.reference, wait)) for key in keys]
+                having = [turns.enter_context(turn(key, run.reference, waiting)) for key in keys]
                 run.update(status="started", started=now())
                 yield *held, *having
         except (Cancelled, KeyboardInterrupt, GeneratorExit):
@@ -87,10 +89,6 @@ def _queue(run: Run) -> None:
         (run.path / ASKED).unlink(missing_ok=True)  # the last worker was asked
     processes.beat(run.path)
     run.update(status="queued", pid=os.getpid(), place=place, started=None, ended=None, error=None, **log)
-
-
-def _report_wait(run: Run, holder: str) -> None:
-    run.report(stage="waiting", behind=holder)
 
 
 def _attend(run: Run, over: threading.Event) -> None:
