@@ -61,7 +61,8 @@ def doubts(train: Sequence[Row], held_out: Sequence[Row] = ()) -> list[str]:
     seen = sum(_key(row, "prompt") in trained for row in held_out)
     out = []
     if same:
-        out.append(f"{_pairs(same)} the same answer as chosen and as rejected, which teaches nothing")
+        have = "pairs have" if same != 1 else "pair has"
+        out.append(f"{same:,} {have} the same answer as chosen and as rejected, which teaches nothing")
     if again:
         out.append(f"{again:,} of the {len(whole):,} pairs are repetitions of another")
     if seen:
@@ -70,10 +71,6 @@ def doubts(train: Sequence[Row], held_out: Sequence[Row] = ()) -> list[str]:
             "on them says little"
         )
     return out
-
-
-def _pairs(n: int) -> str:
-    return f"{n:,} pairs have" if n != 1 else "1 pair has"
 
 
 def _key(row: Row, *names: str) -> str:

@@ -25,7 +25,7 @@ _TIMES = ("created", "started", "ended", "spawned")
 OF_THE_MOMENT = ("pid", "place", "log_start", "error", "command", "parents", "status", *_TIMES)
 RESULTS = ("held_out", "results")  # of a record: figures by name
 NOT_SETTINGS = (*OF_THE_MOMENT, *RESULTS, "config")
-_MISSING = ("–", "0", "0.0", "false")  # a setting that says nothing, or that an older version did not have
+_MISSING = {"–", "0", "0.0", "false"}  # a setting that says nothing, or that an older version did not have
 OF_A_LINE = ("time", "total", "eta")  # of progress: how far, not how well
 INSIDE = ("run.json", "progress.jsonl", "log.txt", "lock")  # what every run's folder holds
 
@@ -222,12 +222,8 @@ def outputs(run: Run) -> list[Output]:
 
 def differences(runs: Sequence[Run]) -> list[dict[str, str]]:
     """The settings and conditions in which runs differ: a row each with `setting`, and a column for each run's id."""
-    rows = _beside("setting", runs, map(settings, runs))
-    return [row for row in rows if _differ([value for name, value in row.items() if name != "setting"])]
-
-
-def _differ(values: Sequence[str]) -> bool:
-    return len(set(values)) > 1 and not ("–" in values and set(values) <= set(_MISSING))
+    rows = [(row, {*[*row.values()][1:]}) for row in _beside("setting", runs, map(settings, runs))]
+    return [row for row, values in rows if len(values) > 1 and not ("–" in values and values <= _MISSING)]
 
 
 def results(runs: Sequence[Run]) -> list[dict[str, str]]:
