@@ -17,7 +17,7 @@ from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
 from retmask.heads.rules import UNMASKED
-from retmask.runs.overview import duration, seconds_for
+from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.text.needle import load_needles
 
@@ -125,7 +125,7 @@ def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tup
 def _time(ref: ModelRef) -> str:
     """How long the measurement of all three conditions may take, by the last run of the model here."""
     trials = int(session.value("disagree_trials", TRIALS) or TRIALS)
-    seconds = seconds_for(3 * trials * EvaluateSettings(model=ref.name).context_tokens, ref.name)
+    seconds = jobs.seconds_for(3 * trials * EvaluateSettings(model=ref.name).context_tokens, ref.name)
     return f" {trials} prompts take about {duration(seconds)} here." if seconds else ""
 
 

@@ -10,7 +10,7 @@ from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import expanded, mapping, number, read_object
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
-from retmask.runs.overview import duration, seconds_for
+from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.train.results import result
 
@@ -50,7 +50,7 @@ def _takes(run: Run) -> str:
     tokens = conditions * TRIALS * EvaluateSettings.context_tokens
     last: dict[str, Any] = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
     speed = 4 * number(last.get("tokens_per_s"))
-    seconds = seconds_for(tokens, str(run.config.get("model"))) or (1.5 * tokens / speed if speed > 0 else None)
+    seconds = jobs.seconds_for(tokens, str(run.config.get("model"))) or (1.5 * tokens / speed if speed > 0 else None)
     return f"about {duration(seconds)}" if seconds else "some minutes on two CPU cores with the default model"
 
 

@@ -302,3 +302,15 @@ def run_picker(
     at = names.index(chosen.reference) if chosen else None
     changed = session.newest(title, key, lambda name: choose(name) if name in labels else None)
     st.selectbox(title, names, at, key=key, format_func=lambda name: labels[name], width=560, on_change=changed)
+
+
+def seconds_for(tokens: int, model: str, device: str = "") -> float | None:
+    """Seconds that prompts of so many context tokens in all may take, their answers included and loading not.
+
+    At the pace of the newest run of the model on that device which has recorded one, None where none has.
+    """
+    for run in Run.all():
+        pace = number(run.record.get("pace"))
+        if pace > 0 and (run.config.get("model"), run.config.get("device", "")) == (model, device):
+            return pace * tokens
+    return None

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 
 import streamlit as st
 
-from retmask.compare.differences import Change, changes
+from retmask.compare.comparison import Change, changes
 from retmask.runs import faults
 from retmask.text.recall import pieces
 

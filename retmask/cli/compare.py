@@ -8,8 +8,7 @@ from rich.table import Table
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
 from retmask.compare.ablate import AblateSettings, written
-from retmask.compare.comparison import Column, Comparison
-from retmask.compare.differences import first_divergence
+from retmask.compare.comparison import Column, Comparison, first_divergence
 from retmask.compare.dose import DOSE, DoseSettings, read_points
 from retmask.compare.settings import CompareSettings
 from retmask.figures.rows import dose_rows

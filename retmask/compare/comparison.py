@@ -1,7 +1,8 @@
-"""A comparison: the prompt, the columns that answer it, and what is known of their answers so far. No torch."""
+"""A comparison: its prompt, the columns that answer it, what is known of their answers, and where two differ. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retmask.compare.trace import Trace
@@ -10,7 +11,7 @@ from retmask.runs.record import versions
 from retmask.text.chat import Chat, Template
 from retmask.text.haystack import Haystack
 from retmask.text.needle import Needle, NeedleTask
-from retmask.text.recall import recall
+from retmask.text.recall import pieces, recall
 from retmask.text.sampling import Sampling
 from retmask.text.tokenizer import Tokenizer
 
@@ -136,3 +137,28 @@ class Comparison:
             "kl": {name: forced.kl for name, forced in under.items()},
             "copied": {str(head): list(steps.items()) for head, steps in self.traces[i].copied.items()},
         }
+
+
+Change = tuple[Literal["same", "lost", "added"], str]
+
+
+def first_divergence(left: Sequence[int], right: Sequence[int]) -> int | None:
+    """The first step at which two answers differ, also by one of them ending there; None if they are the same."""
+    for step, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return step
+    return None if len(left) == len(right) else min(len(left), len(right))
+
+
+def changes(before: str, after: str) -> list[Change]:
+    """The words of two texts in one row: those in both, those lost from `before`, those added in `after`."""
+    old, new = pieces(before), pieces(after)
+    out: list[Change] = []
+    matcher = SequenceMatcher(None, [word.strip() for word in old], [word.strip() for word in new], autojunk=False)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            out.append(("same", "".join(new[c:d])))
+            continue
+        out += [("lost", "".join(old[a:b]))] if b > a else []
+        out += [("added", "".join(new[c:d]))] if d > c else []
+    return out

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retmask.compare.differences import changes, first_divergence
+from retmask.compare.comparison import changes, first_divergence
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_folder, tiny_hf
 
+from app.shared.jobs import seconds_for
 from retmask.detect.job import PRESETS
 from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
 from retmask.heads.rules import MaskRule
-from retmask.runs.overview import seconds_for
 from retmask.runs.worker import Cancelled
 from retmask.text.needle import load_needles
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from app.shared.jobs import seconds_for
 from retmask.compare.ablate import AblateSettings
 from retmask.heads.rules import MaskRule
 from retmask.pairs.job import PairsSettings
-from retmask.runs.overview import differences, seconds_for
+from retmask.runs.overview import differences
 from retmask.runs.run import Run
 from retmask.runs.settings import record
 
