@@ -140,7 +140,3 @@ def _refused(error: Exception) -> int:
         words = faults.sentence(error) if faults.is_expected(error) else faults.unexpected(error)
     typer.echo(f"retmask: {words}", err=True)
     return 2 if usage or faults.is_expected(error) else 1
-
-
-if __name__ == "__main__":
-    main()

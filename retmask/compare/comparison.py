@@ -1,4 +1,4 @@
-"""A comparison: its prompt, the columns that answer it, what is known of their answers, and where two differ. No torch."""
+"""A comparison: its prompt, the columns that answer it, what is known of their answers, where two differ. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -12,7 +12,7 @@ from retmask.families.agreement import Agreement, Agreements
 from retmask.families.concentration import concentration, intervals
 from retmask.families.difference import MapDifference
 from retmask.heads.grid import HeadId
-from retmask.heads.intervals import FEWEST, Clusters, clusters, each, interval
+from retmask.heads.intervals import FEWEST, clusters, each, interval
 from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import ScoreSet, labels
 from retmask.heads.trials import LEVELS, Trial
@@ -133,21 +133,15 @@ def dose_rows(points: Iterable[Mapping[str, Any]]) -> list[Row]:
     rows = []
     for point in sorted(points, key=lambda point: (point["k"], point["kind"], point["seed"] or 0)):
         recalls = point["recalls"] or [point["recall"]]
-        by = _needles(point, len(recalls))
+        needles, n = point.get("needles"), len(recalls)
+        by = clusters(needles, "needle") if isinstance(needles, list) and len(needles) == n else each(n, "trial")
         spread = interval(np.array(recalls, dtype=float), by)
         row = {name: point[name] for name in ("kind", "k", "seed", "recall")}
-        row |= {
-            "low": spread and round(min(float(spread.low), point["recall"]), 6),
-            "high": spread and round(max(float(spread.high), point["recall"]), 6),
-            "over": by.words,
-        }
-        rows.append(row | {name: point[name] for name in ("found", "perplexity", "trials", "heads")})
+        low = spread and round(min(float(spread.low), point["recall"]), 6)
+        high = spread and round(max(float(spread.high), point["recall"]), 6)
+        rest = {name: point[name] for name in ("found", "perplexity", "trials", "heads")}
+        rows.append(row | {"low": low, "high": high, "over": by.words} | rest)
     return rows
-
-
-def _needles(point: Mapping[str, Any], n: int) -> Clusters:
-    needles = point.get("needles")
-    return clusters(needles, "needle") if isinstance(needles, list) and len(needles) == n else each(n, "trial")
 
 
 def trace_rows(trace: Trace, tokens: Sequence[str]) -> list[Row]:
@@ -210,16 +204,12 @@ def set_rows(sets: Sequence[ScoreSet], threshold: float = THRESHOLD) -> list[Row
             "counting": score_set.counting,
             "trials": score_set.n_trials if score_set.has_trials else None,
             "distinct": score_set.distinct if score_set.has_trials else None,
-            "over": _over(score_set.scores.clusters) if score_set.has_trials else "",
+            "over": by.words if score_set.has_trials and (by := score_set.scores.clusters).n >= FEWEST else "",
             "best": str(score_set.scores.top(1)[0]),
             **_figures(score_set, threshold),
         }
         for label, score_set in zip(labels(sets), sets, strict=True)
     ]
-
-
-def _over(by: Clusters) -> str:
-    return by.words if by.n >= FEWEST else ""
 
 
 def _figures(score_set: ScoreSet, threshold: float) -> Row:

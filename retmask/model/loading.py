@@ -250,8 +250,10 @@ def _merged(hf: Any, folder: Path) -> _Merged:
     beside = model.eval()(input_ids=ids, use_cache=False).logits
     _untie(hf)
     merged = model.merge_and_unload(safe_merge=True)
+    head, embedding = merged.get_output_embeddings(), merged.get_input_embeddings()
+    shares = head is not None and head.weight.data_ptr() == embedding.weight.data_ptr()
     for part in (merged.config, merged.config.get_text_config()):
-        part.tie_word_embeddings = part.tie_word_embeddings and _shares_head(merged)
+        part.tie_word_embeddings = part.tie_word_embeddings and shares
     if gap := differ(merged(input_ids=ids, use_cache=False).logits, beside, hf.dtype):
         return _Merged(None, f"answers otherwise once it is merged into {{base}} (logits differ by {gap}): not done")
     return _Merged(merged)
@@ -267,11 +269,6 @@ def _untie(hf: Any) -> None:
         head, embedding = inner
         if head is not None and head.weight is embedding.weight:
             head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-
-
-def _shares_head(hf: Any) -> bool:
-    head, embedding = hf.get_output_embeddings(), hf.get_input_embeddings()
-    return head is not None and head.weight.data_ptr() == embedding.weight.data_ptr()
 
 
 def _check_base(folder: Path, source: Source) -> None:

@@ -117,6 +117,8 @@ def _card(run: Run) -> str:
     is_adapter = config["method"] == "lora"
     usual = {each.name: each.default for each in fields(TrainSettings) if each.name not in _OF_WHAT}
     changed = [f"| {name} | {value} |" for name, value in config.items() if value != usual.get(name, value)]
+    left_out = [*map(str, sizes.get("left_out") or ())]
+    names = ", ".join(left_out[:_MOST_NAMED]) + (", ..." if len(left_out) > _MOST_NAMED else "")
     accuracy = mapping(record.get("held_out")).get("rewards/accuracies")
     return _CARD.format(
         base=record["model"],
@@ -129,18 +131,13 @@ def _card(run: Run) -> str:
         pairs_sha256=record.get("pairs_sha256"),
         pairs=sizes.get("pairs", "?"),
         held_out=sizes.get("held_out", "?"),
-        left_out=_left_out([*map(str, sizes.get("left_out") or ())]),
+        left_out=f", {len(left_out)} left out that teach nothing at this max length: {names}" if left_out else "",
         trained=number(sizes.get("trained")),
         steps=last_step(run),
         accuracy="" if accuracy is None else f"; reward accuracy on held-out pairs: {accuracy:.2f}",
         settings="\n".join(changed),
         curves="\n".join(_rows(steps(run))),
     )
-
-
-def _left_out(ids: Sequence[str]) -> str:
-    names = ", ".join(ids[:_MOST_NAMED]) + (", ..." if len(ids) > _MOST_NAMED else "")
-    return f", {len(ids)} left out that teach nothing at this max length: {names}" if ids else ""
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
