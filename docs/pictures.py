@@ -104,6 +104,7 @@ def take(address: str, chromium: str) -> None:
             tab.goto(address if name == "heads" else address + name)
             show(tab)
             tab.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+            tab.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
             tab.mouse.move(WIDTH - 1, height - 1)
             tab.wait_for_timeout(1500)
             file = DOCS / f"{name}.png"
