@@ -113,7 +113,7 @@ def _read(flag: Flag, value: Any) -> Any:
     if get_origin(flag.field.type) is not tuple:
         return value
     kind = get_args(flag.field.type)[0]
-    parts = value if isinstance(value, list) else [part for part in value.split(",") if part or kind is not str]
+    parts = [part for part in value.split(",") if part or kind is not str] if isinstance(value, str) else value
     try:
         return tuple(map(kind, parts))
     except ValueError:
