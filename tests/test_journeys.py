@@ -1,6 +1,7 @@
 """Every job from its page to its end in a real Chromium, with the smallest settings; and what browsers do besides."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def fill(tab: Any, key: str, value: object) -> None:
 
 def press(tab: Any, key: str) -> None:
     """Press the button with that key."""
-    tab.locator(f".st-key-{key} button").click()
+    tab.locator(f".st-key-{key} button").first.click()
 
 
 def look(tab: Any, address: str, selector: str) -> None:
@@ -85,7 +86,7 @@ def test_pairs_and_their_review_by_keys(tab: Any, fresh_app: App) -> None:
     press(tab, "pairs_start")
     run = the_run("pairs")
     assert len(list(read_lines(run.path / "items.jsonl"))) == 3
-    tab.locator(".st-key-review_keep button:not([disabled])").wait_for(timeout=60_000)
+    tab.locator(".st-key-review_keep button:not([disabled])").first.wait_for(timeout=60_000)
     settled(tab)
     for key, says in (("y", "2 of 3"), ("ArrowLeft", "1 of 3"), ("ArrowRight", "2 of 3"), ("n", "3 of 3")):
         tab.keyboard.press(key)
@@ -106,8 +107,9 @@ def test_an_evaluation(tab: Any, fresh_app: App, tmp_path: Path) -> None:
     look(tab, f"{fresh_app.address}train?train={training.id}", ".st-key-measure")
     press(tab, "measure")
     run = the_run("evaluate")
-    assert len(list(read_lines(run.path / "answers.jsonl"))) == 2 * 120
-    tab.locator(".st-key-measured").wait_for(timeout=60_000)
+    answered = Counter(line["condition"] for line in read_lines(run.path / "answers.jsonl"))
+    assert answered["unmasked"] == answered["tuned"] > 50  # of 120, those whose prompts differ for a tiny tokenizer
+    tab.locator(".st-key-measured").first.wait_for(timeout=60_000)
 
 
 def test_back_leads_to_the_page_before_and_a_second_tab_has_a_selection_of_its_own(tab: Any, fresh_app: App) -> None:

@@ -70,7 +70,7 @@ def test_without_a_selection_one_button_makes_one() -> None:
     at = press(at, "mask_best")
     assert "14 of 270 heads masked (5.2 %)" in words(at)
     assert query(at, "heads") == str(TOP)
-    assert at.code[0].value.startswith("retmask compare smollm2-135m --needle fair --tokens 512 --depth 0.5 --haystack")
+    assert at.code[0].value.startswith(f"retmask compare smollm2-135m --needle fair --heads {TOP}")
 
 
 def test_masking_the_best_heads_loses_the_needle_and_masking_random_ones_does_not() -> None:
@@ -203,7 +203,7 @@ def test_the_scale_is_in_the_address_and_heads_that_stay_keep_it() -> None:
     drawn(scale.set_value(0.5).run())
     assert query(at, "heads") == "L17H3:0.5,L18H6:0.5"
     assert "2 of 270 heads at scale 0.5" in words(at)
-    assert "--heads L17H3,L18H6 --scale 0.5 --scores smollm2-135m" in at.code[0].value
+    assert "--heads L17H3,L18H6 --scores smollm2-135m --scale 0.5" in at.code[0].value
     again = opened(heads="L17H3:0.5,L18H6")
     assert "at mixed scales" in words(again)
     drawn(again.multiselect[0].set_value([*again.multiselect[0].value, HeadId(20, 1)]).run())

@@ -71,7 +71,7 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, fresh_
     tab.goto(f"{app.address}runs")
     tab.get_by_text(run.id).first.wait_for(state="attached", timeout=60_000)
     tab.goto(f"{app.address}train")
-    stop = tab.locator(".st-key-train_stop button")
+    stop = tab.locator(".st-key-train_stop button").first
     stop.wait_for(timeout=60_000)
     wait_for(lambda: last_step(run) > at)
     stop.click()
