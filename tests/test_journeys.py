@@ -109,7 +109,7 @@ def test_an_evaluation(tab: Any, fresh_app: App, tmp_path: Path) -> None:
     run = the_run("evaluate")
     answered = Counter(line["condition"] for line in read_lines(run.path / "answers.jsonl"))
     assert answered["unmasked"] == answered["tuned"] > 50  # of 120, those whose prompts differ for a tiny tokenizer
-    tab.locator(".st-key-measured").first.wait_for(timeout=60_000)
+    tab.get_by_text("Recall changed by").first.wait_for(timeout=60_000)
 
 
 def test_back_leads_to_the_page_before_and_a_second_tab_has_a_selection_of_its_own(tab: Any, fresh_app: App) -> None:
