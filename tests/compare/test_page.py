@@ -301,9 +301,13 @@ def test_a_dose_curve_is_started_with_what_the_form_says(spawned: list[Run]) -> 
     config = spawned[0].record["config"]
     kept = {name: config[name] for name in ("model", "scores", "ks", "random_seeds", "trials", "context_tokens")}
     assert kept == {
-        "model": "smollm2-135m", "scores": "smollm2-135m", "ks": [0, 1, 2, 4], "random_seeds": 2, "trials": 3,
+        "model": "smollm2-135m",
+        "scores": "smollm2-135m",
+        "ks": [0, 1, 2, 4],
+        "random_seeds": 2,
+        "trials": 3,
         "context_tokens": 512,
-    }  # fmt: skip
+    }
     assert any(button.key == f"dose_curve_stop-{spawned[0].id}" for button in at.button)
 
 
@@ -343,8 +347,9 @@ def export_to(at: AppTest, folder: str) -> AppTest:
 
 
 def test_a_curve_is_told_how_long_it_may_take_by_the_last_one() -> None:
-    last = curve_of("smollm2-135m", (0, 4), status="success", started="2026-01-01T00:00:00+00:00",
-                    ended="2026-01-01T00:02:00+00:00")  # fmt: skip
+    last = curve_of(
+        "smollm2-135m", (0, 4), status="success", started="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:02:00+00:00"
+    )
     assert last.config["trials"] * 2 * last.config["context_tokens"] == 2048
     at = opened()
     at.text_input(key="dose_ks").set_value("1")
@@ -557,9 +562,13 @@ NASTY = '<img src=x onerror="alert(1)"> & <script>'
 
 def test_no_text_of_a_model_becomes_markup() -> None:
     parts = [
-        text_html(NASTY), in_one(NASTY, NASTY + " more"), marked_html([NASTY, "b"], [0]),
-        marked_html([NASTY], [], [0]), token_html([NASTY], 0), fact_html("a", NASTY),
-    ]  # fmt: skip
+        text_html(NASTY),
+        in_one(NASTY, NASTY + " more"),
+        marked_html([NASTY, "b"], [0]),
+        marked_html([NASTY], [], [0]),
+        token_html([NASTY], 0),
+        fact_html("a", NASTY),
+    ]
     for part in parts:
         assert "<img" not in part
         assert "<script" not in part

@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published import DUO, GATES, LIST
 
 from retmask.heads.formats import family, model_of
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.sets import ScoreSet, read_set, read_text
-
-LIST = b"""# the best four
-attn_head_set: "14-22,13-16,20-3,14-0" # top4
-model_base_class: "LlamaForCausalLM"
-model_name_or_path: "meta-llama/Llama-3.1-8B-Instruct"
-"""
-GATES = b"6.05e-01\t0.0e+00\n1.000e+00\t-1.5e-03\n0.25\t1.0001\n"
-DUO = "attn_patterns/Mistral-7B-Instruct-v0.2/lr=0.02-reg=0.05/full_attention_heads.tsv"
 
 
 def test_a_qrhead_list() -> None:

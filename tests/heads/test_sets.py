@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published import PUBLISHED, with_published
+from published import DUO, GATES, LIST, PUBLISHED, with_published
 
 from retmask.files import shipped
 from retmask.heads.formats import short
@@ -14,14 +14,6 @@ from retmask.heads.grid import Grid, HeadId, known_grid, model_grid
 from retmask.heads.scores import HeadScores
 from retmask.heads.sets import ScoreSet, head_scores, keep_set, labels, read_scores, read_set, read_text, strangers
 from retmask.runs.run import Run
-
-LIST = b"""# the best four
-attn_head_set: "14-22,13-16,20-3,14-0" # top4
-model_base_class: "LlamaForCausalLM"
-model_name_or_path: "meta-llama/Llama-3.1-8B-Instruct"
-"""
-GATES = b"6.05e-01\t0.0e+00\n1.000e+00\t-1.5e-03\n0.25\t1.0001\n"
-DUO = "attn_patterns/Mistral-7B-Instruct-v0.2/lr=0.02-reg=0.05/full_attention_heads.tsv"
 
 
 def detection(values: list[list[list[float]]], counting: str = "set", **record: object) -> Run:

@@ -3,25 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from answers import GOOD, said
 
 from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, statistics
-from retmask.pairs.pair import Answer, PreferencePair
+from retmask.pairs.pair import PreferencePair
 from retmask.text.recall import contains
-
-GOOD = PreferencePair(
-    "a",
-    (("user", "Where is the key? The key is in the blue jar."),),
-    Answer("The key is in the blue jar.", 8, "stop"),
-    Answer("The key is on a shelf, I think.", 9, "stop"),
-    "grounded",
-    "the blue jar",
-    12,
-    4,
-)
-
-
-def said(text: str, tokens: int = 8, ended: str = "stop") -> Answer:
-    return Answer(text, tokens, ended)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,15 @@ def test_the_command_says_what_the_form_says() -> None:
     assert parts[:3] == ["retmask", "pairs", "smollm2-135m"]
     options = dict(zip(parts[3::2], parts[4::2], strict=True))
     assert options == {
-        "--heads": str(TOP), "--scores": "smollm2-135m", "--generate": "chat", "--count": "12", "--seed": "5",
-        "--temperature": "0.9", "--max-new-tokens": "32", "--allow": "ratio",
-    }  # fmt: skip
+        "--heads": str(TOP),
+        "--scores": "smollm2-135m",
+        "--generate": "chat",
+        "--count": "12",
+        "--seed": "5",
+        "--temperature": "0.9",
+        "--max-new-tokens": "32",
+        "--allow": "ratio",
+    }
 
 
 @pytest.mark.parametrize(

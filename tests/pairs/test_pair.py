@@ -6,29 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answers import GOOD, said
 from datasets import load_dataset
 from trl import extract_prompt
 
 from retmask.files import append_line
 from retmask.pairs.files import doubts, llama_factory, llama_factory_text, pairs_file, read_rows
-from retmask.pairs.pair import ITEMS, Answer, PreferencePair, read_items, write_pairs
+from retmask.pairs.pair import ITEMS, read_items, write_pairs
 from retmask.pairs.review import decide, new_version, read_review
 from retmask.runs.run import Run
-
-GOOD = PreferencePair(
-    "a",
-    (("user", "Where is the key? The key is in the blue jar."),),
-    Answer("The key is in the blue jar.", 8, "stop"),
-    Answer("The key is on a shelf, I think.", 9, "stop"),
-    "grounded",
-    "the blue jar",
-    12,
-    4,
-)
-
-
-def said(text: str, tokens: int = 8, ended: str = "stop") -> Answer:
-    return Answer(text, tokens, ended)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chat", [True, False])

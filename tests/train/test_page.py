@@ -89,10 +89,19 @@ def some_pairs(model: str = "smollm2-135m", kept: int = 10, **config: Any) -> Ru
 def a_step(done: int, total: int = 30, **changes: Any) -> dict[str, Any]:
     """A line of progress.jsonl as the trainer writes it."""
     values = {
-        "eta": 360.0, "tokens_per_s": 321.5, "memory": 2 * 2**30, "loss": 0.69 / done, "chosen": -0.1 * done,
-        "rejected": -0.3 * done, "margin": 0.2 * done, "accuracy": 1.0, "logps_chosen": -60.0, "logps_rejected": -70.0,
-        "grad_norm": 2.0, "lr": 1e-4,
-    }  # fmt: skip
+        "eta": 360.0,
+        "tokens_per_s": 321.5,
+        "memory": 2 * 2**30,
+        "loss": 0.69 / done,
+        "chosen": -0.1 * done,
+        "rejected": -0.3 * done,
+        "margin": 0.2 * done,
+        "accuracy": 1.0,
+        "logps_chosen": -60.0,
+        "logps_rejected": -70.0,
+        "grad_norm": 2.0,
+        "lr": 1e-4,
+    }
     return {"stage": "steps", "done": done, "total": total, **values, **changes}
 
 
