@@ -1,0 +1,117 @@
+"""Questions to one context under several masks of one model: the answers, and what every candidate answer is worth.
+
+What the questions share is read once, below the first masked layer once for all masks. Questions and masks are rows of
+one batch: all answer together, then every candidate is given to all of them (teacher forcing).
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import Cache
+
+from retmask.heads.masks import HeadMask
+from retmask.model.cache import shared, take
+from retmask.model.decoding import decode, steps_at_once
+from retmask.model.lens import LensModel
+
+ROWS = 24  # questions times masks that are answered together at most; more cost memory and gain no speed on a CPU
+
+
+T = TypeVar("T")
+
+
+class Asked(NamedTuple):
+    """A question in tokens: the prompt up to where the answer begins, and the answers whose worth is asked for.
+
+    `new_tokens`: the longest answer; 0 for a text that is only to be read.
+    """
+
+    prompt: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
+    new_tokens: int
+
+
+class Given(NamedTuple):
+    """An answer without the stop token, and the log-probability (natural, of all its tokens) of each candidate."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def ask(model: LensModel, questions: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[Given]]:
+    """For each mask, what is given to each question; greedy. The prompts are of one length.
+
+    ValueError where they are longer than the model reads.
+    """
+    length = len(questions[0].prompt)
+    assert all(len(question.prompt) == length for question in questions), "prompts asked together have one length"
+    room = length + max(max(q.new_tokens, *map(len, q.candidates), 1) for q in questions)
+    model.check_length(room)
+    prefix = min(length - 1, reduce(min, (shared(questions[0].prompt, q.prompt) for q in questions)))
+    rows = model.rows_that_fit(room, ROWS)
+    out: list[list[Given]] = []
+    for part in _parts(masks, max(1, rows // 2)):
+        trunk = model.fan_out(questions[0].prompt[:prefix], room, part)
+        together = max(1, (rows - len(part)) // len(part))
+        given = [_given(model, trunk, some, part) for some in _parts(questions, together)]
+        out += [[answer for batch in given for answer in batch[row]] for row in range(len(part))]
+    return out
+
+
+def _given(model: LensModel, trunk: Cache, questions: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[Given]]:
+    """The same for as many as are answered together. `trunk` has a row for each mask, and stays as it is."""
+    n, length = len(questions), len(questions[0].prompt)
+    asked = [*questions] * len(masks)
+    under = [mask for mask in masks for _ in questions]
+    room = length + max(question.new_tokens for question in questions)
+    cache = take(trunk, [row for row in range(len(masks)) for _ in questions], room)
+    if (prefix := trunk.get_seq_length()) < length - 1:
+        model.forward([question.prompt[prefix:-1] for question in asked], cache, under)
+    texts: list[list[int]] = [[] for _ in asked]
+    last, longest = [question.prompt[-1] for question in asked], max(question.new_tokens for question in questions)
+    for step in decode(model, cache, last, longest, under):
+        for text, token, question in zip(texts, step, asked, strict=True):
+            text += [token.token_id] if token and len(text) < question.new_tokens else []
+    worth = [
+        _worth(model, cache, asked, [(*question.candidates, *[()] * most)[place] for question in asked], under)
+        for most in [max(len(question.candidates) for question in questions)]
+        for place in range(most)
+    ]
+    given = [
+        Given(tuple(text), tuple(value[row] for value in worth[: len(question.candidates)]))
+        for row, (text, question) in enumerate(zip(texts, asked, strict=True))
+    ]
+    return [given[at : at + n] for at in range(0, len(given), n)]
+
+
+def _worth(
+    model: LensModel, cache: Cache, asked: Sequence[Asked], texts: Sequence[Sequence[int]], masks: Sequence[HeadMask]
+) -> list[float]:
+    """The log-probability of one text for each row that follows its prompt; shorter ones are filled up behind."""
+    have = len(asked[0].prompt) - 1
+    if cache.layers:
+        cache.crop(have - cache.get_seq_length())
+    steps, size = max(map(len, texts)), steps_at_once(model, len(texts))
+    total = torch.zeros(len(texts), device=model.device)
+    filled = torch.tensor([[*text, *[0] * (steps - len(text))] for text in texts], device=model.device)
+    length = torch.tensor([len(text) for text in texts], device=model.device)
+    last = torch.tensor([[question.prompt[-1]] for question in asked], device=model.device)
+    given = torch.cat([last, filled[:, :-1]], 1)
+    for at in range(0, steps, size):
+        logits = model.forward(given[:, at : at + size], cache, masks, keep=min(size, steps - at))
+        total += _chosen(logits, filled[:, at : at + size], length - at)
+    return [float(value) for value in total]
+
+
+def _chosen(logits: Float[Tensor, "row step vocabulary"], ids: Tensor, length: Tensor) -> Float[Tensor, " row"]:
+    """The log-probabilities of the ids under the logits, of each row the first `length`, summed."""
+    chosen = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    return (chosen * (torch.arange(ids.shape[1], device=ids.device) < length[:, None])).sum(1)
+
+
+def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [values[at : at + size] for at in range(0, len(values), size)]
