@@ -20,7 +20,7 @@ FLOORS = {  # what of retmask each of its rooms may import beside itself, and ap
     "compare": "files runs heads text figures model detect",
     "pairs": "files runs heads text model",
     "train": "files runs heads text model pairs",
-    "evaluate": "files runs heads text figures model detect pairs",
+    "evaluate": "files runs heads text figures model detect compare pairs",
     "cli": LIBRARY + " cli",
     "app": LIBRARY + " cli",
     "analyses": LIBRARY + " cli",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retmask import files
+from retmask.compare.conditions import Condition, conditions
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
-from retmask.evaluate.conditions import Condition, conditions
 from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv
 from retmask.heads.grid import Grid
