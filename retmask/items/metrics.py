@@ -1,0 +1,80 @@
+"""What an answer is worth, 0 to 1: by what it holds, by what it cites, by how it ranks. An empty answer is worth 0."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from math import log2
+from typing import NamedTuple
+
+from retmask.text.recall import contains, words
+
+_CITED = re.compile(r"\[(\d+)\]")
+
+
+class Agreement(NamedTuple):
+    """The share of what is wanted that is there, and of what is there that is wanted."""
+
+    recall: float
+    precision: float
+
+    @property
+    def f1(self) -> float:
+        """Their harmonic mean; 0 where both are."""
+        total = self.recall + self.precision
+        return 2 * self.recall * self.precision / total if total else 0.0
+
+
+def string_match_all(response: str, gold: Sequence[str]) -> float:
+    """The share of the gold answers that stand in the response, case aside; RULER's measure (arXiv 2404.06654)."""
+    return sum(answer.lower() in response.lower() for answer in gold) / len(gold)
+
+
+def string_match_part(response: str, gold: Sequence[str]) -> float:
+    """Whether any of the gold answers stands in the response, case aside; RULER's measure for questions."""
+    return float(any(answer.lower() in response.lower() for answer in gold))
+
+
+def held(response: str, gold: Collection[str]) -> float:
+    """The share of the gold answers that a response has as whole words, case and a leading article aside."""
+    return len(named(response, gold)) / len(gold)
+
+
+def named(response: str, answers: Collection[str]) -> list[str]:
+    """Those of the answers that a response has as whole words."""
+    return [answer for answer in answers if contains(response, answer)]
+
+
+def first_answer(response: str, gold: str) -> float:
+    """Whether a response begins with the gold answer, as whole words, case and punctuation aside: label accuracy."""
+    wanted = words(gold)
+    return float(words(response)[: len(wanted)] == wanted)
+
+
+def sets(given: Collection[str], gold: Collection[str]) -> Agreement:
+    """Recall and precision by set membership; 0 and 0 for nothing given."""
+    hits = len(set(given) & set(gold))
+    return Agreement(hits / len(set(gold)), hits / max(1, len(set(given))))
+
+
+def cited(response: str) -> list[str]:
+    """The numbers that a response cites as [n], each once, in order."""
+    return list(dict.fromkeys(_CITED.findall(response)))
+
+
+def ndcg(ranking: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
+    """NDCG@k of a ranking, best first: gains are the grades, discounts 1 / log2(rank + 1) (Järvelin and Kekäläinen).
+
+    What is ranked twice counts once, and what has no grade is passed over. Where everything with a grade is ranked
+    this is `sklearn.metrics.ndcg_score`.
+    """
+    ranked = [grades[name] for name in dict.fromkeys(ranking) if name in grades]
+    best = _gain(sorted(grades.values(), reverse=True)[:k])
+    return _gain(ranked[:k]) / best if best else 0.0
+
+
+def _gain(grades: Sequence[float]) -> float:
+    return sum(grade / log2(place + 1) for place, grade in enumerate(grades, start=1))
+
+
+def length_penalty(response: str, most: int) -> float:
+    """1 for a response of up to `most` words, then `most` / its words: what is twice too long is worth half."""
+    return min(1.0, most / max(1, len(words(response))))

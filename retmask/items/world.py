@@ -1,0 +1,98 @@
+"""The invented world: people, towns and ships that exist nowhere else, and what can be true of them.
+
+No name and no sentence of it stands in what detection or pair generation asks (retmask/data/facts.json, needles).
+"""
+
+import json
+import random
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from retmask.files import shipped
+
+
+class Relation(NamedTuple):
+    """A kind of fact. `phrase` names the value without saying it: "the town where Ada Lorn lives"."""
+
+    subject: str  # a kind of name
+    value: str  # a kind of name, or of value
+    sentence: str
+    question: str
+    phrase: str
+
+
+class Fact(NamedTuple):
+    """That a relation holds between a subject and a value."""
+
+    relation: Relation
+    subject: str
+    value: str
+
+    @property
+    def sentence(self) -> str:
+        """The fact in one sentence."""
+        return _sentence(self.relation.sentence.format(subject=self.subject, value=self.value))
+
+    @property
+    def question(self) -> str:
+        """What the value is asked with."""
+        return self.relation.question.format(subject=self.subject)
+
+
+def relation(name: str) -> Relation:
+    """The relation of that name. KeyError for an unknown one."""
+    return Relation(*_world()["relations"][name])
+
+
+def relations(subject: str) -> list[Relation]:
+    """The relations of one kind of subject, in the order of the data."""
+    return [Relation(*row) for row in _world()["relations"].values() if row[0] == subject]
+
+
+def names(rng: random.Random, kind: str, count: int) -> list[str]:
+    """That many values of a kind, no two the same: people, towns and ships up to 576, of others what the list has.
+
+    No two of the first 24 share a part of their names. ValueError where there are not so many.
+    """
+    if kind in _world()["values"]:
+        return rng.sample(_world()["values"][kind].split(), count)
+    first, form, last = _world()["names"][kind]
+    heads, tails = (rng.sample(parts, len(parts)) for parts in (first.split(), last.split()))
+    n = len(heads)
+    if count > n * n:
+        raise ValueError(f"the world has {n * n} names for a {kind}, and {count} were asked for: choose fewer")
+    return [form.format(heads[i % n], tails[(i + i // n) % n]) for i in range(count)]
+
+
+def facts(rng: random.Random, relation: Relation, count: int) -> list[Fact]:
+    """That many facts of a relation: no subject and no value is in it twice."""
+    subjects, values = (names(rng, kind, count) for kind in (relation.subject, relation.value))
+    return [Fact(relation, subject, value) for subject, value in zip(subjects, values, strict=True)]
+
+
+def chain(rng: random.Random, steps: list[Relation], count: int) -> list[list[Fact]]:
+    """That many chains of facts in which the value of each is the subject of the next; none shares a name."""
+    kinds = [names(rng, kind, count) for kind in (steps[0].subject, *(step.value for step in steps))]
+    return [
+        [Fact(step, subject, value) for step, subject, value in zip(steps, row, row[1:], strict=False)]
+        for row in zip(*kinds, strict=True)
+    ]
+
+
+def chain_question(facts: list[Fact]) -> str:
+    """The question for the last value of a chain that names the first subject alone."""
+    phrase = facts[0].subject
+    for fact in facts[:-1]:
+        phrase = fact.relation.phrase.format(subject=phrase)
+    return facts[-1].relation.question.format(subject=phrase)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+@lru_cache(maxsize=1)
+def _world() -> dict[str, Any]:
+    """The words and templates that come with the package."""
+    value: dict[str, Any] = json.loads(shipped("world.json").read_text(encoding="utf-8"))
+    return value

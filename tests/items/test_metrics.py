@@ -1,0 +1,69 @@
+"""What answers are worth, worked by hand, and as others compute it where they are installed."""
+
+from importlib.util import find_spec
+from math import log2
+
+import pytest
+
+from retmask.items.metrics import cited, first_answer, held, length_penalty, ndcg, sets, string_match_all
+from retmask.items.metrics import string_match_part as part
+
+GRADES = {"a": 2.0, "b": 1.0, "c": 0.0, "d": 0.0}
+
+
+def test_string_match_is_rulers() -> None:
+    gold = ["7421", "Owl"]
+    assert string_match_all("the owl said 74211", gold) == 1.0
+    assert string_match_all("742", gold) == 0.0
+    assert string_match_all("7421 only", gold) == 0.5
+    assert (part("an OWL", gold), part("", gold)) == (1.0, 0.0)
+
+
+def test_whole_words_are_held() -> None:
+    assert held("It is Corbury.", ["corbury"]) == 1.0
+    assert held("Corburyton", ["Corbury"]) == held("", ["Corbury"]) == 0.0
+    assert held("Golden Arrow", ["the Golden Arrow", "the White Wolf"]) == 0.5
+
+
+def test_a_label_is_what_an_answer_begins_with() -> None:
+    assert first_answer(" Blue, as I said", "blue") == 1.0
+    assert first_answer("not blue", "blue") == first_answer("", "blue") == first_answer("bluer", "blue") == 0.0
+
+
+def test_sets() -> None:
+    assert sets(cited("Ada [3], Bo [12] and [3]"), ["3", "4"]) == (0.5, 0.5)
+    assert sets(["3", "4", "5", "6"], ["3", "4"]).f1 == pytest.approx(2 / 3)
+    assert sets(cited("none (3)"), ["3"]) == (0.0, 0.0)
+    assert sets([], ["3"]).f1 == 0.0
+
+
+def test_ndcg() -> None:
+    assert ndcg("abcd", GRADES) == ndcg("ab", GRADES) == 1.0
+    assert ndcg("ba", GRADES) == pytest.approx((1 + 2 / log2(3)) / (2 + 1 / log2(3)))
+    assert ndcg("cda", GRADES) == pytest.approx(1.0 / (2 + 1 / log2(3)))
+    assert ndcg("aaab", GRADES) == ndcg("xab", GRADES) == 1.0  # twice counts once, an unknown name is passed over
+    assert ndcg("", GRADES) == ndcg("cd", GRADES) == ndcg("cda", GRADES, k=2) == 0.0
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed; worked by hand above")
+@pytest.mark.parametrize("order", ["abcd", "dcba", "bdac"])
+def test_ndcg_is_that_of_scikit_learn(order: str) -> None:
+    from sklearn.metrics import ndcg_score
+
+    truth = [[GRADES[name] for name in "abcd"]]
+    assert ndcg(order, GRADES, 3) == pytest.approx(ndcg_score(truth, [[-order.index(name) for name in "abcd"]], k=3))
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is not installed; worked by hand above")
+@pytest.mark.parametrize("response", ["the owl said 74211", "742", "7421 only", ""])
+def test_string_match_is_that_of_lm_eval(response: str) -> None:
+    from lm_eval.tasks.ruler import common_utils
+
+    gold = ["7421", "Owl"]
+    assert string_match_all(response, gold) == common_utils.string_match_all([response], [gold])
+    assert part(response, gold) == common_utils.string_match_part([response], [gold])
+
+
+def test_what_is_too_long_is_worth_less() -> None:
+    assert length_penalty("", 4) == length_penalty("one two three four", 4) == 1.0
+    assert length_penalty("one two three four five six seven eight", 4) == 0.5
