@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = "files runs heads families figures text items model detect compare pairs train evaluate"
+LIBRARY = "files runs heads families figures text items tasks model detect compare pairs train evaluate"
 FLOORS = {  # what of retmask each of its rooms may import beside itself, and app/ and analyses/
     "files": "",
     "runs": "files",
     "heads": "files runs",
     "text": "files heads",
     "items": "files heads text",
+    "tasks": "files text items",
     "families": "files runs heads",
     "figures": "files heads families",
     "model": "files runs heads text",
@@ -21,7 +22,7 @@ FLOORS = {  # what of retmask each of its rooms may import beside itself, and ap
     "compare": "files runs heads text figures model detect",
     "pairs": "files runs heads text model",
     "train": "files runs heads text model pairs",
-    "evaluate": "files runs heads text items figures model detect compare pairs",
+    "evaluate": "files runs heads text items tasks figures model detect compare pairs",
     "cli": LIBRARY + " cli",
     "app": LIBRARY + " cli",
     "analyses": LIBRARY + " cli",
