@@ -74,7 +74,7 @@ def main() -> None:
     address.keep()
     with st.sidebar:
         guarded(picker)()
-    if session.form_open():
+    if session.DETECTION_FORM.get():
         detect.form(on_map)
     guarded(page.run)()
 

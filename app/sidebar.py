@@ -1,6 +1,7 @@
 """The sidebar: which map is looked at, how to open another, the tuned model, what runs now."""
 
 import os
+from typing import Any
 
 import streamlit as st
 
@@ -24,7 +25,8 @@ def picker() -> None:
         st.caption(sentence(whole)[:-1])
     with st.expander("Open a score file", expanded=False):
         opener()
-    st.button("Detect again", icon=":material/radar:", on_click=session.open_form, width="stretch", key="detect_again")
+    look: dict[str, Any] = {"icon": ":material/radar:", "width": "stretch"}
+    st.button("Detect again", key="detect_again", on_click=session.DETECTION_FORM.put, args=(True,), **look)
     tuned_line()
     jobs.watch()
     if os.environ.get("RETMASK_HOME"):

@@ -97,6 +97,42 @@ def test_a_room_is_small() -> None:
     assert long == {}
 
 
+def keys(tree: ast.AST) -> Iterator[str]:
+    """The literal names that a module keeps something under in the session: its widgets' keys, values, places.
+
+    A key that is made of several parts counts by its first. Containers have keys for the sake of the stylesheet only.
+    """
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        called = ast.unparse(call.func)
+        if called.endswith("container") or called in ("sorted", "min", "max"):
+            continue
+        named = [keyword.value for keyword in call.keywords if keyword.arg == "key"]
+        if called.startswith("session.") or called.partition("[")[0] == "Value":
+            named += call.args[:1] if called != "session.say" else call.args[1:]
+            yield from (keyword.arg for keyword in call.keywords if called == "session.fill" and keyword.arg)
+        for name in (name.values[0] if isinstance(name, ast.JoinedStr) else name for name in named):
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield name.value
+
+
+def test_the_session_is_one_module() -> None:
+    """Only `session.py` touches Streamlit's session, and no name in it stands in two modules."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES if (ROOT / "app") in path.parents}
+    assert len(trees) > 50
+    touching = {path for path, tree in trees.items() for node in ast.walk(tree) if _is_session_state(node)}
+    assert touching == {ROOT / "app" / "shared" / "session.py"}
+    owners: dict[str, set[str]] = {}
+    for path, tree in trees.items():
+        for name in keys(tree):
+            owners.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    assert "train_pairs" in owners, "no keys are found any more"
+    assert {name: files for name, files in owners.items() if len(files) > 1} == {}
+
+
+def _is_session_state(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "session_state"
+
+
 BROKEN = [
     ("heads/grid", "import streamlit as st"),
     ("heads/grid", "from retmask.families.agreement import Agreement"),

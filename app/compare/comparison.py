@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, cast
 
-import streamlit as st
-
 from app.compare.setup import Setup
+from app.shared import session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
 from retmask.compare.comparison import Comparison
@@ -65,7 +64,7 @@ class LiveComparison:
 
 def live() -> LiveComparison | None:
     """The comparison that is on its way or was made last."""
-    return cast(LiveComparison | None, st.session_state.get("live"))
+    return cast(LiveComparison | None, session.LIVE.get())
 
 
 def begin(comparison: LiveComparison) -> None:
@@ -73,13 +72,13 @@ def begin(comparison: LiveComparison) -> None:
     last = live()
     if last:
         last.stop()
-    st.session_state["live"] = comparison
-    st.session_state["wanted"] = False
+    session.LIVE.put(comparison)
+    session.WANTED.put(False)
 
 
 def stop() -> None:
     """Leave the comparison where it is."""
-    st.session_state["wanted"] = False
+    session.WANTED.put(False)
     running = live()
     if running and not running.over:
         running.stop()
@@ -87,19 +86,21 @@ def stop() -> None:
 
 def want() -> None:
     """Ask for a new comparison, made by the next drawing of the Compare page."""
-    st.session_state["wanted"], st.session_state["failed"] = True, ""
+    session.WANTED.put(True)
+    session.FAILED.put("")
 
 
 def wanted() -> bool:
     """Whether a new comparison has been asked for and not been made."""
-    return bool(st.session_state.get("wanted", False))
+    return session.WANTED.get()
 
 
 def fail(error: Exception | str) -> None:
     """Give up the comparison that was asked for; `failed` says why until the next is asked for."""
-    st.session_state["wanted"], st.session_state["failed"] = False, sentence(error)
+    session.WANTED.put(False)
+    session.FAILED.put(sentence(error))
 
 
 def failed() -> str:
     """Why the last comparison could not be made, as a sentence; empty if it could."""
-    return str(st.session_state.get("failed", ""))
+    return session.FAILED.get()

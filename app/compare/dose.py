@@ -20,7 +20,6 @@ from retmask.runs import overview
 from retmask.runs.run import Run
 
 NAMES = jobs.Names("dose_curve", "This curve", "Its points are kept.")
-CHOSEN = "dose_run"  # in the session: the curve that was chosen, and the newest one then
 RANGES = (
     ("dose_random_seeds", "the number of random draws", 0, 100),
     ("dose_trials", "the number of trials", 1, 10_000),
@@ -117,10 +116,10 @@ def _start(settings: DoseSettings) -> None:
 def _curve(runs: list[Run]) -> None:
     """One of the curves, with what became of its run."""
     newest = runs[0].reference
-    picked, then = session.value(CHOSEN, ("", ""))
+    picked, then = session.DOSE_RUN.get()
     by_name = {run.reference: run for run in runs} if then == newest else {}  # a new run is shown at once
     run = by_name.get(picked, runs[0])
-    jobs.run_picker("Curve", runs, run, lambda name: session.put(CHOSEN, (name, newest)), _facts)
+    jobs.run_picker("Curve", runs, run, lambda name: session.DOSE_RUN.put((name, newest)), _facts)
     jobs.status_block(run, NAMES)
     points = read_points(run.path)
     if points:

@@ -27,6 +27,7 @@ HAYSTACK = (
 )
 KINDS = {"needle": "Needle", "text": "Own text"}
 CHOOSE = "choose a training of this model"
+PLACE = "compare"  # where sentences are said
 UPLOAD, MOST_UPLOAD = "ask_upload", 8  # key; megabytes
 
 
@@ -143,7 +144,7 @@ def _columns(ref: ModelRef | None) -> None:
         st.toggle("Unmasked", **widget("unmasked"))
         st.toggle("Masked", **widget("masked"))
         says, none = "the model after fine-tuning, with no head masked", models.tuned_for(ref) is None
-        st.session_state["ask_tuned"] = bool(setup_for(ref).tuned)
+        session.put("ask_tuned", bool(setup_for(ref).tuned))
         st.toggle("Tuned", disabled=none, help=says, key="ask_tuned", on_change=_switch_tuned)
         st.toggle("Random control", help="as many random heads, none of them selected", **widget("control"))
     if current_setup().control:
@@ -157,21 +158,23 @@ def _columns(ref: ModelRef | None) -> None:
 
 def current_setup() -> Setup:
     """The settings of the Compare page; on the first view those that the address names, or the defaults."""
-    if "setup" not in st.session_state:
-        known = address.place("c")
-        st.session_state["setup"] = read_setup(known) if known else Setup(tuned=models.tuned_id())
-    return cast(Setup, st.session_state["setup"])
+    return cast(Setup, session.SETUP.keep(_setup_at_start))
+
+
+def _setup_at_start() -> Setup:
+    name = address.place("c")
+    return read_setup(name) if name else Setup(tuned=models.tuned_id())
 
 
 def change(**values: Any) -> None:
     """Change settings of the Compare page and keep them on disk, so that a reload finds them."""
     changed = replace(current_setup(), **values)
     if changed != current_setup():
-        st.session_state["setup"] = changed
+        session.SETUP.put(changed)
         try:
             address.write("c", keep_setup(changed))
         except OSError as error:  # a callback has no page to stand on: it would be a traceback
-            session.say(f"{sentence(faults.sentence(error))} The settings are not kept over a reload.", "setup")
+            session.say(f"{sentence(faults.sentence(error))} The settings are not kept over a reload.", PLACE)
 
 
 def widget(name: str) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def setup_for(ref: ModelRef | None) -> Setup:
 
 
 def _switch_tuned() -> None:
-    change(tuned=models.tuned_id() if st.session_state["ask_tuned"] else "")
+    change(tuned=models.tuned_id() if session.value("ask_tuned") else "")
 
 
 def text_file() -> Path:

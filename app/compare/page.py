@@ -55,7 +55,7 @@ def page(heads_page: StreamlitPage) -> None:
     )
     _mask(shown.scores, shown.model, heads_page)
     ref = form.section(shown)
-    session.show_said("setup")
+    session.show_said(form.PLACE)
     _buttons()
     answers, details, below = st.container(), st.empty(), st.container()
     with below:  # it is drawn first: the answers may take their time
@@ -132,8 +132,8 @@ def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     _draw(live, places)
     if live.over:
         return
-    if session.value("scrolled_to") is not live:
-        session.put("scrolled_to", live)
+    if session.SCROLLED_TO.get() is not live:
+        session.SCROLLED_TO.put(live)
         st.html(SCROLL, unsafe_allow_javascript=True)
     try:
         while not live.over:

@@ -93,7 +93,7 @@ def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
 
     For a token heads of the map count first: a frequent word is copied by many heads that only look where it stood.
     """
-    step, head = session.value("trace_step"), session.value("trace_head")
+    step, head = session.TRACE_STEP.get(), session.TRACE_HEAD.get()
     if step is None or step >= trace.n_steps:
         counts = [(len(heads & set(best)), len(heads)) for heads in map(trace.heads_at, range(trace.n_steps))]
         step = counts.index(max(counts))
@@ -144,6 +144,8 @@ def _context(live: LiveComparison, done: Comparison, trace: Trace, step: int, he
 
 def look_at_copy(step: int | None = None, head: HeadId | None = None) -> None:
     """Look closely at a token of an answer, or at a head in its trace, or both."""
-    known = {"trace_step": step, "trace_head": head}
-    st.session_state.update({name: what for name, what in known.items() if what is not None})
+    if step is not None:
+        session.TRACE_STEP.put(step)
+    if head is not None:
+        session.TRACE_HEAD.put(head)
     session.draw_anew()

@@ -18,7 +18,6 @@ from retmask.heads.scores import THRESHOLD
 from retmask.heads.sets import ScoreSet, keep_set, labels, read_set
 from retmask.runs.run import Run
 
-KEPT = "shown_sets"  # under which name the session keeps the chosen sets
 LONG = 360  # characters of a command that are shown without a scroll bar
 HOLDS = "a score file, a folder with one, a list of QRHead, or gates of DuoAttention"
 ENDINGS = ["json", "yaml", "yml", "tsv", "txt"]
@@ -39,7 +38,7 @@ def section() -> list[Shown]:
     names = {name: label(name) for name in known()}
     names = {name: words if _alone(words, names) else f"{words} · {Path(name).name}" for name, words in names.items()}
     hint = "None yet: choose a map, a detection, or add a set"
-    look = {"select_all": False, "placeholder": hint, **session.kept(KEPT, set_names(), then=_into_address)}
+    look = {"select_all": False, "placeholder": hint, **session.SHOWN_SETS.kept(set_names(), _into_address)}
     box = st.container(key="sets")
     box.multiselect("Score sets", list(names), format_func=lambda name: names.get(name, name), wrap=True, **look)
     _add()
@@ -62,12 +61,12 @@ def command(shown: Sequence[Shown], k: int | None = None) -> str:
 
 def threshold() -> float:
     """The threshold of the page; the usual one where its field holds none that is possible."""
-    return THRESHOLD if wrong_threshold() else float(session.value("sets_threshold", THRESHOLD))
+    return THRESHOLD if wrong_threshold() else float(session.SETS_THRESHOLD.get() or 0)
 
 
 def wrong_threshold() -> str:
     """What is wrong with the threshold of the page, empty for nothing."""
-    held = session.value("sets_threshold", THRESHOLD)
+    held = session.SETS_THRESHOLD.get()
     return "" if held is not None and 0 <= held <= 1000 else "the threshold must be a number from 0 to 1,000"
 
 
@@ -144,7 +143,7 @@ def _add_here(name: str) -> None:
 
 def _form() -> None:
     """Add a set by path, address or upload. What is none is told in a sentence and changes nothing."""
-    number = session.value("sets_added", 0)  # a form that has been used is a new one, and empty
+    number = session.SETS_ADDED.get()  # a form that has been used is a new one, and empty
     with st.form(f"set_form-{number}", border=False):
         key, hint = f"set_path-{number}", "folder/scores.json or https://…"
         path = st.text_input("Path or https address", key=key, placeholder=hint, help=HOLDS)
@@ -162,13 +161,13 @@ def _form() -> None:
         st.error(f"{sentence(error)} The sets you see are unchanged.")
         return
     choose_sets([*set_names(), name_of(found)])
-    session.put("sets_added", number + 1)
+    session.SETS_ADDED.put(number + 1)
     st.rerun()
 
 
 def set_names() -> list[str]:
     """The score sets on the Families page: shipped names, runs, paths; on the first view those in the URL, if any."""
-    return list(session.value(KEPT, _at_start()))
+    return list(session.SHOWN_SETS.keep(_at_start))
 
 
 def _at_start() -> list[str]:
@@ -178,7 +177,7 @@ def _at_start() -> list[str]:
 
 def choose_sets(names: Iterable[str]) -> None:
     """Look at these score sets from now on."""
-    session.fill(**{KEPT: list(dict.fromkeys(names))})
+    session.SHOWN_SETS.fill(list(dict.fromkeys(names)))
     _into_address()
 
 

@@ -44,7 +44,7 @@ def section(shown: Sequence[Shown]) -> None:
     """The threshold, the table, and what to know before its numbers are read."""
     line = st.container(horizontal=True, vertical_alignment="bottom")
     with line:
-        threshold = session.kept("sets_threshold", THRESHOLD)
+        threshold = session.SETS_THRESHOLD.kept()
         st.number_input("Threshold", step=0.05, format="%g", width=150, help=AT_LEAST, **threshold)
         with st.popover("What the detectors measure", icon=":material/info:", type="tertiary", key="detectors"):
             _definitions({each.set.counting for each in shown})

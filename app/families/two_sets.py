@@ -116,7 +116,7 @@ def _heads(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k:
 
 
 def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
-    moved = session.remembered("moved", (first, second), lambda: difference(first, second))
+    moved = session.remembered("agree_moved", (first, second), lambda: difference(first, second))
     st.caption(f"B minus A: green heads score higher in B, purple ones in A. {tuned_map.trials(moved)}")
     if first.counting != second.counting:
         st.caption(

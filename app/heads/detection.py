@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import partial
 from typing import Any, get_args
 
 import streamlit as st
@@ -25,7 +26,7 @@ HAYSTACKS = "pydoc, essays, or a folder of .txt files"
 SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 
 
-@st.dialog("Detect retrieval heads", width="large", on_dismiss=session.close_form)
+@st.dialog("Detect retrieval heads", width="large", on_dismiss=partial(session.DETECTION_FORM.put, False))
 @guarded
 def form(on_heads: StreamlitPage) -> None:
     """What to detect, the command that does the same, and the button that starts it and leads to its map."""
@@ -150,7 +151,7 @@ def _start(config: DetectSettings) -> bool:
     except (ValueError, OSError) as error:
         st.error(sentence(error))
         return False
-    session.close_form()
+    session.DETECTION_FORM.put(False)
     selection.choose(run.id)
     return True
 

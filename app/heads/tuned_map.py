@@ -113,7 +113,7 @@ def detection(shown: HeadMap) -> None:
         label, icon = "Detect on the tuned model", ":material/radar:"
         says = f"the same trials with {found}; then this page shows what moved"
         st.button(label, icon=icon, key="tuned_detect", on_click=_detect, args=(config,), help=says)
-    session.show_said("tuned")
+    session.show_said("tuned_map")
 
 
 def _config(found: Tuned, shown: HeadMap) -> DetectSettings | None:
@@ -131,5 +131,5 @@ def _map_of(config: DetectSettings) -> Run | None:
 
 
 def _detect(config: DetectSettings) -> None:
-    if run := jobs.begin(DETECT, config, "tuned"):
+    if run := jobs.begin(DETECT, config, "tuned_map"):
         selection.choose(run.id)

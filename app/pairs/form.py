@@ -37,15 +37,16 @@ MORE = (
     "that was exported masked on the Compare page. Then the heads selected above are not used."
 )
 MEASURED = {"smollm2-135m": 1.4 / 64}  # seconds a pair, by its longest answer in tokens, on two cores
-OPEN = "pairs_form"  # whether the form is open, in the session
 
 
 def section(heads_page: StreamlitPage, is_first: bool) -> None:
     """The form, folded away once there is a run to look at."""
-    if session.value("pairs_close"):  # what a widget shows cannot be changed after it is drawn
-        session.put("pairs_close", False)
-        session.put(OPEN, False)
-    box = st.expander("Make pairs", expanded=is_first, key=OPEN, icon=":material/add:", on_change="rerun")
+    if session.PAIRS_CLOSE.get():  # what a widget shows cannot be changed after it is drawn
+        session.PAIRS_CLOSE.put(False)
+        session.PAIRS_FORM.put(False)
+    box = st.expander(
+        "Make pairs", expanded=is_first, key=session.PAIRS_FORM.name, icon=":material/add:", on_change="rerun"
+    )
     if box.open:
         with box:
             _form(heads_page)
@@ -191,5 +192,5 @@ def _start(settings: PairsSettings) -> None:
         st.error(sentence(error))
         return
     address.go_to(pairs=run.id, gate=None)
-    session.put("pairs_close", True)
+    session.PAIRS_CLOSE.put(True)
     st.rerun()

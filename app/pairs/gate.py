@@ -10,7 +10,6 @@ from app.pairs.decisions import Reviewed, pairs_of, review_of
 from app.shared import address, jobs, session
 from app.shared.figure import download_button
 from app.shared.text import guarded, sentence
-from app.train import form as train_form
 from app.train import pairs as train_pairs
 from retmask.figures import style
 from retmask.pairs.files import llama_factory_text, read_rows
@@ -168,8 +167,9 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
 def _train(run: Run) -> None:
     """Put the pairs into the form of the Train page and open it."""
     pairs = run.id if jobs.ours(run) else train_pairs.ELSEWHERE
-    session.fill(train_pairs=pairs, train_file=str(run.path))
-    session.put(train_form.OPEN, True)
+    session.TRAIN_PAIRS.fill(pairs)
+    session.TRAIN_FILE.fill(str(run.path))
+    session.TRAIN_FORM.put(True)
 
 
 def _llama_factory(run: Run) -> bytes:

@@ -40,12 +40,12 @@ def link(name: str, where: str) -> None:
 
 def _follow(name: str) -> None:
     look_at_run(name)
-    session.put("runs_followed", followed() + 1)
+    session.RUNS_FOLLOWED.put(followed() + 1)
 
 
 def followed() -> int:
     """How many links have been followed: the table is drawn anew then, since it keeps what was chosen in it."""
-    return int(session.value("runs_followed", 0))
+    return session.RUNS_FOLLOWED.get()
 
 
 def section(run: Run) -> None:

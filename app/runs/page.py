@@ -17,7 +17,7 @@ from retmask.runs.run import Run, parent_ids
 def page(pages: Mapping[str, StreamlitPage]) -> None:
     """Draw the page; `pages` are those on which runs are looked at, by kind."""
     st.header("Runs", anchor=False)
-    said = session.said("runs")
+    said = session.said(run.PLACE)
     if said:
         st.info(said)
     runs = Run.all()
@@ -38,7 +38,7 @@ def _empty(heads_page: StreamlitPage) -> None:
         'minute or so with the preset "quick".'
     )
     if st.button("Detect the heads of a model", type="primary", icon=":material/radar:", key="runs_first"):
-        session.open_form()
+        session.DETECTION_FORM.put(True)
         st.switch_page(heads_page)
 
 

@@ -15,6 +15,7 @@ from retmask.runs.engine import remove
 from retmask.runs.overview import Summary
 from retmask.runs.run import Run, parent_ids
 
+PLACE = "runs"  # names widgets, and where sentences are said
 SAYS = {
     "queued": "It has not begun",
     "started": "It goes on, with this page or without it",
@@ -86,10 +87,10 @@ def _buttons(run: Run, summary: Summary, page: StreamlitPage | None, show: Calla
             show(run)
             st.switch_page(page)
         if summary.is_active:
-            jobs.stop_button(run, "runs")
+            jobs.stop_button(run, PLACE)
             return
         if summary.status != "success" and not jobs.stopping(run):
-            jobs.resume_button(run, "runs")
+            jobs.resume_button(run, PLACE)
         st.button("Delete", icon=":material/delete:", key="runs_delete", on_click=_ask, args=(run,))
 
 
@@ -107,7 +108,7 @@ def _delete(run: Run) -> None:
     try:
         remove(run)
     except (ValueError, OSError) as error:
-        session.say(sentence(error), "runs")
+        session.say(sentence(error), PLACE)
         return
     lineage.look_at_run()
     selection.forget(run.path)
@@ -117,4 +118,4 @@ def _delete(run: Run) -> None:
         address.go_to(pairs=None, gate=None)
     if looked_at:
         selection.choose(maps.shipped_maps()[0])
-    session.say(f"The run {sentence(run.id)[:-1]} is deleted.", "runs")
+    session.say(f"The run {sentence(run.id)[:-1]} is deleted.", PLACE)

@@ -49,7 +49,7 @@ def _table(runs: Sequence[Summary]) -> None:
         column_config={name: column.config for name, column in columns.items()},
         key=key,
         selection_mode="multi-row",
-        on_select=session.newest("runs", key, lambda event: picked(event, ids)),
+        on_select=session.newest("runs_picked", key, lambda event: picked(event, ids)),
         selection_default={"selection": {"rows": [ids.index(name) for name in lineage.run_ids() if name in ids]}},
         height=min(38 + high * len(runs), MOST),
         row_height=high,

@@ -1,11 +1,11 @@
 """The page's address: what it says of a page's place, and a selection of heads as text in it."""
 
 import base64
-from typing import cast
 
 import numpy as np
 import streamlit as st
 
+from app.shared import session
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 
@@ -45,16 +45,14 @@ def keep() -> None:
 
 def _address() -> dict[str, str]:
     """What the address says, by the names in `IN_URL`."""
-    known = st.session_state.setdefault("address", dict(at_start()))
-    return cast(dict[str, str], known)
+    return session.ADDRESS.keep(lambda: dict(at_start()))
 
 
 def at_start() -> dict[str, str]:
     """What the address said when the session began."""
-    if "address_at_start" not in st.session_state:
-        found = {name: text for name, text in st.query_params.items() if name in IN_URL}
-        st.session_state["address_at_start"] = found
-    return cast(dict[str, str], st.session_state["address_at_start"])
+    return session.ADDRESS_AT_START.keep(
+        lambda: {name: st.query_params[name] for name in IN_URL if name in st.query_params}
+    )
 
 
 def to_url(selected: HeadMask, grid: Grid) -> str | None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -48,7 +48,7 @@ def watch() -> None:
     """
     runs = active()
     _notice(runs)
-    failed = _not_ended()
+    failed = session.NOT_ENDED.keep()
     while failed:
         place, words = failed.pop()
         session.say(words, place)
@@ -78,11 +78,11 @@ def _signs(runs: list[Run]) -> Signs:
 def _notice(runs: list[Run]) -> None:
     """Say on any page, once, what has become of the runs that went on when this session last looked."""
     going = {run.reference for run in runs}
-    for run in (Run(home() / "runs" / name) for name in session.value("went_on", set()) - going):
+    for run in (Run(home() / "runs" / name) for name in session.WENT_ON.get() - going):
         status = run.status if run.record else ""
         if status in ENDED:
             st.toast(f"{sentence(run.id)[:-1]} {ENDED[status]}", icon=ICONS[status], duration="long")
-    session.put("went_on", going)
+    session.WENT_ON.put(going)
 
 
 def _running(run: Run) -> None:
@@ -169,7 +169,7 @@ def end(run: Run, by: Callable[[], None], place: str) -> None:
 
     Where it cannot be ended, `session.said` says why at that place, at the next drawing.
     """
-    known, failed, worker = asked_to_stop(), _not_ended(), _worker(run)
+    known, failed, worker = asked_to_stop(), session.NOT_ENDED.keep(), _worker(run)
 
     def stop() -> None:
         try:
@@ -262,12 +262,7 @@ def one_at_a_time() -> Lock:
 
 def asked_to_stop() -> set[tuple[str, float]]:
     """The runs that have been asked to stop in this session: the id of each, and when its worker was started."""
-    return cast(set[tuple[str, float]], st.session_state.setdefault("stopping", set()))
-
-
-def _not_ended() -> list[tuple[str, str]]:
-    """Why runs could not be ended: the place of each sentence, and the sentence. A thread has no session to say it."""
-    return cast(list[tuple[str, str]], st.session_state.setdefault("not_ended", []))
+    return session.STOPPING.keep()
 
 
 _STANDS = {"queued": "waiting", "started": "running", "cancelled": "stopped", "error": "failed"}

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 from weakref import WeakValueDictionary
 
 import streamlit as st
@@ -208,14 +208,14 @@ def get(ref: ModelRef, beside: ModelRef | None = None) -> "LensModel":
     others = [beside] if beside else []
     found = _holding().get(ref, others)
     has_template = bool(getattr(found.tokenizer, "chat_template", None))
-    known = {one: what for one, what in st.session_state.get("loaded", {}).items() if one in others}
-    st.session_state["loaded"] = known | {ref: Known(ref, found.max_tokens, has_template, found.tokenizer)}
+    kept = {other: facts for other, facts in session.LOADED.get().items() if other in others}
+    session.LOADED.put(kept | {ref: Known(ref, found.max_tokens, has_template, found.tokenizer)})
     return found
 
 
 def loaded(ref: ModelRef | None) -> Known | None:
     """What is known of the model, if it is of those that this session has loaded last. Never loads it."""
-    return cast(Known | None, st.session_state.get("loaded", {}).get(ref))
+    return session.LOADED.get().get(ref)
 
 
 def choose_tuned(name: str) -> None:
@@ -224,7 +224,7 @@ def choose_tuned(name: str) -> None:
     A training that has made nothing, or is gone, is none.
     """
     found = tuned(name)
-    st.session_state["tuned"] = found.id if found else ""
+    session.TUNED.put(found.id if found else "")
     session.draw_anew()
     address.write("tuned", found.id if found else None)
 
@@ -237,7 +237,7 @@ def tuned_id() -> str:
 
 def tuned_model() -> Tuned | None:
     """The tuned model; on the first view that in the URL. None for none, also where it has been deleted."""
-    return tuned(str(st.session_state.setdefault("tuned", address.place("tuned"))))
+    return tuned(session.TUNED.keep(lambda: address.place("tuned")))
 
 
 def tuned_for(ref: ModelRef | None) -> Tuned | None:

@@ -5,9 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-import streamlit as st
 
 from app.shared import address, session
 from app.shared.address import from_url, to_url
@@ -24,21 +21,21 @@ from retmask.runs.run import Run
 
 def sources() -> list[str]:
     """What the picker offers: shipped maps, runs and opened files (newest first), and what was open in this session."""
-    looked_at = st.session_state.setdefault("looked_at", {})
+    looked_at = session.LOOKED_AT.keep()
     looked_at[source()] = None
     return list(dict.fromkeys([*shipped_maps(), *(run.id for run in Run.all("detect")), *opened_files(), *looked_at]))
 
 
 def forget(folder: Path) -> None:
     """Offer no map of that folder any more: it is deleted."""
-    looked_at = st.session_state.get("looked_at", {})
+    looked_at = session.LOOKED_AT.get()
     for name in [name for name in looked_at if name == folder.name or folder in (Path(name), *Path(name).parents)]:
         del looked_at[name]
 
 
 def source() -> str:
     """The name, run or path of the map that is looked at."""
-    return str(st.session_state.setdefault("source", _source_at_start()))
+    return session.SOURCE.keep(_source_at_start)
 
 
 def _source_at_start() -> str:
@@ -48,7 +45,7 @@ def _source_at_start() -> str:
 
 def choose(name: str, kv_heads: int | None = None) -> None:
     """Look at another map from now on, and at what is selected on it."""
-    st.session_state["source"] = name
+    session.SOURCE.put(name)
     address.write("map", name)
     address.write("kv", str(kv_heads) if kv_heads else None)
     _selected()
@@ -125,9 +122,8 @@ def rule(grid: Grid) -> tuple[str, ...]:
 
 def focus(grid: Grid) -> HeadId | None:
     """The head that is looked at closely, None where none has been chosen."""
-    text = st.session_state.setdefault("focus", address.place("head"))
     try:
-        head = HeadId.parse(text)
+        head = HeadId.parse(session.FOCUS.keep(lambda: address.place("head")))
     except ValueError:
         return None
     return head if grid.has(head) else None
@@ -135,7 +131,7 @@ def focus(grid: Grid) -> HeadId | None:
 
 def look_at(head: HeadId) -> None:
     """Look closely at a head."""
-    st.session_state["focus"] = str(head)
+    session.FOCUS.put(str(head))
     session.draw_anew()
     address.write("head", str(head))
 
@@ -151,7 +147,7 @@ def _steps(grid: Grid) -> list[Step]:
 
 def _selections() -> dict[tuple[str, int, int], list[Step]]:
     """The selections by map; a file that now holds another grid is another map."""
-    return cast(dict[tuple[str, int, int], list[Step]], st.session_state.setdefault("selections", {}))
+    return session.SELECTIONS.keep()
 
 
 def _named(grid: Grid) -> HeadMask:

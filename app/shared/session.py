@@ -1,13 +1,97 @@
-"""What a session keeps: values by key, sentences to say once, widgets that show what also changes elsewhere."""
+"""What a session keeps: THE table of its values by name, widgets that keep theirs, sentences to say once.
+
+Only this module touches `st.session_state`. A value that no widget shows, or that more than one module reads, is in the
+table below: its name and, by what makes its default, its type. The key of a widget that its own module alone reads
+stands at the widget. `tests/test_layers.py` holds the app to this.
+"""
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import streamlit as st
 
 from app.shared.text import guarded
+from retmask.heads.scores import THRESHOLD
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Value(Generic[T]):
+    """A value of the session: the name that it is kept under, and what makes its default."""
+
+    name: str
+    default: Callable[[], T]
+
+    def get(self) -> T:
+        """What the session holds, or the default."""
+        return cast(T, value(self.name, self.default()))
+
+    def keep(self, first: Callable[[], T] | None = None) -> T:
+        """What the session holds; where that is nothing, from now on what `first` makes, or the default."""
+        if widget_key(self.name) not in st.session_state:
+            self.put((first or self.default)())
+        return self.get()
+
+    def put(self, held: T) -> None:
+        """Let the session hold this."""
+        put(self.name, held)
+
+    def fill(self, held: T) -> None:
+        """As `fill`: put this into the widget that shows the value."""
+        fill(**{self.name: held})
+
+    def kept(self, first: T | None = None, then: Callable[[], None] | None = None) -> dict[str, Any]:
+        """As `kept`: what makes a widget show the value, at first the default or `first`."""
+        return kept(self.name, self.default() if first is None else first, then)
+
+
+ADDRESS = Value("address", dict[str, str])
+ADDRESS_AT_START = Value("address_at_start", dict[str, str])
+SOURCE = Value("source", str)  # the map that is looked at
+LOOKED_AT = Value("looked_at", dict[str, None])  # the maps that have been
+SELECTIONS = Value("selections", dict[tuple[str, int, int], list[Any]])  # steps, by map and its layers and heads
+FOCUS = Value("focus", str)  # the head that is looked at closely
+DETECTION_FORM = Value("form_open", bool)
+TUNED = Value("tuned", str)  # the training whose model is the tuned one
+LOADED = Value("loaded", dict[Any, Any])  # what is known of models that were loaded, by `ModelRef`
+
+WENT_ON = Value("went_on", set[str])  # the runs that went on at the last look
+STOPPING = Value("stopping", set[tuple[str, float]])  # the workers that were asked to stop
+NOT_ENDED = Value("not_ended", list[tuple[str, str]])  # the sentences of those that could not be, with their places
+RUNS_FOLLOWED = Value("runs_followed", int)  # how many links to runs
+
+SETUP: Value[Any] = Value("setup", lambda: None)  # of Compare
+LIVE: Value[Any] = Value("live", lambda: None)  # its comparison, the last or the present one
+WANTED = Value("wanted", bool)  # whether another is asked for
+FAILED = Value("failed", str)  # why there is none
+SCROLLED_TO: Value[Any] = Value("scrolled_to", lambda: None)  # the comparison that was scrolled to
+TRACE_STEP: Value[int | None] = Value("trace_step", lambda: None)
+TRACE_HEAD: Value[Any] = Value("trace_head", lambda: None)
+DOSE_RUN = Value("dose_run", lambda: ("", ""))  # the curve that was chosen, and the newest one then
+
+SHOWN_SETS = Value("shown_sets", list[str])
+SETS_ADDED = Value("sets_added", int)  # how many, by the form
+SETS_THRESHOLD = Value[float | None]("sets_threshold", lambda: THRESHOLD)
+
+PAIRS_FORM = Value("pairs_form", bool)  # whether it is open
+PAIRS_CLOSE = Value("pairs_close", bool)  # whether it is to be closed at the next drawing
+TRAIN_FORM = Value("train_form", bool)
+TRAIN_CLOSE = Value("train_close", bool)
+TRAIN_VISITED = Value("train_visited", bool)
+TRAIN_PAIRS = Value("train_pairs", str)  # the run with the pairs that is picked
+TRAIN_PAIRS_SEEN = Value("train_pairs_seen", str)  # that at the last drawing
+TRAIN_PAIRS_IN_ADDRESS = Value("train_pairs_in_address", str)
+TRAIN_FILE = Value("train_file", str)  # the file of pairs that is named in its place
+TRAIN_MODEL_OF = Value("train_model_of", str)  # the pairs whose model was put into the form
+TRAIN_ASKED: Value[Any] = Value("train_asked", lambda: None)  # the settings that were to be checked
+TRAIN_BEGIN = Value("train_begin", bool)  # whether they are to be started
+
+_DRAWING = Value("drawing", int)
+_SEEN = Value("seen", dict[str, tuple[int, Any]])
+_FILLED = Value("filled", dict[str, int])  # how often a widget has been filled
+_QUESTION: Value["Question | None"] = Value("question", lambda: None)
 
 
 def value(key: str, default: Any = None) -> Any:
@@ -46,12 +130,12 @@ def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
 
 def drawing() -> int:
     """A number that goes up with every change of what is selected or looked at."""
-    return int(st.session_state.setdefault("drawing", 0))
+    return _DRAWING.get()
 
 
 def draw_anew() -> None:
     """Draw widgets that show what also changes elsewhere as new ones, with what is so now."""
-    st.session_state["drawing"] = drawing() + 1
+    _DRAWING.put(drawing() + 1)
 
 
 def answering(kind: str, drawn: T, do: Callable[[T, T], None]) -> tuple[str, Callable[[], None]]:
@@ -66,7 +150,7 @@ def answering(kind: str, drawn: T, do: Callable[[T, T], None]) -> tuple[str, Cal
     key = f"{kind}-{number}"
 
     def answer() -> None:
-        seen = cast(dict[str, tuple[int, T]], st.session_state.setdefault("seen", {}))
+        seen = _SEEN.keep()
         last, before = seen.get(kind, (-1, drawn))
         before = before if last == number else drawn
         if key in st.session_state and number >= last and st.session_state[key] != before:
@@ -114,7 +198,7 @@ def fill(**values: Any) -> None:
     Each is another widget from then on: what a browser still sends of the one before must not take that back, as with
     `answering`.
     """
-    numbers = st.session_state.setdefault("filled", {})
+    numbers = _FILLED.keep()
     for name, filled in values.items():
         if value(name, filled) != filled:
             numbers[name] = numbers.get(name, 0) + 1
@@ -124,7 +208,7 @@ def fill(**values: Any) -> None:
 
 def widget_key(name: str) -> str:
     """The key of the widget that shows what is kept under that name."""
-    number = st.session_state.get("filled", {}).get(name)
+    number = st.session_state.get(_FILLED.name, {}).get(name)
     return f"{name}-{number}" if number else name
 
 
@@ -139,24 +223,6 @@ def out_of_range(*numbers: tuple[str, str, float, float]) -> str:
         if number is None or not low <= number <= high:
             return f"{name} must be a number from {low:,} to {high:,}"
     return ""
-
-
-def form_open() -> bool:
-    """Whether the detection form is shown."""
-    return bool(st.session_state.get("form_open", False))
-
-
-def open_form() -> None:
-    """Show the detection form."""
-    st.session_state["form_open"] = True
-
-
-def close_form() -> None:
-    """Put the detection form away."""
-    st.session_state["form_open"] = False
-
-
-_ASKED = "question"  # in the session: what is asked now
 
 
 class Question(NamedTuple):
@@ -177,13 +243,13 @@ class Question(NamedTuple):
 
 def ask(question: Question) -> None:
     """Ask at the next drawing of the page."""
-    put(_ASKED, question)
+    _QUESTION.put(question)
 
 
 def draw_question() -> None:
     """The dialog, for as long as nobody has answered and there is something to answer."""
-    show_said(_ASKED)
-    question: Question | None = value(_ASKED)
+    show_said(_QUESTION.name)
+    question = _QUESTION.get()
     if question and not question.holds():
         _leave()
     elif question:
@@ -202,9 +268,9 @@ def _dialog(question: Question) -> None:
         if yes and question.holds():
             question.do()
         elif yes:
-            say("It has ended since you were asked: nothing was done.", _ASKED)
+            say("It has ended since you were asked: nothing was done.", _QUESTION.name)
         st.rerun()
 
 
 def _leave() -> None:
-    put(_ASKED, None)
+    _QUESTION.put(None)

@@ -17,26 +17,27 @@ from retmask.train.settings import PRESETS, TrainSettings
 
 NO_PAIRS = "choose the pairs to train on, or name their file"
 NO_MODEL = "name the model to train: a folder with its files, or its id on the Hub"
-OPEN = "train_form"  # whether the form is open, in the session
 
 
 def open_or_close() -> None:
     """Open the form for pairs that the address or another page has chosen, fold it away when a training has begun."""
-    if not session.value("train_visited"):
-        session.put("train_visited", True)
+    if not session.TRAIN_VISITED.get():
+        session.TRAIN_VISITED.put(True)
         if address.place("pairs") and not address.place("train"):
-            session.put(OPEN, True)
-    if session.value("train_pairs") != session.value("train_pairs_seen"):
-        session.put("train_pairs_seen", session.value("train_pairs"))
-        session.put(OPEN, True)
-    if session.value("train_close"):
-        session.put("train_close", False)
-        session.put(OPEN, False)
+            session.TRAIN_FORM.put(True)
+    if session.TRAIN_PAIRS.get() != session.TRAIN_PAIRS_SEEN.get():
+        session.TRAIN_PAIRS_SEEN.put(session.TRAIN_PAIRS.get())
+        session.TRAIN_FORM.put(True)
+    if session.TRAIN_CLOSE.get():
+        session.TRAIN_CLOSE.put(False)
+        session.TRAIN_FORM.put(False)
 
 
 def section(is_first: bool) -> None:
     """The form, folded away once there is a training to look at."""
-    box = st.expander("New training", expanded=is_first, key=OPEN, on_change="rerun", icon=":material/add:")
+    box = st.expander(
+        "New training", expanded=is_first, key=session.TRAIN_FORM.name, on_change="rerun", icon=":material/add:"
+    )
     if box.open:
         with box:
             _form()
@@ -55,8 +56,8 @@ def start_from(run: Run) -> None:
         file=settings.pairs,
         any_pairs=settings.any_pairs or "--any-pairs" in command,  # before it was a setting
     )
-    session.put("train_model_of", parents[0] if parents else settings.pairs)
-    session.put(OPEN, True)
+    session.TRAIN_MODEL_OF.put(parents[0] if parents else settings.pairs)
+    session.TRAIN_FORM.put(True)
 
 
 def _form() -> None:
@@ -83,7 +84,7 @@ def _form() -> None:
     st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     preflight.held_model()
     _buttons(settings)
-    if session.value("train_asked") == settings:
+    if session.TRAIN_ASKED.get() == settings:
         _check(settings)
 
 
@@ -97,8 +98,8 @@ def _buttons(settings: TrainSettings | None) -> None:
 
 def _ask(settings: TrainSettings, start: bool) -> None:
     readers.preflight.clear()  # what is free may have changed
-    session.put("train_asked", settings)
-    session.put("train_begin", start)
+    session.TRAIN_ASKED.put(settings)
+    session.TRAIN_BEGIN.put(start)
 
 
 def _check(settings: TrainSettings) -> None:
@@ -106,8 +107,8 @@ def _check(settings: TrainSettings) -> None:
 
     Start asks once: a drawing that another click interrupts must not begin a training minutes later.
     """
-    begins = session.value("train_begin")
-    session.put("train_begin", False)
+    begins = session.TRAIN_BEGIN.get()
+    session.TRAIN_BEGIN.put(False)
     try:
         with st.spinner("Looking at pairs and model…"):
             found = readers.preflight(settings, readers.file_stamp(pairs_file(settings.pairs)))
@@ -123,6 +124,6 @@ def _start(settings: TrainSettings) -> None:
     with st.spinner("Starting…"):
         run = jobs.start(TRAIN, settings)
     address.go_to(train=run.id)
-    session.put("train_asked", None)
-    session.put("train_close", True)
+    session.TRAIN_ASKED.put(None)
+    session.TRAIN_CLOSE.put(True)
     st.rerun()

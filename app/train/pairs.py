@@ -45,18 +45,18 @@ def _pairs() -> str:
     names = offered()
     _take_address(names)
     first = next(iter(names), ELSEWHERE)
-    picked = str(session.value("train_pairs", first))
+    picked = session.TRAIN_PAIRS.get() or first
     if picked not in (*names, ELSEWHERE):  # a folder, or deleted since, or it goes on again
-        session.fill(train_pairs=ELSEWHERE, train_file=_path(picked))
+        _take_file(_path(picked))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kept = session.kept("train_pairs", first) | {"width": 820}
+        kept = session.TRAIN_PAIRS.kept(first) | {"width": 820}
         st.selectbox("Pairs", [*names, ELSEWHERE], format_func=lambda name: names.get(name, name), **kept)
-        picked = str(session.value("train_pairs"))
-        session.put("train_pairs_seen", picked)
+        picked = session.TRAIN_PAIRS.get()
+        session.TRAIN_PAIRS_SEEN.put(picked)
         _into_address(picked)
         if picked != ELSEWHERE:
             return picked
-        kept = session.kept("train_file", "") | {"width": 380, "help": FILE}
+        kept = session.TRAIN_FILE.kept() | {"width": 380, "help": FILE}
         path = st.text_input("File", placeholder="folder/pairs.jsonl", **kept)
     types, most = ["jsonl", "json"], readers.MOST_UPLOAD
     st.file_uploader("or drop one here", types, key="train_upload", max_upload_size=most, on_change=_uploaded)
@@ -70,7 +70,7 @@ def _uploaded() -> None:
     if file is None:
         return
     try:
-        session.fill(train_file=str(readers.keep_upload(file.name, file.getvalue(), "pairs", read_rows)))
+        session.TRAIN_FILE.fill(str(readers.keep_upload(file.name, file.getvalue(), "pairs", read_rows)))
     except (ValueError, OSError) as error:
         session.say(sentence(error), "train_upload")
 
@@ -78,21 +78,26 @@ def _uploaded() -> None:
 def _take_address(names: Collection[str]) -> None:
     """Choose the pairs that the address names, where it names others than when this was drawn last."""
     name = address.place("pairs")
-    if not name or name == session.value("train_pairs_in_address"):
+    if not name or name == session.TRAIN_PAIRS_IN_ADDRESS.get():
         return
-    session.put("train_pairs_in_address", name)
+    session.TRAIN_PAIRS_IN_ADDRESS.put(name)
     if name in names:
-        session.fill(train_pairs=name)
+        session.TRAIN_PAIRS.fill(name)
     else:
-        session.fill(train_pairs=ELSEWHERE, train_file=_path(name))
+        _take_file(_path(name))
+
+
+def _take_file(path: str) -> None:
+    session.TRAIN_PAIRS.fill(ELSEWHERE)
+    session.TRAIN_FILE.fill(path)
 
 
 def _into_address(picked: str) -> None:
     """Let the address name the run with the pairs; for a file it stays as it is, if it means that file."""
     name = address.place("pairs")
-    kept = name if session.value("train_file") == _path(name) else ""
+    kept = name if session.TRAIN_FILE.get() == _path(name) else ""
     wanted = kept if picked == ELSEWHERE else picked
-    session.put("train_pairs_in_address", wanted)
+    session.TRAIN_PAIRS_IN_ADDRESS.put(wanted)
     if wanted != name:
         address.go_to(pairs=wanted or None, gate=None)
 
@@ -108,8 +113,8 @@ def _path(name: str) -> str:
 def _model(pairs: str) -> dict[str, Any]:
     """The model's name, its revision, and whether pairs of another model may be used, as settings."""
     made = _made_with(pairs)
-    if session.value("train_model_of") != pairs:  # other pairs, other model
-        session.put("train_model_of", pairs)
+    if session.TRAIN_MODEL_OF.get() != pairs:  # other pairs, other model
+        session.TRAIN_MODEL_OF.put(pairs)
         session.fill(train_any_pairs=False)
         if made.get("model"):
             session.fill(train_model=str(made["model"]), train_revision=str(made.get("revision") or ""))
