@@ -1,12 +1,13 @@
 """Where things lie on disk, and how they are written so that nothing finished is ever lost."""
 
 import codecs
+import difflib
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from textwrap import shorten
@@ -219,6 +220,20 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 HAYSTACKS = ("pydoc", "pydoc-end", "essays")  # known by name; any other is a folder
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """ " (did you mean NAME?)" of the one of these that is nearest, or begins nearest; empty where none is near."""
+    names = list(names)
+    near = {known.casefold()[: len(name)]: known for known in names} | {known.casefold(): known for known in names}
+    match = difflib.get_close_matches(name.casefold(), near if name else (), n=1, cutoff=0.7)
+    return f" (did you mean {near[match[0]]}?)" if match else ""
+
+
+def unknown(what: str, name: object, names: Collection[str]) -> ValueError:
+    """The error of a name that is none of those: which there are, and which one may be meant."""
+    choices = ", ".join(choice or "(empty)" for choice in names)
+    return ValueError(f"{what} {name!r} is unknown: choose {choices}{meant(str(name), names)}")
 
 
 def brief(error: BaseException, most: int = 200) -> str:

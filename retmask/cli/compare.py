@@ -4,9 +4,8 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
+from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progress, takes
 from retmask.compare.ablate import AblateSettings, written
 from retmask.compare.comparison import Column, Comparison, first_divergence
 from retmask.compare.dose import DOSE, DoseSettings, read_points
@@ -86,13 +85,13 @@ def _dose(settings: DoseSettings, trust_remote_code: TrustRemoteCode = False, ou
     """Recall and perplexity against the number of masked heads: the best ones, and random draws."""
     run = DOSE.new(settings, out_dir)
     progress(DOSE.work(run, trust_remote_code), run, lambda **_: _dose_words(read_points(run.path)[-1]))
-    table = Table("heads", "which", "recall", "95 % interval", "found", "perplexity", box=None, pad_edge=False)
-    for row in dose_rows(read_points(run.path)):
+    points, rows = dose_rows(read_points(run.path)), []
+    for row in points:
         which = "unmasked" if not row["k"] else "best" if row["kind"] == "top" else f"random, seed {row['seed']}"
         between = span(row["low"], row["high"])
         figures = (f"{row['recall']:.2f}", between, f"{row['found']:.0%}", f"{row['perplexity']:.2f}")
-        table.add_row(str(row["k"]), which, *figures)
-    out.print(table)
+        rows.append((str(row["k"]), which, *figures))
+    print_table(("heads", "which", "recall", "95 % interval", "found", "perplexity"), rows)
     out.print(f"intervals over {row['over']}" if row["low"] is not None else f"no intervals: only {row['over']}")
     out.print(f"written to {run.path}")
 

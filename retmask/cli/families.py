@@ -5,20 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from retmask.cli.options import out, print_table
 from retmask.families.agreement import Agreement, Agreements, agreement, every_two, set_agreement
 from retmask.figures.concentration import curves_together
 from retmask.figures.rows import Row, pair_rows, set_rows, to_csv
 from retmask.figures.style import browser, cut
-from retmask.files import write_atomic
+from retmask.files import unknown, write_atomic
 from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import STRANGERS, ScoreSet, labels, read_set, strangers
 from retmask.heads.trials import By, Rule, recounted, slices
 
 WIDTH = 1100  # pixels of the figure
-out = Console(highlight=False, soft_wrap=True, markup=False)  # names may hold brackets
 _PARTS: dict[str, By] = {"needle": "needle", "length": "length", "depth": "depth"}
 _RULES: tuple[Rule, ...] = ("set", "steps", "activation")
 _SHOWN = {  # figures in the table of sets: name, heading, how a value is written
@@ -83,7 +81,7 @@ def families(
 def _parted(sets: list[ScoreSet], by: str, k: int | None) -> tuple[list[Row], Agreements]:
     """The parts of one detection, and how far every two agree. ValueError where it cannot be parted."""
     if by not in (*_PARTS, "rule"):
-        raise ValueError(f"--by {by!r} is unknown: choose needle, length, depth or rule")
+        raise unknown("--by", by, (*_PARTS, "rule"))
     if len(sets) != 1:
         raise ValueError(f"--by parts one detection and {len(sets)} sets were given: give one")
     (whole,) = sets
@@ -108,13 +106,9 @@ def _print_sets(rows: list[Row], threshold: float) -> None:
         trials += f", intervals over {row['over']}" if row["over"] else ""
         kind = "key/value heads" if row["level"] == "kv" else "heads"
         grid = f"{row['grid']} {kind}" if row["grid"] else "grid not known"
-        out.print(f"{number}  {cut(str(row['label']), 60)}: {grid}{trials}, best {row['best']}")
-    table = Table("", *(heading for heading, _ in _SHOWN.values()), box=None, pad_edge=False)
-    for number, row in enumerate(rows, start=1):
-        table.add_row(str(number), *(_figure(row, name) for name in _SHOWN))
-    for column in table.columns:
-        column.no_wrap = True
-    out.print(table)
+        out.print(f"{number}  {_named(str(row['label']), 60)}: {grid}{trials}, best {row['best']}")
+    figures = ((str(number), *(_figure(row, name) for name in _SHOWN)) for number, row in enumerate(rows, start=1))
+    print_table(("", *(heading for heading, _ in _SHOWN.values())), figures)
     out.print(
         f"heads: with a mean of at least {threshold:g}; half in: the fewest heads that hold half of the sum; "
         "effective: exp of the entropy; below each its 95 % interval"
@@ -130,25 +124,28 @@ def _figure(row: Row, name: str) -> str:
 
 
 def _print_parts(rows: list[Row]) -> None:
-    table = Table("", "part", "successful trials", box=None, pad_edge=False)
-    for number, row in enumerate(rows, start=1):
-        table.add_row(str(number), cut(str(row["part"]), 60), str(row["trials"]))
-    out.print(table)
+    cells = (
+        (str(number), _named(str(row["part"]), 60), str(row["trials"])) for number, row in enumerate(rows, start=1)
+    )
+    print_table(("", "part", "successful trials"), cells)
+
+
+def _named(name: str, most: int) -> str:
+    """A name in one line: on a terminal at most so long, whole where it is piped."""
+    return cut(name, most if out.is_terminal else out.width)
 
 
 def _print_pairs(names: list[str], agreements: Agreements) -> None:
     """How far every two agree, and how many cannot be compared, with the first reason."""
-    table = Table("one", "other", "Spearman", "Jaccard", "same heads", box=None, pad_edge=False)
+    rows = []
     for (i, j), agreed in agreements.items():
         if isinstance(agreed, Agreement):
             spearman = "–" if agreed.spearman is None else f"{agreed.spearman:.3f}"
             shared = f"{round(agreed.overlap * agreed.k)} of the best {agreed.k}"
-            pair = (f"{at + 1}  {cut(names[at], 20)}" for at in (i, j))
-            table.add_row(*pair, spearman, f"{agreed.jaccard:.2f}", shared)
-    for column in table.columns:
-        column.no_wrap = True
-    if table.rows:
-        out.print(table)
+            pair = (f"{at + 1}  {_named(names[at], 20)}" for at in (i, j))
+            rows.append((*pair, spearman, f"{agreed.jaccard:.2f}", shared))
+    if rows:
+        print_table(("one", "other", "Spearman", "Jaccard", "same heads"), rows)
     reasons = [reason for reason in agreements.values() if isinstance(reason, str)]
     if reasons:
         pairs = f"{len(reasons)} pairs are" if len(reasons) > 1 else "One pair is"

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
+from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progress, takes
 from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.families.concentration import concentration
 from retmask.heads.grid import HeadId, model_grid
@@ -115,11 +114,8 @@ def _print_list(scores: HeadScores, listed: Sequence[HeadId], grid: str, as_json
     if as_json:
         typer.echo(json.dumps({"heads": [{"head": head, "rank": rank} for head, rank in ranks.items()]}))
         return
-    table = Table("rank", "head", box=None, pad_edge=False)
-    for head, rank in ranks.items():
-        table.add_row(str(rank), head)
     out.print(f"{scores.model}, a list of {scores.n_ranked} heads in order, without scores; the model's grid: {grid}")
-    out.print(table)
+    print_table(("rank", "head"), ((str(rank), head) for head, rank in ranks.items()))
 
 
 def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
@@ -134,14 +130,14 @@ def _row(scores: HeadScores, head: Any) -> dict[str, Any]:
 
 
 def _print_heads(scores: HeadScores, listed: Any, threshold: float, trials: list[Trial]) -> None:
-    table = Table("rank", "head", "mean", "95 % interval", "activation", box=None, pad_edge=False)
+    rows = []
     for row in ({"rank": scores.rank[head], **_row(scores, head)} for head in listed):
         between = span(row["low"], row["high"], ".3f")
-        table.add_row(str(row["rank"]), row["head"], f"{row['mean']:.3f}", between, f"{row['activation']:.0%}")
+        rows.append((str(row["rank"]), row["head"], f"{row['mean']:.3f}", between, f"{row['activation']:.0%}"))
     basis = f"{scores.n_trials} of {len(trials)} trials found the needle" if trials else over(scores.n_trials, "trial")
     basis = scores.detector.says if scores.counting == "gates" else basis
     out.print(f"{scores.model}, {scores.grid} heads, {basis}")
-    out.print(table)
+    print_table(("rank", "head", "mean", "95 % interval", "activation"), rows)
     by = scores.clusters
     if scores.counting != "gates":
         out.print(f"intervals over {by.words}" if scores.interval else none_over(by.n, by.unit))

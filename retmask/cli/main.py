@@ -1,9 +1,11 @@
 """The command line: `retmask ...`. Each command is the twin of something on the page."""
 
+import errno
 import io
 import logging
 import os
 import shlex
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from retmask import __version__
 from retmask.cli import bench, compare, evaluate, families, heads, pairs, runs, train
 from retmask.runs import faults
 from retmask.runs.worker import Cancelled
@@ -52,14 +55,42 @@ def serve(
     root = Path(__file__).parents[2]  # its settings lie beside it in app/.streamlit: Streamlit looks there first
     if not (root / "app" / "main.py").is_file():
         raise ValueError(f"the app is not there: {root} holds no app/main.py, install retmask anew")
+    if port or "STREAMLIT_SERVER_PORT" not in os.environ:
+        _check_free(port or 8501)
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(root / "app" / "main.py")]
     os.execv(sys.executable, command + (["--server.port", str(port)] if port else []))
+
+
+def _check_free(port: int) -> None:
+    """ValueError where something on this machine listens on that port already, or it may not be listened on."""
+    with socket.socket() as listener:
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the server does: one that ended is no matter
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            why = (
+                "is taken, maybe by this app"
+                if error.errno == errno.EADDRINUSE
+                else f"cannot be used ({error.strerror})"
+            )
+            raise ValueError(f"port {port} {why}: choose another, such as --port {port % 60000 + 1000}") from None
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"retmask {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def everything(
     debug: Annotated[
         bool, typer.Option("--debug", help="show the traceback of an error; before or after a command")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="say which version this is", callback=_say_version, is_eager=True)
     ] = False,
 ) -> None:
     """What holds for every command: `main` reads `--debug` wherever it stands."""
@@ -75,8 +106,9 @@ def run_command(arguments: Sequence[str]) -> int:
 
     2: an input is wrong. 1: a command's own no, or something that nobody has foreseen. 130: stopped by the person.
     """
-    for library in ("transformers", "huggingface_hub"):  # their warnings are for programmers
-        logging.getLogger(library).setLevel(logging.ERROR)
+    for library, variable in (("transformers", "TRANSFORMERS_VERBOSITY"), ("huggingface_hub", "HF_HUB_VERBOSITY")):
+        logging.getLogger(library).setLevel(logging.ERROR)  # their warnings are for programmers; where not imported yet
+        os.environ.setdefault(variable, "error")  # importing one sets its level anew, by this
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     if "--debug" in arguments:

@@ -3,7 +3,7 @@
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -12,17 +12,33 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column, Table
 
 from retmask.runs.job import Progress
 from retmask.runs.overview import behind, duration, stopping_words
 from retmask.runs.run import Run
 from retmask.runs.settings import USUAL, Flag, flags, from_preset, inner
 
-out = Console(highlight=False, soft_wrap=True)
+_PIPED = 10_000  # columns: whoever reads what is piped has every line whole
+# Names may hold brackets: no markup.
+out = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else _PIPED)
 OutDir = Annotated[Path | None, typer.Option("--out", help="folder for the results; the same continues it")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="run code from the model's repository: only if you trust it")
 ]
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Iterable[str]], whole: str = "") -> None:
+    """Print a table: whole where it is piped; on a terminal that is too narrow its cells go on in further lines.
+
+    `whole` names, by headings, the columns that do so last. A table whose headings are all empty has none.
+    """
+    kept = whole.split() if out.width >= 80 else []
+    columns = (Column(heading, overflow="fold", no_wrap=heading in kept) for heading in headings)
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(headings))
+    for row in rows:
+        table.add_row(*row)
+    out.print(table, soft_wrap=False)
 
 
 def takes(cls: Any, fun: Callable[..., None], without: str = "") -> Callable[..., None]:

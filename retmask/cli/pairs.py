@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from retmask.cli.options import OutDir, TrustRemoteCode, out, progress, takes
+from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progress, takes
 from retmask.files import expanded, write_atomic
 from retmask.pairs.files import llama_factory_text, read_rows
-from retmask.pairs.gate import RULES, gate_counts, statistics
+from retmask.pairs.gate import RULES, gate_counts, none_kept, statistics
 from retmask.pairs.job import PAIR, PairsSettings
 from retmask.pairs.join import join
 from retmask.pairs.pair import PAIRS, read_items
@@ -47,14 +46,16 @@ def _report_pairs(run: Run) -> None:
         out.print(f"not answered: prompt {pair.id}: {pair.unanswered}")
     if len(without) > 3:
         out.print(f"not answered: {len(without) - 3:,} more prompts")
-    table = Table("the gate", "pairs", box=None, pad_edge=False)
     off = run.record["config"]["allow"]
-    for name, found in gate_counts(items).items():
-        table.add_row(f"{name}: {RULES[name].says}" + (" (switched off)" if name in off else ""), str(found))
-    out.print(table)
+    counts = gate_counts(items).items()
+    rules = ((f"{name}: {RULES[name].says}" + " (switched off)" * (name in off), str(n)) for name, n in counts)
+    print_table(("the gate", "pairs"), rules)
     kept = run.record.get("kept", 0)
     out.print(f"{kept} of {len(items)} pairs are kept: {run.path / PAIRS}")
-    numbers = statistics([pair for pair in items if not pair.unanswered])
+    answered = [pair for pair in items if not pair.unanswered]
+    if why := none_kept(answered, off):
+        out.print(why)
+    numbers = statistics(answered)
     if numbers:
         out.print(
             f"mean length in tokens: prompt {numbers.prompt:.0f}, chosen {numbers.chosen:.0f}, rejected "

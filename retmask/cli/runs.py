@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from retmask.cli.options import out, print_table
 from retmask.compare.ablate import ABLATE
 from retmask.compare.dose import DOSE
 from retmask.detect.job import DETECT
 from retmask.evaluate.job import EVALUATE
-from retmask.files import home
+from retmask.files import home, unknown
 from retmask.heads.scores import printable
 from retmask.pairs.addresses import address
 from retmask.pairs.job import PAIR, contacted, sends
@@ -32,7 +31,6 @@ from retmask.runs.worker import fail
 from retmask.train.job import TRAIN
 
 app = typer.Typer(help="List, follow, compare, resume, cancel and delete the long jobs.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
 
 Name = Annotated[str, typer.Argument(metavar="RUN", help="its name, the beginning of its name, or its folder")]
 
@@ -45,19 +43,17 @@ def list_runs(
 ) -> None:
     """The runs, newest first."""
     if status and status not in STATUSES:
-        raise ValueError(f"status {status!r} is unknown: choose {', '.join(STATUSES)}")
+        raise unknown("status", status, STATUSES)
+    if kind and kind not in JOBS:
+        raise unknown("kind", kind, JOBS)
     rows = [row for run in Run.all(kind or None) if (row := summary(run)).status == status or not status]
     if as_json:
         return typer.echo(json.dumps([asdict(row) for row in rows]))
     if not rows:
         which = f" of kind {kind}" * bool(kind) + f" with status {status}" * bool(status)
         return out.print(f"there are no runs{which}: `retmask detect` makes one, in {home() / 'runs'}")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", "kind", "status", "took", "progress"):
-        table.add_column(heading, no_wrap=heading != "progress")
-    for row in rows:
-        table.add_row(*map(printable, (row.run, row.kind, row.status, _took(row), row.why or row.words)))
-    out.print(table)
+    cells = (map(printable, (row.run, row.kind, row.status, _took(row), row.why or row.words)) for row in rows)
+    print_table(("run", "kind", "status", "took", "progress"), cells, whole="run kind status took")
 
 
 def _took(row: Summary) -> str:
@@ -70,10 +66,7 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="print
     run = Run.find(name)
     if as_json:
         return typer.echo(json.dumps(run.record, ensure_ascii=False))
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _facts(run):
-        table.add_row(key, printable(value))
-    out.print(table)
+    print_table(("", ""), ((key, printable(value)) for key, value in _facts(run)))
     if run.status == "error":
         out.print("\nlast words:", *map(printable, run.last_words.splitlines()), sep="\n")
 
@@ -102,10 +95,7 @@ def compare(names: Annotated[list[str], typer.Argument(metavar="RUN...", help="t
         raise ValueError("one run cannot be compared: name two or more")
     for rows in (overview.differences(runs), overview.results(runs)):
         if rows:
-            table = Table(*map(printable, rows[0]), box=None, pad_edge=False)
-            for row in rows:
-                table.add_row(*map(printable, row.values()))
-            out.print(table)
+            print_table([*map(printable, rows[0])], (map(printable, row.values()) for row in rows))
             out.print()
 
 

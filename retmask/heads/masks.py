@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from retmask.files import expanded, home, inside, write_json
+from retmask.files import expanded, home, inside, meant, write_json
 from retmask.heads.grid import Grid, HeadId
 
 
@@ -145,8 +145,8 @@ def load_mask(name_or_path: str, grid: Grid | None = None) -> HeadMask:
         grid = grid or Grid(int(n_layers), int(n_heads))
         scales = {HeadId.parse(key): float(scale) for key, scale in record["scales"].items()}
     except FileNotFoundError:
-        saved = ", ".join(saved_masks()) or "none is saved yet"
-        raise ValueError(f"there is no mask {name_or_path}: give a file or a saved name ({saved})") from None
+        saved, near = ", ".join(saved_masks()) or "none is saved yet", meant(name_or_path, saved_masks())
+        raise ValueError(f"there is no mask {name_or_path}: give a file or a saved name ({saved}){near}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no mask file: {error}") from None
     if (n_layers, n_heads) != grid[:2]:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from retmask.files import expanded, home, mapping, read_object, sha256_text, shipped, stem, write_atomic
+from retmask.files import expanded, home, mapping, meant, read_object, sha256_text, shipped, stem, write_atomic
 from retmask.heads.formats import Level, family, kind, model_of, read_content, short
 from retmask.heads.grid import Grid, known_grid
 from retmask.heads.intervals import FEWEST, alike, none_over
@@ -291,9 +291,9 @@ def _read_path(source: str, path: Path | None = None) -> ScoreSet:
             inside = (path / name for name in ("scores.json", "full_attention_heads.tsv"))
             path = next((file for file in inside if file.is_file()), path / "scores.json")
         if not path.is_file():
-            raise ValueError(
-                f"there is no score set at {str(path)[-80:]}: name a built-in model, a run, a file or an https address"
-            )
+            names = [folder.name for folder in shipped("maps").iterdir()] + Run.ids("detect")
+            ways = f"name a built-in model, a run, a file or an https address{meant(source, names)}"
+            raise ValueError(f"there is no score set at {str(path)[-80:]}: {ways}")
         record = Run(path.parent).record if path.name == "scores.json" else {}
         if isinstance(record.get("head_grid"), dict):  # else the record is of something else
             score_set = ScoreSet(source, HeadScores.load(path), record=record)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from retmask.files import read_lines
+from retmask.files import read_lines, unknown
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.scores import HeadScores, TrialLabel
 
@@ -124,7 +124,7 @@ def recounted(trials: Sequence[Trial], grid: Grid, model: str, rule: Rule) -> He
     that is not on the grid.
     """
     if rule not in get_args(Rule):
-        raise ValueError(f"counting {rule!r} is unknown: choose {', '.join(get_args(Rule))}")
+        raise unknown("counting", rule, get_args(Rule))
     successes = [trial for trial in trials if trial.success]
     if not any(trial.copied for trial in successes):
         return None

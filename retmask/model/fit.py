@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from retmask.files import brief
+from retmask.files import brief, unknown
 from retmask.model.weights import grid_of, read_config, resolve
 from retmask.runs.faults import is_out_of_memory
 
@@ -257,7 +257,7 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in types:
-        raise ValueError(f"dtype {name!r} is unknown: choose {', '.join(types)}")
+        raise unknown("dtype", name, types)
     return types[name]
 
 

@@ -5,19 +5,20 @@ Only safetensors and GGUF: a pickle can run code when it is read.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retmask.files import brief, expanded, home, read_object, sha256, sha256_text, write_atomic
+from retmask.files import brief, expanded, home, meant, read_object, sha256, sha256_text, write_atomic
 from retmask.heads.grid import Grid, model_grid, read_grid
 from retmask.model.gguf import BUILT_IN, built_in, check_installed, converted
 
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache
 _COMMIT = re.compile("[0-9a-f]{40}")
+_PATIENCE = 5  # seconds that the Hub may take to say whether it has a model
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,17 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
 
 
 def check_there(name_or_path: str) -> None:
-    """ValueError, the one of `resolve`, for a model that is not on this machine and cannot be one of the Hub's.
+    """ValueError, the one of `resolve`, for a model that is neither on this machine nor on the Hub.
 
     For before a run is made: no weights are read, and nothing is converted or downloaded.
     """
     name = name_or_path.strip()
     if name in BUILT_IN:
         check_installed(name)
-    elif (path := _local(name)) and path.is_dir():
+    elif (path := _local(name)) is None:
+        if name not in _downloaded():
+            _check_hub(name, None)
+    elif path.is_dir():
         _folder(path)
 
 
@@ -79,12 +83,59 @@ def _local(name: str) -> Path | None:
         raise ValueError(f"there is no model without a name: give {', '.join(BUILT_IN)}, a folder or a Hub id")
     path = expanded(name)
     if path.suffix == ".gguf" and not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"there is no file {path}{meant(name, _here(name))}")
     if path.suffix == ".gguf" or path.is_dir():
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ValueError(f"there is no model at {name}: give {', '.join(BUILT_IN)}, a folder or a Hub id")
+        raise _nowhere(name, f"there is no model at {name}")
     return None
+
+
+def _nowhere(name: str, says: str) -> ValueError:
+    return ValueError(f"{says}: give {', '.join(BUILT_IN)}, a folder or a Hub id{meant(name, _here(name))}")
+
+
+def _here(name: str) -> list[str]:
+    """The models on this machine that a mistyped name may mean: built-in, of the Hub, or where it would lie."""
+    with suppress(OSError, ValueError):
+        beside = [str(Path(name).with_name(path.name)) for path in expanded(name).parent.iterdir() if _is_model(path)]
+        return [*BUILT_IN, *_downloaded(), *beside]
+    return [*BUILT_IN, *_downloaded()]
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".gguf" or (path / "config.json").is_file()
+
+
+def _downloaded() -> Iterator[str]:
+    """The Hub's models that lie in its cache, whole or in part."""
+    from huggingface_hub import constants
+
+    for folder in Path(constants.HF_HUB_CACHE).glob("models--*/snapshots"):
+        yield folder.parent.name.removeprefix("models--").replace("--", "/")
+
+
+def _check_hub(name: str, revision: str | None) -> None:
+    """ValueError where the Hub has no such model, or cannot be reached and its cache has none; asked once.
+
+    Its own client asks for half a minute, and again for the next file. What else it answers, reading the config says.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_PATIENCE)
+    except GatedRepoError:  # one of the next
+        return
+    except (RepositoryNotFoundError, HFValidationError):
+        private = "or it is private (`hf auth login`)" if "/" in name else "and no file or folder of that name"
+        raise _nowhere(name, f"there is no model {name} on the Hub, {private}") from None
+    except HfHubHTTPError:
+        return
+    except Exception:  # several libraries' own, by what is wrong with the network
+        where = "on this machine, and the Hub cannot be reached" + f" for revision {revision}" * bool(revision)
+        raise _nowhere(name, f"there is no model {name} {where}") from None
 
 
 def read_config(source: Source, trust_remote_code: bool) -> Any:
@@ -130,6 +181,7 @@ def grid_of(config: Any) -> Grid:
 
 def _on_hub(name: str, revision: str | None) -> Source:
     """A model of the Hub, at the commit that its revision is now, so that all of it comes from one."""
+    _check_hub(name, revision)
     from transformers.utils.hub import cached_file
 
     with suppress(Exception):  # reading the config will say what is wrong

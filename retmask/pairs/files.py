@@ -8,9 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from retmask.files import check_text, expanded
+from retmask.files import check_text, expanded, meant
 from retmask.pairs.pair import NAMES, PAIRS
-from retmask.runs.run import run_path
+from retmask.runs.run import Run, run_path
 from retmask.text.chat import plain
 from retmask.text.conversations import Blank, check_texts, content, conversation, json_rows, system, turns
 from retmask.text.template import Turn, Turns
@@ -27,7 +27,8 @@ def pairs_file(name: str | Path) -> Path:
         path = run_path(str(name))
     path = path / PAIRS if os.path.isdir(path) else path
     if not os.path.isfile(path):
-        raise ValueError(f"there are no pairs at {name}: give a .jsonl file, or a folder or run of `retmask pairs`")
+        ways = f"give a .jsonl file, or a folder or run of `retmask pairs`{meant(str(name), Run.ids('pairs'))}"
+        raise ValueError(f"there are no pairs at {name}: {ways}")
     return path
 
 

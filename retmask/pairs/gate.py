@@ -1,10 +1,12 @@
 """The gate: which pairs are worth training on, by rules that can be switched off, and what is to be known of a set."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
+from retmask.files import unknown
 from retmask.pairs.pair import PreferencePair
 from retmask.text.recall import contains, pieces
 
@@ -13,9 +15,10 @@ _LOOPS = 4  # a phrase said so often in a row is a loop
 
 
 class Rule(NamedTuple):
-    """A rule of the gate: what is wrong with a pair that it finds, in a few words, and how it finds it."""
+    """A rule of the gate: what is wrong with a pair that it finds, in a few words, what to do, and how it finds it."""
 
     says: str
+    remedy: str
     finds: Callable[[PreferencePair], bool]
 
 
@@ -29,18 +32,32 @@ def _uneven(pair: PreferencePair) -> bool:
     return long > LONGER * short
 
 
+_MORE = "mask more heads, or others"
 RULES = {
-    "identical": Rule("both answers are the same", lambda pair: pair.chosen.text.split() == pair.rejected.text.split()),
-    "empty": Rule("an answer is empty", empty),
-    "cut": Rule("an answer is cut at the length limit", lambda pair: any(a.ended == "length" for a in pair.answers)),
-    "repetition": Rule("an answer goes round in a loop", lambda pair: any(loops(a.text) for a in pair.answers)),
-    "ratio": Rule(f"one answer is more than {LONGER:g} times as long as the other", _uneven),
+    "identical": Rule(
+        "both answers are the same", _MORE, lambda pair: pair.chosen.text.split() == pair.rejected.text.split()
+    ),
+    "empty": Rule("an answer is empty", "look at the prompts and the chat template, or mask fewer heads", empty),
+    "cut": Rule(
+        "an answer is cut at the length limit",
+        "give a larger --max-new-tokens",
+        lambda pair: any(answer.ended == "length" for answer in pair.answers),
+    ),
+    "repetition": Rule(
+        "an answer goes round in a loop",
+        "mask fewer heads, or give a higher --temperature",
+        lambda pair: any(loops(answer.text) for answer in pair.answers),
+    ),
+    "ratio": Rule(f"one answer is more than {LONGER:g} times as long as the other", "mask fewer heads", _uneven),
     "chosen-wrong": Rule(
         "the chosen answer does not hold the fact that was asked for",
+        "take a model that finds it, or other prompts",
         lambda pair: bool(pair.answer) and not contains(pair.chosen.text, pair.answer),
     ),
     "rejected-right": Rule(
-        "the rejected answer holds the fact that was asked for", lambda pair: contains(pair.rejected.text, pair.answer)
+        "the rejected answer holds the fact that was asked for",
+        _MORE,
+        lambda pair: contains(pair.rejected.text, pair.answer),
     ),
 }
 
@@ -63,12 +80,23 @@ def faults(pair: PreferencePair, allowed: Iterable[str] = ()) -> list[str]:
     return [name for name, rule in RULES.items() if name not in off and rule.finds(pair)]
 
 
+def none_kept(pairs: Sequence[PreferencePair], allowed: Iterable[str] = ()) -> str:
+    """Where not one of these pairs is kept: which rule speaks against most of them, and what to do; else empty."""
+    against = [faults(pair, allowed) for pair in pairs]
+    if not all(against) or not pairs:
+        return ""
+    name, n = Counter(name for names in against for name in names).most_common(1)[0]
+    share = f"all {n:,}" if n == len(pairs) else f"{n:,} of {len(pairs):,}"
+    rule = RULES[name]
+    return f"no pair is kept: in {share} {rule.says} ({name}); {rule.remedy}, or keep such pairs with --allow {name}"
+
+
 def check_rules(names: Iterable[str]) -> tuple[str, ...]:
     """The names, each once. ValueError for one that is no rule of the gate."""
     rules = tuple(dict.fromkeys(names))
     for name in rules:
         if name not in RULES:
-            raise ValueError(f"{name!r} is no rule of the gate: choose from {', '.join(RULES)}")
+            raise unknown("gate rule", name, RULES)
     return rules
 
 

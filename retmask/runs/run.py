@@ -108,12 +108,18 @@ class Run:
             raise ValueError(f"{len(runs)} runs begin with {name}, such as {runs[0].id}: write more of the name")
         if runs or is_folder:
             return runs[0] if runs else cls.open(folder)
-        raise ValueError(f"there is no run {name}: `retmask runs list` shows those that there are")
+        near = files.meant(name, cls.ids())
+        raise ValueError(f"there is no run {name}: `retmask runs list` shows those that there are{near}")
 
     @classmethod
     def all(cls, kind: str | None = None) -> list["Run"]:
         """The runs under `RETMASK_HOME/runs`, newest first, of one kind or of all."""
         return [run for run, record in _listed() if kind in (None, record.get("kind"))]
+
+    @classmethod
+    def ids(cls, kind: str | None = None) -> list[str]:
+        """The ids of the same, such as for a name that is mistyped."""
+        return [run.id for run in cls.all(kind)]
 
     @property
     def id(self) -> str:
@@ -260,10 +266,12 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command line that does the same as this run; empty where the record has none."""
+        """The command line that does the same as this run, in its folder; empty where the record has none."""
         parts = self.record.get("command")
-        known = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
-        return shlex.join(parts) if known and parts else ""
+        if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+            return ""
+        out = [] if "--out" in parts or self.reference == self.id else ["--out", self.reference]
+        return shlex.join([*parts, *out])
 
 
 def _listed() -> list[tuple[Run, dict[str, Any]]]:

@@ -70,7 +70,7 @@ def from_preset(cls: type[S], name: str, **changes: Any) -> S:
     """The settings of a preset, with changes. ValueError for an unknown name."""
     presets: Mapping[str, Preset] = getattr(cls, "presets", {})
     if name not in presets:
-        raise ValueError(f"preset {name!r} is unknown: choose {', '.join(presets)}")
+        raise files.unknown("preset", name, presets)
     values = dict(presets[name].values)
     for each in fields(cls):  # type: ignore[arg-type]
         where, value = each.metadata.get("beside", ("", None))
@@ -86,8 +86,7 @@ def check(settings: Any) -> None:
 
 def _check(name: str, value: Any, marks: Mapping[str, Any]) -> None:
     if "choices" in marks and value not in marks["choices"]:
-        known = ", ".join(choice or "(empty)" for choice in marks["choices"])
-        raise ValueError(f"{name} {value!r} is unknown: choose {known}")
+        raise files.unknown(name, value, marks["choices"])
     if "min" in marks and not marks["min"] <= value <= marks["max"]:  # not for NaN either
         shown = str(value)[:20] if isinstance(value, int) else f"{value:g}"  # an integer may be too long for :g
         raise ValueError(f"{name} {shown} is outside {_bound(marks['min'])} to {_bound(marks['max'])}: change it")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import regex
 
-from retmask.files import expanded, read_text, sha256_text
+from retmask.files import HAYSTACKS, expanded, meant, read_text, sha256_text
 from retmask.text.recall import words
 
 # Where a sentence ends: after . ! ? and white space, after the full stop of any other script, at an empty line; in Thai
@@ -76,7 +76,8 @@ def load_haystack(source: str = "pydoc") -> Haystack:
     else:
         folder = expanded(source)
     if not folder.is_dir():
-        raise ValueError(f"there is no haystack folder {source}: give a folder with .txt files, or pydoc, or essays")
+        near = meant(source, HAYSTACKS)
+        raise ValueError(f"there is no haystack folder {source}: give one with .txt files, or pydoc, or essays{near}")
     paragraphs = [part for file in _text_files(folder) for part in _paragraphs(read_text(file))]
     if sum(map(len, paragraphs)) < 500:
         raise ValueError(f"the .txt files in {source} hold under 500 characters: a haystack needs more text")

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import check_text, is_number, read_text, sha256_text, shipped
+from retmask.files import check_text, is_number, read_text, sha256_text, shipped, unknown
 from retmask.heads.trials import Scored
 from retmask.text.chat import Chat, ChatText, Template
 from retmask.text.conversations import json_lines
@@ -215,7 +215,7 @@ def known_needle(name: str) -> Needle:
     """A needle that comes with the project, by name. ValueError for an unknown one."""
     needles = {needle.name: needle for needle in [*load_needles(), *load_needles(shipped("needles_held_out.json"))]}
     if name not in needles:
-        raise ValueError(f"needle {name!r} is unknown: choose {', '.join(needles)}")
+        raise unknown("needle", name, needles)
     return needles[name]
 
 

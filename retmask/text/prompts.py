@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from retmask.files import sha256_text, shipped
+from retmask.files import sha256_text, shipped, unknown
 from retmask.text.haystack import load_haystack
 from retmask.text.recall import words
 from retmask.text.template import Turn
@@ -53,7 +53,7 @@ class Fact:
 def generate(arm: str, count: int, seed: int) -> list[PairPrompt]:
     """That many prompts of an arm, grounded or chat. ValueError for another arm, or what is no count or seed."""
     if arm not in ("grounded", "chat"):
-        raise ValueError(f"there are no {arm} prompts: choose grounded or chat")
+        raise unknown("kind of prompts", arm, ("grounded", "chat"))
     if not 1 <= count <= _MOST:
         raise ValueError(f"{count} prompts are not possible: choose 1 to {_MOST:,}")
     if seed < 0:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from tiny import tiny_folder
 
+from retmask import __version__
 from retmask.cli.main import run_command
 from retmask.detect import job as detect
 from retmask.detect.job import DETECT, DetectSettings
@@ -213,3 +215,18 @@ def test_until_stable_stops_early_and_stays_ended(
     assert run.status == "success"
     assert list(DETECT.work(run)) == []
     assert len(read_trials(run.path)) == done[-1]
+
+
+def test_version() -> None:
+    done = retmask("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"retmask {__version__}\n", "")
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    """Told before Streamlit starts."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = retmask("app", "--port", str(port))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"retmask: port {port} is taken, maybe by this app: choose another, such as --port ")
+    assert done.stderr.count("\n") == 1

@@ -83,13 +83,13 @@ def test_a_haystack_is_that_of_the_detection_however_its_path_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("This is a sentence about rivers. " * 800)
+    model = str(tiny_folder(tmp_path))
     for recorded in ("texts", str(tmp_path / "texts")):
         (tmp_path / "run.json").write_text(json.dumps({"kind": "detect", "config": {"haystack": recorded}}))
         for given in ("texts", "texts/", str(tmp_path / "texts")):
+            settings = DoseSettings(model=model, scores=score_file, haystack=given, ks=(1,), trials=4)
             with pytest.raises(ValueError, match="detection used the haystack"):
-                DOSE.new(
-                    DoseSettings(model="m", scores=score_file, haystack=given, ks=(1,), trials=4), tmp_path / "out"
-                )
+                DOSE.new(settings, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

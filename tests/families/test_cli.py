@@ -17,9 +17,8 @@ from retmask.heads.scores import HeadScores
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command on a terminal of 100 columns."""
-    monkeypatch.setattr("retmask.cli.families.out", Console(highlight=False, soft_wrap=True, markup=False, width=100))
+def run() -> Callable[..., Result]:
+    """The command, piped."""
     return lambda *words: CliRunner().invoke(app, ["families", *map(str, words)])
 
 
@@ -74,7 +73,12 @@ def test_names_are_printed_as_they_are(run: Callable[..., Result], two: tuple[Pa
     assert "1  a & [bold]b · score file" in run(path).stdout
 
 
-def test_two_to_four_sets_fit_a_terminal(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_two_to_four_sets_fit_a_terminal(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(width=100, soft_wrap=True, markup=False, force_terminal=True, color_system=None)
+    for module in ("families", "options"):
+        monkeypatch.setattr(f"retmask.cli.{module}.out", terminal)
     rng = np.random.default_rng(0)
     names = [f"an-organisation-with-a-long-name-{i}-Instruct.json" for i in range(4)]
     for name in names:
@@ -123,7 +127,7 @@ def test_a_picture(run: Callable[..., Result], two: tuple[Path, Path], tmp_path:
         (["smollm2-135m", "--by", "depth", "--html", "a.html"], "--html and --png draw whole sets"),
         (["https://host:abc/x"], "'https://host:abc/x' is no address"),
         (["smollm2-135m", "--threshold", "nan"], "--k and --threshold cannot be negative"),
-        (["smollm2-135m", "--by", "colour"], "--by 'colour' is unknown: choose needle, length, depth or rule"),
+        (["smollm2-135m", "--by", "colour"], "--by 'colour' is unknown: choose needle, length, depth, rule"),
         (["smollm2-135m", "gemma-3-270m", "--by", "depth"], "--by parts one detection and 2 sets were given"),
         (["http://127.0.0.1/scores.json"], "only https addresses are"),
         (["smollm2-135m", "--csv", "/proc/no/a.csv"], "cannot be written"),
@@ -141,3 +145,13 @@ def test_the_published_files(run: Callable[..., Result]) -> None:
     llama, qwen = json.loads(run(*files, "--json").stdout)["sets"]
     assert (llama["above"], llama["distinct"], qwen["distinct"]) == (33, 59, 98)
     assert json.loads(run(files[1], "--threshold", "0.05", "--json").stdout)["sets"][0]["above"] == 98
+
+
+def test_parts_are_named_whole_where_they_are_piped(run: Callable[..., Result]) -> None:
+    lines = run("smollm2-135m", "--by", "needle").stdout.splitlines()
+    first, second, third = (line[3:].split("  ")[0] for line in lines[1:4])
+    assert max(map(len, (first, second, third))) > 80
+    assert lines[5].startswith(f"1  {first}")
+    assert f"2  {second}" in lines[5]
+    assert f"3  {third}" in lines[7]
+    assert lines[7].rstrip().endswith("of the best 14")

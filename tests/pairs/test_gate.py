@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from answers import GOOD, said
 
-from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, statistics
+from retmask.pairs.gate import RULES, check_rules, faults, gate_counts, loops, none_kept, statistics
 from retmask.pairs.pair import PreferencePair
 from retmask.text.recall import contains
 
@@ -30,7 +30,7 @@ def test_the_gate(pair: PreferencePair, found: list[str]) -> None:
 
 
 def test_an_unknown_rule() -> None:
-    with pytest.raises(ValueError, match="'cutt' is no rule of the gate: choose from identical"):
+    with pytest.raises(ValueError, match=r"gate rule 'cutt' is unknown: choose identical.*\(did you mean cut\?\)"):
         check_rules(["cut", "cutt"])
 
 
@@ -65,3 +65,15 @@ def test_statistics_by_hand() -> None:
     assert found.cut_pairs == 0.5
     assert found.cut_tokens == pytest.approx(22 / 57)
     assert statistics([]) is None
+
+
+def test_where_no_pair_is_kept_the_rule_that_left_them_out_is_named() -> None:
+    cut = replace(GOOD, answer="", chosen=said(GOOD.chosen.text, 64, "length"))
+    same = replace(GOOD, answer="", rejected=GOOD.chosen)
+    both = replace(cut, rejected=cut.chosen)
+    assert none_kept([cut, GOOD]) == none_kept([]) == none_kept([cut], allowed=["cut"]) == ""
+    remedy = "(cut); give a larger --max-new-tokens, or keep such pairs with --allow cut"
+    says = f"no pair is kept: in all 2 an answer is cut at the length limit {remedy}"
+    assert none_kept([cut, cut]) == none_kept([both, cut]) == says
+    assert none_kept([same, both]).startswith("no pair is kept: in all 2 both answers are the same (identical); mask ")
+    assert none_kept([cut, same]).startswith("no pair is kept: in 1 of 2 ")

@@ -145,7 +145,7 @@ def test_the_rows_name_their_model_and_the_run_its_mask(folder: Path, prompts: s
         ({"shard": 2, "shards": 2}, "no shard 2 of 2"),
         ({"temperature": 9.0}, "temperature 9 is outside"),
         ({"server": "http://a"}, "servers come in pairs"),
-        ({"allow": ("nothing",)}, "is no rule of the gate"),
+        ({"allow": ("nothing",)}, "gate rule 'nothing' is unknown"),
         ({"rule": MaskRule()}, "say which heads to mask"),
     ],
 )

@@ -1,6 +1,7 @@
 """The one mechanism of a job: what the fields of its settings make, and how its run begins, goes on and ends."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -213,7 +214,9 @@ COUNT = Job("count", Counting, check, count, unit="numbers")
 
 def test_a_job_goes_on_where_it_was_and_is_skipped_when_it_is_finished(fresh_home: Path, tmp_path: Path) -> None:
     run = COUNT.new(Counting(), tmp_path / "out")
-    assert (run.status, run.record["prepared"], run.command) == ("error", True, "retmask count m")
+    assert (run.status, run.record["prepared"]) == ("error", True)
+    assert run.command == shlex.join(["retmask", "count", "m", "--out", str(tmp_path / "out")]), "it does the same here"
+    assert COUNT.new(Counting()).command == "retmask count m"
     steps = COUNT.work(run)
     assert next(steps) == Progress(1, 3, 1.234, {"sum": 0})
     steps.close()
@@ -278,7 +281,7 @@ def test_what_a_crash_leaves_where_a_run_was_about_to_be_made_is_no_obstacle(fre
     for name in (".record.lock", ".run.json.0a1b2c3d"):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / name).touch()
-    assert COUNT.new(Counting(), tmp_path / "out").command == "retmask count m"
+    assert COUNT.new(Counting(), tmp_path / "out").command.startswith("retmask count m ")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     with pytest.raises(ValueError, match="is not empty and holds no run"):

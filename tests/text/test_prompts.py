@@ -181,7 +181,7 @@ def test_chat_is_short_and_never_the_same() -> None:
 @pytest.mark.parametrize(
     ("arm", "count", "seed", "says"),
     [
-        ("hub", 5, 0, "there are no hub prompts: choose grounded or chat"),
+        ("hub", 5, 0, "kind of prompts 'hub' is unknown: choose grounded, chat"),
         ("chat", 0, 0, "0 prompts are not possible: choose 1 to 1,000,000"),
         ("chat", 1_000_001, 0, "1000001 prompts are not possible"),
         ("grounded", 1, -1, "the seed -1 is below 0"),
