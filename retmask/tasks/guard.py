@@ -1,21 +1,134 @@
-"""Guard: what masking heads that copy, or training on the contrast, should leave as it is."""
+"""Guard: what masking heads that copy, or training on the contrast, should leave as it is.
 
+Arithmetic, short instructions whose form can be checked, common knowledge after a long text and without one, and how
+well prose is foreseen. The scores are 0 to 1; that of the prose is the likelihood of a token, 1 / perplexity.
+"""
+
+import json
 import re
+from collections.abc import Callable, Sequence
+from math import exp
 from random import Random
 
+from retmask.files import shipped
+from retmask.items import prose
 from retmask.items.item import Document, Item, Question, Task
+from retmask.items.metrics import first_answer
+from retmask.text.recall import words
+
+_TOPICS = "rivers music bread winter horses gardens trains bridges"
+_GOLD = 600  # characters of prose to foresee
 
 
-def sum_of_two(rng: Random, tokens: int) -> Document:
-    """An addition of two numbers under a hundred, without a context."""
-    a, b = rng.randrange(2, 100), rng.randrange(2, 100)
-    wrong = tuple(str(a + b + by) for by in (-10, -1, 1, 10))
-    return Document("", (), (Question(f"What is {a} + {b}?", (str(a + b),), wrong, prefix=f"{a} + {b} ="),), filler=())
+def arithmetic(rng: Random, tokens: int) -> Document:
+    """A sum or a difference of two numbers under a hundred."""
+    low, high = sorted(rng.sample(range(2, 100), 2))
+    sign, right = rng.choice((("+", low + high), ("-", high - low)))
+    wrong = tuple(str(right + by) for by in (10, 1, 2, 11))
+    return _alone(Question(f"What is {high} {sign} {low}?", (str(right),), wrong, prefix=f"{high} {sign} {low} ="))
+
+
+def knowledge(rng: Random, tokens: int) -> Document:
+    """Two questions of common knowledge after a text that has nothing to do with them."""
+    return Document("", (), tuple(_known(rng) for _ in range(2)))
+
+
+def knowledge_alone(rng: Random, tokens: int) -> Document:
+    """The same questions without a text before them."""
+    return Document("", (), tuple(_known(rng) for _ in range(2)), ())
+
+
+def perplexity(rng: Random, tokens: int) -> Document:
+    """A paragraph that is in no context, begun in the question; gold is how it goes on."""
+    long = [paragraph for paragraph in prose.held_out() if len(paragraph) > 2 * _GOLD]
+    paragraph = rng.choice(long)
+    cut = paragraph.index(" ", _GOLD // 2)
+    end = paragraph.index(" ", cut + _GOLD)
+    return Document("", (), (Question(paragraph[:cut], (paragraph[cut:end],), prefix=""),))
+
+
+def instruction(rng: Random, tokens: int) -> Document:
+    """A short instruction whose form can be checked."""
+    name = rng.choice(list(_FORMS))
+    topic, count = rng.choice(_TOPICS.split()), rng.randrange(2, 5)
+    text = _FORMS[name][0].format(topic=topic, count=count, last=count + 4)
+    return _alone(Question(text, (), prefix="", data={"form": name, "count": count}))
+
+
+def follows(item: Item, response: str) -> float:
+    """Whether an answer has the form that was asked for; 0 for an empty one."""
+    check = _FORMS[item.data["form"]][1]
+    return float(bool(response.strip()) and check(response.strip(), item.data["count"]))
 
 
 def first_number(item: Item, response: str) -> float:
-    """1 where the first number of the response is the right one."""
-    return float(re.findall(r"\d+", response.replace(",", ""))[:1] == [item.gold[0]])
+    """Whether the first number of an answer is the right one."""
+    return float(re.findall(r"\d+", response)[:1] == [item.gold[0]])
 
 
-TASKS = (Task("guard_arithmetic", "guard", 12, sum_of_two, first_number),)
+def begins(item: Item, response: str) -> float:
+    """Whether an answer begins with the right words."""
+    return first_answer(response, item.gold[0])
+
+
+def likelihood(item: Item, logprobs: Sequence[float]) -> float:
+    """The geometric mean of the probabilities of the tokens to foresee: 1 / perplexity."""
+    return exp(logprobs[0])
+
+
+def _alone(question: Question) -> Document:
+    return Document("", (), (question,), ())
+
+
+def _known(rng: Random) -> Question:
+    """A question of common knowledge; the distractors are right for others."""
+    kind = rng.choice(_knowledge())
+    pairs = [pair.split(":") for pair in kind["pairs"].split()]
+    (subject, right), *others = rng.sample(pairs, 5)
+    wrong = tuple(value for _, value in others if value != right)
+    return Question(kind["question"].format(subject), (right,), wrong, prefix=kind["prefix"].format(subject))
+
+
+def _knowledge() -> list[dict[str, str]]:
+    kinds: list[dict[str, str]] = json.loads(shipped("knowledge.json").read_text(encoding="utf-8"))
+    return kinds
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return {"name", "age"} <= set(json.loads(text.removeprefix("```json").strip("`\n ")))
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def _lines(text: str, mark: str) -> int:
+    return len(re.findall(rf"^{mark}", text, re.MULTILINE))
+
+
+_FORMS: dict[str, tuple[str, Callable[[str, int], bool]]] = {
+    "capitals": ("Write one sentence about {topic} in capital letters only.", lambda text, n: text.isupper()),
+    "dashes": (
+        "Name {count} things about {topic}, each on its own line after a dash.",
+        lambda text, n: _lines(text, "- ") == n,
+    ),
+    "numbered": ("Write a numbered list of {count} words about {topic}.", lambda text, n: _lines(text, r"\d+\. ") == n),
+    "quoted": (
+        "Give a title for a story about {topic}, in double quotes.",
+        lambda text, n: bool(re.search('"[^"]+"', text)),
+    ),
+    "object": ("Write a JSON object with the keys name and age, and nothing else.", lambda text, n: _is_object(text)),
+    "short": ("Describe {topic} in fewer than twenty words.", lambda text, n: len(words(text)) < 20),
+    "question": ("Write one question about {topic}.", lambda text, n: text.endswith("?")),
+    "counting": (
+        "Count from {count} to {last}, with commas between.",
+        lambda text, n: ", ".join(map(str, range(n, n + 5))) in text,
+    ),
+}
+
+TASKS = (
+    Task("guard_arithmetic", "guard", 12, arithmetic, first_number),
+    Task("guard_instructions", "guard", 64, instruction, follows),
+    Task("guard_knowledge", "guard", 8, knowledge, begins),
+    Task("guard_knowledge_alone", "guard", 8, knowledge_alone, begins),
+    Task("guard_perplexity", "guard", 160, perplexity, begins, likelihood, answers=False, plain=True),
+)
