@@ -12,6 +12,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app import guard
+from app.compare import form as compare_form
 from app.compare import page as compare
 from app.families import page as families
 from app.heads import detection as detect
@@ -65,15 +66,15 @@ def main() -> None:
         return
     on_map = _page(heads.page, "Heads", "grid_on", is_first=True)
     side_by_side = _page(lambda: compare.page(on_map), "Compare", "compare_arrows")
-    of_pairs = _page(lambda: pairs.page(on_map, training), "Pairs", "thumbs_up_down")
-    training = _page(lambda: train.page(side_by_side, on_map), "Train", "model_training")
+    of_pairs = _page(lambda: pairs.page(on_map, training, compare_form.model_name), "Pairs", "thumbs_up_down")
+    training = _page(lambda: train.page(side_by_side, on_map, compare_form.tune), "Train", "model_training")
     of_families = _page(lambda: families.page(on_map), "Families", "stacked_bar_chart")
     results = {"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training}
     all_runs = _page(lambda: runs.page(results), "Runs", "history")
     page = st.navigation([on_map, side_by_side, of_pairs, training, of_families, all_runs])
     address.keep()
     with st.sidebar:
-        guarded(picker)()
+        guarded(picker)(compare_form.tune)
     if session.DETECTION_FORM.get():
         detect.form(on_map)
     guarded(page.run)()

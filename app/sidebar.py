@@ -1,12 +1,11 @@
 """The sidebar: which map is looked at, how to open another, the tuned model, what runs now."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
-from app.compare import form
-from app.families.sets import ENDINGS
 from app.shared import jobs, maps, models, readers, selection, session
 from app.shared.text import plain, sentence
 from retmask.files import home
@@ -15,8 +14,8 @@ from retmask.heads.sets import keep_set
 LONG = 28  # characters of a map's name that the picker shows
 
 
-def picker() -> None:
-    """The sidebar: which map is looked at, how to open another one, what is running."""
+def picker(tune: Callable[[str], None]) -> None:
+    """The sidebar: which map is looked at, how to open another one, what is running; `tune` chooses a tuned model."""
     names = selection.sources()
     key, answer = session.answering("map-of", selection.source(), lambda _, now: selection.choose(now))
     st.selectbox("Map", names, names.index(selection.source()), key=key, format_func=maps.label, on_change=answer)
@@ -27,7 +26,7 @@ def picker() -> None:
         opener()
     look: dict[str, Any] = {"icon": ":material/radar:", "width": "stretch"}
     st.button("Detect again", key="detect_again", on_click=session.DETECTION_FORM.put, args=(True,), **look)
-    tuned_line()
+    tuned_line(tune)
     jobs.watch()
     if os.environ.get("RETMASK_HOME"):
         st.caption(
@@ -40,7 +39,7 @@ def opener() -> None:
     """Open a score file by path or upload, in the sidebar. What is malformed is told in a sentence and not opened."""
     label, says = "Path of a score file or run folder", "also a list of QRHead or gates of DuoAttention, of a model"
     path = st.text_input(label, key="open_path", placeholder="folder/scores.json", help=f"{says} that they name")
-    upload = st.file_uploader("or drop one here", type=ENDINGS, key="open_upload", max_upload_size=64)
+    upload = st.file_uploader("or drop one here", type=readers.SCORE_FILES, key="open_upload", max_upload_size=64)
     model = st.selectbox("It belongs to", ["some other model", *maps.shipped_maps()], key="open_model")
     says = "draws the groups of query heads that share a key/value head; published files do not say it"
     kv = st.number_input("Key/value heads", value=None, step=1, key="open_kv", placeholder="not known", help=says)
@@ -66,7 +65,7 @@ def _check(opened: maps.HeadMap, model: str) -> None:
             opened.scores.check_grid(known, model)
 
 
-def tuned_line() -> None:
+def tuned_line(tune: Callable[[str], None]) -> None:
     """Which model is the tuned one, in the sidebar, with a button to switch it off; nothing where none is."""
     found = models.tuned_model()
     if found is None:
@@ -75,4 +74,4 @@ def tuned_line() -> None:
     about = sentence(f"Trained on {found.base}, {found.steps:,} steps")
     name.caption(f"Tuned: {sentence(found.id)[:-1]}", help=about)
     icon, says = ":material/close:", "go on without the tuned model"
-    off.button("", icon=icon, type="tertiary", key="tuned_off", on_click=form.tune, args=("",), help=says)
+    off.button("", icon=icon, type="tertiary", key="tuned_off", on_click=tune, args=("",), help=says)

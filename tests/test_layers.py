@@ -85,6 +85,24 @@ def test_imports_go_down(path: Path) -> None:
     assert violations("/".join(rest) if folder == "retmask" else folder, path.read_text(encoding="utf-8")) == []
 
 
+def test_a_page_takes_from_the_shared_room_alone() -> None:
+    """A room of the app imports its own modules and those of `shared`; `main.py` alone knows all rooms."""
+    app = ROOT / "app"
+    rooms = {path.name for path in app.iterdir() if any(path.glob("*.py"))}
+    assert {"heads", "compare", "shared"} <= rooms
+    foreign = {}
+    for path in SOURCES:
+        if app in path.parents and path != app / "main.py":
+            fine = {"shared", path.parent.name}
+            names = [
+                name for name in imports(ast.parse(path.read_text(encoding="utf-8"))) if name.split(".")[0] == "app"
+            ]
+            foreign[str(path.relative_to(ROOT))] = [
+                name for name in names if name.partition(".")[2].split(".")[0] not in fine
+            ]
+    assert {path: names for path, names in foreign.items() if names} == {}
+
+
 def test_a_room_is_small() -> None:
     """Beside the rooms only `files.py`; a room has two to ten files, a file at most 350 lines."""
     library = ROOT / "retmask"

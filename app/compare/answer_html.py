@@ -4,17 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from app.shared.text import text_html, token_text, where_html
+from app.shared.text import ENDINGS, GAP, badge, text_html, token_text, where_html
 from retmask.compare.comparison import Comparison
 from retmask.heads.grid import HeadId
 
 AROUND = 12  # tokens of context drawn on either side of a position
 MOST_HEADS = 12  # named in a line
 MOST_CONTEXT = 400  # tokens of context drawn at most
-ENDINGS = {"stop": "ended by itself", "length": "cut at the limit", "stopped": "stopped"}
 LONG_PROMPT = 2000  # tokens from which on a reader sees how far the reading is
 STOPPED_LATE = "stopped before it was compared"
-GAP = '<span class="gap"> … </span>'
 READING, WRITING, JUDGING = "Reading the prompt…", "writing…", "Comparing…"
 
 
@@ -33,7 +31,7 @@ def _badges(now: Comparison, column: int, stopped: bool, good: float) -> str:
     began = bool(now.token_ids[column]) or ended != "stopped"  # one that never began has not missed anything
     recall = now.recall(column) if ended and began else None
     kind = "good" if recall and recall > good else "bad"
-    return (_badge(f"recall {recall:.2f}", kind) if recall is not None else "") + _badge(standing, "plain")
+    return (badge(f"recall {recall:.2f}", kind) if recall is not None else "") + badge(standing, "plain")
 
 
 def _reading(now: Comparison) -> str:
@@ -42,10 +40,6 @@ def _reading(now: Comparison) -> str:
     if not now.read_tokens or total < LONG_PROMPT:
         return READING
     return f"Reading the prompt: {now.read_tokens:,} of {total:,} tokens"
-
-
-def _badge(words: str, kind: str) -> str:
-    return f'<span class="badge {kind}">{escape(words)}</span>'
 
 
 def marked_html(

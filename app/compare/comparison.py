@@ -76,14 +76,6 @@ def begin(comparison: LiveComparison) -> None:
     session.WANTED.put(False)
 
 
-def stop() -> None:
-    """Leave the comparison where it is."""
-    session.WANTED.put(False)
-    running = live()
-    if running and not running.over:
-        running.stop()
-
-
 def want() -> None:
     """Ask for a new comparison, made by the next drawing of the Compare page."""
     session.WANTED.put(True)

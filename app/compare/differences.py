@@ -4,8 +4,7 @@ import streamlit as st
 
 from app.compare.answer_html import legend_html, token_html
 from app.compare.comparison import LiveComparison
-from app.shared.figure import draw_figure
-from app.shared.text import in_one
+from app.shared.text import draw_figure, in_one
 from retmask.compare.comparison import Comparison, first_divergence
 from retmask.figures.masking import logprob_lines
 from retmask.figures.rows import logprob_rows

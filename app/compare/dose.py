@@ -6,11 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from app.heads import mask_editor
-from app.shared import form, jobs, maps, session
-from app.shared.figure import draw_figure
+from app.shared import form, jobs, maps, mask_editor, session
 from app.shared.models import ModelRef
-from app.shared.text import sentence
+from app.shared.text import draw_figure, sentence
 from retmask.compare.dose import DOSE, KS, DoseSettings, read_points
 from retmask.figures.masking import dose_curve
 from retmask.figures.rows import dose_rows

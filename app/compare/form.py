@@ -8,8 +8,7 @@ import streamlit as st
 
 from app.compare import comparison
 from app.compare.setup import LIMITS, Setup, keep_setup, keep_text, needles, read_setup
-from app.heads import mask_editor
-from app.shared import address, maps, models, session
+from app.shared import address, maps, mask_editor, models, session
 from app.shared.models import ModelRef, tunings
 from app.shared.text import sentence
 from retmask.files import decode_text
@@ -36,7 +35,7 @@ def section(shown: maps.HeadMap) -> ModelRef | None:
     with st.container(border=True, key="settings"):
         left, right = st.columns([11, 9], gap="large")
         with left:
-            ref = shown.ref or _model_name()
+            ref = shown.ref or model_name()
             look: dict[str, Any] = {"format_func": KINDS.__getitem__, "label_visibility": "collapsed"}
             kind = st.segmented_control("Prompt", list(KINDS), required=True, **look, **widget("kind"))
             (_own_text if kind == "text" else _needle)(ref)
@@ -64,7 +63,7 @@ def wrong() -> str:
     return session.out_of_range(*((f"ask_{name}", NAMES[name], *LIMITS[name]) for name in asked))
 
 
-def _model_name() -> ModelRef | None:
+def model_name() -> ModelRef | None:
     """The folder or Hub id that is named by hand."""
     says = "this map does not say where its model lies"
     text: str = st.text_input("Model", placeholder="folder or Hub id", help=says, **widget("model"))

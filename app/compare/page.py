@@ -9,15 +9,13 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
-from app.compare import comparison, differences, dose, form, traces
+from app.compare import comparison, differences, dose, export, form, traces
 from app.compare.answer_html import answer_html
 from app.compare.comparison import LiveComparison
 from app.compare.setup import Setup
-from app.heads import checkpoint, mask_editor
-from app.shared import maps, models, selection, session
-from app.shared.figure import download_button, file_name
+from app.shared import maps, mask_editor, models, selection, session
 from app.shared.models import ModelRef, tuned
-from app.shared.text import fact_html, guarded, sentence
+from app.shared.text import download_button, fact_html, file_name, guarded, sentence
 from retmask.compare.comparison import Column, Comparison
 from retmask.detect.score import GATE
 from retmask.figures import style
@@ -61,7 +59,7 @@ def page(heads_page: StreamlitPage) -> None:
     with below:  # it is drawn first: the answers may take their time
         _command(ref, shown, shown.scores.grid)
         dose.section(shown, ref, shown.scores.grid)
-        checkpoint.section(ref, shown.scores.grid)
+        export.section(ref, shown.scores.grid)
     live = comparison.live()
     if live and live.done and not comparison.wanted():
         with details.container():
@@ -98,7 +96,7 @@ def _buttons() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         look: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "shortcut": "Ctrl+Enter"}
         st.button("Start", on_click=comparison.want, key="run", disabled=bool(wrong), **look)
-        st.button("Stop", icon=":material/stop:", on_click=comparison.stop, disabled=not running, key="stop")
+        st.button("Stop", icon=":material/stop:", on_click=models.stop_comparison, disabled=not running, key="stop")
     for said in filter(None, (sentence(wrong) if wrong else "", comparison.failed())):
         st.error(said)
 

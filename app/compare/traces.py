@@ -10,8 +10,7 @@ import streamlit as st
 from app.compare.answer_html import context_html, marked_html, source_html
 from app.compare.comparison import LiveComparison
 from app.shared import session
-from app.shared.figure import draw_figure
-from app.shared.text import token_text, where_html
+from app.shared.text import draw_figure, token_text, where_html
 from retmask.compare.comparison import Comparison
 from retmask.compare.trace import Trace
 from retmask.figures.masking import trace_raster

@@ -8,8 +8,7 @@ from streamlit.navigation.page import StreamlitPage
 from app.families import matrix, sets, trials, two_sets
 from app.families.sets import Shown
 from app.shared import session
-from app.shared.figure import draw_figure
-from app.shared.text import sentence
+from app.shared.text import draw_figure, sentence
 from retmask.families.agreement import Agreement, Agreements, every_two, set_agreement
 from retmask.figures.rows import pair_rows
 from retmask.heads.sets import STRANGERS, strangers

@@ -12,7 +12,7 @@ from app.families.gains import figure_of
 from app.families.sets import Shown
 from app.families.table import figure_rows
 from app.shared import session
-from app.shared.figure import CHART_CONFIG, downloads, draw_figure
+from app.shared.text import CHART_CONFIG, downloads, draw_figure
 from retmask.families.concentration import depth_profile
 from retmask.figures.concentration import DASHES, depth_profiles, figure_dots, lorenz_curves, rank_curves
 from retmask.figures.maps import small_multiples

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 import streamlit as st
 
 from app.shared import readers, session
-from app.shared.figure import draw_figure
+from app.shared.text import draw_figure
 from retmask.families.gains import Gain, own_gains, published_gains, warning
 from retmask.figures.concentration import FIGURES, gain_scatter
 from retmask.figures.rows import Row

@@ -20,7 +20,6 @@ from retmask.runs.run import Run
 
 LONG = 360  # characters of a command that are shown without a scroll bar
 HOLDS = "a score file, a folder with one, a list of QRHead, or gates of DuoAttention"
-ENDINGS = ["json", "yaml", "yml", "tsv", "txt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +146,7 @@ def _form() -> None:
     with st.form(f"set_form-{number}", border=False):
         key, hint = f"set_path-{number}", "folder/scores.json or https://…"
         path = st.text_input("Path or https address", key=key, placeholder=hint, help=HOLDS)
-        upload = st.file_uploader("or a file", type=ENDINGS, key=f"set_upload-{number}", max_upload_size=64)
+        upload = st.file_uploader("or a file", type=readers.SCORE_FILES, key=f"set_upload-{number}", max_upload_size=64)
         wanted = st.form_submit_button("Add", type="primary", key=f"set_go-{number}")
     if not wanted:
         return

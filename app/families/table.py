@@ -8,8 +8,7 @@ import streamlit as st
 from app.families import sets
 from app.families.sets import Shown
 from app.shared import readers, session
-from app.shared.figure import downloads
-from app.shared.text import sentence
+from app.shared.text import downloads, sentence
 from retmask.figures.concentration import FIGURES
 from retmask.figures.rows import Row
 from retmask.heads.detectors import DETECTORS

@@ -9,8 +9,7 @@ import streamlit as st
 from app.families import matrix, two_sets
 from app.families.sets import Shown
 from app.shared import session
-from app.shared.figure import draw_figure
-from app.shared.text import sentence
+from app.shared.text import draw_figure, sentence
 from retmask.families.agreement import Agreements, agreement, every_two, split_half
 from retmask.figures import style
 from retmask.figures.rows import pair_rows

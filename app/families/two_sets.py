@@ -6,13 +6,11 @@ import numpy as np
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.evaluate import masks
+from app.families import masks
 from app.families.matrix import MEASURES
 from app.families.sets import Shown
-from app.heads import tuned_map
 from app.shared import selection, session
-from app.shared.figure import draw_figure
-from app.shared.text import sentence
+from app.shared.text import OUTLINED, draw_figure, sentence, trials_of
 from retmask.families.agreement import Agreement, on_one_grid, set_agreement
 from retmask.families.difference import difference
 from retmask.figures import style
@@ -117,12 +115,12 @@ def _heads(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k:
 
 def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
     moved = session.remembered("agree_moved", (first, second), lambda: difference(first, second))
-    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {tuned_map.trials(moved)}")
+    st.caption(f"B minus A: green heads score higher in B, purple ones in A. {trials_of(moved)}")
     if first.counting != second.counting:
         st.caption(
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
-    figure = difference_map(moved, tuned_map.MOST)
+    figure = difference_map(moved, OUTLINED)
     draw_figure(figure, f"{name}-differences", lambda: difference_rows(moved), key="chart-differences")
 
 

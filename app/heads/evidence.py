@@ -6,8 +6,7 @@ from typing import Any
 import streamlit as st
 
 from app.shared import selection, session
-from app.shared.figure import downloads, draw_figure, file_name
-from app.shared.text import sentence
+from app.shared.text import downloads, draw_figure, file_name, sentence
 from retmask.detect.job import same_prompts_sentence
 from retmask.families.concentration import concentration
 from retmask.figures import style

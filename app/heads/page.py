@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app.heads import detection as detect
-from app.heads import evidence, mask_editor, tuned_map
-from app.shared import maps, readers, selection, session
-from app.shared.figure import draw_figure
-from app.shared.text import guarded, sentence
+from app.heads import evidence, tuned_map
+from app.shared import maps, mask_editor, readers, selection, session
+from app.shared.text import draw_figure, guarded, sentence
 from retmask.figures import style
 from retmask.figures.maps import head_heatmap
 from retmask.figures.rows import head_rows

@@ -5,60 +5,39 @@ from dataclasses import replace
 import streamlit as st
 
 from app.shared import jobs, maps, models, selection, session
-from app.shared.figure import downloads, draw_figure, file_name
 from app.shared.maps import HeadMap
 from app.shared.models import Tuned
-from app.shared.text import sentence
+from app.shared.text import OUTLINED, downloads, draw_figure, file_name, sentence, trials_of
 from retmask.compare.trace import jaccard
 from retmask.detect.job import DETECT, DetectSettings
-from retmask.families.difference import MapDifference, difference
+from retmask.families.difference import difference
 from retmask.figures import style
 from retmask.figures.maps import difference_map
 from retmask.figures.rows import Row, difference_rows
-from retmask.heads.intervals import none_over, over, span
+from retmask.heads.intervals import span
 from retmask.heads.scores import TOP_SHARE, HeadScores, spearman
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
 
-MOST = 10  # heads in the table, and outlined on the map
 ASKED = ("counting", "scored", "template", "haystack")  # what a trial is besides its needle, length and depth
 
 
 def section(base: maps.HeadMap, before: HeadScores, shown: maps.HeadMap, after: HeadScores) -> None:
     """The map of differences, how alike the two maps are in all, and the heads that moved most."""
-    found = session.remembered("moved", (before, after), lambda: difference(before, after))
+    moved = session.remembered("moved", (before, after), lambda: difference(before, after))
     st.caption(f"{sentence(f'{shown.model} minus {base.model}')[:-1]}, {_compared(base, shown)}")
-    st.caption(trials(found))
-    rows = difference_rows(found)
+    st.caption(trials_of(moved))
+    rows = difference_rows(moved)
     name = f"{base.model}-moved"
     with st.container(key="beside"):
         left, right = st.columns([11, 9], gap="medium")
         with right:
-            _alike(found.before, found.after)
-            _table(rows[:MOST])
+            _alike(moved.before, moved.after)
+            _table(rows[:OUTLINED])
             downloads(None, file_name(f"{name}-heads"), lambda: rows)
         with left:
             st.caption("Green heads copy more of the needle after fine-tuning, purple ones less.")
-            draw_figure(difference_map(found, MOST), name, lambda: rows, key="chart-moved")
-
-
-def trials(found: MapDifference) -> str:
-    """Which trials a difference is of, over what its intervals are, and what is outlined."""
-    if "gates" in (found.before.counting, found.after.counting):
-        return "Gates are of no trials: there is no interval, and nothing is outlined."
-    if not found.pairs:
-        means = f"the mean of {over(found.after.n_trials, 'trial')} less that of {found.before.n_trials}"
-        return f":orange[No trial is known to be in both, so {means} is shown, without an interval or outlines.]"
-    by = found.before.clusters
-    of = f"Of the {over(found.pairs, 'trial')} (needle, length, depth) that both have"
-    if found.interval is None:
-        return f"{of}; {none_over(by.n, by.unit)}, so nothing is outlined."
-    chance = "1 in 20" if by.n > 5 else f"1 in {2 ** (by.n - 1)}"  # all of so few needles on one side of 0
-    n = int(found.holds.sum())
-    return (
-        f"{of}. Outlined: the {min(n, MOST)} largest of {over(n, 'change')} whose 95 % interval over {by.words} leaves "
-        f"out 0; of heads that only waver, about {chance} would too."
-    )
+            draw_figure(difference_map(moved, OUTLINED), name, lambda: rows, key="chart-moved")
 
 
 def _compared(base: maps.HeadMap, shown: maps.HeadMap) -> str:

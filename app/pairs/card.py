@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from app.compare.answer_html import ENDINGS, GAP
-from app.shared.text import MOST_DRAWN, fact_html, in_each, where_html
+from app.shared.text import ENDINGS, GAP, MOST_DRAWN, badge, fact_html, in_each, where_html
 from retmask.pairs.gate import RULES
 from retmask.pairs.pair import Answer, PreferencePair
 from retmask.text.recall import contains
@@ -106,11 +105,6 @@ def _marked(text: str, span: range, spot: range) -> str:
     begin, end = (min(max(at, span.start), span.stop) for at in (spot.start, spot.stop))
     inner = f"<mark>{escape(text[begin:end])}</mark>" if end > begin else ""
     return escape(text[span.start : begin]) + inner + escape(text[end if inner else begin : span.stop])
-
-
-def badge(words: str, kind: str) -> str:
-    """A few words on a coloured ground; `kind` is good, bad or plain."""
-    return f'<span class="badge {kind}">{escape(words)}</span>'
 
 
 def standing(pair: PreferencePair, verdict: str | None, kept: bool, faults: Sequence[str]) -> str:

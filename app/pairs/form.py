@@ -1,15 +1,16 @@
 """The form that makes preference pairs: whose answers, to which prompts, how they are drawn."""
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.compare import form as compare_form
 from app.pairs import prompts
 from app.shared import address, form, jobs, selection, session
 from app.shared.maps import HeadMap
+from app.shared.models import ModelRef
 from app.shared.text import sentence
 from retmask.figures import style
 from retmask.files import number, settled
@@ -39,7 +40,7 @@ MORE = (
 MEASURED = {"smollm2-135m": 1.4 / 64}  # seconds a pair, by its longest answer in tokens, on two cores
 
 
-def section(heads_page: StreamlitPage, is_first: bool) -> None:
+def section(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None], is_first: bool) -> None:
     """The form, folded away once there is a run to look at."""
     if session.PAIRS_CLOSE.get():  # what a widget shows cannot be changed after it is drawn
         session.PAIRS_CLOSE.put(False)
@@ -49,13 +50,13 @@ def section(heads_page: StreamlitPage, is_first: bool) -> None:
     )
     if box.open:
         with box:
-            _form(heads_page)
+            _form(heads_page, model_name)
 
 
-def _form(heads_page: StreamlitPage) -> None:
+def _form(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None]) -> None:
     """What to make pairs of, the command that does the same, and the button that starts it."""
     with st.container(key="settings"):
-        whose = _model(heads_page)
+        whose = _model(heads_page, model_name)
         left, right = st.columns([11, 9], gap="large")
         with left:
             asked = prompts.chosen()
@@ -90,7 +91,7 @@ def _start_button(disabled: bool) -> bool:
     return bool(st.button("Start", type="primary", icon=icon, key="pairs_start", disabled=disabled))
 
 
-def _model(heads_page: StreamlitPage) -> dict[str, Any]:
+def _model(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None]) -> dict[str, Any]:
     """The model of the map that is looked at and its selected heads, as settings; empty where there is no map."""
     try:
         shown = selection.current_map()
@@ -113,19 +114,18 @@ def _model(heads_page: StreamlitPage) -> dict[str, Any]:
             st.button("Mask the top 5 %", type="primary", key=key, on_click=selection.select, args=args)
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
     rule = MaskRule(heads=str(mask), scores=shown.argument) if len(mask) else MaskRule()
-    return {"rule": rule, **_loaded_by(shown)}
+    return {"rule": rule, **_loaded_by(shown, model_name)}
 
 
-def _loaded_by(shown: HeadMap) -> dict[str, str]:
+def _loaded_by(shown: HeadMap, model_name: Callable[[], ModelRef | None]) -> dict[str, str]:
     """What the map's model is loaded by: asked for where the map does not say it."""
     if shown.variant:
         config = shown.run.config if shown.run else {}
         return {name: str(config.get(name) or "") for name in ("model", "adapter", "revision")}
     if shown.loadable:
         return {"model": shown.loadable}
-    kept = compare_form.widget("model") | {"help": "this map does not say where its model lies"}
-    text: str = st.text_input("Model", placeholder="folder or Hub id", **kept)
-    return {"model": text.strip()}
+    ref = model_name()
+    return {"model": ref.name if ref else ""}
 
 
 def _more() -> dict[str, Any]:

@@ -8,9 +8,7 @@ from streamlit.navigation.page import StreamlitPage
 from app.pairs import review
 from app.pairs.decisions import Reviewed, pairs_of, review_of
 from app.shared import address, jobs, session
-from app.shared.figure import download_button
-from app.shared.text import guarded, sentence
-from app.train import pairs as train_pairs
+from app.shared.text import download_button, guarded, sentence
 from retmask.figures import style
 from retmask.pairs.files import llama_factory_text, read_rows
 from retmask.pairs.gate import RULES, Statistics, statistics
@@ -166,9 +164,7 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
 
 def _train(run: Run) -> None:
     """Put the pairs into the form of the Train page and open it."""
-    pairs = run.id if jobs.ours(run) else train_pairs.ELSEWHERE
-    session.TRAIN_PAIRS.fill(pairs)
-    session.TRAIN_FILE.fill(str(run.path))
+    session.TRAIN_PAIRS.fill(run.reference)
     session.TRAIN_FORM.put(True)
 
 

@@ -1,5 +1,7 @@
 """The Pairs page: make preference pairs, see what came out, go through them, hand them on."""
 
+from collections.abc import Callable
+
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
@@ -7,6 +9,7 @@ from app.pairs import card, form, gate
 from app.pairs.decisions import pairs_of
 from app.shared import address, jobs, session
 from app.shared.jobs import Names
+from app.shared.models import ModelRef
 from app.shared.text import sentence
 from retmask.files import number
 from retmask.pairs.remote import LEFT
@@ -23,13 +26,16 @@ WHAT = (
 )
 
 
-def page(heads_page: StreamlitPage, train_page: StreamlitPage) -> None:
-    """Draw the page; heads are selected on `heads_page`, and pairs are trained on on `train_page`."""
+def page(heads_page: StreamlitPage, train_page: StreamlitPage, model_name: Callable[[], ModelRef | None]) -> None:
+    """Draw the page; heads are selected on `heads_page`, and pairs are trained on on `train_page`.
+
+    `model_name` asks for the model of a map that does not say its own.
+    """
     st.header("Pairs", anchor=False)
     st.html(card.STYLE)
     runs = Run.all("pairs")
     st.caption(WHAT)
-    form.section(heads_page, is_first=not runs)
+    form.section(heads_page, model_name, is_first=not runs)
     run = _looked_at(runs)
     if run is None:
         st.info('There are no pairs yet. Choose prompts above and press "Start": a few hundred are a beginning.')

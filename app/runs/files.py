@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.shared.figure import download_button
+from app.shared.text import download_button
 from retmask.runs import overview
 from retmask.runs.run import Run
 

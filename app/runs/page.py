@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.evaluate import training
 from app.runs import lineage, run, table
 from app.runs.lineage import named
 from app.shared import address, selection, session
 from app.shared.text import sentence
+from retmask.evaluate.job import measured
 from retmask.runs import overview
 from retmask.runs.run import Run, parent_ids
 
@@ -79,7 +79,7 @@ def _show(looked_at: Run) -> None:
 
 def _measured_training(evaluation: Run) -> str:
     """The training that made the model which an evaluation has measured; empty where it is none of the runs."""
-    folder = training.measures(evaluation)
+    folder = measured(evaluation)
     names = parent_ids(folder) if folder else []
     return next((name for name in names if (made := named(name)) and made.record.get("kind") == "train"), "")
 

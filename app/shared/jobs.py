@@ -32,6 +32,10 @@ DOING = {  # kinds of runs; the name of a model follows
 
 ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
 LOST = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
+LOADS = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained({0})
+tokenizer = AutoTokenizer.from_pretrained({0})"""
 Signs = tuple[list[tuple[str, Status, int]], list[tuple[str, float]]]
 ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
 
@@ -129,6 +133,14 @@ def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
     if status in ("cancelled", "error") and ours(run) and not stopping(run):
         resume_button(run, names.place, resume)
     session.show_said(names.place)
+
+
+def checkpoint_block(run: Run, what: str) -> None:
+    """What became of the checkpoint that a run writes, an "export" or a "merge", and how it is loaded."""
+    status_block(run, Names(f"{what}_run", f"This {what}", "Nothing was written."))
+    if run.status == "success":
+        st.success("It is written. To load it:")
+        st.code(LOADS.format(repr(run.config["out"])), language="python", wrap_lines=True)
 
 
 def writes_at_its_end(run: Run) -> bool:

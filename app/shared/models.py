@@ -256,7 +256,16 @@ def held() -> tuple[str, int] | None:
 
 def unload() -> None:
     """Let go of the models that are held in memory. What was made with them stays on the pages."""
+    stop_comparison()
     _holding().drop()
+
+
+def stop_comparison() -> None:
+    """Leave the comparison of this session where it is."""
+    session.WANTED.put(False)
+    comparison = session.LIVE.get()
+    if comparison and not comparison.over:
+        comparison.stop()
 
 
 @st.cache_resource(show_spinner=False)

@@ -21,6 +21,7 @@ from retmask.train.settings import TrainSettings
 T = TypeVar("T")
 Stamp = tuple[tuple[int, int], ...]
 MOST_UPLOAD = 64  # megabytes
+SCORE_FILES = ["json", "yaml", "yml", "tsv", "txt"]  # endings
 
 
 def open_map(name: str, kv_heads: int | None = None) -> HeadMap:

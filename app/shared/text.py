@@ -1,5 +1,6 @@
-"""What pages say: sentences of errors, escaped texts as HTML, the words of two texts that differ."""
+"""What pages say and draw: sentences, texts as HTML, what differs in two texts, figures with their downloads."""
 
+import json
 import re
 import traceback
 from collections import Counter
@@ -8,9 +9,14 @@ from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from retmask.compare.comparison import Change, changes
+from retmask.families.difference import MapDifference
+from retmask.figures import style
+from retmask.figures.rows import Row, to_csv
+from retmask.heads.intervals import none_over, over
 from retmask.runs import faults
 from retmask.text.recall import pieces
 
@@ -80,6 +86,11 @@ def token_text(text: str, most: int = 24) -> str:
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
+def badge(words: str, kind: str) -> str:
+    """A word or two on a ground of its own: good, bad or plain."""
+    return f'<span class="badge {kind}">{escape(words)}</span>'
+
+
 def where_html(words: str) -> str:
     """A line above a text."""
     return f'<div class="where">{escape(words)}</div>'
@@ -90,6 +101,8 @@ def fact_html(name: str, text: str) -> str:
     return f'<div class="facts">{escape(name)}: <b>{escape(text)}</b></div>'
 
 
+ENDINGS = {"stop": "ended by itself", "length": "cut at the limit", "stopped": "stopped"}  # of answers
+GAP = '<span class="gap"> … </span>'
 MOST_DRAWN = 20_000  # characters of a text that are drawn at all
 _MOST_MATCHES = 200_000  # pairs of equal words in two texts: beyond, looking for differences takes too long
 _TAGS = {"same": "{}", "lost": "<del>{}</del>", "added": "<ins>{}</ins>"}
@@ -146,3 +159,74 @@ def _html(parts: Iterable[tuple[str, str]], tags: dict[str, str]) -> str:
     """The parts in their tags, the space after the words of each outside of them."""
     pairs = ((tags[kind], text, text.rstrip()) for kind, text in parts if text)
     return "".join(tag.format(escape(bare)) + escape(text[len(bare) :]) for tag, text, bare in pairs)
+
+
+CHART_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
+    "doubleClick": False,
+    "doubleClickDelay": 1,  # two quick clicks are two clicks
+}
+
+
+def draw_figure(figure: go.Figure, name: str, rows: Callable[[], list[Row]], **chart: Any) -> None:
+    """Draw a figure and, under it, its downloads; `name` makes file names and keys, `chart` goes to the chart."""
+    name = file_name(name)
+    config = CHART_CONFIG | {"toImageButtonOptions": {"filename": name, "scale": 2}}
+    st.plotly_chart(figure, theme=None, config=config, **({"key": f"chart-{name}"} | chart))
+    downloads(figure, name, rows)
+
+
+def file_name(name: str) -> str:
+    """A name without what a file name should not have."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def downloads(figure: go.Figure | None, name: str, rows: Callable[[], list[Row]]) -> None:
+    """A small menu: the figure as PNG and SVG, its data as CSV and JSON. Files are made when they are asked for."""
+    with st.popover("Download", icon=":material/download:", type="tertiary", key=f"menu-{name}"):
+        if figure is not None:
+            images(figure, name)
+        download_button("CSV", lambda: to_csv(rows()).encode(), f"{name}.csv", "text/csv")
+        download_button(
+            "JSON",
+            lambda: json.dumps(rows(), indent=1, ensure_ascii=False).encode(),
+            f"{name}.json",
+            "application/json",
+        )
+
+
+def images(figure: go.Figure, name: str) -> None:
+    """The buttons that download a figure as PNG and as SVG, or what they need."""
+    if not style.browser():
+        st.caption("A PNG or SVG file needs Chrome or Chromium on this machine. The camera on the figure does not.")
+        return
+    download_button("PNG", lambda: style.image(figure, "png"), f"{name}.png", "image/png")
+    download_button("SVG", lambda: style.image(figure, "svg"), f"{name}.svg", "image/svg+xml")
+
+
+def download_button(text: str, make: Callable[[], bytes], file: str, mime: str) -> None:
+    """A download that is made when it is clicked, and that leaves the page as it is."""
+    st.download_button(text, make, file, mime, key=f"download-{file}", on_click="ignore", type="tertiary")
+
+
+OUTLINED = 10  # heads of a map of differences
+
+
+def trials_of(moved: MapDifference) -> str:
+    """Which trials a difference is of, over what its intervals are, and what is outlined."""
+    if "gates" in (moved.before.counting, moved.after.counting):
+        return "Gates are of no trials: there is no interval, and nothing is outlined."
+    if not moved.pairs:
+        means = f"the mean of {over(moved.after.n_trials, 'trial')} less that of {moved.before.n_trials}"
+        return f":orange[No trial is known to be in both, so {means} is shown, without an interval or outlines.]"
+    by = moved.before.clusters
+    of = f"Of the {over(moved.pairs, 'trial')} (needle, length, depth) that both have"
+    if moved.interval is None:
+        return f"{of}; {none_over(by.n, by.unit)}, so nothing is outlined."
+    chance = "1 in 20" if by.n > 5 else f"1 in {2 ** (by.n - 1)}"  # all of so few needles on one side of 0
+    n = int(moved.holds.sum())
+    return (
+        f"{of}. Outlined: the {min(n, OUTLINED)} largest of {over(n, 'change')} whose 95 % interval over {by.words} "
+        f"leaves out 0; of heads that only waver, about {chance} would too."
+    )

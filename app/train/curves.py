@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared.figure import CHART_CONFIG, download_button, file_name, images
+from app.shared.text import CHART_CONFIG, download_button, file_name, images
 from retmask.figures.training import BEHIND, LEARNING, training_curves
 from retmask.runs.run import Run
 from retmask.train.results import curves_csv, steps

@@ -6,11 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.heads import checkpoint
 from app.shared import jobs, session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
-from retmask.compare.ablate import ABLATE, AblateSettings
+from retmask.compare.ablate import ABLATE, AblateSettings, last_written
 from retmask.files import expanded, home, stem
 
 
@@ -27,14 +26,14 @@ def section(name: str, base: ModelRef, adapter: Path) -> None:
         return
     how: dict[str, Any] = {"model": base.name, "revision": base.revision, "adapter": str(adapter)}
     settings = AblateSettings(**how, out=out) if out else None
-    last = checkpoint.last(settings) if settings else None
+    last = last_written(settings) if settings else None
     if settings:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     off, icon = settings is None or bool(last and last.is_active), ":material/save:"
     st.button("Merge and save", icon=icon, key="merge_start", disabled=off, on_click=_start, args=(settings,))
     session.show_said("merge")
     if last:
-        checkpoint.outcome(last, out, "merge")
+        jobs.checkpoint_block(last, "merge")
 
 
 def _start(settings: AblateSettings) -> None:

@@ -1,5 +1,6 @@
 """The Train page: start a fine-tuning, watch its curves, stop or resume it, and use what came out."""
 
+from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
@@ -21,8 +22,8 @@ from retmask.train.results import last_step, steps
 KEEPS = "after the present step: the adapter as it is then is kept, and the training can be resumed"
 
 
-def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
-    """Draw the page; the other pages are where a trained model is compared and its heads are looked at."""
+def page(compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[[str], None]) -> None:
+    """Draw the page; on the others a trained model is compared and its heads are looked at; `tune` chooses it there."""
     st.header("Train", anchor=False)
     st.caption(
         "DPO on preference pairs: the model learns to prefer its own answers (chosen) to those it gives with its "
@@ -40,7 +41,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
     else:
         _ended(run)
         curves.section(run)
-        result.section(run, compare_page, heads_page)
+        result.section(run, compare_page, heads_page, tune)
     with st.expander("How this training was started", key="train_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)

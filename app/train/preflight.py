@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from app.compare import comparison
 from app.shared import models, readers
 from app.shared.text import sentence
 from retmask.runs.overview import duration
@@ -50,6 +49,5 @@ def held_model() -> None:
 
 def _unload() -> None:
     """Let go of the models in memory, and of what counted it as taken."""
-    comparison.stop()
     models.unload()
     readers.preflight.clear()

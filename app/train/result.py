@@ -1,5 +1,6 @@
 """What a training has made: how well it does on the pairs held out, its files and card, and where to go with it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,10 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.compare import form
-from app.evaluate import training
 from app.shared import jobs, maps, models, selection, session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
-from app.train import merge
+from app.train import evaluation, merge
 from retmask.detect.job import DETECT, DetectSettings
 from retmask.figures import style
 from retmask.files import is_number, mapping, read_object
@@ -27,7 +26,7 @@ TUNES = "from then on Compare has a column for it, and the map shows what moved"
 DETECTS = "a map of its heads, on the grid of the map that the pairs were made with"
 
 
-def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
+def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[[str], None]) -> None:
     """The result of a training that is over; nothing where there is none, or it is just being deleted."""
     folder = result(run)
     if folder is None or run.record.get("discarded"):
@@ -35,8 +34,8 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) ->
     is_adapter = folder.name == ADAPTER
     st.subheader(f"The {'adapter' if is_adapter else 'model'}{_step_of(folder)}", anchor=False, divider="gray")
     _held_out(run)
-    _use(run, compare_page, heads_page)
-    training.section(run)
+    _use(run, compare_page, heads_page, tune)
+    evaluation.section(run)
     with st.expander("Its card and files", key="train_card"):
         _card(folder)
         _files(folder)
@@ -71,7 +70,7 @@ def _percent(share: float) -> str:
     return style.percent(round(share, 2))
 
 
-def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> None:
+def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[[str], None]) -> None:
     """Where to go with it: beside the model as it was, or to the map of its heads."""
     with st.container(horizontal=True, vertical_alignment="center"):
         loaded = models.tuned_id() == run.reference
@@ -82,7 +81,7 @@ def _use(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage) -> No
             "disabled": loaded,
         }
         label = "It is loaded as tuned" if loaded else "Load as tuned"
-        st.button(label, key="train_tune", on_click=form.tune, args=(run.reference,), **look)
+        st.button(label, key="train_tune", on_click=tune, args=(run.reference,), **look)
         st.page_link(compare_page, label="Compare", icon=":material/compare_arrows:", width="content")
         asked = st.button("Detect on the tuned model", icon=":material/radar:", key="train_detect", help=DETECTS)
         if asked and _detect(run):

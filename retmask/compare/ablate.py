@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from retmask.compare.checkpoint import check_free, export
+from retmask.compare.checkpoint import MANIFEST, check_free, export
 from retmask.files import expanded
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import ANY_GRID, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.job import Job, Progress, Start, Work
-from retmask.runs.run import parent_ids
+from retmask.runs.run import Run, parent_ids
 from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
 
 
@@ -59,3 +60,10 @@ def _exported(work: Work[AblateSettings]) -> Iterator[Progress]:
 
 
 ABLATE = Job("ablate", AblateSettings, _check, _exported)
+
+
+def last_written(settings: AblateSettings) -> Run | None:
+    """The last run with these settings; None also where what it wrote is gone."""
+    run = next(ABLATE.alike(settings), None)
+    is_gone = run is not None and run.status == "success" and not (Path(settings.out) / MANIFEST).is_file()
+    return None if is_gone else run

@@ -181,3 +181,13 @@ def _sound(line: Mapping[str, Any]) -> bool:
     """Whether a line is an answer: a damaged file may hold anything."""
     are_texts = all(isinstance(line.get(name), str) for name in ("condition", "needle", "response"))
     return are_texts and all(files.is_number(line.get(name)) for name in ("context_tokens", "depth", "recall"))
+
+
+def measured(run: Run) -> Path | None:
+    """The folder of the model that an evaluation has measured first; None where it says none."""
+    folders = run.config.get("tuned")
+    name = str(folders[0]).rpartition("=")[2] if isinstance(folders, list) and folders else ""
+    try:
+        return files.expanded(name).resolve() if name else None
+    except (ValueError, OSError):
+        return None

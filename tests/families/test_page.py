@@ -404,7 +404,7 @@ def test_what_one_mask_does_that_the_other_does_not(spawned: list[Run]) -> None:
 
 
 def test_a_measurement_that_goes_on_is_not_begun_again_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.evaluate import masks
+    from app.families import masks
     from app.shared.models import ModelRef
 
     monkeypatch.setattr("retmask.runs.processes.start", lambda path, servers: None)  # it is about to come

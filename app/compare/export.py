@@ -9,21 +9,13 @@ from typing import Any
 import streamlit as st
 
 from app.shared import jobs, selection, session
-from app.shared.figure import download_button
 from app.shared.models import ModelRef
-from app.shared.text import sentence
-from retmask.compare.ablate import ABLATE, AblateSettings
-from retmask.compare.checkpoint import MANIFEST
+from app.shared.text import download_button, sentence
+from retmask.compare.ablate import ABLATE, AblateSettings, last_written
 from retmask.files import expanded, home, stem
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, mask_record
 from retmask.heads.rules import MaskRule
-from retmask.runs.run import Run
-
-LOADS = """from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained({0})
-tokenizer = AutoTokenizer.from_pretrained({0})"""
 
 
 def section(ref: ModelRef | None, grid: Grid) -> None:
@@ -42,7 +34,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
     out = _target(folder)
     settings = AblateSettings(**ref.settings, rule=MaskRule(heads=str(mask)), out=str(out)) if out else None
-    run = last(settings) if settings else None
+    run = last_written(settings) if settings else None
     if settings:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -52,7 +44,7 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
         download_button("Mask as JSON", lambda: json.dumps(record, indent=1).encode(), "mask.json", "application/json")
     session.show_said("export")
     if out and run:
-        outcome(run, str(out), "export")
+        jobs.checkpoint_block(run, "export")
 
 
 def _default(ref: ModelRef, mask: HeadMask) -> Path:
@@ -73,18 +65,3 @@ def _target(folder: str) -> Path | None:
 
 def _start(settings: AblateSettings) -> None:
     jobs.begin(ABLATE, settings, "export")
-
-
-def last(settings: AblateSettings) -> Run | None:
-    """The last run with these settings; None also where what it wrote is gone."""
-    run = next(ABLATE.alike(settings), None)
-    is_gone = run is not None and run.status == "success" and not (Path(settings.out) / MANIFEST).is_file()
-    return None if is_gone else run
-
-
-def outcome(run: Run, path: str, what: str) -> None:
-    """What became of a checkpoint in the folder at that path, from an "export" or a "merge"."""
-    jobs.status_block(run, jobs.Names(f"{what}_run", f"This {what}", "Nothing was written."))
-    if run.status == "success":
-        st.success("It is written. To load it:")
-        st.code(LOADS.format(repr(path)), language="python", wrap_lines=True)

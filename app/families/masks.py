@@ -8,9 +8,8 @@ import streamlit as st
 
 from app.families.sets import Shown
 from app.shared import jobs, maps, readers, session
-from app.shared.figure import downloads
 from app.shared.models import ModelRef
-from app.shared.text import sentence, text_html
+from app.shared.text import downloads, sentence, text_html
 from retmask.detect.score import GATE
 from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
 from retmask.figures.rows import Row

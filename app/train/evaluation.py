@@ -1,13 +1,12 @@
 """What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import streamlit as st
 
 from app.shared import jobs, session
-from retmask.evaluate.job import EVALUATE, EvaluateSettings
-from retmask.files import expanded, mapping, number, read_object
+from retmask.evaluate.job import EVALUATE, EvaluateSettings, measured
+from retmask.files import mapping, number, read_object
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
 from retmask.runs.overview import duration
@@ -58,17 +57,7 @@ def _last(run: Run) -> Run | None:
     """The newest measurement of what this training has made: others may only have its pairs or heads in common."""
     folder = result(run)
     evaluations = (child for child in run.children if child.record.get("kind") == "evaluate")
-    return next((each for each in evaluations if folder and measures(each) == folder.resolve()), None)
-
-
-def measures(run: Run) -> Path | None:
-    """The folder of the model that an evaluation has measured first; None where it says none."""
-    folders = run.config.get("tuned")
-    name = str(folders[0]).rpartition("=")[2] if isinstance(folders, list) and folders else ""
-    try:
-        return expanded(name).resolve() if name else None
-    except (ValueError, OSError):
-        return None
+    return next((each for each in evaluations if folder and measured(each) == folder.resolve()), None)
 
 
 def config(run: Run) -> EvaluateSettings:
