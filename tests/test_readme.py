@@ -13,6 +13,7 @@ import typer.main
 from tiny import tiny_model
 
 import retmask
+from retmask.cli.main import COMMANDS as NAMES
 from retmask.cli.main import _check_name, app
 
 README = Path(__file__).parent.parent / "README.md"
@@ -44,6 +45,15 @@ def test_a_command_of_the_readme_is_one(line: str) -> None:
         name, *words = words
         command = command.commands[name]
     command.make_context(name, words)
+
+
+def test_the_commands_stand_under_the_seven_words() -> None:
+    """Those of the pages, in their order; each says in its heading what it is for, and no command is left out."""
+    text = README.read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^### (\w+): .+\n\n```\n(.*?)```", text, re.MULTILINE | re.DOTALL))
+    assert list(blocks) == ["heads", "compare", "pairs", "train", "evaluate", "families", "runs"]
+    assert all(f"retmask {word} " in block for word, block in blocks.items())
+    assert set(NAMES) <= {line.split()[1] for line in COMMANDS}
 
 
 def test_a_model_that_finds_nothing_has_no_scores_and_a_text_of_ones_own_is_answered() -> None:
