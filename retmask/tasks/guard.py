@@ -7,8 +7,10 @@ well prose is foreseen. The scores are 0 to 1; that of the prose is the likeliho
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import exp
 from random import Random
+from typing import Any
 
 from retmask.files import shipped
 from retmask.items import prose
@@ -34,8 +36,8 @@ def knowledge(rng: Random, tokens: int) -> Document:
 
 
 def knowledge_alone(rng: Random, tokens: int) -> Document:
-    """The same questions without a text before them."""
-    return Document("", (), tuple(_known(rng) for _ in range(2)), ())
+    """One of the same questions without a text before it."""
+    return _alone(_known(rng))
 
 
 def perplexity(rng: Random, tokens: int) -> Document:
@@ -48,17 +50,16 @@ def perplexity(rng: Random, tokens: int) -> Document:
 
 
 def instruction(rng: Random, tokens: int) -> Document:
-    """A short instruction whose form can be checked."""
-    name = rng.choice(list(_FORMS))
-    topic, count = rng.choice(_TOPICS.split()), rng.randrange(2, 5)
-    text = _FORMS[name][0].format(topic=topic, count=count, last=count + 4)
-    return _alone(Question(text, (), prefix="", data={"form": name, "count": count}))
+    """A short instruction whose form can be checked; gold is an answer that has it, the distractor one that has not."""
+    name = rng.choice(list(_CHECKS))
+    form = _data()["forms"][name]
+    text = form["text"].format(topic=rng.choice(_TOPICS.split()))
+    return _alone(Question(text, (form["kept"],), (form["broken"],), prefix="", data={"form": name}))
 
 
 def follows(item: Item, response: str) -> float:
     """Whether an answer has the form that was asked for; 0 for an empty one."""
-    check = _FORMS[item.data["form"]][1]
-    return float(bool(response.strip()) and check(response.strip(), item.data["count"]))
+    return float(bool(response.strip()) and _CHECKS[item.data["form"]](response.strip()))
 
 
 def first_number(item: Item, response: str) -> float:
@@ -82,16 +83,18 @@ def _alone(question: Question) -> Document:
 
 def _known(rng: Random) -> Question:
     """A question of common knowledge; the distractors are right for others."""
-    kind = rng.choice(_knowledge())
+    kind = rng.choice(_data()["knowledge"])
     pairs = [pair.split(":") for pair in kind["pairs"].split()]
     (subject, right), *others = rng.sample(pairs, 5)
     wrong = tuple(value for _, value in others if value != right)
     return Question(kind["question"].format(subject), (right,), wrong, prefix=kind["prefix"].format(subject))
 
 
-def _knowledge() -> list[dict[str, str]]:
-    kinds: list[dict[str, str]] = json.loads(shipped("knowledge.json").read_text(encoding="utf-8"))
-    return kinds
+@lru_cache(maxsize=1)
+def _data() -> dict[str, Any]:
+    """The questions and forms that come with the package."""
+    value: dict[str, Any] = json.loads(shipped("guard.json").read_text(encoding="utf-8"))
+    return value
 
 
 def _is_object(text: str) -> bool:
@@ -105,24 +108,15 @@ def _lines(text: str, mark: str) -> int:
     return len(re.findall(rf"^{mark}", text, re.MULTILINE))
 
 
-_FORMS: dict[str, tuple[str, Callable[[str, int], bool]]] = {
-    "capitals": ("Write one sentence about {topic} in capital letters only.", lambda text, n: text.isupper()),
-    "dashes": (
-        "Name {count} things about {topic}, each on its own line after a dash.",
-        lambda text, n: _lines(text, "- ") == n,
-    ),
-    "numbered": ("Write a numbered list of {count} words about {topic}.", lambda text, n: _lines(text, r"\d+\. ") == n),
-    "quoted": (
-        "Give a title for a story about {topic}, in double quotes.",
-        lambda text, n: bool(re.search('"[^"]+"', text)),
-    ),
-    "object": ("Write a JSON object with the keys name and age, and nothing else.", lambda text, n: _is_object(text)),
-    "short": ("Describe {topic} in fewer than twenty words.", lambda text, n: len(words(text)) < 20),
-    "question": ("Write one question about {topic}.", lambda text, n: text.endswith("?")),
-    "counting": (
-        "Count from {count} to {last}, with commas between.",
-        lambda text, n: ", ".join(map(str, range(n, n + 5))) in text,
-    ),
+_CHECKS: dict[str, Callable[[str], bool]] = {
+    "capitals": str.isupper,
+    "dashes": lambda text: _lines(text, "- ") == 3,
+    "numbered": lambda text: _lines(text, r"\d+\. ") == 3,
+    "quoted": lambda text: bool(re.search('"[^"]+"', text)),
+    "object": _is_object,
+    "short": lambda text: len(words(text)) < 20,
+    "question": lambda text: text.endswith("?"),
+    "counting": lambda text: "3, 4, 5, 6, 7" in text,
 }
 
 TASKS = (

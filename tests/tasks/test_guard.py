@@ -12,34 +12,15 @@ from retmask.tasks.guard import begins, first_number, follows, likelihood
 from retmask.text.chat import Chat
 
 CHAT = Chat(tiny_tokenizer())
-KEPT = {  # for a count of 3
-    "capitals": "RIVERS RUN.",
-    "dashes": "- a\n- b\n- c",
-    "numbered": "1. a\n2. b\n3. c",
-    "quoted": 'It is "The River".',
-    "object": '```json\n{"name": "Ada", "age": 7}\n```',
-    "short": "Water that runs.",
-    "question": "Where do rivers end?",
-    "counting": "3, 4, 5, 6, 7",
-}
-BROKEN = {
-    "capitals": "Rivers RUN.",
-    "dashes": "- a\n- b",
-    "numbered": "1. a\n2. b\n3. c\n4. d",
-    "quoted": "The River",
-    "object": '{"name": "Ada"}',
-    "short": "water " * 20,
-    "question": "Where do rivers end? There.",
-    "counting": "3, 4, 5, 6",
-}
 
 
 def test_every_instruction_can_be_followed_and_broken() -> None:
     items = {item.data["form"]: item for item in pack(TASKS["guard_instructions"], CHAT, 256, 200)}
-    assert items.keys() == KEPT.keys()
-    for form, item in items.items():
-        asked = type(item).of(item.record | {"data": {"form": form, "count": 3}})
-        assert [follows(asked, answer) for answer in (KEPT[form], BROKEN[form], "")] == [1, 0, 0]
+    assert len(items) == 8
+    for item in items.values():
+        assert [follows(item, answer) for answer in (*item.gold, *item.distractors, "")] == [1, 0, 0]
+    assert follows(items["object"], '```json\n{"name": "Ada", "age": 7}\n```') == 1
+    assert follows(items["numbered"], "1. a\n2. b\n3. c\n4. d") == 0
 
 
 def test_arithmetic_is_right() -> None:
