@@ -63,12 +63,12 @@ def cited(response: str) -> list[str]:
 def ndcg(ranking: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
     """NDCG@k of a ranking, best first: gains are the grades, discounts 1 / log2(rank + 1) (Järvelin and Kekäläinen).
 
-    What is ranked twice counts once, and what has no grade is passed over. Where everything with a grade is ranked
-    this is `sklearn.metrics.ndcg_score`.
+    What is ranked twice counts once; what has no grade takes a place and gains nothing. A ranking of all is worth what
+    `sklearn.metrics.ndcg_score` says.
     """
-    ranked = [grades[name] for name in dict.fromkeys(ranking) if name in grades]
+    gains = [grades.get(name, 0) for name in dict.fromkeys(ranking)]
     best = _gain(sorted(grades.values(), reverse=True)[:k])
-    return _gain(ranked[:k]) / best if best else 0.0
+    return _gain(gains[:k]) / best if best else 0.0
 
 
 def _gain(grades: Sequence[float]) -> float:
@@ -78,3 +78,8 @@ def _gain(grades: Sequence[float]) -> float:
 def length_penalty(response: str, most: int) -> float:
     """1 for a response of up to `most` words, then `most` / its words: what is twice too long is worth half."""
     return min(1.0, most / max(1, len(words(response))))
+
+
+def first_line(response: str) -> str:
+    """The first line of a response that is not empty."""
+    return response.strip().partition("\n")[0]

@@ -6,6 +6,7 @@ No name and no sentence of it stands in what detection or pair generation asks (
 import json
 import random
 from functools import lru_cache
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 from retmask.files import shipped
@@ -44,9 +45,19 @@ def relation(name: str) -> Relation:
     return Relation(*_world()["relations"][name])
 
 
-def relations(subject: str) -> list[Relation]:
-    """The relations of one kind of subject, in the order of the data."""
-    return [Relation(*row) for row in _world()["relations"].values() if row[0] == subject]
+def relations(subject: str = "") -> list[Relation]:
+    """The relations of one kind of subject, or all, in the order of the data."""
+    return [Relation(*row) for row in _world()["relations"].values() if subject in ("", row[0])]
+
+
+def associations() -> list[tuple[str, list[str]]]:
+    """Questions that begin with Who, each with sentences about `{person}` that answer it with no content word of it."""
+    return [(question, needles) for question, *needles in _world()["associations"]]
+
+
+def topics() -> dict[str, list[str]]:
+    """Topics, each with words that belong to it alone."""
+    return {topic: listed.split() for topic, listed in _world()["topics"].items()}
 
 
 def names(rng: random.Random, kind: str, count: int) -> list[str]:
@@ -64,10 +75,33 @@ def names(rng: random.Random, kind: str, count: int) -> list[str]:
     return [form.format(heads[i % n], tails[(i + i // n) % n]) for i in range(count)]
 
 
+def _all(rng: random.Random, kind: str) -> list[str]:
+    return names(rng, kind, 576 if kind in _world()["names"] else len(_world()["values"][kind].split()))
+
+
 def facts(rng: random.Random, relation: Relation, count: int) -> list[Fact]:
     """That many facts of a relation: no subject and no value is in it twice."""
     subjects, values = (names(rng, kind, count) for kind in (relation.subject, relation.value))
     return [Fact(relation, subject, value) for subject, value in zip(subjects, values, strict=True)]
+
+
+def entries(rng: random.Random, kinds: list[Relation], count: int) -> list[list[Fact]]:
+    """For that many subjects one fact of each of the relations; a value may stand in several.
+
+    A name comes again after 576.
+    """
+    subjects, *pools = (_all(rng, kind) for kind in (kinds[0].subject, *(each.value for each in kinds)))
+    return [
+        [Fact(each, subject, rng.choice(pool)) for each, pool in zip(kinds, pools, strict=True)]
+        for subject in islice(cycle(subjects), count)
+    ]
+
+
+def numbered(rng: random.Random, texts: list[str]) -> list[tuple[str, str]]:
+    """Passages with random numbers of one length, 3 digits or more: the number, and [number] with the text."""
+    low = 10 ** max(2, len(str(2 * len(texts))) - 1)
+    numbers = rng.sample(range(low, 10 * low), len(texts))
+    return [(str(number), f"[{number}] {text}") for number, text in zip(numbers, texts, strict=True)]
 
 
 def chain(rng: random.Random, steps: list[Relation], count: int) -> list[list[Fact]]:

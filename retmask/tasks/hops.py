@@ -1,0 +1,83 @@
+"""Hops: a question that names the first of two or three facts, each of which leads to the next; variables to track."""
+
+from random import Random
+from string import ascii_uppercase
+
+from retmask.items.item import Document, Item, Planted, Question, Task
+from retmask.items.metrics import first_line, held, string_match_all
+from retmask.items.world import chain, chain_question, relation
+
+_BEFORE = "Some facts are hidden in the text below. Answer the question by putting them together.\n\n"
+_TWO = ("home flag", "home mayor", "home quarry", "berth cargo", "berth harbour", "harbour flag", "harbour quarry")
+_THREE = ("berth harbour flag", "berth harbour quarry", "captain home flag", "captain home quarry")
+# RULER's words (arXiv 2404.06654)
+_MEMORIZE = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
+_FIND = "Question: Find all variables that are assigned the value {value} in the text above."
+_FOUND = (
+    "Answer: According to the chain(s) of variable assignment in the text above, {count} variables are assigned the "
+    "value {value}, they are: "
+)
+
+
+def two(rng: Random, tokens: int) -> Document:
+    """Four chains of two facts each."""
+    return _chains(rng, rng.choice(_TWO))
+
+
+def three(rng: Random, tokens: int) -> Document:
+    """Four chains of three facts each."""
+    return _chains(rng, rng.choice(_THREE))
+
+
+def _chains(rng: Random, steps: str) -> Document:
+    """Four chains of facts, two of whose ends are asked for; the other ends are the distractors."""
+    chains = chain(rng, [relation(step) for step in steps.split()], 4)
+    ends = [facts[-1].value for facts in chains]
+    hops = len(chains[0])
+    questions = (
+        Question(
+            chain_question(chains[n]),
+            (ends[n],),
+            (*ends[:n], *ends[n + 1 :]),
+            tuple(range(n * hops, (n + 1) * hops)),
+        )
+        for n in range(2)
+    )
+    return Document(_BEFORE, tuple(Planted(fact.sentence) for facts in chains for fact in facts), tuple(questions))
+
+
+def variables(rng: Random, tokens: int) -> Document:
+    """Two chains of three variables each, the first of which is given a number and each other the one before it."""
+    names = ["".join(rng.sample(ascii_uppercase, 5)) for _ in range(6)]
+    values = [str(value) for value in rng.sample(range(10_000, 100_000), 2)]
+    given = [values[0], *(f"VAR {name}" for name in names[:2]), values[1], *(f"VAR {name}" for name in names[3:5])]
+    depths = [depth for _ in values for depth in sorted(rng.random() for _ in range(3))]
+    hidden = (f"VAR {name} = {value}." for name, value in zip(names, given, strict=True))
+    questions = (
+        Question(
+            _FIND.format(value=value),
+            tuple(names[3 * n : 3 * n + 3]),
+            tuple(names[3 - 3 * n : 6 - 3 * n]),
+            tuple(range(3 * n, 3 * n + 3)),
+            prefix=_FOUND.format(count=3, value=value).strip(),
+        )
+        for n, value in enumerate(values)
+    )
+    return Document(_MEMORIZE, tuple(map(Planted, hidden, depths)), tuple(questions))
+
+
+def score(item: Item, response: str) -> float:
+    """Whether the first line of the response has the last value of the chain."""
+    return held(first_line(response), item.gold)
+
+
+def tracked(item: Item, response: str) -> float:
+    """The share of the variables that the response names."""
+    return string_match_all(response, item.gold)
+
+
+TASKS = (
+    Task("hops_two", "hops", 24, two, score),
+    Task("hops_three", "hops", 24, three, score),
+    Task("hops_variables", "hops", 30, variables, tracked),
+)

@@ -1,0 +1,47 @@
+"""ICL: sentences with labels that mean nothing, as many as fit; the label of another sentence is asked for."""
+
+from random import Random
+
+from retmask.items.item import Document, Item, Question, Task
+from retmask.items.metrics import first_answer
+from retmask.items.world import names, topics
+
+_BEFORE = "Each text below has a label. Learn from them which label the last text has.\n\n"
+_LABELS = "alpha bravo delta echo golf hotel india kilo lima oscar papa quebec romeo sierra tango victor zulu"
+_SAID = (
+    "{} talked about the {} all day.",
+    "{} dreamt of the {}.",
+    "{} complained about the {}.",
+    "{} wrote a poem on the {}.",
+)
+
+
+def plant(rng: Random, tokens: int) -> Document:
+    """Labelled sentences, each about a word of a topic; the label of a topic is drawn for the document."""
+    labels = dict(zip(topics(), rng.sample(_LABELS.split(), len(topics())), strict=True))
+    people = names(rng, "person", 24)
+
+    def text(topic: str) -> str:
+        return rng.choice(_SAID).format(rng.choice(people), rng.choice(topics()[topic]))
+
+    shots: list[str] = []
+    while len(shots) < 24 + tokens // 8:
+        shots += [f"Text: {text(topic)}\nLabel: {labels[topic]}\n" for topic in rng.sample(list(labels), len(labels))]
+    questions = (
+        Question(
+            f"Text: {text(topic)}",
+            (labels[topic],),
+            tuple(label for label in labels.values() if label != labels[topic]),
+            prefix="Label:",
+        )
+        for topic in rng.sample(list(labels), 4)
+    )
+    return Document(_BEFORE, (), tuple(questions), tuple(shots), "\n", ("Text without a label: ", ""))
+
+
+def score(item: Item, response: str) -> float:
+    """Whether the response begins with the label."""
+    return first_answer(response, item.gold[0])
+
+
+TASKS = (Task("icl", "icl", 8, plant, score),)

@@ -1,0 +1,41 @@
+"""QA: a post that goes from one to the next over a long text: who has it last, who had it first, how many did."""
+
+from random import Random
+
+from retmask.items.item import Document, Item, Planted, Question, Task
+from retmask.items.metrics import first_line, held
+from retmask.items.world import names
+
+_POSTS = ("lighthouse keeper", "chief gardener", "head librarian", "harbour pilot", "bell founder", "court painter")
+_COUNTS = "one two three four five six seven eight"
+_BEFORE = "The text below tells, among other things, how a post went from one person to the next.\n\n"
+
+
+def plant(rng: Random, tokens: int) -> Document:
+    """Between four and six people have the post, one after the other in the order of the text."""
+    people = names(rng, "person", rng.randrange(4, 7))
+    n, post, town = len(people), rng.choice(_POSTS), names(rng, "town", 1)[0]
+    years = sorted(rng.sample(range(1612, 1780), n))
+    hidden = (f"In {year} {person} became {post} of {town}." for year, person in zip(years, people, strict=True))
+    depths = ((place + rng.random()) / n for place in range(n))
+    everything = tuple(range(n))
+    count = _COUNTS.split()[n - 1]
+    questions = (
+        Question(f"Who was the last to become {post} of {town}?", (people[-1],), tuple(people[:-1]), everything[::-1]),
+        Question(f"Who was the first to become {post} of {town}?", (people[0],), tuple(people[1:]), everything),
+        Question(
+            f"How many people became {post} of {town}? Answer with the number as a word.",
+            (count,),
+            tuple(word for word in _COUNTS.split() if word != count),
+            everything,
+        ),
+    )
+    return Document(_BEFORE, tuple(map(Planted, hidden, depths)), questions)
+
+
+def score(item: Item, response: str) -> float:
+    """Whether the first line of the response has the answer."""
+    return held(first_line(response), item.gold)
+
+
+TASKS = (Task("qa", "qa", 24, plant, score),)
