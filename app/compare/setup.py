@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from app.shared.models import ModelRef
 from retmask.compare.comparison import Column, Prompt
+from retmask.compare.conditions import Condition, of_rule
 from retmask.compare.settings import CompareSettings
 from retmask.files import home, inside, is_number, mapping, read_object, sha256_text, shipped, write_atomic, write_json
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, MaskRule, control
+from retmask.heads.rules import CONTROL, TUNED, MaskRule
 from retmask.heads.scores import HeadScores
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle, load_needles
@@ -86,19 +87,16 @@ class Setup:
         Without a selected head there is nothing to mask, and "masked" and its control are left out. ValueError where no
         column is left, or too few heads for the control.
         """
-        out = [Column(UNMASKED, HeadMask())] if self.unmasked else []
-        out += [Column(MASKED, mask)] if self.masked and len(mask) else []
-        out += [Column(TUNED, HeadMask())] if self.tuned else []
-        out += [Column(CONTROL, self.control_mask(mask, scores))] if self.control and len(mask) else []
-        if not out:
+        heads = MaskRule(heads=str(mask), seed=self.control_seed)
+        named = [Condition()] if self.unmasked else []
+        named += of_rule(heads) if self.masked else []
+        named += [Condition(TUNED, tuned=self.tuned)] if self.tuned else []
+        named += [Condition(CONTROL, "random", heads, self.matched)] if self.control and len(mask) else []
+        if not named:
             wanted = "select heads to mask" if self.masked or self.control else "switch on a column"
             raise ValueError(f"there is nothing to run: {wanted}")
-        return tuple(out)
-
-    def control_mask(self, mask: HeadMask, scores: HeadScores) -> HeadMask:
-        """As many random heads at the same scales. ValueError where too few are left to draw from."""
         try:
-            return control(mask, scores.grid, self.control_seed, scores, self.matched, self.exclude.strip())
+            return tuple(condition.column(scores.grid, scores, self.exclude.strip()) for condition in named)
         except ValueError as error:
             raise ValueError(f"{error}; or switch the random control off") from None
 

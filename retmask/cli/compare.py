@@ -1,22 +1,23 @@
 """`retmask compare`, `dose` and `ablate`: what masking heads does to an answer, to a curve, and in the weights."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progress, takes
 from retmask.compare.ablate import AblateSettings, written
-from retmask.compare.comparison import Column, Comparison, first_divergence
+from retmask.compare.comparison import Comparison, first_divergence
 from retmask.compare.dose import DOSE, DoseSettings, read_points
 from retmask.compare.settings import CompareSettings
 from retmask.figures.rows import dose_rows
-from retmask.heads.grid import Grid, HeadId, heads_words
+from retmask.heads.grid import HeadId, heads_words
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import CONTROL, MASKED, TUNED, UNMASKED, control
-from retmask.heads.sets import read_scores
 from retmask.model.weights import check_there, folder_grid
+
+if TYPE_CHECKING:
+    from retmask.model.lens import LensModel
 
 
 def _compare(
@@ -27,38 +28,31 @@ def _compare(
     """Answer a prompt unmasked, masked, tuned, and with as many random heads masked, and say what differs."""
     context_tokens, sampling, rule = settings.context_tokens, settings.sampling, settings.rule
     check_there(settings.model)
-    if rule.given:
-        rule.check(folder_grid(settings.model))
+    conditions, grid = settings.conditions(), folder_grid(settings.model)
+    for condition in conditions:
+        condition.check(grid)
     from retmask.compare.side_by_side import compare as answers
-    from retmask.model.loading import load, load_tuned
 
-    how: dict[str, Any] = {name: getattr(settings, name) or None for name in ("revision", "device", "dtype")}
+    names = ("revision", "adapter", "device", "dtype")
+    how: dict[str, Any] = {name: getattr(settings, name) or None for name in names}
     how |= {"context_tokens": context_tokens, "trust_remote_code": trust_remote_code}
-    model = load(settings.model, adapter=settings.adapter or None, **how)
+    model = conditions[0].load(settings.model, **how)
     model.check_length(settings.tokens if settings.needle else 0)
-    columns, excluded = _columns(settings, model.grid)
-    if settings.tuned:
-        columns.insert(1 + rule.given, Column(TUNED, HeadMask(), load_tuned(settings.model, settings.tuned, **how)))
+    columns = [condition.column(model.grid) for condition in conditions]
+    excluded = sorted({*columns[1].mask.heads, *rule.excluded(model.grid)}) if rule.given and settings.control else []
+    models: dict[Any, LensModel | None] = {conditions[0].weights: None}
+    for place, condition in enumerate(conditions):
+        if condition.weights not in models:
+            models[condition.weights] = condition.load(settings.model, **how)
+        columns[place] = columns[place]._replace(model=models[condition.weights])
     *_, last = answers(model, settings.encode(model.tokenizer), columns, settings.max_new_tokens, sampling)
     if as_json:
-        return typer.echo(json.dumps(last.to_json() | {"control_excludes": excluded}, ensure_ascii=False))
+        return typer.echo(
+            json.dumps(last.to_json() | {"control_excludes": list(map(str, excluded))}, ensure_ascii=False)
+        )
     typer.echo(_side_by_side(last))
     if excluded:
-        typer.echo(f"\nthe random control is drawn from all heads but these: {','.join(excluded)}")
-
-
-def _columns(settings: CompareSettings, grid: Grid) -> tuple[list[Column], list[str]]:
-    """The conditions of the model itself, and the heads that its random control leaves out."""
-    rule = settings.rule
-    if not rule.given:
-        return [Column(UNMASKED, HeadMask())], []
-    columns = [Column(UNMASKED, HeadMask()), Column(MASKED, rule.build(grid))]
-    if not settings.control:
-        return columns, []
-    mask, scores = columns[1].mask, read_scores(rule.scores, grid) if rule.scores else None
-    excluded = sorted({*mask.heads, *rule.excluded(grid)})
-    drawn = control(mask, grid, rule.seed, scores, settings.layer_matched, rule.exclude)
-    return [*columns, Column(CONTROL, drawn)], list(map(str, excluded))
+        typer.echo(f"\nthe random control is drawn from all heads but these: {','.join(map(str, excluded))}")
 
 
 compare = takes(CompareSettings, _compare)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from retmask.compare.conditions import Condition
 from retmask.compare.effect import measure
 from retmask.detect.trials import different_prompts, pin_measure
 from retmask.figures import style
@@ -18,7 +19,7 @@ from retmask.figures.rows import dose_rows, to_csv
 from retmask.files import HAYSTACKS, append_line, expanded, read_lines, settled, sha256_text, shipped, write_atomic
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import EXCLUDE, control, retrieval_heads
+from retmask.heads.rules import EXCLUDE, MaskRule, retrieval_heads
 from retmask.heads.sets import ScoreSet, head_scores, read_set
 from retmask.heads.trials import read_trials
 from retmask.model.weights import check_there, folder_grid
@@ -104,10 +105,9 @@ class DoseSettings:
             raise ValueError(
                 f"{point.k} heads cannot be masked, the list names {scores.n_ranked}: leave that number out"
             )
-        best = HeadMask.of(scores.top(point.k))
-        if point.seed is None:
-            return best
-        return control(best, grid, point.seed, scores, self.layer_matched, self.exclude)
+        rule, drawn = MaskRule(top_k=point.k, seed=point.seed or 0), point.seed is not None
+        condition = Condition(word="random" if drawn else "masked", rule=rule, matched=self.layer_matched)
+        return condition.mask(grid, scores, self.exclude) if point.k else HeadMask()
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, none of whose needles and depths the detection behind the scores used.

@@ -5,9 +5,10 @@ from functools import cached_property
 from typing import Any
 
 from retmask.compare.comparison import Prompt
+from retmask.compare.conditions import HELP, Condition, named, of_rule, parse
 from retmask.detect.job import DEFAULT_MODEL
 from retmask.files import check_text, read_text
-from retmask.heads.rules import MaskRule
+from retmask.heads.rules import CONTROL, TUNED, MaskRule
 from retmask.runs.settings import check, command_line, setting, shared
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle
@@ -36,6 +37,7 @@ class CompareSettings:
     top_p: float = setting(1.0, "draw from the likeliest tokens that reach this together")
     seed: int = setting(0, "of the drawn tokens: the same seed says the same again")
     tuned: str = setting("", "also answer with this fine-tuned model: the folder of an adapter or of a model")
+    condition: tuple[str, ...] = setting((), HELP, repeated=True)
     revision: str = shared("revision")
     adapter: str = shared("adapter")
     device: str = shared("device")
@@ -47,9 +49,23 @@ class CompareSettings:
             raise ValueError("say what to ask in one way: --prompt TEXT, --prompt-file FILE, or --needle NAME")
         if self.answer and self.needle:
             raise ValueError("a needle has its answer: leave --answer out")
-        if not self.rule.given and (self.rule.scores or self.layer_matched or self.rule.scale is not None):
+        scores = self.rule.scores and not self.condition
+        if not self.rule.given and (scores or self.layer_matched or self.rule.scale is not None):
             ways = "--top-k, --threshold, --share, --heads, --mask or --random"
             raise ValueError(f"which heads to mask is not said: add {ways}")
+
+        self.conditions()
+
+    def conditions(self) -> list[Condition]:
+        """What answers, in order: as it is, masked, tuned, the random control, and what is written as a condition.
+
+        ValueError for what is no condition.
+        """
+        rule = self.rule
+        tuned = [Condition(TUNED, tuned=self.tuned)] if self.tuned else []
+        drawn = [Condition(CONTROL, "random", rule, self.layer_matched)] if rule.given and self.control else []
+        written = [made for text in self.condition for made in parse(text, rule.scores, rule.exclude)]
+        return [*named([Condition(), *of_rule(rule), *tuned, *drawn, *written]).values()]
 
     @property
     def command(self) -> list[str]:

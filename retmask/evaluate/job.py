@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retmask import files
-from retmask.compare.conditions import Condition, conditions
+from retmask.compare.conditions import HELP, Condition, named, of_folders, of_masks, of_rule, parse
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
 from retmask.evaluate.differences import summary
 from retmask.figures.rows import to_csv
@@ -34,14 +34,16 @@ class EvaluateSettings:
 
     `tuned` are folders of adapters (or of whole checkpoints), each perhaps with a name before: `control=folder`; the
     first is "tuned" without one. `rule` says which heads the masked condition masks, if there is to be one, and `also`
-    further masked conditions by name: `query heads=L17H3,L18H6`. `trials` prompts of `context_tokens` tokens are spread
-    over needles and depths. ValueError for what cannot be.
+    further masked conditions by name: `query heads=L17H3,L18H6`; any other is a `condition`, as
+    `retmask.compare.conditions` reads it. `trials` prompts of `context_tokens` tokens are spread over needles and
+    depths. ValueError for what cannot be.
     """
 
     model: str = shared("model", REQUIRED)
     tuned: tuple[str, ...] = setting((), "an adapter or model folder, or name=folder; once for each", repeated=True)
     rule: MaskRule = setting(MaskRule(), "the masked condition", flags={"seed": "mask-seed"})
     also: tuple[str, ...] = setting((), "a further masked condition: name=L17H3,L18H6; once for each", repeated=True)
+    condition: tuple[str, ...] = setting((), HELP, repeated=True)
     trials: int = setting(120, "prompts, on needles and depths that detection did not use")
     context_tokens: int = setting(512, "of a prompt with its answer")
     needles: str = setting("", "JSON or JSON lines, as for detect", names="path")
@@ -59,7 +61,9 @@ class EvaluateSettings:
 
     def conditions(self) -> dict[str, Condition]:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
-        return conditions(self.rule, self.also, self.tuned)
+        written = [made for text in self.condition for made in parse(text, self.rule.scores, self.rule.exclude)]
+        masked = [*of_rule(self.rule), *of_masks(self.also)]
+        return named([Condition(), *masked, *of_folders(self.tuned), *written])
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
@@ -80,13 +84,19 @@ class EvaluateSettings:
 
 def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     check_there(settings.model)
-    grid, named = folder_grid(settings.model), settings.conditions()
-    for condition in named.values():
+    grid = folder_grid(settings.model)
+    for condition in settings.conditions().values():
         condition.check(grid)
     _texts(settings)
-    folders = {name: condition.folder for name, condition in named.items() if condition.folder}
-    tuned = tuple(f"{name}={files.settled(folder)}" for name, folder in folders.items())
-    return Start(replace(whole(settings), tuned=tuned), parent_ids(*folders.values(), settings.rule.scores))
+    tuned = [condition.whole() for condition in of_folders(settings.tuned)]
+    written = [condition.whole() for text in settings.condition for condition in parse(text)]
+    folders = [each.tuned or each.model for each in [*tuned, *written]]
+    settings = replace(
+        whole(settings),
+        tuned=tuple(f"{each.label}={each.tuned}" for each in tuned),
+        condition=tuple(map(str, written)),
+    )
+    return Start(settings, parent_ids(*filter(None, folders), settings.rule.scores))
 
 
 def _texts(settings: EvaluateSettings) -> tuple[list[NeedleTask], Haystack]:
@@ -106,20 +116,21 @@ def _answers(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     run.report(stage="loading", done=len(answers), total=total)
     pace = Pace()
     model: LensModel | None = None
+    weights: tuple[str, ...] = ()
     masks: dict[str, HeadMask] = {}
     for name, condition in named.items():
         if sum(key[0] == name for key in answers) >= files.number(_asked(run).get(name), len(tasks)):
             continue
-        if model is None or condition.folder:
+        if model is None or condition.weights != weights:
             model = None  # two models need not fit
             release()
-            model = _load(work, name, condition)
+            model, weights = _load(work, name, condition), condition.weights
         if not masks:  # all of them before the first answer: a head that is not there is to be said at once
             masks = _masks(work, model.grid)
         chat = Chat.resumed(model.tokenizer, run.record)
         run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
         asked = different_prompts(chat, tasks, haystack)
-        if not condition.folder:
+        if not any(condition.weights):
             run.update(same_prompts=len(tasks) - len(asked))
         run.update(asked={**_asked(run), name: len(asked)})
         total = len(asked) * len(named)
@@ -149,21 +160,20 @@ def _asked(run: Run) -> dict[str, Any]:
 
 def _load(work: Work[EvaluateSettings], name: str, condition: Condition) -> "LensModel":
     """The model of a condition. ValueError where the run began with other weights."""
-    from retmask.model.loading import facts, load, load_tuned
+    from retmask.model.loading import facts
 
-    base, folder = work.settings.model, condition.folder
-    how = work.loading | {"context_tokens": work.settings.context_tokens}
-    model = load_tuned(base, folder, **how) if folder else load(base, **how)
-    weights = facts(model, folder if condition.is_adapter else "")
+    model = condition.load(work.settings.model, **work.loading, context_tokens=work.settings.context_tokens)
+    weights = facts(model, condition.tuned if condition.is_adapter else "")
     digest = weights["adapter_sha256"] or weights["sha256"]
-    work.run.pin(**{f"weights of {name if folder else UNMASKED}": digest}, dtype=weights["dtype"])
+    whose = name if any(condition.weights) else UNMASKED
+    work.run.pin(**{f"weights of {whose}": digest}, dtype=weights["dtype"])
     return model
 
 
 def _masks(work: Work[EvaluateSettings], grid: Grid) -> dict[str, HeadMask]:
     """The masks of all conditions that have one, by name. ValueError where the run began with others."""
     rule, named = work.settings.rule, work.settings.conditions()
-    masks = {name: condition.rule.build(grid) for name, condition in named.items() if condition.rule.given}
+    masks = {name: condition.mask(grid) for name, condition in named.items() if condition.word}
     work.run.pin(**{"mask" if name == MASKED else f"mask of {name}": str(mask) for name, mask in masks.items()})
     if rule.random:
         work.run.update(excluded=[*map(str, rule.excluded(grid))])

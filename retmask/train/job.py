@@ -67,10 +67,12 @@ def _check(settings: TrainSettings, out: Path | None, trust_remote_code: bool) -
             return
         write_atomic(run.path / PAIRS, rows_text(read_rows(file)))
         made = Run(file.parent).record
+        random = mapping(mapping(made.get("config")).get("rule")).get("random")
         run.update(
             pairs_sha256=sha256(run.path / PAIRS),
             preflight={**needs._asdict(), "problems": [], "warnings": list(needs.warnings)},
-            made_with={name: made[name] for name in ("mask", "kept", "prompts_sha256", "clock") if name in made},
+            made_with={name: made[name] for name in ("mask", "kept", "prompts_sha256", "clock") if name in made}
+            | ({"random": random} if random else {}),
         )
 
     return Start(settings, parent_ids(file), prepare)

@@ -431,16 +431,16 @@ def test_the_control_has_the_scales_of_the_mask_layer_by_layer() -> None:
     from app.shared.models import ModelRef
 
     mask = HeadMask({HeadId(3, 1): 0.5, HeadId(3, 4): 0.5, HeadId(9, 0): 0.0})
-    drawn_heads = Setup(matched=True).control_mask(mask, BEST)
+    drawn_heads = Setup(matched=True).columns(mask, BEST)[-1].mask
     assert [(head.layer, scale) for head, scale in drawn_heads.scales.items()] == [(3, 0.5), (3, 0.5), (9, 0.0)]
     assert not set(drawn_heads.heads) & set(mask.heads)
     for seed in range(20):
-        heads = Setup(exclude="50%", control_seed=seed).control_mask(mask, BEST).heads
+        heads = Setup(exclude="50%", control_seed=seed).columns(mask, BEST)[-1].mask.heads
         assert not set(heads) & set(BEST.top_share(0.5))
     command = Setup(exclude=" 50% ").command(ModelRef("m"), mask, "s", None)
     assert "--exclude 50%" in command
     with pytest.raises(ValueError, match="excludes no heads"):
-        Setup(exclude="x").control_mask(mask, BEST)
+        Setup(exclude="x").columns(mask, BEST)
     with pytest.raises(ValueError, match="excludes no heads"):
         Setup(exclude="x").command(ModelRef("m"), mask, "s", None)
 
