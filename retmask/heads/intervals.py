@@ -87,10 +87,92 @@ def interval(
 
 
 def resampled_means(
-    values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, draws: int = DRAWS
+    values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, draws: int = DRAWS, seed: int = 0
 ) -> Float[np.ndarray, "draw *shape"]:
-    """The mean over values in each bootstrap draw of the clusters, always the same draws."""
-    return np.moveaxis(_bootstrap(values, drawn_by, lambda means: means, draws).bootstrap_distribution, -1, 0)
+    """The mean over values in each bootstrap draw of the clusters, for one seed always the same draws.
+
+    A nan is a value that was not measured, and the mean is over the others; nan for a draw without any.
+    """
+    return np.moveaxis(_bootstrap(values, drawn_by, lambda means: means, draws, seed).bootstrap_distribution, -1, 0)
+
+
+class Estimate(NamedTuple):
+    """Means, their bootstrap draws, and with how many degrees of freedom these know their own spread; nan for none.
+
+    The bootstrap of n clusters is too narrow by sqrt((n - 1) / n), and knows a spread from n values only: so the draws
+    are spread by the one, and the tails of Student's t take the other (the expanded percentile interval: Hesterberg,
+    What Teachers Should Know about the Bootstrap, 2015).
+    """
+
+    mean: Float[np.ndarray, " figure"]
+    draws: Float[np.ndarray, "draw figure"]
+    freedom: Float[np.ndarray, " figure"]
+
+    @property
+    def error(self) -> Float[np.ndarray, " figure"]:
+        """The standard error of each mean."""
+        spread: Float[np.ndarray, " figure"] = self.draws.std(axis=0)
+        return spread
+
+    def ends(self) -> tuple[Float[np.ndarray, " figure"], Float[np.ndarray, " figure"]]:
+        """The ends of 95 % intervals, each of which holds its mean."""
+        from scipy import stats
+
+        tails = stats.norm.cdf(stats.t.ppf(_ENDS[0], np.nan_to_num(self.freedom, nan=1.0)))
+        ends = np.array([np.quantile(self.draws[:, i], (tail, 1 - tail)) for i, tail in enumerate(tails)])
+        return np.minimum(ends[:, 0], self.mean), np.maximum(ends[:, 1], self.mean)
+
+    def p_values(self) -> Float[np.ndarray, " figure"]:
+        """How easily chance alone moves each mean so far from 0, two-sided: the level at which its interval ends at 0.
+
+        At least what so many draws can tell, 2 / (draws + 1) of many clusters.
+        """
+        from scipy import stats
+
+        beyond = np.minimum((self.draws <= 0).sum(axis=0), (self.draws >= 0).sum(axis=0))
+        tail = stats.t.sf(stats.norm.isf((1 + beyond) / (1 + len(self.draws))), self.freedom)
+        return np.where(np.isnan(self.freedom), np.nan, np.minimum(1, 2 * tail))
+
+
+def estimate(
+    values: Float[np.ndarray, "value figure"], drawn_by: Clusters, draws: int = DRAWS, seed: int = 0
+) -> Estimate:
+    """The mean of each column over the values that were measured (not nan), by clusters.
+
+    Its draws are nan where fewer than 3 clusters have any. Another seed makes draws that are independent.
+    """
+    there = ~np.isnan(values)
+    n = np.array([len(np.unique(drawn_by.of[column])) for column in there.T])
+    with np.errstate(invalid="ignore"):  # 0 / 0: nothing measured
+        mean = np.where(there, values, 0).sum(axis=0) / there.sum(axis=0)
+        drawn = resampled_means(values, drawn_by, draws, seed)
+        wide = np.where(n < FEWEST, np.nan, np.sqrt(n / np.maximum(1, n - 1)))
+    return Estimate(mean, mean + (drawn - mean) * wide, np.where(n < FEWEST, np.nan, n - 1.0))
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates, each figure over those that have it, with Satterthwaite's degrees of freedom.
+
+    Where one of them has no draws their mean has none.
+    """
+    there = ~np.isnan([each.mean for each in estimates])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = there / there.sum(axis=0)
+        mean = sum(np.where(there[i], each.mean, 0) * share[i] for i, each in enumerate(estimates))
+        draws = sum(np.where(there[i], each.draws, 0) * share[i] for i, each in enumerate(estimates))
+        parts = np.where(there, [each.error for each in estimates] * share, 0) ** 2
+        freedom = np.where(there, [each.freedom for each in estimates], 1)
+        whole = parts.sum(axis=0) ** 2 / (parts**2 / freedom).sum(axis=0)
+    return Estimate(np.asarray(mean), np.asarray(draws), np.where(parts.sum(axis=0) == 0, freedom.min(axis=0), whole))
+
+
+def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """p-values corrected for how many there are (Holm 1979); nan stays and does not count."""
+    there = np.flatnonzero(~np.isnan(p))
+    order = there[np.argsort(p[there], kind="stable")]
+    out = np.full(len(p), np.nan)
+    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return out
 
 
 def proportion_interval(share: float, n: int) -> tuple[float, float]:
@@ -127,18 +209,23 @@ def none_over(n: int, unit: str) -> str:
     return f"no interval: it takes {FEWEST} {unit}s or more, and there {'is' if n == 1 else 'are'} {over(n, unit)}"
 
 
-def _bootstrap(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, figures: Figures, draws: int) -> Any:
+def _bootstrap(
+    values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, figures: Figures, draws: int, seed: int = 0
+) -> Any:
     """scipy's percentile bootstrap of clusters, drawn with all their values; the draws are its last axis."""
     from scipy import stats  # here, since it takes a second and most commands make no interval
 
     n = drawn_by.n
     member = drawn_by.of == np.arange(n)[:, None]
-    sums, sizes = member.astype(float) @ values.reshape(len(values), -1), member.sum(axis=1)
+    flat = values.reshape(len(values), -1)
+    missing = np.isnan(flat)
+    sums = member.astype(float) @ np.where(missing, 0.0, flat)
+    sizes = member.astype(float) @ ~missing if missing.any() else member.sum(axis=1, keepdims=True)
 
     def statistic(drawn: Int[np.ndarray, "draw cluster"], axis: int) -> Float[np.ndarray, "*figure draw"]:
         at = drawn + n * np.arange(len(drawn))[:, None]  # a draw's sums are a product of matrices, and quick
         times = np.bincount(at.ravel(), minlength=at.size).reshape(at.shape)
-        means = times.astype(float) @ sums / (times @ sizes)[:, None]
+        means = times.astype(float) @ sums / (times @ sizes)
         return np.moveaxis(figures(means.reshape(len(drawn), *values.shape[1:])), 0, -1)
 
     with warnings.catch_warnings():
@@ -151,5 +238,5 @@ def _bootstrap(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, fi
             vectorized=True,
             confidence_level=LEVEL,
             method="percentile",
-            rng=0,
+            rng=seed,
         )
