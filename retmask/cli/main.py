@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import re
 import shlex
 import socket
 import sys
@@ -167,7 +168,8 @@ def _refused(error: Exception) -> int:
         traceback.print_exc()
     if usage:
         where = f": `{context.command_path} --help` shows what can be given" if context else ""
-        words = " ".join(usage().split()).rstrip(".") + where
+        words = re.sub(r"\. Did you mean '(.*)'\?$", r" (did you mean \1?)", " ".join(usage().split()))
+        words = words.rstrip(".") + where
     else:
         words = faults.sentence(error) if faults.is_expected(error) else faults.unexpected(error)
     typer.echo(f"retmask: {words}", err=True)

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from retmask.files import expanded
 from retmask.runs.run import Run
-from retmask.runs.settings import from_record, record, same
+from retmask.runs.settings import check, from_record, record, same
 from retmask.runs.worker import working
 
 _LEFT = (".record.lock", ".cancel.", ".run.json.")  # what a crash may leave where a run was about to be made
@@ -93,6 +93,7 @@ class Job(Generic[S]):
 
         ValueError where `out` holds something else, or what the settings name is not there or does not fit.
         """
+        check(settings)
         return self.claim(self.check(settings, out, trust_remote_code), out)
 
     def claim(self, start: Start[S], out: Path | None) -> Run:

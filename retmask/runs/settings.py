@@ -44,7 +44,7 @@ _SHARED: dict[str, tuple[str, Marks]] = {  # what several jobs are told alike
     "revision": ("branch, tag or commit of a Hub model", {}),
     "adapter": ("a PEFT adapter folder, merged into the model", {"names": "folder"}),
     "device": ("cpu, cuda, cuda:1; by default cuda where there is one", {}),
-    "dtype": ("float32, bfloat16 or float16; by default bfloat16 on cuda, else float32", {}),
+    "dtype": ("by default bfloat16 on cuda, else float32", {"choices": ("", "float32", "bfloat16", "float16")}),
 }
 
 

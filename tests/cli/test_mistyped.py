@@ -73,6 +73,7 @@ def test_a_mistyped_model_is_one_sentence_and_the_hub_is_asked_once(
         (["detect", "--preset", "quik"], "quick"),
         (["detect", "--detector", "quer"], "query"),
         (["detect", "--haystack", "pydc"], "pydoc"),
+        (["detect", "--dtype", "bfloat61"], "bfloat16"),
         (["detect", "./model/tiny-llma"], "model/tiny-llama"),
         (["compare", "--needle", "glacer"], "glacier"),
         (["compare", "--prompt", "a", "--mask", "bets14"], "best14"),
@@ -109,7 +110,8 @@ def test_a_mistyped_name_says_which_may_be_meant(
     assert run_command(words) == 2
     says = capsys.readouterr().err
     assert says.count("\n") == 1
-    assert f"did you mean {near}?" in says.lower().replace("'", "")
+    assert f"(did you mean {near}?)" in says
+    assert {run.id for run in Run.all()} == {"detect-tiny-1", "pairs-tiny"}, "no run is left behind"
 
 
 def test_what_is_meant() -> None:
