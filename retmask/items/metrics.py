@@ -28,11 +28,6 @@ def string_match_all(response: str, gold: Sequence[str]) -> float:
     return sum(answer.lower() in response.lower() for answer in gold) / len(gold)
 
 
-def string_match_part(response: str, gold: Sequence[str]) -> float:
-    """Whether any of the gold answers stands in the response, case aside; RULER's measure for questions."""
-    return float(any(answer.lower() in response.lower() for answer in gold))
-
-
 def held(response: str, gold: Collection[str]) -> float:
     """The share of the gold answers that a response has as whole words, case and a leading article aside."""
     return len(named(response, gold)) / len(gold)

@@ -60,11 +60,6 @@ def answer(item: Item, chat: Chat, text: str) -> list[int]:
     return whole[len(before) :] if whole[: len(before)] == before else rest
 
 
-def bare(item: Item) -> Item:
-    """The same question without its context: what can be guessed."""
-    return replace(item, context="", depth=None, planted=(), others=())
-
-
 def _kind(item: Item, chat: Chat) -> Chat:
     return Chat.of(chat, "plain") if item.plain else chat
 

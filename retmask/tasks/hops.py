@@ -10,12 +10,12 @@ from retmask.items.world import chain, chain_question, relation
 _BEFORE = "Some facts are hidden in the text below. Answer the question by putting them together.\n\n"
 _TWO = ("home flag", "home mayor", "home quarry", "berth cargo", "berth harbour", "harbour flag", "harbour quarry")
 _THREE = ("berth harbour flag", "berth harbour quarry", "captain home flag", "captain home quarry")
-# RULER's words (arXiv 2404.06654)
-_MEMORIZE = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
-_FIND = "Question: Find all variables that are assigned the value {value} in the text above."
-_FOUND = (
-    "Answer: According to the chain(s) of variable assignment in the text above, {count} variables are assigned the "
-    "value {value}, they are: "
+# RULER's words (arXiv 2404.06654), its slip of the pen too
+MEMORIZE = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
+FIND = "Question: Find all variables that are assigned the value {query} in the text above."
+FOUND = (
+    "Answer: According to the chain(s) of variable assignment in the text above, {num_v} variables are assgined the "
+    "value {query}, they are: "
 )
 
 
@@ -55,15 +55,15 @@ def variables(rng: Random, tokens: int) -> Document:
     hidden = (f"VAR {name} = {value}." for name, value in zip(names, given, strict=True))
     questions = (
         Question(
-            _FIND.format(value=value),
+            FIND.format(query=value),
             tuple(names[3 * n : 3 * n + 3]),
             tuple(names[3 - 3 * n : 6 - 3 * n]),
             tuple(range(3 * n, 3 * n + 3)),
-            prefix=_FOUND.format(count=3, value=value).strip(),
+            prefix=FOUND.format(num_v=3, query=value).strip(),
         )
         for n, value in enumerate(values)
     )
-    return Document(_MEMORIZE, tuple(map(Planted, hidden, depths)), tuple(questions))
+    return Document(MEMORIZE, tuple(map(Planted, hidden, depths)), tuple(questions))
 
 
 def score(item: Item, response: str) -> float:

@@ -6,7 +6,7 @@ from math import log2
 import pytest
 
 from retmask.items.metrics import cited, first_answer, held, length_penalty, ndcg, sets, string_match_all
-from retmask.items.metrics import string_match_part as part
+from retmask.tasks import hops
 
 GRADES = {"a": 2.0, "b": 1.0, "c": 0.0, "d": 0.0}
 
@@ -16,7 +16,7 @@ def test_string_match_is_rulers() -> None:
     assert string_match_all("the owl said 74211", gold) == 1.0
     assert string_match_all("742", gold) == 0.0
     assert string_match_all("7421 only", gold) == 0.5
-    assert (part("an OWL", gold), part("", gold)) == (1.0, 0.0)
+    assert string_match_all("", gold) == 0.0
 
 
 def test_whole_words_are_held() -> None:
@@ -62,9 +62,17 @@ def test_string_match_is_that_of_lm_eval(response: str) -> None:
 
     gold = ["7421", "Owl"]
     assert string_match_all(response, gold) == common_utils.string_match_all([response], [gold])
-    assert part(response, gold) == common_utils.string_match_part([response], [gold])
 
 
 def test_what_is_too_long_is_worth_less() -> None:
     assert length_penalty("", 4) == length_penalty("one two three four", 4) == 1.0
     assert length_penalty("one two three four five six seven eight", 4) == 0.5
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is not installed")
+def test_the_words_of_variable_tracking_are_rulers() -> None:
+    from lm_eval.tasks.ruler import vt_utils
+
+    assert (
+        " ".join((hops.MEMORIZE, hops.FIND, hops.FOUND)).split() == vt_utils.TEMPLATE.replace("{context}", "").split()
+    )
