@@ -19,10 +19,7 @@ from app.heads import detection as detect
 from app.heads import page as heads
 from app.pairs import page as pairs
 from app.runs import page as runs
-from app.shared import (
-    address,
-    session,
-)
+from app.shared import address, session
 from app.shared.text import STYLE, guarded, sentence
 from app.sidebar import picker
 from app.train import page as train

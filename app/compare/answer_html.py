@@ -16,53 +16,54 @@ STOPPED_LATE = "stopped before it was compared"
 READING, WRITING, JUDGING = "Reading the prompt…", "writing…", "Comparing…"
 
 
-def answer_html(now: Comparison, column: int, stopped: bool, good: float) -> str:
+def answer_html(comparison: Comparison, column: int, stopped: bool, good: float) -> str:
     """A column as far as it has come: how it stands, tokens and their rate, the text. Recall above `good` is green."""
-    n = len(now.token_ids[column])
-    pace = f"{n} token{'s' * (n != 1)} · {now.rate(column):.1f} tokens/s" if n else ""
-    return f'<div class="facts">{_badges(now, column, stopped, good)}<br>{pace}</div>{text_html(now.text(column))}'
+    n = len(comparison.token_ids[column])
+    pace = f"{n} token{'s' * (n != 1)} · {comparison.rate(column):.1f} tokens/s" if n else ""
+    badges = _badges(comparison, column, stopped, good)
+    return f'<div class="facts">{badges}<br>{pace}</div>{text_html(comparison.text(column))}'
 
 
-def _badges(now: Comparison, column: int, stopped: bool, good: float) -> str:
-    ended = now.ended[column] or ("stopped" if stopped else "")
-    standing = ENDINGS.get(ended) or (_reading(now) if now.stage == "reading" else WRITING)
-    if now.stage == "judging":
+def _badges(comparison: Comparison, column: int, stopped: bool, good: float) -> str:
+    ended = comparison.ended[column] or ("stopped" if stopped else "")
+    standing = ENDINGS.get(ended) or (_reading(comparison) if comparison.stage == "reading" else WRITING)
+    if comparison.stage == "judging":
         standing = STOPPED_LATE if stopped else JUDGING
-    began = bool(now.token_ids[column]) or ended != "stopped"  # one that never began has not missed anything
-    recall = now.recall(column) if ended and began else None
+    began = bool(comparison.token_ids[column]) or ended != "stopped"  # one that never began has not missed anything
+    recall = comparison.recall(column) if ended and began else None
     kind = "good" if recall and recall > good else "bad"
     return (badge(f"recall {recall:.2f}", kind) if recall is not None else "") + badge(standing, "plain")
 
 
-def _reading(now: Comparison) -> str:
+def _reading(comparison: Comparison) -> str:
     """How far the prompt has been read, where that takes long enough to be looked at."""
-    total = len(now.prompt.token_ids)
-    if not now.read_tokens or total < LONG_PROMPT:
+    total = len(comparison.prompt.token_ids)
+    if not comparison.read_tokens or total < LONG_PROMPT:
         return READING
-    return f"Reading the prompt: {now.read_tokens:,} of {total:,} tokens"
+    return f"Reading the prompt: {comparison.read_tokens:,} of {total:,} tokens"
 
 
 def marked_html(
-    pieces: Sequence[str], places: Collection[int], now: Collection[int] = (), ends: tuple[str, str] = ("", "")
+    pieces: Sequence[str], places: Collection[int], strong: Collection[int] = (), ends: tuple[str, str] = ("", "")
 ) -> str:
-    """A text from its tokens, some of them marked, and those in `now` more strongly."""
+    """A text from its tokens, some of them marked, and those in `strong` more strongly."""
     parts = []
     for place, piece in enumerate(pieces):
-        if place in now:
+        if place in strong:
             parts.append(f'<mark class="now">{escape(piece)}</mark>')
         else:
             parts.append(f"<mark>{escape(piece)}</mark>" if place in places else escape(piece))
     return f'<div class="said">{ends[0]}{"".join(parts)}{ends[1]}</div>'
 
 
-def context_html(tokenizer: Any, ids: Sequence[int], weights: Mapping[int, int], now: Collection[int] = ()) -> str:
+def context_html(tokenizer: Any, ids: Sequence[int], weights: Mapping[int, int], strong: Collection[int] = ()) -> str:
     """The parts of a context round the positions in `weights`, which are marked; the heaviest, where room is short."""
     spans = windows(weights, len(ids))
     out = []
     for span in spans:
         places = [place - span.start for place in weights if place in span]
-        strong = [place - span.start for place in now if place in span]
-        body = marked_html(pieces(tokenizer, ids[span.start : span.stop]), places, strong)
+        bold = [place - span.start for place in strong if place in span]
+        body = marked_html(pieces(tokenizer, ids[span.start : span.stop]), places, bold)
         out.append(body.removeprefix('<div class="said">').removesuffix("</div>"))
     first = GAP if spans and spans[0].start else ""
     last = GAP if spans and spans[-1].stop < len(ids) else ""
@@ -88,12 +89,12 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
     A token that leaves a character unfinished has none; the last one gets what is left.
     """
-    out, known = [], ""
+    out, text_before = [], ""
     for end in range(1, len(ids) + 1):
         text: str = tokenizer.decode(ids[:end])
         whole = end == len(ids) or not text.endswith("\ufffd")
-        out.append(text[len(known) :] if whole else "")
-        known = text if whole else known
+        out.append(text[len(text_before) :] if whole else "")
+        text_before = text if whole else text_before
     return out
 
 

@@ -30,7 +30,7 @@ class LiveComparison:
     scores: HeadScores
     tokenizer: Any
     left_out: str = ""
-    now: Comparison | None = None
+    latest: Comparison | None = None
     stopped: bool = False
     _turn: Lock = field(default_factory=Lock, repr=False)
 
@@ -42,7 +42,7 @@ class LiveComparison:
     @property
     def done(self) -> Comparison | None:
         """The finished comparison."""
-        return self.now if self.now and self.now.stage == "done" else None
+        return self.latest if self.latest and self.latest.stage == "done" else None
 
     def advance(self) -> None:
         """Go one step on. RuntimeError or MemoryError, with an end to it, where the machine cannot."""
@@ -50,7 +50,7 @@ class LiveComparison:
             if self.over:
                 return
             try:
-                self.now = next(self.steps, self.now)  # nothing more where it was stopped just now
+                self.latest = next(self.steps, self.latest)  # nothing more where it was stopped just now
             except (RuntimeError, MemoryError):
                 self.stop()
                 raise
@@ -82,17 +82,7 @@ def want() -> None:
     session.FAILED.put("")
 
 
-def wanted() -> bool:
-    """Whether a new comparison has been asked for and not been made."""
-    return session.WANTED.get()
-
-
 def fail(error: Exception | str) -> None:
-    """Give up the comparison that was asked for; `failed` says why until the next is asked for."""
+    """Give up the comparison that was asked for; `session.FAILED` says why until the next is asked for."""
     session.WANTED.put(False)
     session.FAILED.put(sentence(error))
-
-
-def failed() -> str:
-    """Why the last comparison could not be made, as a sentence; empty if it could."""
-    return session.FAILED.get()

@@ -16,27 +16,27 @@ def section(live: LiveComparison, done: Comparison) -> None:
     if len(names) < 2:
         st.caption("Differences need two columns: switch on another one and run again.")
         return
-    other = names[1]
+    second = names[1]
     if len(names) > 2:
-        other = st.segmented_control(
+        second = st.segmented_control(
             f"Compare {names[0]} with", names[1:], required=True, key=f"other-{'-'.join(names)}", default=names[1]
         )
-    _texts(done, 0, names.index(other or names[1]))
+    _texts(done, 0, names.index(second or names[1]))
     _likelihood(live, done, names)
 
 
-def _texts(done: Comparison, one: int, other: int) -> None:
+def _texts(done: Comparison, first: int, second: int) -> None:
     """Two answers in one text, and the first token at which they part."""
-    st.html(f'<div class="said">{_parting(done, one, other)} {legend_html()}</div>')
-    st.html(in_one(done.text(one), done.text(other)))
+    st.html(f'<div class="said">{_parting(done, first, second)} {legend_html()}</div>')
+    st.html(in_one(done.text(first), done.text(second)))
 
 
-def _parting(done: Comparison, one: int, other: int) -> str:
-    step = first_divergence(done.token_ids[one], done.token_ids[other])
+def _parting(done: Comparison, first: int, second: int) -> str:
+    step = first_divergence(done.token_ids[first], done.token_ids[second])
     if step is None:
         return "The two answers are the same."
-    tokens = [token_html(done.tokens[column], step) for column in (one, other)]
-    names = [done.columns[column].name for column in (one, other)]
+    tokens = [token_html(done.tokens[column], step) for column in (first, second)]
+    names = [done.columns[column].name for column in (first, second)]
     return f"They part at token {step + 1:,}: {tokens[0]} {names[0]}, {tokens[1]} {names[1]}."
 
 

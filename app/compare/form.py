@@ -108,15 +108,15 @@ def _uploaded() -> None:
 
 def _length(ref: ModelRef | None) -> str:
     """How long the text is in tokens, and how long it may be, once that is known."""
-    known, setup = models.loaded(ref), current_setup()
-    if known is None or not setup.text.strip():
+    model, setup = models.loaded(ref), current_setup()
+    if model is None or not setup.text.strip():
         return "How many tokens it has is known once the model is loaded, with the first run."
     try:
         asked = (ref, setup.text, setup.template)
-        n = session.remembered("length", asked, lambda: len(setup.prompt(known.tokenizer).token_ids))
+        n = session.remembered("length", asked, lambda: len(setup.prompt(model.tokenizer).token_ids))
     except ValueError as error:
         return sentence(error)
-    room = known.max_tokens - setup.new_tokens
+    room = model.max_tokens - setup.new_tokens
     return f"{n:,} tokens as a prompt; the model reads up to {room:,} and {setup.new_tokens} new ones."
 
 
@@ -129,8 +129,8 @@ def _decoding(ref: ModelRef | None) -> None:
         if setup.temperature:
             st.number_input("Top p", step=0.05, format="%g", width=110, **widget("top_p"))
             st.number_input("Seed", step=1, width=110, **widget("seed"))
-        known = models.loaded(ref)
-        if known is not None and not known.has_template:
+        model = models.loaded(ref)
+        if model is not None and not model.has_template:
             st.caption("This model has no chat template: the prompt is plain text.", width="content")
         else:
             says = "chat: in the model's chat template, if it has one"
@@ -195,8 +195,8 @@ def show(**values: Any) -> None:
 
 def setup_for(ref: ModelRef | None) -> Setup:
     """The settings of the Compare page as they hold for a model: without a tuned one that is not of it."""
-    found = models.tuned_for(ref)
-    return replace(current_setup(), tuned=current_setup().tuned if found and found.id == current_setup().tuned else "")
+    setup, training = current_setup(), models.tuned_for(ref)
+    return setup if training and training.id == setup.tuned else replace(setup, tuned="")
 
 
 def _switch_tuned() -> None:
@@ -217,7 +217,7 @@ def tuned_choice(ref: ModelRef | None) -> None:
         labels.setdefault(tuned.id, str(tuned))
     if labels:
         names, chosen = list(labels), tuned.id if tuned and tuned.id in labels else None
-        key, answer = session.answering("tuned_choice", chosen, lambda _, now: tune(now or ""))
+        key, answer = session.answering("tuned_choice", chosen, lambda _, picked: tune(picked or ""))
         look: dict[str, Any] = {"format_func": lambda name: labels.get(name, name), "placeholder": CHOOSE}
         st.selectbox("Tuned model", names, names.index(chosen) if chosen else None, key=key, on_change=answer, **look)
     if tuned is None and not labels:

@@ -61,7 +61,7 @@ def page(heads_page: StreamlitPage) -> None:
         dose.section(shown, ref, shown.scores.grid)
         export.section(ref, shown.scores.grid)
     live = comparison.live()
-    if live and live.done and not comparison.wanted():
+    if live and live.done and not session.WANTED.get():
         with details.container():
             _details(live, live.done)
     with answers:
@@ -91,14 +91,14 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
 
 def _buttons() -> None:
     live = comparison.live()
-    running = comparison.wanted() or bool(live and not live.over)
+    running = session.WANTED.get() or bool(live and not live.over)
     wrong = form.wrong()
     with st.container(horizontal=True, vertical_alignment="center"):
         look: dict[str, Any] = {"type": "primary", "icon": ":material/play_arrow:", "shortcut": "Ctrl+Enter"}
         st.button("Start", on_click=comparison.want, key="run", disabled=bool(wrong), **look)
         st.button("Stop", icon=":material/stop:", on_click=models.stop_comparison, disabled=not running, key="stop")
-    for said in filter(None, (sentence(wrong) if wrong else "", comparison.failed())):
-        st.error(said)
+    for problem in filter(None, (sentence(wrong) if wrong else "", session.FAILED.get())):
+        st.error(problem)
 
 
 def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
@@ -115,7 +115,7 @@ def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
 
 def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     """The columns: what was said last, or what is being said now, token by token."""
-    if comparison.wanted():
+    if session.WANTED.get():
         with st.spinner("Loading the model and making the prompt…", show_time=True):
             _begin(ref, scores)
         st.rerun()
@@ -123,9 +123,9 @@ def _answers(ref: ModelRef | None, scores: HeadScores) -> None:
     if live is None:
         _frames(form.setup_for(ref), {}, selection.mask(scores.grid))
         return
-    assert live.now is not None, "a comparison is begun with its first snapshot"
+    assert live.latest is not None, "a comparison is begun with its first snapshot"
     _asked(live, ref, scores)
-    masks = {column.name: column.mask for column in live.now.columns}
+    masks = {column.name: column.mask for column in live.latest.columns}
     places = _frames(live.setup, masks, selection.mask(scores.grid))
     _draw(live, places)
     if live.over:
@@ -186,14 +186,14 @@ def _with_tuned(columns: Sequence[Column], ref: ModelRef) -> tuple[Sequence[Colu
 
 def _asked(live: LiveComparison, ref: ModelRef | None, scores: HeadScores) -> None:
     """What was asked, the right answer, and whether the settings have been changed since."""
-    assert live.now is not None
+    assert live.latest is not None
     st.caption(sentence(f"{live.model} · {live.setup}")[:-1])
     if (live.model, live.setup, live.mask) != (ref, form.setup_for(ref), selection.mask(scores.grid)):
         st.caption(":orange[These answers are of other settings than those above: run again to see theirs.]")
     if live.left_out:
         st.warning(sentence(live.left_out))
-    if live.now.prompt.answer:
-        st.html(fact_html("Right answer", live.now.prompt.answer))
+    if live.latest.prompt.answer:
+        st.html(fact_html("Right answer", live.latest.prompt.answer))
 
 
 def _frames(setup: Setup, masks: dict[str, HeadMask], selected: HeadMask) -> dict[str, DeltaGenerator]:
@@ -229,10 +229,10 @@ def _what(name: str, setup: Setup, mask: HeadMask) -> None:
 
 def _draw(live: LiveComparison, places: dict[str, DeltaGenerator]) -> None:
     """Every column as far as it has come."""
-    now = live.now
-    assert now is not None
-    for i, column in enumerate(now.columns):
-        places[column.name].html(answer_html(now, i, live.stopped, GATE))
+    snapshot = live.latest
+    assert snapshot is not None
+    for i, column in enumerate(snapshot.columns):
+        places[column.name].html(answer_html(snapshot, i, live.stopped, GATE))
 
 
 @st.fragment

@@ -69,8 +69,8 @@ class Setup:
     def from_json(cls, record: Any) -> "Setup":
         """The settings in a record; the default of every field that is missing or cannot be."""
         values = {field.name: mapping(record).get(field.name) for field in fields(cls)}
-        known = {name: type(getattr(cls, name))(value) for name, value in values.items() if _possible(name, value)}
-        return cls(**known)
+        possible = {name: type(getattr(cls, name))(value) for name, value in values.items() if _possible(name, value)}
+        return cls(**possible)
 
     def to_json(self) -> dict[str, Any]:
         """The record that `from_json` reads."""

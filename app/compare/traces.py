@@ -45,7 +45,7 @@ def section(live: LiveComparison, done: Comparison) -> None:
     _measures(trace, live)
     step, head = _chosen(trace, set(live.scores.top(STATIC)))
     st.caption("A dot: the head copied the token. Selected heads are orange. Click a dot to see where it copied from.")
-    key, answer = session.answering("trace", {}, lambda before, now: _picked(session.picked(before, now)))
+    key, answer = session.answering("trace", {}, lambda before, after: _picked(session.picked(before, after)))
     with st.container(key="trace"):
         draw_figure(
             trace_raster(trace, tokens, set(live.mask.heads), step, head, session.drawing()),
@@ -76,8 +76,8 @@ def _measures(trace: Trace, live: LiveComparison) -> None:
     }
     with st.container(horizontal=True, gap="large"):
         for (name, value), hint in zip(values.items(), MEASURES, strict=True):
-            said = "–" if value is None else f"{value:.1f}" if value > 9 else f"{value:.2f}"
-            st.metric(name, said, help=hint, width="content")
+            shown = "–" if value is None else f"{value:.1f}" if value > 9 else f"{value:.2f}"
+            st.metric(name, shown, help=hint, width="content")
 
 
 def _picked(points: Sequence[tuple[int, ...]]) -> None:
@@ -104,7 +104,7 @@ def _chosen(trace: Trace, best: Collection[HeadId]) -> tuple[int, HeadId]:
 def _one_token(live: LiveComparison, done: Comparison, trace: Trace, tokens: Sequence[str], step: int) -> None:
     """The heads that copied a token, with what stands round the positions they copied from."""
     kind = f"trace-step-{hash(tuple(tokens))}"  # of another answer it is another widget
-    key, answer = session.answering(kind, step, lambda _, now: look_at_copy(step=now))
+    key, answer = session.answering(kind, step, lambda _, picked: look_at_copy(step=picked))
     texts = [f"{at + 1}. {token_text(token)}" for at, token in enumerate(tokens)]
     st.selectbox("Token", range(trace.n_steps), step, key=key, format_func=texts.__getitem__, on_change=answer)
     sources = list(trace.sources(step).items())
@@ -122,7 +122,7 @@ def _one_head(trace: Trace, tokens: Sequence[str], head: HeadId, step: int) -> N
     heads = sorted(counts, key=lambda head: (-counts[head], head))
     labels = {head: f"{head}, {n} token{'s' * (n != 1)}" for head, n in counts.items()}
     kind = f"trace-head-{hash(tuple(tokens))}"
-    key, answer = session.answering(kind, head, lambda _, now: look_at_copy(head=now))
+    key, answer = session.answering(kind, head, lambda _, picked: look_at_copy(head=picked))
     st.selectbox("Head", heads, heads.index(head), key=key, format_func=labels.__getitem__, on_change=answer)
     copied = trace.copied[head]
     st.html(where_html(f"The answer, with what {head} copied marked"))
@@ -136,9 +136,10 @@ def _context(live: LiveComparison, done: Comparison, trace: Trace, step: int, he
         choice: dict[str, Any] = {"key": f"whose-{head}", "label_visibility": "collapsed", "default": "all heads"}
         whose = st.segmented_control("Whose", ["all heads", str(head)], required=True, **choice)
     all_heads = whose != str(head)
-    weights = Counter(at for one, steps in trace.copied.items() if all_heads or one == head for at in steps.values())
-    now = [at for at, heads in trace.sources(step).items() if all_heads or head in heads]
-    st.html(context_html(live.tokenizer, done.prompt.token_ids, weights, now))
+    copied = trace.copied if all_heads else {head: trace.copied[head]}
+    weights = Counter(at for steps in copied.values() for at in steps.values())
+    positions = [at for at, heads in trace.sources(step).items() if all_heads or head in heads]
+    st.html(context_html(live.tokenizer, done.prompt.token_ids, weights, positions))
 
 
 def look_at_copy(step: int | None = None, head: HeadId | None = None) -> None:

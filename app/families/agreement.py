@@ -22,8 +22,8 @@ def section(shown: Sequence[Shown], on_heads: StreamlitPage) -> None:
         k = _size(shown)
     st.caption(matrix.sentence(measure))
     if len(shown) > 1:
-        found = _all(shown, measure, k)
-        two_sets.section(shown, k, on_heads, _alike(shown, found))
+        agreements = _all(shown, measure, k)
+        two_sets.section(shown, k, on_heads, _alike(shown, agreements))
     else:
         st.info("Choose a second score set above to see how far the two agree.")
     trials.section(shown, measure, k)
@@ -43,30 +43,30 @@ def _size(shown: Sequence[Shown]) -> int | None:
 def _all(shown: Sequence[Shown], measure: str, k: int | None) -> Agreements:
     """The agreement of every two sets, drawn, and why it is not told of some."""
     stamps = tuple((each.name, each.stamp) for each in shown)
-    found = session.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
+    agreements = session.remembered("agreement", (stamps, k), lambda: _pairs(shown, k))
     labels = [each.label for each in shown]
-    figure = matrix.figure(labels, found, measure)
+    figure = matrix.figure(labels, agreements, measure)
     with st.container(key="wide_all"):
-        draw_figure(figure, "agreement", lambda: pair_rows(labels, found), key="chart-agreement")
-    compared = [pair for pair, agreed in found.items() if isinstance(agreed, Agreement)]
+        draw_figure(figure, "agreement", lambda: pair_rows(labels, agreements), key="chart-agreement")
+    compared = [pair for pair, agreed in agreements.items() if isinstance(agreed, Agreement)]
     if any(strangers(shown[i].set, shown[j].set) for i, j in compared):
         st.caption(STRANGERS)
     if k and all(k <= each.set.grid.size for each in shown if each.set.grid):  # the command refuses more than there are
         st.code(sets.command(shown, k), language="bash", wrap_lines=True)
-    reasons = {pair: said for pair, said in found.items() if isinstance(said, str)}
+    reasons = {pair: reason for pair, reason in agreements.items() if isinstance(reason, str)}
     if reasons:
         n = len(reasons)
         with st.expander(f"{n} pair{'s' * (n > 1)} of sets cannot be compared head by head", key="agree_why"):
             rows = [{"one": labels[i], "other": labels[j], "why": why} for (i, j), why in reasons.items()]
             config = {name: st.column_config.TextColumn(width=220) for name in ("one", "other")}
             st.dataframe(rows, column_config=config, hide_index=True, key="table-why")
-    return found
+    return agreements
 
 
-def _alike(shown: Sequence[Shown], found: Agreements) -> tuple[int, int]:
+def _alike(shown: Sequence[Shown], agreements: Agreements) -> tuple[int, int]:
     """The first two sets that can be compared, of one model if there are such."""
-    known = [pair for pair, agreed in found.items() if not isinstance(agreed, str)] or [(0, 1)]
-    return next((pair for pair in known if len({shown[place].set.model for place in pair}) == 1), known[0])
+    compared = [pair for pair, agreed in agreements.items() if not isinstance(agreed, str)] or [(0, 1)]
+    return next((pair for pair in compared if len({shown[place].set.model for place in pair}) == 1), compared[0])
 
 
 def _pairs(shown: Sequence[Shown], k: int | None) -> Agreements:

@@ -33,8 +33,8 @@ def section() -> None:
         draw_figure(gain_scatter(drawn, name), f"gain-{name}", lambda: rows(points), key="chart-gain")
     reasons = Counter(why for point in points if (why := _left_out(point, name)))
     if reasons:
-        said = ", ".join(f"{n} {why}" for why, n in reasons.items())
-        st.caption(f"Points that are not drawn: {said}. The table has them too.")
+        listed = ", ".join(f"{n} {why}" for why, n in reasons.items())
+        st.caption(f"Points that are not drawn: {listed}. The table has them too.")
     _table(points, name)
 
 

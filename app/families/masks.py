@@ -35,11 +35,11 @@ class Losses(NamedTuple):
     only: tuple[list[Prompt], list[Prompt]]
 
 
-def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[HeadId]]) -> None:
+def behaviour(set_a: Shown, set_b: Shown, heads: tuple[Sequence[HeadId], Sequence[HeadId]]) -> None:
     """What masking the best heads of set A does that masking those of B does not, or the button that measures it."""
     st.subheader("What mask A does that mask B does not", anchor=False, divider="gray")
-    ref, masks = _model(one, other), (frozenset(heads[0]), frozenset(heads[1]))
-    reason = _hindrance(one, ref, masks)
+    ref, masks = _model(set_a, set_b), (frozenset(heads[0]), frozenset(heads[1]))
+    reason = _hindrance(set_a, ref, masks)
     if ref is None or reason:
         st.caption(reason)
         return
@@ -53,15 +53,15 @@ def behaviour(one: Shown, other: Shown, heads: tuple[Sequence[HeadId], Sequence[
             f"needle.{_time(ref)}"
         )
     else:
-        _found(next((run for run in runs if _has_answers(run)), last), masks)
+        _outcome(next((run for run in runs if _has_answers(run)), last), masks)
         jobs.status_block(last, NAMES)
     if not (last and last.is_active):
-        _start(last, ref, (one, other), heads)
+        _start(last, ref, (set_a, set_b), heads)
 
 
-def _hindrance(one: Shown, ref: ModelRef | None, masks: Sequence[Collection[HeadId]]) -> str:
+def _hindrance(set_a: Shown, ref: ModelRef | None, masks: Sequence[Collection[HeadId]]) -> str:
     """Why nothing can be measured, as a sentence; empty where it can."""
-    if one.set.level == "kv":
+    if set_a.set.level == "kv":
         return "Gates are of key/value heads, which masks do not take: a mask names query heads."
     if ref is None:
         return "Neither set says how its model is loaded. Maps that were detected here, and shipped maps, do."
@@ -70,9 +70,9 @@ def _hindrance(one: Shown, ref: ModelRef | None, masks: Sequence[Collection[Head
     return "Both sets name the same best heads, so their masks are one." if masks[0] == masks[1] else ""
 
 
-def _model(one: Shown, other: Shown) -> ModelRef | None:
+def _model(set_a: Shown, set_b: Shown) -> ModelRef | None:
     """The model that both masks are put on: that of A, else of B; of a fine-tuned model its base."""
-    for shown in (one, other):
+    for shown in (set_a, set_b):
         shipped = shown.name in maps.shipped_maps()
         ref = ModelRef(shown.name) if shipped else ModelRef.of_config(shown.set.record.get("config") or {})
         if ref.name:
@@ -86,8 +86,8 @@ def _measurements(ref: ModelRef, masks: Sequence[Collection[HeadId]]) -> list[Ru
 
 
 def _is_of(run: Run, ref: ModelRef) -> bool:
-    known = ModelRef.of_config(run.config)
-    return (known.place, known.revision) == (ref.place, ref.revision)
+    measured = ModelRef.of_config(run.config)
+    return (measured.place, measured.revision) == (ref.place, ref.revision)
 
 
 def _has_answers(run: Run) -> bool:
@@ -98,14 +98,14 @@ def _has_answers(run: Run) -> bool:
 def _names(run: Run, masks: Sequence[Collection[HeadId]]) -> list[str]:
     """What a run calls the conditions that mask these heads; empty for those that it has not."""
     texts = run.config.get("also")
-    known: dict[frozenset[HeadId], str] = {}
+    names: dict[frozenset[HeadId], str] = {}
     for text in texts if isinstance(texts, list) else []:
         name, _, listed = str(text).partition("=")
         try:
-            known[frozenset(map(HeadId.parse, listed.split(",")))] = name.strip()
+            names[frozenset(map(HeadId.parse, listed.split(",")))] = name.strip()
         except ValueError:
             continue
-    return [known.get(frozenset(mask), "") for mask in masks]
+    return [names.get(frozenset(mask), "") for mask in masks]
 
 
 def _start(run: Run | None, ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...]) -> None:
@@ -134,14 +134,14 @@ def _most() -> int:
 
 
 def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[HeadId], ...], trials: int) -> None:
-    names = [re.sub(r"[^\w .,:()-]+", "-", one.label)[:60].strip() or "mask" for one in sets]
+    names = [re.sub(r"[^\w .,:()-]+", "-", shown.label)[:60].strip() or "mask" for shown in sets]
     names[1] += " (B)" * (names[0] == names[1])
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
     with jobs.telling("disagree"):
         jobs.start(EVALUATE, EvaluateSettings(model=ref.name, also=also, trials=trials, revision=ref.revision))
 
 
-def _found(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
+def _outcome(run: Run, masks: Sequence[Collection[HeadId]]) -> None:
     """On how many prompts which mask loses the needle, and the answers to those on which only one does."""
     stamp = readers.file_stamp(run.path / "answers.jsonl")
     losses = session.remembered("disagree", (run.id, stamp, *masks), lambda: _losses(_prompts(run, _names(run, masks))))
@@ -165,7 +165,7 @@ def _losses(prompts: Sequence[Prompt]) -> Losses:
     answered = [prompt for prompt in prompts if _finds(prompt[UNMASKED])]
     lost = [tuple(not _finds(prompt[letter]) for letter in "AB") for prompt in answered]
     only_a, only_b = (
-        [prompt for prompt, one in zip(answered, lost, strict=True) if one == alone]
+        [prompt for prompt, pattern in zip(answered, lost, strict=True) if pattern == alone]
         for alone in ((True, False), (False, True))
     )
     return Losses(prompts, len(answered), lost.count((True, True)), (only_a, only_b))
@@ -173,12 +173,12 @@ def _losses(prompts: Sequence[Prompt]) -> Losses:
 
 def _prompts(run: Run, names: Sequence[str]) -> list[Prompt]:
     """The prompts that all three conditions have answered."""
-    known: dict[Any, Prompt] = {}
+    prompts: dict[Any, Prompt] = {}
     letters = dict(zip([UNMASKED, *names], [UNMASKED, "A", "B"], strict=True))
     for (condition, *key), line in read_answers(run.path).items():
         if condition in letters:
-            known.setdefault(tuple(key), {})[letters[condition]] = line
-    return [prompt for prompt in known.values() if len(prompt) == len(letters)]
+            prompts.setdefault(tuple(key), {})[letters[condition]] = line
+    return [prompt for prompt in prompts.values() if len(prompt) == len(letters)]
 
 
 def _finds(line: Mapping[str, Any]) -> bool:

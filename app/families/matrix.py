@@ -21,21 +21,21 @@ def sentence(measure: str) -> str:
     return f"{measure}: {meaning}.{chance.get(field, '')}"
 
 
-def figure(labels: Sequence[str], found: Agreements, measure: str) -> go.Figure:
+def figure(labels: Sequence[str], agreements: Agreements, measure: str) -> go.Figure:
     """The matrix of one measure; what cannot be told is grey, and says why. The diagonal is blank."""
     field, n = MEASURES[measure][0], len(labels)
-    cells = [[found.get((min(i, j), max(i, j))) for j in range(n)] for i in range(n)]
+    cells = [[agreements.get((min(i, j), max(i, j))) for j in range(n)] for i in range(n)]
     values: list[list[float | None]] = [
-        [getattr(one, field) if isinstance(one, Agreement) else None for one in line] for line in cells
+        [getattr(cell, field) if isinstance(cell, Agreement) else None for cell in row] for row in cells
     ]
-    why = [["left blank" if i == j else _why(one, field) for j, one in enumerate(line)] for i, line in enumerate(cells)]
+    why = [["left blank" if i == j else _why(cell, field) for j, cell in enumerate(row)] for i, row in enumerate(cells)]
     return agreement_map(labels, values, measure, why)
 
 
-def _why(found: Agreement | str | None, field: str) -> str:
+def _why(cell: Agreement | str | None, field: str) -> str:
     """What hovering over a cell adds."""
-    if found is None or isinstance(found, str):
-        return found or ""
+    if cell is None or isinstance(cell, str):
+        return cell or ""
     if field != "spearman":
-        return f"best {found.k} of {found.n_heads} heads" if found.n_heads else f"the first {found.k} of each list"
-    return f"over {found.n_heads} heads" if found.spearman is not None else "no rank correlation: a list, or a flat map"
+        return f"best {cell.k} of {cell.n_heads} heads" if cell.n_heads else f"the first {cell.k} of each list"
+    return f"over {cell.n_heads} heads" if cell.spearman is not None else "no rank correlation: a list, or a flat map"

@@ -34,8 +34,8 @@ class Shown:
 
 def section() -> list[Shown]:
     """The choice of sets, what adds one, and the sentences of those that cannot be read; the others come back."""
-    names = {name: label(name) for name in known()}
-    names = {name: words if _alone(words, names) else f"{words} · {Path(name).name}" for name, words in names.items()}
+    names = {name: label(name) for name in offered()}
+    names = {name: text if _alone(text, names) else f"{text} · {Path(name).name}" for name, text in names.items()}
     hint = "None yet: choose a map, a detection, or add a set"
     look = {"select_all": False, "placeholder": hint, **session.SHOWN_SETS.kept(set_names(), _into_address)}
     box = st.container(key="sets")
@@ -44,8 +44,8 @@ def section() -> list[Shown]:
     with st.spinner("Reading the sets…"):
         shown = _opened()
     if shown:
-        words = command(shown)
-        st.code(words, language="bash", wrap_lines=True, height=110 if len(words) > LONG else "content")
+        text = command(shown)
+        st.code(text, language="bash", wrap_lines=True, height=110 if len(text) > LONG else "content")
     else:
         st.info("No score set is chosen. Choose shipped maps or your own detections above, or add a set from a file.")
     return shown
@@ -55,7 +55,8 @@ def command(shown: Sequence[Shown], k: int | None = None) -> str:
     """The command line that compares the same sets, with the threshold of the page and with `k` best heads."""
     least = threshold()
     options = [] if least == THRESHOLD else ["--threshold", f"{least:g}"]
-    return shlex.join(["retmask", "families", *(one.name for one in shown), *options, *(["--k", str(k)] if k else [])])
+    options += ["--k", str(k)] if k else []
+    return shlex.join(["retmask", "families", *(each.name for each in shown), *options])
 
 
 def threshold() -> float:
@@ -69,7 +70,7 @@ def wrong_threshold() -> str:
     return "" if held is not None and 0 <= held <= 1000 else "the threshold must be a number from 0 to 1,000"
 
 
-def known() -> list[str]:
+def offered() -> list[str]:
     """What can be chosen: shipped maps, detections with scores, what was opened (each newest first), what is chosen."""
     runs = [run.id for run in Run.all("detect") if (run.path / "scores.json").is_file()]
     return list(dict.fromkeys([*maps.shipped_maps(), *runs, *maps.opened_files(), *set_names()]))
@@ -90,34 +91,34 @@ def label(name: str) -> str:
     return " · ".join([maps.label(name), *([] if counting is DETECTORS["set"] else [counting.name])])
 
 
-def _alone(words: str, names: dict[str, str]) -> bool:
-    return sum(other == words for other in names.values()) == 1
+def _alone(text: str, names: dict[str, str]) -> bool:
+    return sum(each == text for each in names.values()) == 1
 
 
-def name_of(found: ScoreSet) -> str:
+def name_of(score_set: ScoreSet) -> str:
     """What a set is chosen by: a shipped map's name, a run's id, else the path of its file."""
-    assert found.path is not None, "a set that was read has a file"
-    path = found.path.resolve()
+    assert score_set.path is not None, "a set that was read has a file"
+    path = score_set.path.resolve()
     inside = path.parent.parent in (shipped("maps").resolve(), home() / "runs")
     return path.parent.name if inside and path.name == "scores.json" else str(path)
 
 
 def _opened() -> list[Shown]:
     """The chosen sets that can be read; of the others a sentence, and what takes them from the list."""
-    found: list[tuple[str, ScoreSet, Stamp]] = []
+    score_sets: list[tuple[str, ScoreSet, Stamp]] = []
     for name in set_names():
         try:
-            found.append((name, *readers.score_set(name)))
+            score_sets.append((name, *readers.score_set(name)))
         except ValueError as error:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.warning(f"{sentence(label(name))[:-1]}: {sentence(error)}")
                 st.button("Remove", key=f"set_remove-{name}", icon=":material/close:", on_click=_remove, args=(name,))
-    names = labels([one for _, one, _ in found])
-    return [Shown(name, says, one, stamp) for (name, one, stamp), says in zip(found, names, strict=True)]
+    names = labels([score_set for _, score_set, _ in score_sets])
+    return [Shown(name, label, each, stamp) for (name, each, stamp), label in zip(score_sets, names, strict=True)]
 
 
 def _remove(name: str) -> None:
-    choose_sets(known for known in set_names() if known != name)
+    choose_sets(kept for kept in set_names() if kept != name)
 
 
 def _add() -> None:
@@ -155,11 +156,11 @@ def _form() -> None:
         return
     try:
         with st.spinner("Reading…"):
-            found = read_set(keep_set(upload.name, upload.getvalue()) if upload else path.strip())
+            added = read_set(keep_set(upload.name, upload.getvalue()) if upload else path.strip())
     except ValueError as error:
         st.error(f"{sentence(error)} The sets you see are unchanged.")
         return
-    choose_sets([*set_names(), name_of(found)])
+    choose_sets([*set_names(), name_of(added)])
     session.SETS_ADDED.put(number + 1)
     st.rerun()
 

@@ -24,12 +24,12 @@ COUNTING = "Counting rule"
 def section(shown: Sequence[Shown], measure: str, k: int | None) -> None:
     """The agreement of a detection's parts with each other."""
     st.subheader("One detection, by its trials", anchor=False, divider="gray")
-    known = [detection for detection in shown if _keeps_trials(detection)]
-    if not known:
+    detections = [detection for detection in shown if _keeps_trials(detection)]
+    if not detections:
         st.caption("None of these sets keeps its trials. Those of detections do: choose one above, or detect again.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        detection = two_sets.choice("Detection", "agree_within", known, 0)
+        detection = two_sets.choice("Detection", "agree_within", detections, 0)
         kept = session.kept("agree_by", "Needle")
         by = st.segmented_control("By", [*PARTS, COUNTING], required=True, **kept) or "Needle"
     n = detection.set.scores.grid.size
@@ -76,8 +76,8 @@ def _parts(detection: Shown, by: str) -> Mapping[str, HeadScores]:
         return own | {name: part for name, part in counted.items() if part}
     sliced = slices(trials, scores.grid, scores.model, scores.counting, PARTS[by])
     texts = {value: _value(value, by) for value in sliced}
-    twins = {words for words, n in Counter(texts.values()).items() if n > 1}  # depths that round to the same
-    names = {value: str(value) if words in twins else words for value, words in texts.items()}
+    twins = {text for text, n in Counter(texts.values()).items() if n > 1}  # depths that round to the same
+    names = {value: str(value) if text in twins else text for value, text in texts.items()}
     return {f"{names[value]} ({part.n_trials})": part for value, part in sliced.items()}
 
 
@@ -96,11 +96,11 @@ def _halves(detection: Shown) -> str:
     halves = session.remembered(
         "halves", (detection.name, detection.stamp), lambda: split_half(detection.set.scores.values)
     )
-    words = "In brackets: how many successful trials a part has. Parts of few trials differ by chance"
+    legend = "In legend: how many successful trials a part has. Parts of few trials differ by chance"
     if halves is None:
-        return f"{words}."
+        return f"{legend}."
     low, high = (style.percent(round(share, 2)) for share in (halves.low, halves.high))
     return (
-        f"{words}: two random halves, {halves.n_trials} trials each, share {style.percent(round(halves.mean, 2))} of "
+        f"{legend}: two random halves, {halves.n_trials} trials each, share {style.percent(round(halves.mean, 2))} of "
         f"their best {style.percent(TOP_SHARE)} of heads (95 % of draws: {low} to {high})."
     )

@@ -1,6 +1,7 @@
 """Two score sets closely on the Families page: which heads both name, what differs, and what their masks do."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -23,6 +24,26 @@ from retmask.heads.scores import HeadScores
 from retmask.heads.sets import strangers
 
 VIEWS = ["Best heads", "Differences"]
+
+
+class Two(NamedTuple):
+    """Two sets, the scores of both on one grid, and how many of their heads are the best."""
+
+    set_a: Shown
+    set_b: Shown
+    first: HeadScores
+    second: HeadScores
+    k: int
+
+    @property
+    def level(self) -> Level:
+        """Whether their heads are query heads or key/value heads."""
+        return self.set_a.set.level
+
+    @property
+    def has_no_grid(self) -> bool:
+        """Whether both are lists, and nothing says their model's grid."""
+        return self.set_a.set.grid is None and self.set_b.set.grid is None
 
 
 def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, first_two: tuple[int, int]) -> None:
@@ -48,22 +69,22 @@ def section(shown: Sequence[Shown], k: int | None, on_heads: StreamlitPage, firs
             "The two are of models with different names. Heads of the same place are the same head only where one "
             "model was made from the other."
         )
-    first, second = on_one_grid(set_a.set, set_b.set)
-    _heads(set_a, set_b, first, second, agreed.k, on_heads)
-    masks.behaviour(set_a, set_b, (first.top(agreed.k), second.top(agreed.k)))
+    two = Two(set_a, set_b, *on_one_grid(set_a.set, set_b.set), agreed.k)
+    _heads(two, on_heads)
+    masks.behaviour(set_a, set_b, (two.first.top(two.k), two.second.top(two.k)))
 
 
 def choice(title: str, place: str, shown: Sequence[Shown], default: int) -> Shown:
     """The set that is picked there; the session keeps it for as long as it is on the page."""
-    known = {each.name: each for each in shown}
-    names, key = list(known), f"shown_{place}"
+    sets = {each.name: each for each in shown}
+    names, key = list(sets), f"shown_{place}"
     kept = session.value(place)
-    session.put(key, kept if kept in known else names[min(default, len(names) - 1)])
-    labels = {name: each.label for name, each in known.items()}
+    session.put(key, kept if kept in sets else names[min(default, len(names) - 1)])
+    labels = {name: each.label for name, each in sets.items()}
     picked = st.selectbox(
         title, names, key=key, format_func=lambda name: labels.get(name, name), on_change=_pick, args=(place, key)
     )
-    return known[picked or names[0]]
+    return sets[picked or names[0]]
 
 
 def _pick(place: str, key: str) -> None:
@@ -86,10 +107,10 @@ def _alike(agreed: Agreement) -> None:
             st.metric(name, value, help=hint, width="content")
 
 
-def _heads(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+def _heads(two: Two, on_heads: StreamlitPage) -> None:
     """The best heads of two sets on a map and as lists, or the map of what differs."""
-    name = f"{set_a.label}-and-{set_b.label}"
-    listed = set_a.set.ranking or set_b.set.ranking
+    name = f"{two.set_a.label}-and-{two.set_b.label}"
+    listed = two.set_a.set.ranking or two.set_b.set.ranking
     views = VIEWS[:1] if listed else VIEWS
     if listed and session.value("agree_view", VIEWS[0]) != VIEWS[0]:
         session.fill(agree_view=VIEWS[0])
@@ -98,25 +119,23 @@ def _heads(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k:
         with left:
             kept = session.kept("agree_view", VIEWS[0])
             view = st.segmented_control("View of two", views, required=True, label_visibility="collapsed", **kept)
-            if set_a.set.grid is None and set_b.set.grid is None:
+            if two.has_no_grid:
                 st.caption("Both are lists, and their model's grid is not known: there is no map to draw.")
             elif view == VIEWS[1]:
-                _differences(first, second, name)
+                _differences(two, name)
             else:
-                figure = overlap_map(first, second, f"A {set_a.label}", f"B {set_b.label}", k)
-                draw_figure(
-                    figure, f"{name}-best", lambda: _best_rows(first, second, k, set_a.set.level), key="chart-overlap"
-                )
+                figure = overlap_map(two.first, two.second, f"A {two.set_a.label}", f"B {two.set_b.label}", two.k)
+                draw_figure(figure, f"{name}-best", lambda: _best_rows(two), key="chart-overlap")
         with right:
-            _ties(first, second, k)
-            _lists(first, second, k, set_a.set.level)
-            _select(set_a, set_b, first, second, k, on_heads)
+            _ties(two)
+            _lists(two)
+            _select(two, on_heads)
 
 
-def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
-    moved = session.remembered("agree_moved", (first, second), lambda: difference(first, second))
+def _differences(two: Two, name: str) -> None:
+    moved = session.remembered("agree_moved", two[2:4], lambda: difference(two.first, two.second))
     st.caption(f"B minus A: green heads score higher in B, purple ones in A. {trials_of(moved)}")
-    if first.counting != second.counting:
+    if two.first.counting != two.second.counting:
         st.caption(
             ":orange[The two count in different ways, so the size of a difference means little: compare the order.]"
         )
@@ -124,9 +143,9 @@ def _differences(first: HeadScores, second: HeadScores, name: str) -> None:
     draw_figure(figure, f"{name}-differences", lambda: difference_rows(moved), key="chart-differences")
 
 
-def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadId]]:
+def _tops(two: Two) -> dict[str, list[HeadId]]:
     """The best heads by whose they are, best first."""
-    of_a, of_b = first.top(k), second.top(k)
+    of_a, of_b = two.first.top(two.k), two.second.top(two.k)
     return {
         "Only A": [head for head in of_a if head not in of_b],
         "Both": [head for head in of_a if head in of_b],
@@ -134,42 +153,42 @@ def _tops(first: HeadScores, second: HeadScores, k: int) -> dict[str, list[HeadI
     }
 
 
-def _best_rows(first: HeadScores, second: HeadScores, k: int, level: Level) -> list[Row]:
+def _best_rows(two: Two) -> list[Row]:
     """One row for each head that is among the best of either."""
     return [
         {
-            "name": _name(head, level),
+            "name": _name(head, two.level),
             "layer": head.layer,
             "head": head.head,
             "among the best of": whose,
-            "mean_a": round(float(first.mean[head]), 6),
-            "rank_a": int(first.rank[head]),
-            "mean_b": round(float(second.mean[head]), 6),
-            "rank_b": int(second.rank[head]),
+            "mean_a": round(float(two.first.mean[head]), 6),
+            "rank_a": int(two.first.rank[head]),
+            "mean_b": round(float(two.second.mean[head]), 6),
+            "rank_b": int(two.second.rank[head]),
         }
-        for whose, heads in _tops(first, second, k).items()
+        for whose, heads in _tops(two).items()
         for head in heads
     ]
 
 
-def _ties(first: HeadScores, second: HeadScores, k: int) -> None:
+def _ties(two: Two) -> None:
     """How many heads share the score at the cut of a set, where not all of them are among its best."""
-    for letter, scores in (("A", first), ("B", second)):
+    for letter, scores in (("A", two.first), ("B", two.second)):
         means = np.round(scores.mean, 12)  # as `agreement` tells ties
         ranked = means[tuple(scores.order.T)]
-        if 0 < k < len(ranked) and ranked[k - 1] == ranked[k]:
-            n = int((means == ranked[k]).sum())
+        if 0 < two.k < len(ranked) and ranked[two.k - 1] == ranked[two.k]:
+            n = int((means == ranked[two.k]).sum())
             st.caption(f"{n} heads of {letter} share the score at the cut; those named are the first of them by layer.")
 
 
-def _lists(first: HeadScores, second: HeadScores, k: int, level: Level) -> None:
+def _lists(two: Two) -> None:
     """The names of the best heads, by whose they are."""
-    kind = "key/value head" if level == "kv" else "head"
-    for whose, heads in _tops(first, second, k).items():
+    kind = "key/value head" if two.level == "kv" else "head"
+    for whose, heads in _tops(two).items():
         st.markdown(f"**{whose}**, {len(heads)} {kind}{'s' * (len(heads) != 1)}")
         if heads:
             long = len(heads) > 60
-            names = ", ".join(_name(head, level) for head in heads)
+            names = ", ".join(_name(head, two.level) for head in heads)
             st.code(names, language=None, wrap_lines=True, height=120 if long else "content")
 
 
@@ -178,27 +197,27 @@ def _name(head: HeadId, level: Level) -> str:
     return f"L{head.layer} KV{head.head}" if level == "kv" else str(head)
 
 
-def _select(set_a: Shown, set_b: Shown, first: HeadScores, second: HeadScores, k: int, on_heads: StreamlitPage) -> None:
+def _select(two: Two, on_heads: StreamlitPage) -> None:
     """Buttons that select these heads on the Heads page, where its map has their grid."""
-    if set_a.set.level == "kv":
+    if two.level == "kv":
         st.caption("These are key/value heads: query heads alone are selected on Heads.")
         return
-    if set_a.set.grid is None and set_b.set.grid is None:
+    if two.has_no_grid:
         st.caption("Both are lists, and their model's grid is not known, so they cannot be selected on Heads.")
         return
-    grid, here = first.grid, _open_grid()
+    grid, here = two.first.grid, _open_grid()
     if here is None or here[:2] != grid[:2]:
         st.caption("The map that is open on Heads has another grid. To select these heads, open one of the two there.")
         with st.container(horizontal=True):
-            for letter, shown in (("A", set_a), ("B", set_b)):
+            for letter, shown in (("A", two.set_a), ("B", two.set_b)):
                 if not shown.set.ranking and shown.set.level == "query":
                     _open(letter, shown)
         return
     n = len(selection.mask(here))
     st.markdown(f"**Select on Heads** ({n} selected there now)")
-    ways: dict[str, Sequence[HeadId]] = {"A's heads": first.top(k), "B's heads": second.top(k)}
+    ways: dict[str, Sequence[HeadId]] = {"A's heads": two.first.top(two.k), "B's heads": two.second.top(two.k)}
     with st.container(horizontal=True, vertical_alignment="center"):
-        for text, heads in {**ways, **_tops(first, second, k)}.items():
+        for text, heads in {**ways, **_tops(two)}.items():
             st.button(
                 text, key=f"agree_select_{text}", on_click=selection.select, args=(heads, here), disabled=not heads
             )

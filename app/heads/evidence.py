@@ -29,12 +29,12 @@ def concentration_figures(scores: HeadScores) -> None:
     if scores.ranking:
         st.caption("This is a list of heads in order. It has no scores: colours and heights are places in the list.")
         return
-    found = concentration(scores.mean)
+    values = concentration(scores.mean)
     figures = [
-        ("Heads ≥ 0.1", found.above, "d", "heads with a mean score of at least 0.1, the usual threshold"),
-        ("Gini", found.gini, ".2f", "0: all heads score the same; near 1: one head holds everything"),
-        ("In top 5 %", found.top_5pct_share, ".0%", "the part of all scores that the best 5 % of heads hold"),
-        ("Effective", found.effective_heads, ".1f", "effective number of heads: exp of the entropy of the scores"),
+        ("Heads ≥ 0.1", values.above, "d", "heads with a mean score of at least 0.1, the usual threshold"),
+        ("Gini", values.gini, ".2f", "0: all heads score the same; near 1: one head holds everything"),
+        ("In top 5 %", values.top_5pct_share, ".0%", "the part of all scores that the best 5 % of heads hold"),
+        ("Effective", values.effective_heads, ".1f", "effective number of heads: exp of the entropy of the scores"),
     ]
     for column, (name, value, form, hint) in zip(st.columns(4, gap="small"), figures, strict=True):
         column.metric(name, "–" if value is None else format(value, form).replace("%", " %"), help=hint)
@@ -57,8 +57,8 @@ def recall(model: str, trials: Sequence[Trial]) -> None:
     if not trials:
         st.caption("This file holds scores only. Recall by length and depth is known for maps detected here.")
         return
-    found = sum(trial.success for trial in trials)
-    st.caption(f"{found} of {len(trials)} trials found the needle; only these count for the scores.")
+    n_found = sum(trial.success for trial in trials)
+    st.caption(f"{n_found} of {len(trials)} trials found the needle; only these count for the scores.")
     draw_figure(needle_grid(trials), f"{model}-recall", lambda: recall_rows(trials), key="chart-recall")
 
 
@@ -110,17 +110,11 @@ def one_head(scores: HeadScores, trials: Sequence[Trial]) -> None:
     """One head: its figures, its scores by needle, length and depth, and what it copied in one trial."""
     heads = list(scores.top(scores.grid.size))
     head = selection.focus(scores.grid) or heads[0]
-    key, answer = session.answering("one-head", head, lambda _, now: selection.look_at(now))
+    key, answer = session.answering("one-head", head, lambda _, chosen: selection.look_at(chosen))
     st.subheader("One head", anchor=False, divider="gray")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.selectbox(
-            "Head",
-            heads,
-            heads.index(head),
-            key=key,
-            label_visibility="collapsed",
-            width=140,
-            on_change=answer,
+            "Head", heads, heads.index(head), key=key, label_visibility="collapsed", width=140, on_change=answer
         )
         st.caption(head_sentence(scores, head), width="content")
     if not trials:
@@ -156,8 +150,8 @@ def head_sentence(scores: HeadScores, head: HeadId) -> str:
 def _copied(model: str, trials: Sequence[Trial], head: HeadId) -> None:
     """In one trial, which answer tokens the head copied from which context tokens."""
     st.markdown("**What it copied in one trial**")
-    found = sorted((trial for trial in trials if trial.success), key=lambda trial: -trial.scores.get(head, 0.0))
-    names = {_trial_name(trial, head): trial for trial in found}
+    successful = sorted((trial for trial in trials if trial.success), key=lambda trial: -trial.scores.get(head, 0.0))
+    names = {_trial_name(trial, head): trial for trial in successful}
     picked = st.selectbox("Trial", list(names), key=f"trial-{head}", label_visibility="collapsed")
     if picked is None:
         return

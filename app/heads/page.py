@@ -104,7 +104,7 @@ def _map(scores: HeadScores) -> None:
         )
         st.caption(HINTS[mode or "Click"])
     selected = set(selection.mask(grid).heads)
-    key, answer = session.answering("map", {}, lambda before, now: _picked(session.picked(before, now), grid))
+    key, answer = session.answering("map", {}, lambda before, after: _picked(session.picked(before, after), grid))
     with st.container(key="map"):
         draw_figure(
             head_heatmap(scores, selected, selection.focus(grid), MODES[mode or "Click"], session.drawing()),

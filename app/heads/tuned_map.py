@@ -80,9 +80,9 @@ def _table(rows: list[Row]) -> None:
 
 def detection(shown: HeadMap) -> None:
     """The way from a map to that of the tuned model: its own map, or the detection that makes it."""
-    found = models.tuned_for(shown.ref)
-    config = _config(found, shown) if found and shown.scores else None
-    if found is None or config is None:
+    tuned = models.tuned_for(shown.ref)
+    config = _config(tuned, shown) if tuned and shown.scores else None
+    if tuned is None or config is None:
         return
     done = _map_of(config)
     if done:
@@ -90,18 +90,18 @@ def detection(shown: HeadMap) -> None:
         st.button(label, icon=icon, key="tuned_map", on_click=selection.choose, args=(done.id,))
     else:
         label, icon = "Detect on the tuned model", ":material/radar:"
-        says = f"the same trials with {found}; then this page shows what moved"
+        says = f"the same trials with {tuned}; then this page shows what moved"
         st.button(label, icon=icon, key="tuned_detect", on_click=_detect, args=(config,), help=says)
     session.show_said("tuned_map")
 
 
-def _config(found: Tuned, shown: HeadMap) -> DetectSettings | None:
+def _config(tuned: Tuned, shown: HeadMap) -> DetectSettings | None:
     """The detection that made a map, of the tuned model; None where the map does not say how it was made."""
     try:
         config = from_record(DetectSettings, shown.record["config"])
     except (KeyError, TypeError, ValueError):
         return None
-    return replace(config, **found.ref.settings)
+    return replace(config, **tuned.ref.settings)
 
 
 def _map_of(config: DetectSettings) -> Run | None:

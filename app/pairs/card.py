@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Literal
 
 from app.shared.text import ENDINGS, GAP, MOST_DRAWN, badge, fact_html, in_each, where_html
 from retmask.pairs.gate import RULES
-from retmask.pairs.pair import Answer, PreferencePair
+from retmask.pairs.pair import PreferencePair
 from retmask.text.recall import contains
 from retmask.text.template import Turn
 
@@ -44,16 +45,16 @@ def prompt(messages: Sequence[Turn], answer: str = "", tokens: int = 0) -> str:
         body = f"<details><summary>{head}{excerpt}</summary>{whole}</details>"
     else:
         body = where_html(f"prompt, {length}") + whole
-    known = fact_html("Right answer", answer) if answer else ""
-    return f'<div class="prompt">{body}{known}</div>'
+    fact = fact_html("Right answer", answer) if answer else ""
+    return f'<div class="prompt">{body}{fact}</div>'
 
 
 def _place(messages: Sequence[Turn], answer: str) -> tuple[int, range] | None:
     """Where the answer stands: the turn, and the characters in it. The last turn that has it counts."""
     for i in reversed(range(len(messages))):
-        found = re.search(re.escape(answer), messages[i][1], re.IGNORECASE) if answer.strip() else None
-        if found:
-            return i, range(*found.span())
+        match = re.search(re.escape(answer), messages[i][1], re.IGNORECASE) if answer.strip() else None
+        if match:
+            return i, range(*match.span())
     return None
 
 
@@ -121,19 +122,20 @@ def standing(pair: PreferencePair, verdict: str | None, kept: bool, faults: Sequ
 def answers(pair: PreferencePair, edited: bool) -> str:
     """Chosen and rejected beside each other; what one has and the other has not is marked in it."""
     chosen, rejected = in_each(pair.chosen.text, pair.rejected.text)
-    texts = (("chosen", "unmasked", pair.chosen, chosen), ("rejected", "masked", pair.rejected, rejected))
-    return f'<div class="answers">{"".join(_answer(*text, pair.answer, edited) for text in texts)}</div>'
+    texts = _answer(pair, "chosen", chosen, edited), _answer(pair, "rejected", rejected, edited)
+    return f'<div class="answers">{"".join(texts)}</div>'
 
 
-def _answer(name: str, model: str, shown: Answer, text: str, wanted: str, edited: bool) -> str:
+def _answer(pair: PreferencePair, name: Literal["chosen", "rejected"], text: str, edited: bool) -> str:
+    shown, model = (pair.chosen, "unmasked") if name == "chosen" else (pair.rejected, "masked")
     n = f"{shown.tokens:,} token{'s' * (shown.tokens != 1)}" if shown.tokens else "length not known"
     facts = [badge("edited", "plain")] if edited else []
     facts += [badge(ENDINGS[shown.ended], "bad" if shown.ended == "length" else "plain")]
-    if wanted:
-        has = contains(shown.text, wanted)
+    if pair.answer:
+        has = contains(shown.text, pair.answer)
         facts += [badge("has the fact" if has else "lacks the fact", "good" if has == (name == "chosen") else "bad")]
     body = text or '<span class="gap">an empty text</span>'
-    of_model = f'<span class="gap"> {escape(model)}, {n}</span>'
+    of_model = f'<span class="gap"> {model}, {n}</span>'
     return (
         f'<section><h4>{name}{of_model}</h4><div class="facts">{" ".join(facts)}</div>'
         f'<div class="said" dir="auto">{body}</div></section>'

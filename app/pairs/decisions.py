@@ -71,14 +71,14 @@ class Reviewed:
         return [self.pair(i) for i in range(len(self.judged)) if self.keeps(i)]
 
     @cached_property
-    def found(self) -> dict[str, int]:
+    def faults(self) -> dict[str, int]:
         """How many pairs each rule finds, switched on or not."""
         return Counter(name for each in self.judged for name in each.faults)
 
     def decided(self, verdict: str) -> int:
         """How many pairs a person has decided on so."""
-        known = self.review.verdicts
-        return sum(known.get(each.pair.id) == verdict for each in self.judged)
+        verdicts = self.review.verdicts
+        return sum(verdicts.get(each.pair.id) == verdict for each in self.judged)
 
     @property
     def edited(self) -> int:
@@ -110,9 +110,9 @@ class Reviewed:
     @property
     def first(self) -> int:
         """Where to begin: at the first pair that nobody has decided on once there are decisions, else at the first."""
-        known = self.review.verdicts
-        undecided = (i for i, each in enumerate(self.judged) if each.pair.id not in known)
-        return next(undecided, 0) if known else 0
+        verdicts = self.review.verdicts
+        undecided = (i for i, each in enumerate(self.judged) if each.pair.id not in verdicts)
+        return next(undecided, 0) if verdicts else 0
 
 
 def nearest(shown: Sequence[int], at: int) -> int:

@@ -108,7 +108,7 @@ def _gate(run: Run, reviewed: Reviewed) -> None:
             fixed = name == ALWAYS
             says = "training takes no empty answers" if fixed else None
             switch.toggle(rule.says, key=key, disabled=fixed, on_change=_switch, args=(run, name, key), help=says)
-            count.markdown(f"{reviewed.found[name]:,}" if reviewed.found[name] else ":gray[0]")
+            count.markdown(f"{reviewed.faults[name]:,}" if reviewed.faults[name] else ":gray[0]")
 
 
 def _switch(run: Run, name: str, key: str) -> None:
@@ -120,7 +120,7 @@ def _switch(run: Run, name: str, key: str) -> None:
 def _none(reviewed: Reviewed) -> None:
     """Why no pair is kept."""
     n = len(reviewed.judged)
-    most = sorted(reviewed.found.items(), key=lambda item: -item[1])[:3]
+    most = sorted(reviewed.faults.items(), key=lambda item: -item[1])[:3]
     why = "; ".join(f"{RULES[name].says} ({count:,} of {n:,})" for name, count in most)
     st.warning(
         f"No pair is kept: {sentence(why)} Mask more heads or others, raise the temperature or the longest "
@@ -132,12 +132,12 @@ def _hand_on(run: Run, reviewed: Reviewed, train_page: StreamlitPage) -> None:
     """Save what was decided, take the pairs away, train on them."""
     st.subheader("Use these pairs", anchor=False)
     over = not run.is_active
-    known = reviewed.review
-    changed = bool(known.verdicts or known.edits) or set(reviewed.allowed) != {*_recorded(run)} & {*RULES} - {ALWAYS}
-    n, words = len(reviewed.kept), f"{reviewed.decided('keep'):,} kept, {reviewed.decided('drop'):,} dropped"
+    review = reviewed.review
+    changed = bool(review.verdicts or review.edits) or set(reviewed.allowed) != {*_recorded(run)} & {*RULES} - {ALWAYS}
+    n, decisions = len(reviewed.kept), f"{reviewed.decided('keep'):,} kept, {reviewed.decided('drop'):,} dropped"
     if changed:
         st.caption(
-            f"By you: {words}, {reviewed.edited:,} edited. The files below do not know of it, nor of the switches: "
+            f"By you: {decisions}, {reviewed.edited:,} edited. The files below do not know of it, nor of the switches: "
             "save a new version first, which leaves this one as it is."
         )
     file = run.path / PAIRS

@@ -106,9 +106,9 @@ def read(settings: PairsSettings) -> int:
         return count
     with st.spinner("Reading the prompts…"):
         key = (name, count, _changed(name))
-        found = session.remembered("pairs_read", key, lambda: read_prompts(name, count))
-    n = len(found.prompts)
-    st.caption(f"{n:,} prompt{'s' * (n != 1)}" + (f"; {found.sentence}." if found.sentence else "."))
+        contents = session.remembered("pairs_read", key, lambda: read_prompts(name, count))
+    n = len(contents.prompts)
+    st.caption(f"{n:,} prompt{'s' * (n != 1)}" + (f"; {contents.sentence}." if contents.sentence else "."))
     return n
 
 

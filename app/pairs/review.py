@@ -51,9 +51,9 @@ def section(run: Run, reviewed: Reviewed) -> None:
     """Filters, the pair that is looked at, and what can be done with it."""
     st.subheader("Review", anchor=False)
     shown = _filtered(reviewed)
-    said = session.said("review")
-    if said:
-        st.warning(said)
+    problem = session.said("review")
+    if problem:
+        st.warning(problem)
     if not shown:
         _steps(run, reviewed, shown, 0)
         st.info("No pair is left under this filter.")
@@ -63,10 +63,10 @@ def section(run: Run, reviewed: Reviewed) -> None:
     session.put(_key(run, "drawn"), i)
     _steps(run, reviewed, shown, at)
     pair = reviewed.pair(i)
-    found = reviewed.judged[i]
+    judged = reviewed.judged[i]
     verdict = reviewed.review.verdicts.get(pair.id)
     edited = pair.id in reviewed.review.edits
-    above = card.standing(pair, verdict, reviewed.keeps(i), found.faults)
+    above = card.standing(pair, verdict, reviewed.keeps(i), judged.faults)
     above += card.prompt(pair.messages, pair.answer, pair.prompt_tokens)
     if session.value(_key(run, "editing")) == i:
         st.html(above)
@@ -77,7 +77,7 @@ def section(run: Run, reviewed: Reviewed) -> None:
 
 def _filtered(reviewed: Reviewed) -> list[int]:
     """The pairs that are gone through, by what is chosen here."""
-    rules = ["", *(name for name in RULES if reviewed.found[name])]
+    rules = ["", *(name for name in RULES if reviewed.faults[name])]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         which = st.segmented_control("Show", FILTERS, required=True, **session.kept("pairs_filter", FILTERS[0]))
         search = st.text_input("Search", placeholder="words in prompt or answers", width=230, key="review_search")
@@ -137,9 +137,9 @@ def _decide(run: Run, i: int, after: int | None, verdict: Verdict) -> None:
 
 def _write(run: Run, i: int, **decision: Any) -> bool:
     """Write a decision down, and keep how it was before for `_undo`; whether it could be."""
-    now = _now(run)
-    pair_id = now.judged[i].pair.id
-    former = {"verdict": now.review.verdicts.get(pair_id), "edit": now.review.edits.get(pair_id)}
+    reviewed = _now(run)
+    pair_id = reviewed.judged[i].pair.id
+    former = {"verdict": reviewed.review.verdicts.get(pair_id), "edit": reviewed.review.edits.get(pair_id)}
     if not _written(run, pair_id, decision):
         return False
     history = session.value(_key(run, "undo"), [])
@@ -168,9 +168,9 @@ def _editor(run: Run, i: int, pair: PreferencePair, edited: bool) -> None:
     """The two texts to write in."""
     keys = [_key(run, f"{name}-{i}") for name in ("chosen", "rejected")]
     with st.form("review_edit", border=False):
-        for column, key, said in zip(st.columns(2), keys, (pair.chosen, pair.rejected), strict=True):
-            name = "Chosen" if said is pair.chosen else "Rejected"
-            column.text_area(name, said.text, height=240, key=key)
+        for column, key, answer in zip(st.columns(2), keys, (pair.chosen, pair.rejected), strict=True):
+            name = "Chosen" if answer is pair.chosen else "Rejected"
+            column.text_area(name, answer.text, height=240, key=key)
         with st.container(horizontal=True):
             st.form_submit_button("Save and keep", type="primary", on_click=_save, args=(run, i, keys))
             st.form_submit_button("Cancel", on_click=_look, args=(run, i))

@@ -39,8 +39,8 @@ class HeadMap:
         """The head grid, None as long as nothing says it."""
         if self.scores:
             return self.scores.grid
-        known = self.record.get("head_grid")
-        return Grid(**known) if isinstance(known, dict) else None
+        size = self.record.get("head_grid")
+        return Grid(**size) if isinstance(size, dict) else None
 
     @property
     def ref(self) -> ModelRef | None:
@@ -145,11 +145,11 @@ def base_map(shown: HeadMap) -> str:
         same = (ref.place, ref.revision, ref.adapter) == (base.place, base.revision, base.adapter)
         if same and same_trials(shown.record, run.record) and run.status == "success":
             return run.id
-    known = Run(shipped("maps", base.name)).record if base.name in shipped_maps() else {}
+    record = Run(shipped("maps", base.name)).record if base.name in shipped_maps() else {}
     counted = ("head_grid", "counting")
-    return base.name if known and all(known.get(name) == shown.record.get(name) for name in counted) else ""
+    return base.name if record and all(record.get(name) == shown.record.get(name) for name in counted) else ""
 
 
-def same_trials(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_trials(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two detections, by their records, asked the same trials in the same way."""
-    return all(one.get(name) == other.get(name) for name in ("head_grid", *_MEASURED))
+    return all(first.get(name) == second.get(name) for name in ("head_grid", *_MEASURED))

@@ -35,7 +35,7 @@ def scale(grid: Grid) -> None:
     selected = selection.mask(grid)
     scales = set(selected.scales.values())
     shown = None if len(scales) > 1 else next(iter(scales), 0.0)
-    key, answer = session.answering("scale", shown, lambda _, now: _rescale(now, grid))
+    key, answer = session.answering("scale", shown, lambda _, typed: _rescale(typed, grid))
     says = "what the output of the selected heads is multiplied with: 0 masks them, 1 leaves them as they are"
     look: dict[str, Any] = {"format": "%g", "placeholder": "mixed", "disabled": not len(selected), "width": 150}
     st.number_input("Scale", value=shown, step=0.1, key=key, help=says, on_change=answer, **look)
@@ -80,7 +80,7 @@ def _chips(selected: HeadMask, grid: Grid) -> None:
         with st.container(height=130):
             st.text(str(selected).replace(",", ", "))
         return
-    key, answer = session.answering("chips", list(selected.heads), lambda before, now: _change(before, now, grid))
+    key, answer = session.answering("chips", list(selected.heads), lambda before, after: _change(before, after, grid))
     look: dict[str, Any] = {"label_visibility": "collapsed", "select_all": False, "wrap": True, "placeholder": NO_HEADS}
     look["format_func"] = lambda head: f"{head}:{selected.scales[head]:g}" if selected.scales.get(head) else str(head)
     place, heads = st.container(key="chips"), list(selected.heads)
@@ -93,11 +93,11 @@ EXCLUDE = (
 )
 
 
-def _change(before: Sequence[HeadId], now: Sequence[HeadId], grid: Grid) -> None:
+def _change(before: Sequence[HeadId], after: Sequence[HeadId], grid: Grid) -> None:
     """Let the heads go whose chips were taken away, and add those that were put there."""
-    gone = set(before) - set(now)
+    gone = set(before) - set(after)
     stay = [head for head in selection.mask(grid).heads if head not in gone]
-    selection.select([*stay, *(set(now) - set(before))], grid)
+    selection.select([*stay, *(set(after) - set(before))], grid)
 
 
 RULES = ["Score", "Top k", "Top %", "List", "Random"]

@@ -50,8 +50,8 @@ class ModelRef:
     @property
     def options(self) -> list[str]:
         """The options of the command line that name it, besides the name."""
-        known = {"--revision": self.revision, "--adapter": self.adapter}
-        return [part for option, value in known.items() if value for part in (option, value)]
+        values = {"--revision": self.revision, "--adapter": self.adapter}
+        return [part for option, value in values.items() if value for part in (option, value)]
 
     @property
     def base(self) -> "ModelRef | None":
@@ -114,7 +114,7 @@ def tuned(name: str) -> Tuned | None:
 def tunings(base: ModelRef) -> list[Tuned]:
     """What was trained on a model here, newest first."""
     made = (_made_by(run.id, run) for run in Run.all("train"))
-    return [one for one in made if one and one.trained_on(base)]
+    return [training for training in made if training and training.trained_on(base)]
 
 
 def _made_by(name: str, run: Run) -> Tuned | None:
@@ -151,9 +151,9 @@ class Holding:
         with self._lock:
             written = _written(ref)
             if ref not in self._models or self._models[ref][0] != written:
-                self._keep([one for one in beside if one != ref])
-                found = _load(ref)
-                self._models[ref], self._alive[ref] = (written, found), found
+                self._keep([beside_ref for beside_ref in beside if beside_ref != ref])
+                model = _load(ref)
+                self._models[ref], self._alive[ref] = (written, model), model
             return self._models[ref][1]
 
     def drop(self) -> None:
@@ -191,7 +191,7 @@ def _written(ref: ModelRef) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class LoadedFacts:
     """What a session keeps of a model that it has loaded: the model itself may have made room for another."""
 
     ref: ModelRef
@@ -206,14 +206,14 @@ def get(ref: ModelRef, beside: ModelRef | None = None) -> "LensModel":
     ValueError, one sentence, where it cannot be loaded.
     """
     others = [beside] if beside else []
-    found = _holding().get(ref, others)
-    has_template = bool(getattr(found.tokenizer, "chat_template", None))
-    kept = {other: facts for other, facts in session.LOADED.get().items() if other in others}
-    session.LOADED.put(kept | {ref: Known(ref, found.max_tokens, has_template, found.tokenizer)})
-    return found
+    model = _holding().get(ref, others)
+    has_template = bool(getattr(model.tokenizer, "chat_template", None))
+    kept = {kept_ref: facts for kept_ref, facts in session.LOADED.get().items() if kept_ref in others}
+    session.LOADED.put(kept | {ref: LoadedFacts(ref, model.max_tokens, has_template, model.tokenizer)})
+    return model
 
 
-def loaded(ref: ModelRef | None) -> Known | None:
+def loaded(ref: ModelRef | None) -> LoadedFacts | None:
     """What is known of the model, if it is of those that this session has loaded last. Never loads it."""
     return session.LOADED.get().get(ref)
 
@@ -223,16 +223,16 @@ def choose_tuned(name: str) -> None:
 
     A training that has made nothing, or is gone, is none.
     """
-    found = tuned(name)
-    session.TUNED.put(found.id if found else "")
+    training = tuned(name)
+    session.TUNED.put(training.id if training else "")
     session.draw_anew()
-    address.write("tuned", found.id if found else None)
+    address.write("tuned", training.id if training else None)
 
 
 def tuned_id() -> str:
     """The id of the training whose model is "the tuned model"; empty for none."""
-    found = tuned_model()
-    return found.id if found else ""
+    training = tuned_model()
+    return training.id if training else ""
 
 
 def tuned_model() -> Tuned | None:
@@ -242,16 +242,16 @@ def tuned_model() -> Tuned | None:
 
 def tuned_for(ref: ModelRef | None) -> Tuned | None:
     """The tuned model, where it was trained on that one."""
-    found = tuned_model()
-    return found if found and found.trained_on(ref) else None
+    training = tuned_model()
+    return training if training and training.trained_on(ref) else None
 
 
 def held() -> tuple[str, int] | None:
     """The models that the app holds in memory, whichever session loaded them, and their bytes; None for none."""
-    found = _holding().held()
-    weights = [weight for model in found.values() for weight in model.native.parameters()]
+    models = _holding().held()
+    weights = [weight for model in models.values() for weight in model.native.parameters()]
     size = sum(weight.numel() * weight.element_size() for weight in weights)
-    return (", ".join(map(str, found)), size) if found else None
+    return (", ".join(map(str, models)), size) if models else None
 
 
 def unload() -> None:

@@ -56,12 +56,12 @@ def score_set(name: str) -> tuple[ScoreSet, Stamp]:
     return _read_set(name, stamp), stamp
 
 
-def set_row(name: str, stamp: Stamp, found: ScoreSet, threshold: float) -> Row:
+def set_row(name: str, stamp: Stamp, score_set: ScoreSet, threshold: float) -> Row:
     """The figures of a score set and their intervals, made anew only when its stamp or the threshold changes.
 
     No file is read: the set may have gone since it was.
     """
-    return dict(_set_row(name, stamp, threshold, found))
+    return dict(_set_row(name, stamp, threshold, score_set))
 
 
 def set_stamp(name: str) -> Stamp:
@@ -83,8 +83,8 @@ def memory(model: str, context_tokens: int) -> tuple[bool, str]:
     """
     from retmask.model.fit import estimate
 
-    found = estimate(model, context_tokens)
-    return found.fits, found.sentence
+    fit = estimate(model, context_tokens)
+    return fit.fits, fit.sentence
 
 
 @st.cache_data(show_spinner=False, ttl=60, max_entries=20)
@@ -125,8 +125,8 @@ def _set_row(name: str, stamp: Stamp, threshold: float, _found: ScoreSet) -> Row
 
 def _stamp(*files: Path) -> Stamp:
     """What changes when a file is written: it keeps the caches true."""
-    known = [file.stat() if file.is_file() else None for file in files]
-    return tuple((stat.st_mtime_ns, stat.st_size) if stat else (0, 0) for stat in known)
+    stats = [file.stat() if file.is_file() else None for file in files]
+    return tuple((stat.st_mtime_ns, stat.st_size) if stat else (0, 0) for stat in stats)
 
 
 def keep_upload(name: str, content: bytes, kind: str, check: Callable[[Path], Any]) -> Path:

@@ -83,8 +83,8 @@ def select(
     """
     before = mask(grid).scales
     scale = next(iter(before.values())) if len(set(before.values())) == 1 else 0.0
-    known = {**before, **(at or {})}
-    set_mask(HeadMask({head: known.get(head, scale) for head in sorted(set(heads))}), grid, options)
+    scales = {**before, **(at or {})}
+    set_mask(HeadMask({head: scales.get(head, scale) for head in sorted(set(heads))}), grid, options)
 
 
 def set_mask(chosen: HeadMask, grid: Grid, options: Sequence[str] = ()) -> None:

@@ -104,9 +104,9 @@ def put(key: str, value: Any) -> None:
     st.session_state[widget_key(key)] = value
 
 
-def say(words: str, where: str = "") -> None:
+def say(text: str, where: str = "") -> None:
     """Show a sentence, as `sentence` makes it, at the next drawing, once; `where` names one of several places."""
-    st.session_state[f"said{where}"] = words
+    st.session_state[f"said{where}"] = text
 
 
 def said(where: str = "") -> str:
@@ -116,16 +116,16 @@ def said(where: str = "") -> str:
 
 def show_said(where: str = "") -> None:
     """The sentence to show there now, as an error."""
-    if words := said(where):
-        st.error(words)
+    if text := said(where):
+        st.error(text)
 
 
 def remembered(place: str, key: Hashable, make: Callable[[], T]) -> T:
     """What `make` gives, made anew only when the key has changed; the session keeps the last one of each place."""
-    known = st.session_state.get(f"remembered_{place}")
-    if known is None or known[0] != key:
-        known = st.session_state[f"remembered_{place}"] = (key, make())
-    return cast(T, known[1])
+    last = st.session_state.get(f"remembered_{place}")
+    if last is None or last[0] != key:
+        last = st.session_state[f"remembered_{place}"] = (key, make())
+    return cast(T, last[1])
 
 
 def drawing() -> int:
@@ -175,8 +175,8 @@ def picked(before: Any, event: Any) -> list[tuple[int, ...]]:
     An event repeats the points of the one before it when both come from the same drawing (shift-click, or a click
     before the answer to the last is drawn); only what was added since then is meant.
     """
-    last, now = _points(before), _points(event)
-    return sorted(now - last if last <= now else now)
+    last, after = _points(before), _points(event)
+    return sorted(after - last if last <= after else after)
 
 
 def _points(event: Any) -> set[tuple[int, ...]]:

@@ -86,14 +86,14 @@ def token_text(text: str, most: int = 24) -> str:
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
-def badge(words: str, kind: str) -> str:
+def badge(text: str, kind: str) -> str:
     """A word or two on a ground of its own: good, bad or plain."""
-    return f'<span class="badge {kind}">{escape(words)}</span>'
+    return f'<span class="badge {kind}">{escape(text)}</span>'
 
 
-def where_html(words: str) -> str:
+def where_html(text: str) -> str:
     """A line above a text."""
-    return f'<div class="where">{escape(words)}</div>'
+    return f'<div class="where">{escape(text)}</div>'
 
 
 def fact_html(name: str, text: str) -> str:
@@ -129,19 +129,19 @@ def sides(first: str, second: str) -> tuple[list[Change], list[Change]]:
     counts = [Counter(piece.strip() for piece in pieces(text)) for text in (first, second)]
     if sum(n * counts[1][word] for word, n in counts[0].items()) > _MOST_MATCHES:
         return [("same", first)], [("same", second)]
-    found = changes(first, second)
-    return _of(first, found, "lost"), _of(second, found, "added")
+    changed = changes(first, second)
+    return _of(first, changed, "lost"), _of(second, changed, "added")
 
 
-def _of(text: str, found: Sequence[Change], own: str) -> list[Change]:
+def _of(text: str, changed: Sequence[Change], own: str) -> list[Change]:
     """The parts of one of the texts that were compared, with the white space that it has itself."""
-    words = pieces(text)
+    own_pieces = pieces(text)
     parts: list[Change] = [("same", text[: len(text) - len(text.lstrip())])] if text != text.lstrip() else []
     at = 0
-    for kind, part in found:
+    for kind, part in changed:
         if kind in ("same", own):
             n = len(pieces(part))
-            parts.append((kind, "".join(words[at : at + n])))
+            parts.append((kind, "".join(own_pieces[at : at + n])))
             at += n
     return parts
 

@@ -471,11 +471,11 @@ def test_a_comparison_goes_on_where_it_was_and_stop_keeps_what_was_said() -> Non
     going = begun()
     for _ in range(3):
         going.advance()
-    assert going.now is not None
-    assert going.now.text(0) == "aa"
+    assert going.latest is not None
+    assert going.latest.text(0) == "aa"
     going.stop()
     going.advance()
-    assert (going.now.text(0), going.over, going.done) == ("aa", True, None)
+    assert (going.latest.text(0), going.over, going.done) == ("aa", True, None)
     assert closed == [True], "stopping lets go of the caches"
     going = begun()
     while not going.over:
@@ -541,7 +541,7 @@ def test_stopping_between_two_steps_keeps_the_last_one() -> None:
     going.advance()
     going.steps = iter(())  # what `stop` does, between the look and the step
     going.advance()
-    assert going.now == snapshot("reading", 0)
+    assert going.latest == snapshot("reading", 0)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def said(at: AppTest) -> dict[str, str]:
     """What the columns that answer hold, by their names, in order."""
     texts = [one.proto.body for one in at.get("html") if 'class="facts"' in one.proto.body]
     plain = [unescape(re.sub("<.*?>", "", text.split('<div class="said">')[1])) for text in texts]
-    columns = at.session_state["live"].now.columns if plain else ()
+    columns = at.session_state["live"].latest.columns if plain else ()
     return dict(zip([column.name for column in columns], plain, strict=True))
 
 
