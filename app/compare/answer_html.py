@@ -110,8 +110,3 @@ def source_html(tokenizer: Any, ids: Sequence[int], position: int, heads: Sequen
 def token_html(tokens: Sequence[str], step: int) -> str:
     """A token of an answer, or that it has ended there."""
     return f"<mark>{escape(token_text(tokens[step]))}</mark>" if step < len(tokens) else "the end of"
-
-
-def legend_html() -> str:
-    """What the two kinds of changes look like."""
-    return "Words that were <del>lost</del> and <ins>added</ins>:"

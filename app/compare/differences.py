@@ -2,12 +2,14 @@
 
 import streamlit as st
 
-from app.compare.answer_html import legend_html, token_html
+from app.compare.answer_html import token_html
 from app.compare.comparison import LiveComparison
 from app.shared.text import draw_figure, in_one
 from retmask.compare.comparison import Comparison, first_divergence
 from retmask.figures.masking import logprob_lines
 from retmask.figures.rows import logprob_rows
+
+LEGEND = "Words that were <del>lost</del> and <ins>added</ins>:"
 
 
 def section(live: LiveComparison, done: Comparison) -> None:
@@ -27,7 +29,7 @@ def section(live: LiveComparison, done: Comparison) -> None:
 
 def _texts(done: Comparison, first: int, second: int) -> None:
     """Two answers in one text, and the first token at which they part."""
-    st.html(f'<div class="said">{_parting(done, first, second)} {legend_html()}</div>')
+    st.html(f'<div class="said">{_parting(done, first, second)} {LEGEND}</div>')
     st.html(in_one(done.text(first), done.text(second)))
 
 

@@ -59,7 +59,7 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         f"{n} points{takes}. They go on without this page, and each is kept when it is done. The same as a command:"
     )
     st.code(shlex.join(config.command), language="bash", wrap_lines=True)
-    st.button("Start", type="primary", key="dose_start", on_click=_start, args=(config,))
+    st.button("Start", type="primary", key="dose_start", **jobs.starting(DOSE, config, "dose"))
     session.show_said("dose")
 
 
@@ -105,10 +105,6 @@ def _config(ref: ModelRef | None, ks: str, **values: Any) -> DoseSettings:
     config = DoseSettings(**ref.settings, ks=tuple(map(int, parts)), **values)
     config.tasks()
     return config
-
-
-def _start(settings: DoseSettings) -> None:
-    jobs.begin(DOSE, settings, "dose")
 
 
 def _curve(runs: list[Run]) -> None:

@@ -4,15 +4,14 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from app.shared import jobs, selection, session
 from app.shared.models import ModelRef
-from app.shared.text import download_button, sentence
+from app.shared.text import download_button
 from retmask.compare.ablate import ABLATE, AblateSettings, last_written
-from retmask.files import expanded, home, stem
+from retmask.files import home, stem
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask, mask_record
 from retmask.heads.rules import MaskRule
@@ -31,19 +30,18 @@ def section(ref: ModelRef | None, grid: Grid) -> None:
     st.caption(
         "A checkpoint with the mask in its weights: plain transformers, or any server, answers as the masked model."
     )
-    folder = st.text_input("Folder", str(_default(ref, mask)), key=f"export-{ref}-{mask}").strip()
-    out = _target(folder)
-    settings = AblateSettings(**ref.settings, rule=MaskRule(heads=str(mask)), out=str(out)) if out else None
+    out = jobs.folder_field(str(_default(ref, mask)), f"export-{ref}-{mask}")
+    settings = AblateSettings(**ref.settings, rule=MaskRule(heads=str(mask)), out=out) if out else None
     run = last_written(settings) if settings else None
     if settings:
         st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
-        look: dict[str, Any] = {"icon": ":material/save:", "disabled": settings is None or bool(run and run.is_active)}
-        st.button("Export checkpoint", key="export_start", on_click=_start, args=(settings,), **look)
+        off, starts = settings is None or bool(run and run.is_active), jobs.starting(ABLATE, settings, "export")
+        st.button("Export checkpoint", icon=":material/save:", key="export_start", disabled=off, **starts)
         record = mask_record(mask, grid, str(ref))
         download_button("Mask as JSON", lambda: json.dumps(record, indent=1).encode(), "mask.json", "application/json")
     session.show_said("export")
-    if out and run:
+    if run:
         jobs.checkpoint_block(run, "export")
 
 
@@ -52,16 +50,3 @@ def _default(ref: ModelRef, mask: HeadMask) -> Path:
     name = stem(Path(ref.name).name, "model")
     digest = hashlib.sha256(" ".join([str(mask), *ref.options]).encode()).hexdigest()[:6]
     return home() / "checkpoints" / f"{name}{'-tuned' if ref.adapter else ''}-{len(mask)}-heads-{digest}"
-
-
-def _target(folder: str) -> Path | None:
-    """The whole path of a folder. None where there is none yet, or, with a sentence on the page, where none can be."""
-    try:
-        return expanded(folder).resolve() if folder else None
-    except ValueError as error:
-        st.error(sentence(error))
-        return None
-
-
-def _start(settings: AblateSettings) -> None:
-    jobs.begin(ABLATE, settings, "export")

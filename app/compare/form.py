@@ -1,13 +1,12 @@
 """The form of a comparison: its settings, in the session and as widgets."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import streamlit as st
 
 from app.compare import comparison
-from app.compare.setup import LIMITS, Setup, keep_setup, keep_text, needles, read_setup
+from app.compare.setup import LIMITS, Setup, keep_setup, needles, read_setup
 from app.shared import address, maps, mask_editor, models, session
 from app.shared.models import ModelRef, tunings
 from app.shared.text import sentence
@@ -201,11 +200,6 @@ def setup_for(ref: ModelRef | None) -> Setup:
 
 def _switch_tuned() -> None:
     change(tuned=models.tuned_id() if session.value("ask_tuned") else "")
-
-
-def text_file() -> Path:
-    """Where the text of one's own lies for the command line: written when it is asked for."""
-    return keep_text(current_setup().text)
 
 
 def tuned_choice(ref: ModelRef | None) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -12,7 +12,7 @@ from streamlit.navigation.page import StreamlitPage
 from app.compare import comparison, differences, dose, export, form, traces
 from app.compare.answer_html import answer_html
 from app.compare.comparison import LiveComparison
-from app.compare.setup import Setup
+from app.compare.setup import Setup, keep_text
 from app.shared import maps, mask_editor, models, selection, session
 from app.shared.models import ModelRef, tuned
 from app.shared.text import download_button, fact_html, file_name, guarded, sentence
@@ -75,11 +75,7 @@ def _mask(scores: HeadScores, model: str, heads_page: StreamlitPage) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         share = style.percent(round(len(selected) / grid.size, 3))
         st.markdown(f"**{len(selected):,} of {grid.size:,} heads {selection.condition(selected)} ({share})**")
-        best = scores.top_share()
-        if set(selected.heads) != set(best):
-            kind: Literal["primary", "tertiary"] = "tertiary" if len(selected) else "primary"
-            args = (best, grid, ("--top", f"{len(best)}"))
-            st.button("Mask the top 5 %", type=kind, key="mask_best", on_click=selection.select, args=args)
+        mask_editor.best(scores, "mask_best")
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
     with st.expander("Change the mask", key="mask_editor"):
         mask_editor.editor(scores)
@@ -105,7 +101,7 @@ def _command(ref: ModelRef | None, shown: maps.HeadMap, grid: Grid) -> None:
     """The command line that does what the settings say."""
     mask, setup = selection.mask(grid), form.setup_for(ref)
     if ref and (len(mask) or setup.tuned) and (setup.kind == "needle" or setup.text.strip()):
-        file = form.text_file() if setup.kind == "text" else None
+        file = keep_text(setup.text) if setup.kind == "text" else None
         beside = tuned(setup.tuned)
         with suppress(ValueError):  # of what cannot be there is no command: Start says what is wrong
             command = setup.command(ref, mask, shown.argument, file, beside.folder if beside else "")

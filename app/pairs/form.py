@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import prompts
-from app.shared import address, form, jobs, selection, session
+from app.shared import address, form, jobs, mask_editor, selection, session
 from app.shared.maps import HeadMap
 from app.shared.models import ModelRef
 from app.shared.text import sentence
@@ -108,10 +108,7 @@ def _model(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None])
         count = f"{len(mask):,} head{'s' * (len(mask) != 1)} {selection.condition(mask)} ({share})"
         st.markdown(f"**{sentence(shown.model)[:-1]}, {count}**", width="content")
         if not len(mask):
-            best = shown.scores.top_share()
-            args = (best, grid, ("--top", f"{len(best)}"))
-            key = "pairs_mask_best"
-            st.button("Mask the top 5 %", type="primary", key=key, on_click=selection.select, args=args)
+            mask_editor.best(shown.scores, "pairs_mask_best")
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
     rule = MaskRule(heads=str(mask), scores=shown.argument) if len(mask) else MaskRule()
     return {"rule": rule, **_loaded_by(shown, model_name)}

@@ -40,12 +40,7 @@ def link(name: str, where: str) -> None:
 
 def _follow(name: str) -> None:
     look_at_run(name)
-    session.RUNS_FOLLOWED.put(followed() + 1)
-
-
-def followed() -> int:
-    """How many links have been followed: the table is drawn anew then, since it keeps what was chosen in it."""
-    return session.RUNS_FOLLOWED.get()
+    session.RUNS_FOLLOWED.put(session.RUNS_FOLLOWED.get() + 1)
 
 
 def section(run: Run) -> None:

@@ -41,7 +41,7 @@ def section(runs: list[Summary]) -> None:
 
 def _table(runs: Sequence[Summary]) -> None:
     ids = [run.run for run in runs]
-    key = f"runs-{hash(tuple(ids))}-{lineage.followed()}"
+    key = f"runs-{hash(tuple(ids))}-{session.RUNS_FOLLOWED.get()}"  # a new one, as it keeps what was chosen in it
     columns = _columns(runs)
     high = TALL if any(map(_wraps, columns.values())) else HIGH
     st.dataframe(

@@ -13,7 +13,7 @@ import streamlit as st
 from app.shared import selection, session
 from app.shared.session import Question
 from app.shared.text import guarded, plain, says, sentence
-from retmask.files import home, number
+from retmask.files import expanded, home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.engine import cancel, spawn
 from retmask.runs.job import Job
@@ -133,6 +133,16 @@ def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
     if status in ("cancelled", "error") and ours(run) and not stopping(run):
         resume_button(run, names.place, resume)
     session.show_said(names.place)
+
+
+def folder_field(usual: str, key: str, **look: Any) -> str:
+    """The whole path of the folder that is typed; empty where none is, or, with a sentence on the page, none can be."""
+    folder = st.text_input("Folder", usual, key=key, **look).strip()
+    try:
+        return str(expanded(folder).resolve()) if folder else ""
+    except ValueError as error:
+        st.error(sentence(error))
+        return ""
 
 
 def checkpoint_block(run: Run, what: str) -> None:
@@ -259,6 +269,11 @@ def begin(job: Job[Any], settings: Any, place: str) -> Run | None:
     with telling(place):
         return start(job, settings)
     return None
+
+
+def starting(job: Job[Any], settings: Any, place: str) -> dict[str, Any]:
+    """What makes a button `begin` a run."""
+    return {"on_click": begin, "args": (job, settings, place)}
 
 
 @st.cache_resource(show_spinner=False)

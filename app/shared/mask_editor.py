@@ -1,7 +1,7 @@
 """The selected heads as widgets, on any page: chips, rules that choose them, their scale, masks kept under a name."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -21,6 +21,15 @@ def steps(grid: Grid) -> None:
     undo, clear = ":material/undo:", ":material/close:"
     st.button("Undo", icon=undo, on_click=selection.undo, args=(grid,), disabled=last, type="tertiary")
     st.button("Clear", icon=clear, on_click=selection.select, args=((), grid), disabled=none, type="tertiary")
+
+
+def best(scores: HeadScores, key: str) -> None:
+    """The button that selects the best heads; nothing where just these are selected."""
+    heads, selected = scores.top_share(), selection.mask(scores.grid).heads
+    if set(selected) != set(heads):
+        kind: Literal["primary", "tertiary"] = "tertiary" if selected else "primary"
+        args = (heads, scores.grid, ("--top", f"{len(heads)}"))
+        st.button("Mask the top 5 %", type=kind, key=key, on_click=selection.select, args=args)
 
 
 def editor(scores: HeadScores) -> None:

@@ -1,4 +1,4 @@
-"""Files as values, read anew only when they change: every `st.cache_*` of the app."""
+"""Files as values for all sessions, read anew only when they change."""
 
 import hashlib
 from collections.abc import Callable

@@ -138,21 +138,16 @@ def look_at(head: HeadId) -> None:
 
 def _steps(grid: Grid) -> list[Step]:
     """The selections on the map that is looked at, oldest first; at least one. Its owner: the address only shows it."""
-    selections = _selections()
+    selections = session.SELECTIONS.keep()
     key = (source(), grid.n_layers, grid.n_heads)
     if key not in selections:
         selections[key] = [Step(_named(grid))]
     return selections[key]
 
 
-def _selections() -> dict[tuple[str, int, int], list[Step]]:
-    """The selections by map; a file that now holds another grid is another map."""
-    return session.SELECTIONS.keep()
-
-
 def _named(grid: Grid) -> HeadMask:
     """The heads that the address named when the session began, for the map that it named and for no other."""
-    if _selections() or source() != _source_at_start():
+    if session.SELECTIONS.keep() or source() != _source_at_start():
         return HeadMask()
     try:
         return from_url(address.at_start().get("heads", ""), grid)
@@ -170,7 +165,7 @@ def _selected() -> None:
 
 def _selection_text() -> str | None:
     """The selection on the map that is looked at, for the address; None for none."""
-    here = [(key, steps) for key, steps in _selections().items() if key[0] == source()]
+    here = [(key, steps) for key, steps in session.SELECTIONS.keep().items() if key[0] == source()]
     if not here:
         return None
     (_, n_layers, n_heads), steps = here[-1]
