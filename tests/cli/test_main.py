@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from retmask.detect.job import DETECT, DetectSettings
 from retmask.families.concentration import Concentration
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import read_trials
+from retmask.runs import faults
 from retmask.runs.settings import from_preset
 
 COMMAND = [sys.executable, "-m", "retmask.cli"]
@@ -27,6 +29,22 @@ COMMAND = [sys.executable, "-m", "retmask.cli"]
 
 def retmask(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+Here = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    """The same in this process, which has imported everything already."""
+    monkeypatch.setattr(faults, "debugging", lambda: False)
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        code = run_command([*map(str, words)])
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -52,19 +70,19 @@ def test_heads_for_people(score_file: Path) -> None:
     assert "L1H0" not in done.stdout
 
 
-def test_heads_by_name_and_at_random(score_file: Path) -> None:
-    named = json.loads(retmask("heads", score_file, "--heads", "L1H1,0-1", "--json").stdout)
+def test_heads_by_name_and_at_random(score_file: Path, here: Here) -> None:
+    named = json.loads(here("heads", score_file, "--heads", "L1H1,0-1", "--json").stdout)
     assert [row["head"] for row in named["heads"]] == ["L0H1", "L1H1"]
-    drawn = json.loads(retmask("heads", score_file, "--random", "2", "--seed", "1", "--json").stdout)
+    drawn = json.loads(here("heads", score_file, "--random", "2", "--seed", "1", "--json").stdout)
     assert {row["head"] for row in drawn["heads"]} == {"L0H0", "L1H1"}  # the two others are above 0.1 or at it
-    assert "3 random heads asked for, 2 are left" in retmask("heads", score_file, "--random", "3").stderr
+    assert "3 random heads asked for, 2 are left" in here("heads", score_file, "--random", "3").stderr
     assert len(drawn["excluded"]) == 2
-    half = json.loads(retmask("heads", score_file, "--random", "2", "--exclude", "25%", "--json").stdout)
+    half = json.loads(here("heads", score_file, "--random", "2", "--exclude", "25%", "--json").stdout)
     assert len(half["excluded"]) == 1
-    assert "excludes no heads" in retmask("heads", score_file, "--random", "2", "--exclude", "x").stderr
-    assert "says what --random leaves out" in retmask("heads", score_file, "--exclude", "5%").stderr
-    assert "L5H0 is outside" in retmask("heads", score_file, "--heads", "L5H0").stderr
-    assert "give one of them" in retmask("heads", score_file, "--heads", "L0H0", "--top", "3").stderr
+    assert "excludes no heads" in here("heads", score_file, "--random", "2", "--exclude", "x").stderr
+    assert "says what --random leaves out" in here("heads", score_file, "--exclude", "5%").stderr
+    assert "L5H0 is outside" in here("heads", score_file, "--heads", "L5H0").stderr
+    assert "give one of them" in here("heads", score_file, "--heads", "L0H0", "--top", "3").stderr
 
 
 @pytest.mark.parametrize(
@@ -105,8 +123,23 @@ def test_heads_by_name_and_at_random(score_file: Path) -> None:
         (["merge", "smollm2-135m", "--out", "/tmp/never", "--adapter", "/no"], "/no is no adapter"),
     ],
 )
-def test_wrong_input_is_one_sentence(fresh_home: Path, words: list[str], says: str) -> None:
-    done = retmask(*words)
+def test_wrong_input_is_one_sentence(fresh_home: Path, here: Here, words: list[str], says: str) -> None:
+    check_refused(here(*words), says)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["heads", "/nowhere"], "there is no score set"),
+        (["compare", "--prompt", "a", "--heads", "L99H0"], "L99H0 is outside this model's 30 x 9 grid"),
+    ],
+)
+def test_a_process_of_its_own_says_no_more(fresh_home: Path, words: list[str], says: str) -> None:
+    """Nor do the libraries that it imports."""
+    check_refused(retmask(*words), says)
+
+
+def check_refused(done: subprocess.CompletedProcess[str], says: str) -> None:
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
