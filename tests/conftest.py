@@ -17,7 +17,23 @@ from retmask.runs.run import Run
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
 
+# the files that take longest, in this order; `--no-loadscope-reorder` leaves it so
+LONGEST = """
+test_method heads/test_browser test_journeys train/test_browser cli/test_broken train/test_outcome cli/test_main
+compare/test_page families/test_browser train/test_page heads/test_page train/test_job runs/test_run
+"""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin, so that at the end no worker has one of them before it and the other nothing."""
+    longest, tests = LONGEST.split(), Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(tests).with_suffix("").as_posix()
+        return longest.index(name) if name in longest else len(longest)
+
+    items.sort(key=rank)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
