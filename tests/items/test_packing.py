@@ -13,7 +13,7 @@ from tiny import tiny_tokenizer
 from transformers import AutoTokenizer
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.packing import answer, bare, pack, prompt
+from retmask.items.packing import answer, pack, prompt
 from retmask.model.gguf import built_in
 from retmask.tasks import TASKS
 from retmask.text.chat import Chat
@@ -132,12 +132,6 @@ def test_an_answer_goes_on_where_the_prompt_ends(name: str) -> None:
         ids = prompt(item, chat(name)) + answer(item, chat(name), item.gold[0])
         text = chat(name).tokenizer.decode(ids)
         assert text.endswith(f"{item.prefix} {item.gold[0]}" if item.prefix else item.gold[0])
-
-
-def test_a_question_without_its_context_asks_the_same() -> None:
-    (item,) = pack(TASKS["recall_single"], TINY, 1024, 1)
-    alone = bare(item)
-    assert (alone.context, alone.planted, alone.message) == ("", (), item.question)
 
 
 def test_what_a_record_lacks_is_said() -> None:
