@@ -60,18 +60,17 @@ def opener() -> None:
 def _check(opened: maps.HeadMap, model: str) -> None:
     """ValueError where the scores cannot be the model's."""
     if model in maps.shipped_maps() and opened.scores:
-        known = readers.open_map(model).grid
-        if known:
-            opened.scores.check_grid(known, model)
+        grid = readers.open_map(model).grid
+        if grid:
+            opened.scores.check_grid(grid, model)
 
 
 def tuned_line(tune: Callable[[str], None]) -> None:
     """Which model is the tuned one, in the sidebar, with a button to switch it off; nothing where none is."""
-    found = models.tuned_model()
-    if found is None:
+    tuned = models.tuned_model()
+    if tuned is None:
         return
     name, off = st.columns([6, 1], gap=None, vertical_alignment="center")
-    about = sentence(f"Trained on {found.base}, {found.steps:,} steps")
-    name.caption(f"Tuned: {sentence(found.id)[:-1]}", help=about)
+    name.caption(f"Tuned: {sentence(str(tuned))[:-1]}", help=sentence(f"Trained on {tuned.base}"))
     icon, says = ":material/close:", "go on without the tuned model"
     off.button("", icon=icon, type="tertiary", key="tuned_off", on_click=tune, args=("",), help=says)

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from textwrap import shorten
@@ -197,6 +198,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file; none if there is no file. A line cut short by a crash is passed over."""
     if path.exists():
         yield from _objects(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def read_on(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a JSON-lines file whose lines are whole, from a byte on; and the byte at which to read on."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(offset)
+        whole = file.read().rpartition(b"\n")[0]
+        return list(_objects(whole.decode("utf-8", errors="replace"))), offset + len(whole) + bool(whole)
+    return [], offset
 
 
 def read_tail(path: Path, most: int = 2**16) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote, unquote
 
 import streamlit as st
@@ -35,7 +34,6 @@ class Shown:
 def section() -> list[Shown]:
     """The choice of sets, what adds one, and the sentences of those that cannot be read; the others come back."""
     names = {name: label(name) for name in offered()}
-    names = {name: text if _alone(text, names) else f"{text} · {Path(name).name}" for name, text in names.items()}
     hint = "None yet: choose a map, a detection, or add a set"
     look = {"select_all": False, "placeholder": hint, **session.SHOWN_SETS.kept(set_names(), _into_address)}
     box = st.container(key="sets")
@@ -82,17 +80,11 @@ def label(name: str) -> str:
         path = maps.locate(name)
     except ValueError:
         return name
-    if path.parent.parent == home() / "opened":
-        return maps.label(name)
-    record = Run(path).record if path.parent == home() / "runs" else {}
-    if not record:
-        return maps.label(name) if name in maps.shipped_maps() else name
-    counting = DETECTORS.get(str(record.get("counting", "set")), DETECTORS["unknown"])
-    return " · ".join([maps.label(name), *([] if counting is DETECTORS["set"] else [counting.name])])
-
-
-def _alone(text: str, names: dict[str, str]) -> bool:
-    return sum(each == text for each in names.values()) == 1
+    is_kept = path.parent.parent == home() / "opened" or path.parent == home() / "runs"
+    if not is_kept and name not in maps.shipped_maps():
+        return name
+    counting = DETECTORS.get(str(Run(path).record.get("counting", "set")), DETECTORS["unknown"])
+    return maps.label(name, *([] if counting is DETECTORS["set"] else [counting.name]))
 
 
 def name_of(score_set: ScoreSet) -> str:

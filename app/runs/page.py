@@ -45,9 +45,9 @@ def _empty(heads_page: StreamlitPage) -> None:
 def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:
     """The run that is chosen, or those that are, beside each other."""
     chosen = {name: named(name) for name in lineage.run_ids()}
-    for name in [name for name, found in chosen.items() if found is None]:
+    for name in [name for name in chosen if chosen[name] is None]:
         st.warning(f"There is no run {sentence(name)[:-1]} any more.")
-    runs = [found for found in chosen.values() if found]
+    runs = [each for each in chosen.values() if each]
     if len(runs) == 1:
         run.section(runs[0], _page_of(runs[0], pages), _show)
     elif runs:

@@ -1,6 +1,7 @@
 """One run closely: how it stands, what can be done with it, and what is in its folder."""
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -16,33 +17,18 @@ from retmask.runs.overview import Summary
 from retmask.runs.run import Run, parent_ids
 
 PLACE = "runs"  # names widgets, and where sentences are said
-SAYS = {
-    "queued": "It has not begun",
-    "started": "It goes on, with this page or without it",
-    "success": "It is finished",
-    "cancelled": "What it had finished is kept",
-    "error": "It failed",
-}
 
 
 def section(run: Run, page: StreamlitPage | None, show: Callable[[Run], None]) -> None:
     """Draw a run; `page` is where its result is shown, and `show` what chooses it there."""
-    summary = overview.summary(run)
+    summary, holder = overview.summary(run), overview.behind(run)
     st.subheader(run.id, anchor=False, divider="gray")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(summary.status, color=COLOURS[summary.status])
-        st.markdown(" · ".join(_facts(summary)))
-    holder = overview.behind(run)
-    if holder:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown("Waiting behind", width="content")
+        st.markdown(" · ".join(_facts(summary, holder)), width="content")
+        if holder:
             lineage.link(holder, "behind")
-    elif summary.is_active:
-        st.fragment(guarded(_progress), run_every=2)(run)
-    elif summary.status == "error":
-        st.caption("Its last words:")
-        st.code(run.last_words, language=None, wrap_lines=True)
-    _buttons(run, summary, page, show)
+    jobs.status_block(run, jobs.Names(PLACE), buttons=partial(_buttons, page=page, show=show))
     lineage.section(run)
     files.section(run)
     if run.command:
@@ -50,47 +36,29 @@ def section(run: Run, page: StreamlitPage | None, show: Callable[[Run], None]) -
         st.code(run.command, language="bash", wrap_lines=True)
     with st.expander("Its record (run.json)", key="runs_record"):
         st.json(run.record, expanded=1)
-    if not summary.is_active:
-        _log(run)
+    if summary.is_active:
+        st.fragment(guarded(jobs.log_end), run_every=2)(run, PLACE)
+    elif summary.status != "error":  # there it stands with its last words
+        jobs.log_end(run, PLACE)
 
 
-def _facts(run: Summary) -> list[str]:
-    """How a run stands, when it began and ended, and how long it took, in words."""
-    over = not run.is_active
-    says = "It was stopped" if run.kind == "ablate" and run.status == "cancelled" else SAYS[run.status]
-    facts = [says] + ([sentence(run.words)[:-1]] if over else [])
+def _facts(run: Summary, holder: str) -> list[str]:
+    """How far a run is that is over, when it began and ended, how long it took, and that it waits, in words."""
+    facts = [] if run.is_active else [sentence(run.words)[:-1]]
     facts += [f"begun {overview.when(run.started)}"] if run.started else [f"made {overview.when(run.created)}"]
-    facts += [f"ended {overview.when(run.ended)}"] if run.started and run.ended and over else []
+    facts += [f"ended {overview.when(run.ended)}"] if run.started and run.ended and not run.is_active else []
     took = overview.duration(run.seconds) if run.seconds is not None else ""
-    return facts + ([f"{took} so far" if run.status == "started" else f"took {took}"] if took else [])
+    facts += [f"{took} so far" if run.status == "started" else f"took {took}"] if took else []
+    return facts + ["waiting behind"] * bool(holder)
 
 
-def _progress(run: Run) -> None:
-    """How far a run is, and the end of its log, as it goes."""
-    share, text = overview.progress(run)
-    st.progress(share, sentence(text)[:-1])
-    _log(run)
-
-
-def _log(run: Run) -> None:
-    log = run.log_tail(40)
-    if log:
-        with st.expander("The end of its log", key="runs_log"):
-            st.code(log, language=None, wrap_lines=True, height=min(400, 60 + 22 * log.count("\n")))
-
-
-def _buttons(run: Run, summary: Summary, page: StreamlitPage | None, show: Callable[[Run], None]) -> None:
-    """What can be done with a run."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        icon = ":material/open_in_new:"
-        if page and st.button(f"Open in {page.title}", type="primary", icon=icon, key="runs_open"):
-            show(run)
-            st.switch_page(page)
-        if summary.is_active:
-            jobs.stop_button(run, PLACE)
-            return
-        if summary.status != "success" and not jobs.stopping(run):
-            jobs.resume_button(run, PLACE)
+def _buttons(run: Run, page: StreamlitPage | None, show: Callable[[Run], None]) -> None:
+    """What can be done with a run here: its result looked at, and all of it deleted."""
+    icon = ":material/open_in_new:"
+    if page and st.button(f"Open in {page.title}", type="primary", icon=icon, key="runs_open"):
+        show(run)
+        st.switch_page(page)
+    if not run.is_active:
         st.button("Delete", icon=":material/delete:", key="runs_delete", on_click=_ask, args=(run,))
 
 

@@ -9,7 +9,6 @@ import streamlit as st
 
 from app.runs import lineage
 from app.shared import session
-from retmask.runs import overview
 from retmask.runs.overview import Summary
 from retmask.runs.run import STATUSES
 
@@ -71,7 +70,7 @@ def _columns(runs: Sequence[Summary]) -> dict[str, Column]:
         ),
         "kind": Column(text(width=70), [run.kind for run in runs]),
         "model": Column(text(width=105), [Path(run.model).name for run in runs]),
-        "made from": Column(text(width=205), ["; ".join(map(overview.title, run.parents)) for run in runs]),
+        "made from": Column(text(width=205), ["; ".join(run.parents) for run in runs]),
     }
 
 

@@ -17,7 +17,7 @@ from retmask.files import expanded, home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.engine import cancel, spawn
 from retmask.runs.job import Job
-from retmask.runs.overview import model_of, progress
+from retmask.runs.overview import label, progress, stage, standing
 from retmask.runs.run import ACTIVE, Run, Status
 from retmask.runs.settings import same
 
@@ -31,12 +31,13 @@ DOING = {  # kinds of runs; the name of a model follows
 }
 
 ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
+LOG_LINES = 40
 LOST = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
 LOADS = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained({0})
 tokenizer = AutoTokenizer.from_pretrained({0})"""
-Signs = tuple[list[tuple[str, Status, int]], list[tuple[str, float]]]
+Signs = tuple[list[tuple[str, Status, str | int]], list[tuple[str, float]]]
 ICONS = {"success": ":material/check_circle:", "error": ":material/error:", "cancelled": ":material/stop_circle:"}
 
 
@@ -75,8 +76,9 @@ def _signs(runs: list[Run]) -> Signs:
 
     The page of a training draws its steps anew by itself.
     """
-    sizes = [(run.id, run.status, 0 if run.record.get("kind") == "train" else run.progress_size) for run in runs]
-    return sizes, sorted(asked_to_stop())
+    is_train = {run: run.record.get("kind") == "train" for run in runs}
+    signs = [(run.id, run.status, stage(run) if is_train[run] else run.progress_size) for run in runs]
+    return signs, sorted(asked_to_stop())
 
 
 def _notice(runs: list[Run]) -> None:
@@ -93,7 +95,7 @@ def _running(run: Run) -> None:
     kind = str(run.record.get("kind"))
     with st.container(border=True):
         st.markdown(f"**{DOING.get(kind, kind)}** `{plain(run.config.get('model', ''))}`")
-        st.progress(*progress(run))
+        bar(run)
         with st.container(horizontal=True):
             if kind == "detect" and selection.source() != run.id:
                 st.button("Show", key=f"show-{run.id}", on_click=selection.choose, args=(run.id,), type="tertiary")
@@ -106,33 +108,57 @@ class Names(NamedTuple):
     place: str
     what: str = "This run"
     kept: str = "What it had finished is kept."
+    resume: str = "Resume"
 
 
-def status_block(run: Run, names: Names, resume: str = "Resume") -> None:
-    """How a run stands that is not finished, and what can be done about it: Stop while it goes on, Resume later.
+Draw = Callable[[Run], None]
 
-    Nothing for one that is finished, but for what could not be done. What is not among this app's own runs is only
-    looked at.
+
+def status_block(run: Run, names: Names, stop: Draw | None = None, buttons: Draw | None = None) -> None:
+    """How a run stands that is not finished, and what this allows: Stop while it goes on, Resume later.
+
+    A page draws its own by `stop`, in place of Stop, and by `buttons`, beside it. What is not among this app's own
+    runs is only looked at.
     """
     status = run.status
-    share, words = progress(run, status)
-    if status in ACTIVE:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(share, sentence(words)[:-1], width=500)
-            if ours(run):
-                stop_button(run, names.place)
-    elif status == "error":
+    if status == "error":
         st.error(f"{names.what} failed. Its last words:")
         st.code(run.last_words, language=None, wrap_lines=True)
-        log = run.log_tail()
-        if log:
-            with st.expander("The end of its log", key=f"{names.place}_log"):
-                st.code(log, language=None)
+        log_end(run, names.place)
     elif status == "cancelled":
-        st.info(f"{names.what} was stopped ({sentence(words)[:-1]}). {names.kept}")
-    if status in ("cancelled", "error") and ours(run) and not stopping(run):
-        resume_button(run, names.place, resume)
+        kept = "Nothing was written." if writes_at_its_end(run) else names.kept
+        st.info(f"{names.what} was stopped ({sentence(progress(run, status)[1])[:-1]}). {kept}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if status in ACTIVE:
+            with st.container(width=500):
+                st.fragment(guarded(_progress), run_every=2)(run)
+        if status in ACTIVE and ours(run):
+            stop(run) if stop else stop_button(run, names.place)
+        elif status != "success" and ours(run) and not stopping(run):
+            resume_button(run, names)
+        if buttons:
+            buttons(run)
     session.show_said(names.place)
+
+
+def _progress(run: Run) -> None:
+    """How far a run is; the whole page is drawn when it is over."""
+    if not run.is_active:
+        st.rerun(scope="app")
+    bar(run)
+
+
+def bar(run: Run) -> None:
+    """How far a run is, behind whom it waits, and how long it takes still."""
+    share, text = progress(run)
+    st.progress(share, sentence(text)[:-1])
+
+
+def log_end(run: Run, place: str) -> None:
+    """The end of its log, folded away; nothing where there is none."""
+    if log := run.log_tail(LOG_LINES):
+        with st.expander("The end of its log", key=f"{place}_log"):
+            st.code(log, language=None, wrap_lines=True, height=min(400, 60 + 22 * log.count("\n")))
 
 
 def folder_field(usual: str, key: str, **look: Any) -> str:
@@ -147,7 +173,7 @@ def folder_field(usual: str, key: str, **look: Any) -> str:
 
 def checkpoint_block(run: Run, what: str) -> None:
     """What became of the checkpoint that a run writes, an "export" or a "merge", and how it is loaded."""
-    status_block(run, Names(f"{what}_run", f"This {what}", "Nothing was written."))
+    status_block(run, Names(f"{what}_run", f"This {what}"))
     if run.status == "success":
         st.success("It is written. To load it:")
         st.code(LOADS.format(repr(run.config["out"])), language="python", wrap_lines=True)
@@ -158,27 +184,20 @@ def writes_at_its_end(run: Run) -> bool:
     return run.record.get("kind") == "ablate"
 
 
-def resume_button(run: Run, place: str, label: str = "Resume") -> None:
+def resume_button(run: Run, names: Names) -> None:
     """The button that lets a run go on where it was: what is finished is kept."""
     kept, icon = None if writes_at_its_end(run) else "what it has finished is kept", ":material/play_arrow:"
-    st.button(label, icon=icon, key=f"{place}_resume", on_click=again, args=(run, place), help=kept)
+    key = f"{names.place}_resume"
+    st.button(names.resume, icon=icon, key=key, on_click=again, args=(run, names.place), help=kept)
 
 
 def stop_button(run: Run, place: str) -> None:
     """The button that stops a run; where it is asked already and takes its time, the one that ends it at once."""
     asked, slow = stopping(run), run.record.get("kind") == "train"
     label = ("Stop now" if slow else "Stopping…") if asked else "Stop"
-    key, lost = f"{place}_stop{'_now' * asked}-{run.id}", LOST if asked and slow else None
-    is_late = asked and not slow
-    st.button(
-        label,
-        key=key,
-        disabled=is_late,
-        type="tertiary",
-        on_click=end,
-        args=(run, partial(cancel, run), place),
-        help=lost,
-    )
+    key, do = f"{place}_stop{'_now' * asked}-{run.id}", partial(end, run, partial(cancel, run), place)
+    help = LOST if asked and slow else None
+    st.button(label, key=key, disabled=asked and not slow, type="tertiary", on_click=do, help=help)
 
 
 def stopping(run: Run) -> bool:
@@ -292,22 +311,12 @@ def asked_to_stop() -> set[tuple[str, float]]:
     return session.STOPPING.keep()
 
 
-_STANDS = {"queued": "waiting", "started": "running", "cancelled": "stopped", "error": "failed"}
-
-
 def find_run(name: str, kind: str) -> Run:
     """The run of that kind by its id, or in that folder. ValueError, one sentence, for what is none."""
     run = Run.find(name)
     if run.record.get("kind") != kind:
         raise ValueError(f"{name} is a run of another kind: choose one of `retmask {kind}`")
     return run
-
-
-def run_label(run: Run, *facts: str) -> str:
-    """A run for people: its name, its model where that does not say it, facts, and how it stands if not finished."""
-    model, status = Path(model_of(run.record)).name, run.status
-    stands = [_STANDS[status]] if status in _STANDS else []
-    return " · ".join([run.reference, *([model] if model and model not in run.id else []), *facts, *stands])
 
 
 def run_picker(
@@ -318,7 +327,7 @@ def run_picker(
     facts: Callable[[Run], Sequence[str]] = lambda run: (),
 ) -> None:
     """The runs to choose from. Streamlit tells choices by their labels: where these change, it is another widget."""
-    labels = {run.reference: run_label(run, *facts(run)) for run in runs}
+    labels = {run.reference: label(run, *facts(run), standing(run)) for run in runs}
     names = list(labels)
     key = f"{title}-{chosen.reference if chosen else ''}-{hash(tuple(labels.values()))}"
     at = names.index(chosen.reference) if chosen else None

@@ -84,24 +84,21 @@ def shipped_maps() -> list[str]:
     return sorted(names, key=lambda name: (name != DEFAULT_MODEL, name))
 
 
-def label(name: str) -> str:
-    """A map's name for people: a shipped one's model, a run's model and start, a file's name.
+def label(name: str, *facts: str) -> str:
+    """A map's name for people: a shipped one's model, what a run is called (with facts), a file's name.
 
     It never changes for as long as the map is there: Streamlit tells choices by their labels.
     """
     if name in shipped_maps():
         return f"{name} (shipped)"
     try:
-        path = locate(name)
+        run = Run(locate(name))
     except ValueError:  # the picker shows it all the same; the page says what is wrong
         return name
-    record = Run(path).record
-    if not record:
-        is_opened = path.parent.parent == home() / "opened"
-        return f"{path.stem} · opened · {path.parent.name[:6]}" if is_opened else "/".join(path.parts[-2:])
-    when = overview.when(str(record.get("created", "")), seconds=True)[5:]
-    ref = ModelRef.of_config(record.get("config") or {})
-    return f"{(ref.base or ref).name or name}{' tuned' if ref.base else ''} · {when}"
+    if run.record:
+        return overview.label(run, "tuned" if ModelRef.of_config(run.config).base else "", *facts)
+    is_opened = run.path.parent.parent == home() / "opened"
+    return f"{run.path.stem} · opened · {run.path.parent.name[:6]}" if is_opened else "/".join(run.path.parts[-2:])
 
 
 def opened_files() -> list[str]:

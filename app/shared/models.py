@@ -13,6 +13,7 @@ import streamlit as st
 from app.shared import address, session
 from retmask.files import expanded, mapping, read_object
 from retmask.model.gguf import BUILT_IN
+from retmask.runs.overview import label
 from retmask.runs.run import Run, run_path
 from retmask.train.checkpoints import ADAPTER
 from retmask.train.results import last_step, result
@@ -99,16 +100,20 @@ class Tuned:
         return ref is not None and (ref.place, ref.revision, ref.adapter) == (self.base.place, self.base.revision, "")
 
     def __str__(self) -> str:
-        return f"{self.id}, {self.steps:,} step{'s' * (self.steps != 1)}"
+        return label(_run(self.id), f"{self.steps:,} step{'s' * (self.steps != 1)}")
 
 
 def tuned(name: str) -> Tuned | None:
     """What the training of that id made, or the one in that folder; None where there is none (any more)."""
+    return _made_by(name, _run(name)) if name else None
+
+
+def _run(name: str) -> Run:
+    """The run of that id or in that folder; there need not be one."""
     try:
-        path = run_path(name)
+        return Run(run_path(name))
     except ValueError:
-        path = Path(name)
-    return _made_by(name, Run(path)) if name else None
+        return Run(Path(name))
 
 
 def tunings(base: ModelRef) -> list[Tuned]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.shared import jobs
 from app.shared.text import CHART_CONFIG, download_button, file_name, images
 from retmask.figures.training import BEHIND, LEARNING, training_curves
 from retmask.runs.run import Run
@@ -13,7 +14,6 @@ HEALTHY = (
     "A healthy run: the margin rises and the loss falls below 0.69. The chosen reward often falls too, as long as the "
     "rejected one falls faster. An accuracy of 1 within few steps is usual on easy pairs, and says little by itself."
 )
-LOG_LINES = 40
 
 
 def section(run: Run) -> None:
@@ -26,10 +26,8 @@ def section(run: Run) -> None:
             _charts(run, done, BEHIND, "behind")
         if not run.is_active:
             _downloads(run, done)
-    log = run.log_tail(LOG_LINES)
-    if log and run.status != "error":  # the log of one that failed stands with its last words
-        with st.expander("The end of its log", key="train_log"):
-            st.code(log, language=None, height=300)
+    if run.status != "error":  # the log of one that failed stands with its last words
+        jobs.log_end(run, "train")
 
 
 def _charts(run: Run, done: list[dict[str, Any]], panels: tuple[str, ...], key: str) -> None:

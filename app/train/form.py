@@ -111,9 +111,9 @@ def _check(settings: TrainSettings) -> None:
     session.TRAIN_BEGIN.put(False)
     try:
         with st.spinner("Looking at pairs and model…"):
-            found = readers.preflight(settings, readers.file_stamp(pairs_file(settings.pairs)))
-        preflight.section(found)
-        if begins and not found.problems:
+            needs = readers.preflight(settings, readers.file_stamp(pairs_file(settings.pairs)))
+        preflight.section(needs)
+        if begins and not needs.problems:
             _start(settings)
     except (ValueError, OSError) as error:
         st.error(sentence(error))

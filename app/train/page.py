@@ -9,10 +9,10 @@ from streamlit.navigation.page import StreamlitPage
 from app.shared import address, jobs, session
 from app.shared.jobs import Names
 from app.shared.session import Question
-from app.shared.text import guarded, says, sentence
+from app.shared.text import guarded, sentence
 from app.train import curves, form, result
 from retmask.files import mapping, number
-from retmask.runs.overview import duration, progress, summary
+from retmask.runs.overview import duration, stage, summary
 from retmask.runs.run import Run
 from retmask.train.checkpoints import CHECKPOINTS, newest
 from retmask.train.job import discard, stop_and_keep
@@ -36,10 +36,10 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[
     if run is None:
         return
     _about(run)
+    _status(run)
     if run.is_active:
-        st.fragment(guarded(_active), run_every=2)(run)
+        st.fragment(guarded(_live), run_every=2)(run)
     else:
-        _ended(run)
         curves.section(run)
         result.section(run, compare_page, heads_page, tune)
     with st.expander("How this training was started", key="train_origin"):
@@ -81,16 +81,20 @@ def _about(run: Run) -> None:
     st.caption(sentence(" · ".join(facts))[:-1])
 
 
-def _ended(run: Run) -> None:
-    """How a training ended, and what can be done with it now."""
+def _status(run: Run) -> None:
+    """How a training stands, and what can be done with it now."""
     done = last_step(run)
     if run.status == "success":
         st.success(f"Finished after {done:,} step{'s' * (done != 1)}{_took(run)}.", icon=":material/check:")
     checkpoint = newest(run.path / CHECKPOINTS)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     label = f"Resume from step {step:,}" if step else "Start again from step 0"
-    jobs.status_block(run, Names("train", "This training", _kept(run)), label)
-    if jobs.ours(run):
+    jobs.status_block(run, Names("train", "This training", _kept(run), label), _stops, _change_button)
+
+
+def _change_button(run: Run) -> None:
+    """The button that opens the form with the settings of a training that is over."""
+    if jobs.ours(run) and not run.is_active:
         label, icon = "Start again with changed settings", ":material/edit:"
         st.button(label, icon=icon, key="train_change", on_click=_change, args=(run,))
 
@@ -115,11 +119,8 @@ def _change(run: Run) -> None:
         session.say(sentence(f"the settings of this training cannot be read: {error}"), "train")
 
 
-def _active(run: Run) -> None:
-    """A training that is on its way, drawn anew every two seconds; the whole page when it is over."""
-    if not run.is_active:
-        st.rerun(scope="app")
-    st.progress(*progress(run))
+def _live(run: Run) -> None:
+    """What a training that goes on has come to, drawn anew every two seconds."""
     done = steps(run)
     last = done[-1] if done else {}
     speed, memory = number(last.get("tokens_per_s")), number(last.get("memory"))
@@ -129,35 +130,27 @@ def _active(run: Run) -> None:
     facts += [f"{memory / 2**30:.1f} GiB of memory"] if memory else []
     facts += [] if done else ["the first step comes after the model is loaded, which takes some seconds"]
     st.caption(" · ".join(facts))
-    if jobs.ours(run):
-        _stops(run)
-    session.show_said("train")
     curves.section(run)
 
 
 def _stops(run: Run) -> None:
     """Stop, which keeps what was learned, and Discard; the sidebar's Stop keeps the last checkpoint."""
-    lines, asked, stopping = run.progress, (run.path / STOP).exists(), jobs.stopping(run)
-    began = run.status == "started" and bool(lines) and lines[-1].get("stage") in ("starting", "steps")
-    label = "Stopping after this step…" if asked and began else "Stop"
-    off = not began or asked or stopping
-    with st.container(horizontal=True, vertical_alignment="center"):
-        icon = ":material/stop:"
-        st.button(label, icon=icon, key="train_stop", disabled=off, on_click=_stop, args=(run,), help=KEEPS)
-        if st.button("Discard", icon=":material/delete:", key="train_discard", disabled=stopping):
-            asks = "Stop now, and delete its checkpoints and its adapter?"
-            do, holds = partial(_discard, run), lambda: run.is_active
-            session.ask(Question("Discard this training?", asks, "Discard", do, holds=holds))
-            st.rerun(scope="app")
+    asked, stopping = (run.path / STOP).exists(), jobs.stopping(run)
+    has_begun = run.status == "started" and stage(run) in ("starting", "steps")
+    label = "Stopping after this step…" if asked and has_begun else "Stop"
+    off = not has_begun or asked or stopping
+    st.button(label, icon=":material/stop:", key="train_stop", disabled=off, on_click=_stop, args=(run,), help=KEEPS)
+    icon = ":material/delete:"
+    st.button("Discard", icon=icon, key="train_discard", disabled=stopping, on_click=_ask, args=(run,))
 
 
 def _stop(run: Run) -> None:
-    try:
+    with jobs.telling("train"):
         stop_and_keep(run)
-    except OSError as error:  # a callback has no page to stand on: it would be a traceback
-        session.say(sentence(says(error)), "train")
 
 
-def _discard(run: Run) -> None:
-    """Stop and delete, without making the page wait for it."""
-    jobs.end(run, partial(discard, run), "train")
+def _ask(run: Run) -> None:
+    """Ask before a training is stopped and deleted; then the page does not wait for it."""
+    asks = "Stop now, and delete its checkpoints and its adapter?"
+    do, holds = partial(jobs.end, run, partial(discard, run), "train"), lambda: run.is_active
+    session.ask(Question("Discard this training?", asks, "Discard", do, holds=holds))

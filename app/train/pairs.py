@@ -5,11 +5,12 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared import address, form, jobs, readers, session
+from app.shared import address, form, readers, session
 from app.shared.text import sentence
 from retmask.files import number
 from retmask.pairs.files import pairs_file, read_rows
 from retmask.pairs.pair import PAIRS
+from retmask.runs.overview import label, standing
 from retmask.runs.run import Run, run_path
 from retmask.train.settings import TrainSettings
 
@@ -29,7 +30,7 @@ def chosen() -> dict[str, Any]:
 def offered() -> dict[str, str]:
     """The runs that are over and have made pairs, newest first: their ids with what they are called."""
     over = (run for run in Run.all("pairs") if not run.is_active)
-    return {run.id: jobs.run_label(run, f"{n:,} pair{'s' * (n != 1)}") for run in over if (n := _count(run))}
+    return {run.id: label(run, f"{n:,} pair{'s' * (n != 1)}", standing(run)) for run in over if (n := _count(run))}
 
 
 def _count(run: Run) -> int:

@@ -10,28 +10,28 @@ from retmask.train.preflight import Preflight
 GIB = 2**30
 
 
-def section(found: Preflight) -> None:
+def section(needs: Preflight) -> None:
     """A pre-flight in figures, and what speaks against it."""
     figures = {
-        "Steps": f"{found.steps:,}",
-        "Pairs to train on": f"{found.pairs:,}",
-        "Held out": f"{found.held_out:,}",
-        **({"Left out": f"{len(found.left_out):,}"} if found.left_out else {}),
-        "Numbers trained": f"{found.trained:,}",
-        "Longest, tokens": f"{found.longest:,}",
-        "Cut by max length": f"{found.cut:.0%}".replace("%", " %"),
-        **({"Time, about": duration(found.seconds)} if found.seconds else {}),
-        "Memory, of free": f"{found.needed / GIB:.1f} of {found.free / GIB:.1f} GiB",
-        "Disk, of free": f"{found.disk_needed / GIB:.2f} of {found.disk_free / GIB:.0f} GiB",
+        "Steps": f"{needs.steps:,}",
+        "Pairs to train on": f"{needs.pairs:,}",
+        "Held out": f"{needs.held_out:,}",
+        **({"Left out": f"{len(needs.left_out):,}"} if needs.left_out else {}),
+        "Numbers trained": f"{needs.trained:,}",
+        "Longest, tokens": f"{needs.longest:,}",
+        "Cut by max length": f"{needs.cut:.0%}".replace("%", " %"),
+        **({"Time, about": duration(needs.seconds)} if needs.seconds else {}),
+        "Memory, of free": f"{needs.needed / GIB:.1f} of {needs.free / GIB:.1f} GiB",
+        "Disk, of free": f"{needs.disk_needed / GIB:.2f} of {needs.disk_free / GIB:.0f} GiB",
     }
     with st.container(horizontal=True, gap="medium", key="train_takes"):
         for name, figure in figures.items():
             st.metric(name, figure, width="content")
-    for problem in found.problems:
+    for problem in needs.problems:
         st.error(sentence(problem))
-    for warning in found.warnings:
+    for warning in needs.warnings:
         st.warning(sentence(warning))
-    if not found.problems and not found.warnings:
+    if not needs.problems and not needs.warnings:
         st.caption("Nothing speaks against it.")
 
 

@@ -107,12 +107,12 @@ def detection(run: Run) -> DetectSettings:
 
     ValueError where it has made nothing.
     """
-    found = models.tuned(run.reference)
-    if found is None:
+    tuned = models.tuned(run.reference)
+    if tuned is None:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
-    known = _map_of(run)
-    base = from_record(DetectSettings, known) if known else from_preset(DetectSettings, "laptop")
-    return replace(base, **found.ref.settings)
+    origin = _map_of(run)
+    base = from_record(DetectSettings, origin) if origin else from_preset(DetectSettings, "laptop")
+    return replace(base, **tuned.ref.settings)
 
 
 def _map_of(run: Run, seen: tuple[Run, ...] = ()) -> dict[str, Any]:
@@ -129,9 +129,8 @@ def _map_of(run: Run, seen: tuple[Run, ...] = ()) -> dict[str, Any]:
         rule = parent.config.get("rule")
         scores = str(mapping(rule).get("scores") or "")
         shipped = Run(maps.locate(scores)).config if scores in maps.shipped_maps() else {}
-        found = _map_of(parent, (run, *seen)) or shipped
-        if found:
-            return found
+        if origin := _map_of(parent, (run, *seen)) or shipped:
+            return origin
     return {}
 
 

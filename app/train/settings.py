@@ -38,13 +38,13 @@ def _of(preset: str) -> dict[str, Any]:
 def widgets() -> dict[str, Any]:
     """A widget for every field of `TrainSettings` that a preset sets, those for experts folded away; what they hold."""
     usual = from_preset(TrainSettings, USUAL, model="", pairs="")
-    known = [field for field in fields(usual) if field.name not in CHOSEN]
+    offered = [field for field in fields(usual) if field.name not in CHOSEN]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        everyday = [field.name for field in known if not field.metadata.get("expert")]
+        everyday = [field.name for field in offered if not field.metadata.get("expert")]
         values = {name: form.widget(usual, name, PLACE) for name in everyday}
     with st.expander("More settings", key="train_expert"), st.container(horizontal=True, vertical_alignment="bottom"):
         return values | {
-            field.name: form.widget(usual, field.name, PLACE) for field in known if field.name not in values
+            field.name: form.widget(usual, field.name, PLACE) for field in offered if field.name not in values
         }
 
 

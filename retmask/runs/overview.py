@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retmask.files import home, is_number, mapping, number, read_lines
+from retmask.files import is_number, mapping, number, read_lines
 from retmask.runs.run import ACTIVE, Run, Status, length
 
 STAGES = {  # of a run before it counts; any other stage is named after what it counts: trials, points, pairs, steps
@@ -92,12 +92,18 @@ def why(run: Run, status: Status) -> str:
     return " ".join(run.last_words.splitlines()[-1:]).strip() if status == "error" else ""
 
 
-def title(name: str) -> str:
-    """A run for people, by its id or path: what it does, the model and when it began; the name of what is no run."""
-    record = Run(home() / "runs" / name).record  # a path stays the path that it is
-    kind, model = str(record.get("kind") or ""), Path(model_of(record)).name
-    parts = [f"{kind} {model}".strip(), when(str(record.get("created", "")))[5:]]
-    return ", ".join(filter(None, parts)) if record else Path(name).name
+def label(run: Run, *facts: str) -> str:
+    """What a run is called: its id without its kind, or its path; its model where that does not say it; facts.
+
+    Without facts that change it never does.
+    """
+    model, name = Path(model_of(run.record)).name, run.reference.removeprefix(f"{run.record.get('kind')}-")
+    return " · ".join(filter(None, [name, "" if model in run.id else model, *facts]))
+
+
+def standing(run: Run) -> str:
+    """How a run stands that is not finished, in a word; empty for one that is."""
+    return {"queued": "waiting", "started": "running", "cancelled": "stopped", "error": "failed"}.get(run.status, "")
 
 
 def model_of(record: Mapping[str, Any]) -> str:
@@ -145,6 +151,11 @@ def behind(run: Run) -> str:
 def stopping_words(run: Run) -> str:
     """What a run does that has been asked to stop: a training finishes its step first."""
     return "Stopping after this step…" if run.record.get("kind") == "train" else "Stopping…"
+
+
+def stage(run: Run) -> str:
+    """What a run has said last that it does; empty where it has said nothing."""
+    return str(run.latest[-1].get("stage", "")) if run.latest else ""
 
 
 def _last_count(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -7,7 +7,6 @@ depends on a pid that may have been given to somebody else. Before it works it w
 
 import errno
 import os
-import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ ACTIVE: tuple[Status, ...] = ("queued", "started")  # it goes on, or waits to
 STATUSES: tuple[Status, ...] = ("queued", "started", "success", "cancelled", "error")
 MADE_OF = ("scores", "pairs", "adapter")  # settings that may name a run's folder, or a file in it
 NO_WORD = "its worker ended without a word: it may have been killed or run out of memory"
+PROGRESS = "progress.jsonl"
 ASKED = "cancel"  # the file in a run's folder that asks its worker to stop, on whichever machine that is
 AT_ONCE = "now"  # what it holds after a second request
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -64,8 +64,8 @@ class Run:
         """
         if path is None:
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-            slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:30]
-            path = _new_folder("-".join(part for part in (kind, slug, stamp) if part))
+            parts = (kind, files.stem(name.replace(".", "-"), "", 30), stamp)
+            path = _new_folder("-".join(filter(None, parts)))
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path.resolve())
         known = list(dict.fromkeys(name for parent in parents for name in parent_ids(parent) or [str(parent)]))
@@ -234,21 +234,21 @@ class Run:
     @property
     def progress(self) -> list[dict[str, Any]]:
         """The lines of progress.jsonl so far."""
-        return list(files.read_lines(self.path / "progress.jsonl"))
+        return list(files.read_lines(self.path / PROGRESS))
 
     @property
     def latest(self) -> list[dict[str, Any]]:
         """The last lines of progress.jsonl, some hundreds: what is looked at often is not read whole."""
-        return files.read_tail(self.path / "progress.jsonl")
+        return files.read_tail(self.path / PROGRESS)
 
     @property
     def progress_size(self) -> int:
         """The length of progress.jsonl so far, in bytes: it changes with every line."""
-        return length(self.path / "progress.jsonl")
+        return length(self.path / PROGRESS)
 
     def report(self, **fields: Any) -> None:
         """Append a line to progress.jsonl, stamped with the time (seconds since 1970)."""
-        files.append_line(self.path / "progress.jsonl", {"time": round(time.time(), 2), **fields})
+        files.append_line(self.path / PROGRESS, {"time": round(time.time(), 2), **fields})
 
     def log_tail(self, lines: int = 20, of_last: bool = False) -> str:
         """The last lines of log.txt; with `of_last` only of what the last worker that was started has written."""

@@ -5,18 +5,19 @@ A run's folder gets `pairs.jsonl` (a copy), `checkpoints/`, and at the end `adap
 
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from retmask.files import mapping, sha256, write_atomic
+from retmask.files import mapping, read_on, sha256, write_atomic
 from retmask.pairs.files import pairs_file, read_rows, rows_text
 from retmask.pairs.pair import PAIRS
 from retmask.runs import processes
 from retmask.runs.engine import cancel, how_patient
 from retmask.runs.job import Job, Progress, Start, Work
-from retmask.runs.run import Run, parent_ids
+from retmask.runs.run import PROGRESS, Run, parent_ids
 from retmask.runs.settings import whole
 from retmask.runs.worker import Cancelled
 from retmask.train.checkpoints import ADAPTER, CHECKPOINTS, FULL, newest, step_of
@@ -115,27 +116,14 @@ def _steps(work: Work[TrainSettings]) -> Iterator[Progress]:
         (run.path / name).unlink(missing_ok=True)
     run.update(stopped_at=None, discarded=None)  # that was the last time
     _describe(run, work.settings)
-    seen, ended = len(run.progress), False
-    held = work.held[1:]  # all but the lock: it is let go when this process dies
-    trainer = launch(run, work.trust_remote_code, held)
+    offset = run.progress_size
+    trainer = launch(run, work.trust_remote_code, work.held[1:])  # but the lock: it is let go when this process dies
     try:
-        while not ended:
-            ended = trainer.poll() is not None
-            lines = run.progress
-            for line in lines[seen:]:
-                if line.get("stage") == "steps":
-                    yield Progress(int(line["done"]), int(line["total"]), line.get("eta"), line)
-            seen = len(lines)
-            time.sleep(0 if ended else 0.3)
-    finally:
-        if not ended:
-            run.report(stage="stopping")
-        try:
-            processes.end(run.path, how_patient(run))  # it finishes its step and saves
-        except Cancelled:  # Ctrl-C once more
-            processes.end(run.path, 0.0)
+        yield from _reported(run, trainer, offset)
+    except Cancelled:
+        outcome = Outcome.read(run.path)
+        if outcome is None or not outcome.saved:  # it need not have been in time: what is saved counts
             raise
-        trainer.wait()
     outcome = _judged(run, trainer.returncode)
     write_card(run)
     is_stopped = outcome.how == "stopped"
@@ -143,6 +131,28 @@ def _steps(work: Work[TrainSettings]) -> Iterator[Progress]:
     if is_stopped:
         raise Cancelled
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
+
+
+def _reported(run: Run, trainer: subprocess.Popen[bytes], offset: int) -> Iterator[Progress]:
+    """The steps that a trainer reports, from a byte of progress.jsonl on; it has ended after this, however it goes."""
+    has_ended = False
+    try:
+        while not has_ended:
+            has_ended = trainer.poll() is not None
+            lines, offset = read_on(run.path / PROGRESS, offset)
+            for line in lines:
+                if line.get("stage") == "steps":
+                    yield Progress(int(line["done"]), int(line["total"]), line.get("eta"), line)
+            time.sleep(0 if has_ended else 0.3)
+    finally:
+        if not has_ended:
+            run.report(stage="stopping")
+        try:
+            processes.end(run.path, how_patient(run))  # it finishes its step and saves
+        except Cancelled:  # Ctrl-C once more
+            processes.end(run.path, 0.0)
+            raise
+        trainer.wait()
 
 
 TRAIN = Job("train", TrainSettings, _check, _steps)

@@ -170,6 +170,7 @@ def _save(trainer: Any, run: Run, settings: TrainSettings) -> None:
         return
     (part / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should be asked to trust it
     (part / "README.md").unlink(missing_ok=True)  # ours says more
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is done now, whatever comes: what is saved counts
     target = run.path / name
     old = run.path / f".{name}.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -319,14 +320,14 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run = Run.open(Path(sys.argv[1]))
     _end_with(run.path / "lock")
-    watch = _Watch(run)
+    watch, outcome = _Watch(run), None
     try:
         try:
             outcome = fit(run, watch)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may break off the last word
     except Cancelled:
-        outcome = Outcome("stopped", watch.step)
+        outcome = outcome or Outcome("stopped", watch.step)
     except Exception as error:
         traceback.print_exc()
         outcome = _failure(error, watch.step)

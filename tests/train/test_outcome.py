@@ -2,8 +2,11 @@
 
 import shutil
 import signal
+import subprocess
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,6 +21,7 @@ from retmask.runs.worker import Cancelled
 from retmask.train import trainer
 from retmask.train.checkpoints import newest
 from retmask.train.job import TRAIN, _judged, discard, stop_and_keep
+from retmask.train.launch import launch
 from retmask.train.outcome import OUTCOME, Outcome
 from retmask.train.results import last_step, result, steps
 from retmask.train.trainer import OUT_OF_MEMORY, _failure
@@ -64,7 +68,7 @@ def test_memory_that_ran_out_is_refused_with_what_to_change(error: Exception) ->
     assert _failure(RuntimeError("shapes"), 4).how == "failed"
 
 
-@pytest.mark.parametrize("outcome", [Outcome("refused", 0, "no"), Outcome("stopped", 0)])
+@pytest.mark.parametrize("outcome", [Outcome("refused", 0, "no"), Outcome("finished", 0, saved=True)])
 def test_sigterm_after_the_training_takes_no_outcome(
     outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +77,7 @@ def test_sigterm_after_the_training_takes_no_outcome(
     def fit(run: Run, watch: object) -> Outcome:
         if outcome.reason:
             raise ValueError(outcome.reason)
-        return Outcome("finished", 0, saved=True)
+        return outcome
 
     def ignore(number: signal.Signals, handler: Any) -> Any:
         if handler is signal.SIG_IGN and not outcome.reason:
@@ -95,6 +99,41 @@ def test_sigterm_after_the_training_takes_no_outcome(
     assert Outcome.read(run.path) == outcome
 
 
+@pytest.mark.parametrize("comes_late", [False, True])
+def test_sigterm_while_the_adapter_is_saved_leaves_all_of_it_or_none(comes_late: bool, tmp_path: Path) -> None:
+    """It breaks off what is being written; once that has its name, it is done."""
+
+    def save_model(folder: str) -> None:
+        Path(folder).mkdir()
+        if not comes_late:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    run = Run.create("train", {"model": "m"}, tmp_path / "out")
+    accelerator = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+    trainer._Watch(run)
+    try:
+        with nullcontext() if comes_late else pytest.raises(Cancelled):
+            trainer._save(SimpleNamespace(accelerator=accelerator, save_model=save_model), run, SETTINGS)
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert result(run) == (run.path / "adapter" if comes_late else None)
+
+
+def test_a_training_that_is_asked_to_stop_once_its_adapter_is_saved_is_done(
+    folder: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+    spawn(run)
+    wait_for(lambda: result(run) is not None)
+    cancel(run)
+    assert run.status == "success"
+    assert Outcome.read(run.path) == Outcome("finished", 6, saved=True)
+    assert (run.path / "adapter" / "README.md").is_file()
+    assert not (run.path / "checkpoints").exists()
+
+
 def test_a_resume_from_the_last_step_trains_no_more(folder: Path, pairs: Path, tmp_path: Path) -> None:
     """Killed between the last checkpoint and the result: the result is that of the checkpoint, with no step more."""
     run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
@@ -113,23 +152,27 @@ def test_a_resume_from_the_last_step_trains_no_more(folder: Path, pairs: Path, t
     assert adapter.read_bytes() == before
 
 
-def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path) -> None:
-    run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=200, save_steps=50), tmp_path / "out")
-    work = TRAIN.work(run)
-    assert next(work).done == 1
-    stop_and_keep(run)
+def test_stop_and_keep_then_resume(folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked as its trainer starts, so that this comes in time however slow the one or the other process is."""
+    run = TRAIN.new(of(folder, pairs, SETTINGS), tmp_path / "out")
+
+    def asked(*how: Any) -> "subprocess.Popen[bytes]":
+        stop_and_keep(run)
+        return launch(*how)
+
+    monkeypatch.setattr("retmask.train.job.launch", asked)
     with pytest.raises(Cancelled):
-        list(work)
+        list(TRAIN.work(run))
+    monkeypatch.undo()
     assert run.status == "cancelled"
-    stopped = run.record["stopped_at"]
-    assert 1 <= stopped < 200
-    assert Outcome.read(run.path) == Outcome("stopped", stopped, saved=True)
+    assert run.record["stopped_at"] == 1
+    assert Outcome.read(run.path) == Outcome("stopped", 1, saved=True)
     assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
     list(TRAIN.work(run))
     assert run.status == "success"
     assert run.record["stopped_at"] is None
-    assert Outcome.read(run.path) == Outcome("finished", 200, saved=True)
-    assert [line["done"] for line in steps(run)] == list(range(1, 201))
+    assert Outcome.read(run.path) == Outcome("finished", 6, saved=True)
+    assert [line["done"] for line in steps(run)] == list(range(1, 7))
     with pytest.raises(ValueError, match="is finished, and what it has made is kept"):
         discard(run)
     assert result(run) == run.path / "adapter"
