@@ -30,6 +30,7 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.scores import HeadScores
 from retmask.heads.trials import collect_scores, read_trials
 from retmask.model.weights import resolve
+from retmask.runs.overview import label
 from retmask.runs.run import Run
 
 TEXT = "Copy this, please: abcabc"
@@ -124,7 +125,7 @@ def test_a_training_is_chosen_and_answers_beside_the_others(base: Path) -> None:
     at = opened(map=detected(model=str(base)).id, heads="L1H2,L2H0")
     assert tuned_switch(at).disabled
     assert choice(at).value is None
-    assert set(choice(at).options) == {f"{run.id}, 2 steps", f"{older.id}, 1 step"}
+    assert set(choice(at).options) == {label(run, "2 steps"), label(older, "1 step")}
     at = drawn(choice(at).set_value(run.id).run())
     assert query(at, "tuned") == run.id
     assert tuned_switch(at).value is True
@@ -134,7 +135,7 @@ def test_a_training_is_chosen_and_answers_beside_the_others(base: Path) -> None:
     assert answers["tuned"] == alone(TEXT, 6, run.path / "adapter", base)
     assert answers["unmasked"] == alone(TEXT, 6, None, base)
     assert answers["tuned"] != answers["unmasked"]
-    assert f"{run.id}, 2 steps" in words(at)
+    assert label(run, "2 steps") in words(at)
     assert "Mean divergence" in words(at)
     _the_command(at, run, answers)
     _switched_off(at)
@@ -170,13 +171,13 @@ def test_a_reload_keeps_the_tuned_model_and_without_heads_it_answers_beside_the_
     assert answers["tuned"] == alone(TEXT, 4, None, run.path / "model")
     again = opened(map=query(at, "map"), tuned=query(at, "tuned"), c=query(at, "c"))
     assert tuned_switch(again).value is True
-    assert f"Tuned: {run.id}" in words(again)
+    assert f"Tuned: {label(run)}" in words(again)
     command = next(code.value for code in again.code if code.value.startswith("retmask compare"))
     assert f"--tuned {run.path / 'model'}" in command
     assert "--max-new-tokens 4" in command
     assert "control" not in command
     other = opened("heads", map=query(at, "map"), tuned=query(at, "tuned"))
-    assert f"Tuned: {run.id}" in words(other), "on every page"
+    assert f"Tuned: {label(run)}" in words(other), "on every page"
 
 
 def test_a_reload_keeps_the_column_of_a_model_that_was_loaded_and_left_on_other_pages(base: Path) -> None:
