@@ -96,7 +96,8 @@ def label(name: str, *facts: str) -> str:
     except ValueError:  # the picker shows it all the same; the page says what is wrong
         return name
     if run.record:
-        return overview.label(run, "tuned" if ModelRef.of_config(run.config).base else "", *facts)
+        tuned = "tuned" if ModelRef.of_config(run.config).base else ""
+        return overview.label(run, tuned, *facts).removeprefix("detect-")  # as all of them are, and the list is narrow
     is_opened = run.path.parent.parent == home() / "opened"
     return f"{run.path.stem} · opened · {run.path.parent.name[:6]}" if is_opened else "/".join(run.path.parts[-2:])
 

@@ -93,12 +93,9 @@ def why(run: Run, status: Status) -> str:
 
 
 def label(run: Run, *facts: str) -> str:
-    """What a run is called: its id without its kind, or its path; its model where that does not say it; facts.
-
-    Without facts that change it never does.
-    """
-    model, name = Path(model_of(run.record)).name, run.reference.removeprefix(f"{run.record.get('kind')}-")
-    return " · ".join(filter(None, [name, "" if model in run.id else model, *facts]))
+    """What a run is called: its id, or the path of its folder; its model where that does not say it; facts."""
+    model = Path(model_of(run.record)).name
+    return " · ".join(filter(None, [run.reference, "" if model in run.id else model, *facts]))
 
 
 def standing(run: Run) -> str:
