@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_model
 from trials import a_trial, scores_of
 
-from analyses import depth_bias, dynamics, families, figures, stability
+from analyses import depth_bias, dynamics, families, figures, null_checks, stability
 from retmask.compare.trace import Trace
 from retmask.evaluate.job import EvaluateSettings
 from retmask.files import append_line, sha256_text, write_json
@@ -341,3 +341,28 @@ def test_a_result_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "needs Chrome" in capsys.readouterr().out
     figures.show([{"model": "m", "value": None}])
     assert capsys.readouterr().out == "| model | value |\n|---|---|\n| m |  |\n\n"
+
+
+def test_simulated_conditions_are_what_they_are_called() -> None:
+    """Base and itself are one, a tenth of the items is gold, and controls differ from base by chance alone."""
+    kind = null_checks.suite()[0]
+    scores = null_checks.answered(np.random.default_rng(0), kind, 5000)
+    base, gold = scores["unmasked"], scores["reads gold"]
+    assert (base == scores["itself"]).all()
+    assert (gold >= base).all()
+    assert (gold - base).mean() == pytest.approx(0.1 * (1 - base.mean()), abs=0.01)
+    assert scores["control 1"].mean() == pytest.approx(base.mean(), abs=0.02)
+    assert 0.7 < (scores["control 1"] == base).mean() < 0.9
+    moved = null_checks.answered(np.random.default_rng(0), kind, 5000, moved=0.5)
+    assert moved["chance"].mean() == pytest.approx(moved["control 1"].mean(), abs=0.02)
+    assert moved["chance"].mean() > moved["unmasked"].mean() + 0.05
+
+
+def test_a_simulated_evaluation_is_checked_in_every_way() -> None:
+    truth = null_checks.truths(500)
+    assert set(truth) == {*null_checks.TASKS, "overall", *(kind.name for kind in null_checks.suite())}
+    found = list(null_checks.checks(np.random.default_rng(1), 4, truth))
+    levels = {(check, level) for check, level, _ in found if check == null_checks.HOLDS}
+    assert levels == {(null_checks.HOLDS, level) for level in ("task", "category", "overall")}
+    names = {null_checks.PLAIN, null_checks.WITHIN, null_checks.PLANTED, null_checks.CHANCE, null_checks.SHARED}
+    assert names <= {check for check, _, _ in found}

@@ -119,8 +119,9 @@ class Estimate(NamedTuple):
         from scipy import stats
 
         tails = stats.norm.cdf(stats.t.ppf(_ENDS[0], np.nan_to_num(self.freedom, nan=1.0)))
-        ends = np.array([np.quantile(self.draws[:, i], (tail, 1 - tail)) for i, tail in enumerate(tails)])
-        return np.minimum(ends[:, 0], self.mean), np.maximum(ends[:, 1], self.mean)
+        ordered, every = np.sort(self.draws, axis=0), np.arange(len(tails))  # much quicker than a quantile of each
+        low, high = (np.round(share * (len(ordered) - 1)).astype(int) for share in (tails, 1 - tails))
+        return np.minimum(ordered[low, every], self.mean), np.maximum(ordered[high, every], self.mean)
 
     def p_values(self) -> Float[np.ndarray, " figure"]:
         """How easily chance alone moves each mean so far from 0, two-sided: the level at which its interval ends at 0.
