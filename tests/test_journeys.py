@@ -54,9 +54,7 @@ def the_run(kind: str) -> Run:
 def test_a_detection(tab: Any, fresh_app: App) -> None:
     look(tab, fresh_app.address, MAP)
     press(tab, "detect_again")
-    tab.get_by_role("radio", name="custom").click()
-    settled(tab)
-    for key, value in (("detect_lengths", 256), ("detect_depths", 0.5), ("detect_needles", 2)):
+    for key, value in (("detect_lengths", 256), ("detect_depths", 0.5), ("detect_n_needles", 2)):
         fill(tab, key, value)
     press(tab, "detect_start")
     run = the_run("detect")

@@ -1,12 +1,11 @@
 """The dose curve on the page: start it, watch its points come, look at it."""
 
 import math
-import shlex
-from typing import Any
 
 import streamlit as st
 
-from app.shared import form, jobs, maps, mask_editor, session
+from app.shared import jobs, maps, session
+from app.shared.form import Form, show_command
 from app.shared.models import ModelRef
 from app.shared.text import draw_figure, sentence
 from retmask.compare.dose import DOSE, KS, DoseSettings, read_points
@@ -16,13 +15,10 @@ from retmask.files import number
 from retmask.heads.grid import Grid
 from retmask.runs import overview
 from retmask.runs.run import Run
+from retmask.runs.settings import text
 
 NAMES = jobs.Names("dose_curve", "This curve", "Its points are kept.")
-RANGES = (
-    ("dose_random_seeds", "the number of random draws", 0, 100),
-    ("dose_trials", "the number of trials", 1, 10_000),
-    ("dose_context_tokens", "the length in tokens", 256, 2**20),
-)
+FORM = Form(DoseSettings, "dose", apart=("model", "scores", "revision", "adapter"))  # these are the map's
 
 
 def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
@@ -40,44 +36,21 @@ def section(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
 
 
 def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        few = ",".join(str(k) for k in KS if k <= grid.size // 2)
-        ks = st.text_input("Masked heads", **session.kept("dose_ks", few))
-        values = _values()
+    values = FORM.widgets(ks=text(tuple(k for k in KS if k <= grid.size // 2)))
     try:
-        wrong = session.out_of_range(*RANGES)
-        if wrong:
-            raise ValueError(wrong)
-        config = _config(ref, ks, scores=shown.argument, **values)
-    except ValueError as error:
+        if ref is None:
+            raise ValueError("the model is missing: name its folder or its Hub id above")
+        config = FORM.settings(values, scores=shown.argument, **ref.settings)
+        config.tasks()
+        n = len(config.points(grid))
+    except (ValueError, OSError) as error:
         st.error(sentence(error))
         st.button("Start", disabled=True, key="dose_start")
         return
-    n = len(config.points(grid))
     takes = _takes(shown, config, n)
-    st.caption(
-        f"{n} points{takes}. They go on without this page, and each is kept when it is done. The same as a command:"
-    )
-    st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+    show_command(config, f"{n} points{takes}. They go on without this page, and each is kept when it is done.")
     st.button("Start", type="primary", key="dose_start", **jobs.starting(DOSE, config, "dose"))
     session.show_said("dose")
-
-
-def _values() -> dict[str, Any]:
-    """The widgets of the other settings, and what they hold, by name."""
-    looks: dict[str, dict[str, Any]] = {
-        "random_seeds": {"label": "Random draws of each", "width": 170},
-        "trials": {"label": "Trials a point", "width": 140},
-        "context_tokens": {"label": "Length in tokens", "step": 128},
-        "layer_matched": {"label": "Same layers"},
-        "exclude": {
-            "label": "Never drawn",
-            "placeholder": "retrieval heads",
-            "width": 150,
-            "help": mask_editor.EXCLUDE,
-        },
-    }
-    return {name: form.widget(DoseSettings, name, "dose", **look) for name, look in looks.items()}
 
 
 def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
@@ -93,18 +66,6 @@ def _takes(shown: maps.HeadMap, config: DoseSettings, n: int) -> str:
     if not seconds or not tokens:
         return ""
     return f", about {overview.duration(seconds / tokens * n * config.trials * config.context_tokens)}"
-
-
-def _config(ref: ModelRef | None, ks: str, **values: Any) -> DoseSettings:
-    """The settings. ValueError, one sentence, for what cannot be."""
-    if ref is None:
-        raise ValueError("the model is missing: name its folder or its Hub id above")
-    parts = [part for part in ks.replace(",", " ").split() if part]
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"{ks!r} is not a list of numbers of heads: write 1,2,4")
-    config = DoseSettings(**ref.settings, ks=tuple(map(int, parts)), **values)
-    config.tasks()
-    return config
 
 
 def _curve(runs: list[Run]) -> None:

@@ -1,133 +1,46 @@
 """Detection: the form that starts it, and what became of the run that is looked at."""
 
-import re
-import shlex
 from functools import partial
-from typing import Any, get_args
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
 from app.shared import jobs, maps, readers, selection, session
+from app.shared.form import Form, show_command
 from app.shared.text import guarded, sentence
-from retmask.detect.job import DETECT, PRESETS, DetectSettings, no_map_sentence, same_prompts_sentence
+from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.figures import style
-from retmask.heads.detectors import DETECTORS, DetectorName
+from retmask.heads.detectors import DETECTORS
 from retmask.heads.intervals import FEWEST
 from retmask.heads.scores import HeadScores
 from retmask.model.gguf import BUILT_IN
-from retmask.runs.settings import from_preset
 from retmask.text.haystack import load_haystack
 
-CUSTOM = "custom"
-SCORE = "what a head's score is; all are measured on the same prompts"
-HAYSTACKS = "pydoc, essays, or a folder of .txt files"
-SAYS = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
+FORM = Form(DetectSettings, "detect", apart=("model",), first="quick")
 
 
 @st.dialog("Detect retrieval heads", width="large", on_dismiss=partial(session.DETECTION_FORM.put, False))
 @guarded
 def form(on_heads: StreamlitPage) -> None:
     """What to detect, the command that does the same, and the button that starts it and leads to its map."""
-    model, preset = _model_and_preset()
-    grid = _custom() if preset == CUSTOM else {}
-    more = _more()
+    model = FORM.widget("model", options=[*BUILT_IN], accept_new_options=True, width="stretch")
+    preset = FORM.preset()
+    values = FORM.widgets()
+    FORM.changed(values, preset)
     try:
-        config = _config(model, preset, grid, more)
+        config = FORM.settings(values, model=(model or "").strip())
+        n = len(config.tasks())
+        load_haystack(config.haystack)
     except (ValueError, OSError) as error:
         st.error(sentence(error))
         st.button("Start", type="primary", disabled=True, key="detect_start")
         return
-    n = len(config.lengths) * len(config.depths) * config.n_needles
-    st.caption(f"{n} trials of up to {max(config.lengths):,} tokens. The command that does the same:")
-    st.code(shlex.join(config.command), language="bash", wrap_lines=True)
+    measured = DETECTORS[config.measure]
+    st.caption(f"{measured.definition} ({measured.source})")
+    show_command(config, f"{n:,} trials of up to {max(config.lengths):,} tokens.")
     _memory(config)
     if st.button("Start", type="primary", key="detect_start") and _start(config):
         st.switch_page(on_heads)
-
-
-def _model_and_preset() -> tuple[str, str]:
-    left, right = st.columns(2)
-    with left:
-        says = "choose one, or type a folder, a .gguf file or a Hub id: HuggingFaceTB/SmolLM2-360M-Instruct"
-        choice = st.selectbox(
-            "Model",
-            [*BUILT_IN],
-            accept_new_options=True,
-            help=says,
-            **session.kept("detect_model", next(iter(BUILT_IN))),
-        )
-    with right:
-        preset = st.segmented_control(
-            "How much", [*PRESETS, CUSTOM], required=True, **session.kept("detect_preset", "quick")
-        )
-        preset = preset or "quick"
-        st.caption(PRESETS[preset].says if preset in PRESETS else "your own lengths and depths")
-    return (choice or "").strip(), preset
-
-
-def _custom() -> dict[str, str | int]:
-    lengths, depths, needles = st.columns([2, 2, 1])
-    return {
-        "lengths": lengths.text_input("Lengths (tokens)", **session.kept("detect_lengths", "256, 512, 1024")),
-        "depths": depths.text_input("Depths (0 to 1)", **session.kept("detect_depths", "0, 0.25, 0.5, 0.75, 1")),
-        "n_needles": needles.number_input("Needles", step=1, **session.kept("detect_needles", 3)),
-    }
-
-
-def _more() -> dict[str, Any]:
-    """What is detected how, besides the model and the grid: settings of `DetectSettings` by name."""
-    with st.expander("Needles, haystack, detector"):
-        left, right = st.columns(2)
-        look: dict[str, Any] = {"format_func": SAYS.__getitem__, "help": SCORE}
-        detector = left.selectbox("Detector", get_args(DetectorName), **look, **session.kept("detect_detector", "copy"))
-        counting = DETECTORS["set" if detector == "copy" else detector]
-        right.caption(f"{counting.definition} ({counting.source})")
-        ours = "those that come with RetMask"
-        needles = left.text_input("Needles file", placeholder=ours, **session.kept("detect_needles_file", ""))
-        haystack = right.text_input("Haystack", help=HAYSTACKS, **session.kept("detect_haystack", "pydoc"))
-        counted = _counting(left) if detector == "copy" else "set"
-        label, says = "Stop when the top 5 % are stable", "unchanged over 10 successful trials"
-        stable = right.toggle(label, help=says, **session.kept("detect_stable", False))
-    texts = {"needles": needles.strip(), "haystack": haystack.strip()}
-    return {"detector": detector, "counting": counted, "until_stable": stable, **texts}
-
-
-def _counting(place: DeltaGenerator) -> str:
-    """How copies are counted: `set` or `steps`."""
-    says = "set: each needle token counts once, scores are 0 to 1; steps: as in the published code"
-    kept = session.kept("detect_counting", "set")
-    return place.segmented_control("Counting", ["set", "steps"], required=True, help=says, **kept) or "set"
-
-
-def _config(model: str, preset: str, grid: dict[str, str | int], more: dict[str, Any]) -> DetectSettings:
-    """The settings. ValueError, one sentence, for what cannot be."""
-    if not model:
-        raise ValueError("Name a model: a folder with its files, or its id on the Hub")
-    if preset != CUSTOM:
-        n_needles = PRESETS[preset].values["n_needles"]  # also of a file of one's own
-        config = from_preset(DetectSettings, preset, model=model, n_needles=n_needles, **more)
-    else:
-        wrong = session.out_of_range(("detect_needles", "the number of needles", 1, 1000))
-        if wrong:
-            raise ValueError(wrong)
-        lengths = [int(x) for x in _numbers(str(grid["lengths"]), r"\d{1,7}", "a length in whole tokens")]
-        depths = [float(x) for x in _numbers(str(grid["depths"]), r"\d*\.?\d+", "a depth from 0 to 1")]
-        config = DetectSettings(
-            model=model, lengths=tuple(lengths), depths=tuple(depths), n_needles=int(grid["n_needles"]), **more
-        )
-    config.tasks()
-    load_haystack(config.haystack)
-    return config
-
-
-def _numbers(text: str, form: str, meaning: str) -> list[str]:
-    parts = [part for part in re.split(r"[,;\s]+", text.strip()) if part]
-    for part in parts:
-        if not re.fullmatch(form, part):
-            raise ValueError(f"{part[:20]!r} is not {meaning}")
-    return parts
 
 
 def _memory(config: DetectSettings) -> None:

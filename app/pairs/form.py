@@ -1,6 +1,5 @@
 """The form that makes preference pairs: whose answers, to which prompts, how they are drawn."""
 
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -8,35 +7,19 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app.pairs import prompts
-from app.shared import address, form, jobs, mask_editor, selection, session
+from app.pairs.prompts import FORM
+from app.shared import address, jobs, mask_editor, selection, session
+from app.shared.form import show_command
 from app.shared.maps import HeadMap
 from app.shared.models import ModelRef
 from app.shared.text import sentence
 from retmask.figures import style
 from retmask.files import number, settled
 from retmask.heads.rules import MaskRule
-from retmask.pairs.gate import RULES
 from retmask.pairs.job import PAIR, PairsSettings
 from retmask.runs.overview import duration
 from retmask.runs.run import Run
 
-SEED = "both answers are drawn with one seed, so they differ only where the models do; 0 takes the likeliest token"
-SAMPLING: dict[str, dict[str, Any]] = {  # what the page says of these settings otherwise than the command line
-    "temperature": {"width": 120, "help": SEED},
-    "top_p": {"width": 110},
-    "max_new_tokens": {"label": "Longest answer (tokens)", "step": 16, "width": 170, "help": None},
-    "seed": {"width": 110, "help": "of the prompts that are made here, and of the answers"},
-}
-SERVERS = {
-    "server": "Server, unmasked",
-    "server_model": "Its model",
-    "masked_server": "Server, masked",
-    "masked_server_model": "Its model ",
-}
-MORE = (
-    "Two OpenAI-compatible servers can answer instead: one with the model as it is, and one with a checkpoint of it "
-    "that was exported masked on the Compare page. Then the heads selected above are not used."
-)
 MEASURED = {"smollm2-135m": 1.4 / 64}  # seconds a pair, by its longest answer in tokens, on two cores
 
 
@@ -60,16 +43,15 @@ def _form(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None]) 
         left, right = st.columns([11, 9], gap="large")
         with left:
             asked = prompts.chosen()
-        with right, st.container(horizontal=True):
-            drawn = {name: form.widget(PairsSettings, name, "pairs", **look) for name, look in SAMPLING.items()}
-    values = asked | drawn | _more()
+        with right:
+            drawn = FORM.widgets()
+    values = asked | drawn
     missing, settings, n = _missing(whose, values), None, 0
     if missing:
         st.info(sentence(missing))
     else:
         try:
-            form.check_filled(values)
-            settings = PairsSettings(**(whose | values | ({"rule": MaskRule()} if _served(values) else {})))
+            settings = FORM.settings(values, **(whose | ({"rule": MaskRule()} if _served(values) else {})))
             n = prompts.read(settings) if settings.prompts else settings.count
         except (ValueError, OSError) as error:
             settings = None
@@ -77,11 +59,8 @@ def _form(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None]) 
     if settings is None:
         _start_button(disabled=True)
         return
-    st.caption(_how_long(settings, n))
     prompts.preview(settings)
-    st.caption("The command that does the same:")
-    long = len(settings.rule.heads) > 400
-    st.code(shlex.join(settings.command), language="bash", wrap_lines=True, height=160 if long else "content")
+    show_command(settings, _how_long(settings, n))
     if _start_button(disabled=False):
         _start(settings)
 
@@ -123,24 +102,6 @@ def _loaded_by(shown: HeadMap, model_name: Callable[[], ModelRef | None]) -> dic
         return {"model": shown.loadable}
     ref = model_name()
     return {"model": ref.name if ref else ""}
-
-
-def _more() -> dict[str, Any]:
-    """Servers that answer in place of the built-in backend, and the gate."""
-    with st.expander("More: servers, quality gate", key="pairs_more"):
-        st.caption(MORE)
-        values: dict[str, Any] = {}
-        for name, column in zip(SERVERS, [place for place in st.columns(2) for _ in "ab"], strict=True):
-            port = "8001" if "masked" in name else "8000"
-            hint = "only where it serves several models" if "model" in name else f"http://127.0.0.1:{port}/v1"
-            look: dict[str, Any] = {"label": SERVERS[name], "placeholder": hint, "help": None, "width": "stretch"}
-            with column:
-                values[name] = form.widget(PairsSettings, name, "pairs", **look)
-        says = {name: rule.says for name, rule in RULES.items()}
-        label, hint = "Rules of the gate that are switched off", "none: whatever a rule finds is left out"
-        kept = session.kept("pairs_allow", []) | {"placeholder": hint}
-        allow = st.multiselect(label, list(says), format_func=lambda name: says[name], **kept)
-    return values | {"allow": tuple(allow)}
 
 
 def _missing(whose: dict[str, Any], values: dict[str, Any]) -> str:

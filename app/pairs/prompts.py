@@ -8,21 +8,20 @@ import streamlit as st
 
 from app.pairs import card
 from app.shared import readers, session
+from app.shared.form import Form
 from app.shared.text import sentence
 from retmask.files import expanded
 from retmask.pairs.job import PairsSettings
+from retmask.text.prompts import ARMS
 from retmask.text.sources import FILES, read_prompts
 
-SOURCES = {"generate": "Made here", "file": "File", "hub": "Hub dataset"}
-ARMS = {
-    "grounded": "Questions about a fact in a page of Python's manual; the answer is known, so pairs can be checked.",
-    "chat": "Short instructions as people give them to an assistant; nobody knows the one right answer.",
-}
-FILE = (
-    ".jsonl or .json with a prompt (a text, or messages; the forms of OpenAI, ShareGPT and LMSYS too) in each row and, "
-    "where it is known, its answer; or .txt with a prompt a line"
+SOURCES = {"generate": "Made here", "file": "File or Hub dataset"}
+FORM = Form(
+    PairsSettings,
+    "pairs",
+    # the map and its heads; what is asked, below; shards are for several machines
+    apart=("model", "revision", "adapter", "rule", "prompts", "generate", "count", "shards", "shard"),
 )
-HUB = "with a column prompt, messages or conversation; rows in other languages are passed over"
 PREVIEW = 3  # prompts
 LARGE = 64 * 2**20  # bytes of a file that is read at once
 
@@ -31,37 +30,15 @@ def chosen() -> dict[str, Any]:
     """Where the prompts come from, as settings: `prompts` is empty as long as nobody has said it."""
     kept = session.kept("pairs_source", "generate") | {"format_func": lambda name: SOURCES[name]}
     source = st.segmented_control("Prompts", list(SOURCES), required=True, **kept)
-    if source == "file":
-        return _file()
-    if source == "hub":
-        with st.container(horizontal=True):
-            hint, kept = "owner/name or owner/name:split", session.kept("pairs_hub", "") | {"width": 330}
-            name = st.text_input("Dataset", placeholder=hint, help=HUB, **kept)
-            return {"prompts": name.strip(), "count": _count(1)}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        arm = st.segmented_control("Kind", list(ARMS), required=True, **session.kept("pairs_arm", "grounded"))
-        count = _count(1)
-    st.caption(ARMS[arm or "grounded"])
-    return {"generate": arm or "grounded", "count": count}
-
-
-def _count(least: int) -> int | None:
-    """How many prompts. Limits are told and not enforced by the widget: `PairsSettings` says what is outside them."""
-    says = "how many prompts are answered" + (", 1 or more" if least else "; 0 takes all of the file")
-    kept = session.kept("pairs_count" if least else "pairs_file_count", 300 if least else 0)
-    count: int | None = st.number_input("Prompts", step=1, width=140, help=says, **kept)
-    return count
-
-
-def _file() -> dict[str, Any]:
-    with st.container(horizontal=True):
-        kept = session.kept("pairs_file", "") | {"width": 330}
-        path = st.text_input("Path", placeholder="folder/prompts.jsonl", help=FILE, **kept)
-        count = _count(0)
+        if source != "file":
+            arm = FORM.widget("generate", options=ARMS, value="grounded")
+            return {"generate": arm, "count": FORM.widget("count", value=300)}
+        path, count = FORM.widget("prompts"), replace(FORM, place="pairs_file").widget("count")
     types, most = ["jsonl", "json", "txt"], readers.MOST_UPLOAD
-    st.file_uploader("or drop one here", types, key="pairs_upload", max_upload_size=most, on_change=_uploaded)
+    st.file_uploader("or drop a file here", types, key="pairs_upload", max_upload_size=most, on_change=_uploaded)
     session.show_said("pairs_upload")
-    return {"prompts": path.strip(), "count": count}
+    return {"prompts": path, "count": count}
 
 
 def _uploaded() -> None:
@@ -70,7 +47,7 @@ def _uploaded() -> None:
     if file is None:
         return
     try:
-        session.fill(pairs_file=str(keep(file.name, file.getvalue())))
+        session.fill(pairs_prompts=str(keep(file.name, file.getvalue())))
     except (ValueError, OSError) as error:
         session.say(sentence(error), "pairs_upload")
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared import address, form, jobs, readers, session
+from app.shared import address, jobs, readers, session
+from app.shared.form import show_command
 from app.shared.text import sentence
 from app.train import pairs, preflight
-from app.train import settings as train_settings
+from app.train.pairs import FORM
 from retmask.pairs.files import pairs_file
 from retmask.runs.run import Run
 from retmask.runs.settings import USUAL, from_record
@@ -48,9 +49,8 @@ def start_from(run: Run) -> None:
     settings, command = from_record(TrainSettings, run.config), shlex.split(run.command)
     preset = command[command.index("--preset") + 1] if "--preset" in command[:-1] else USUAL
     parents = [name for name in run.parents if name in pairs.offered()]
-    form.fill(
+    FORM.fill(
         settings,
-        train_settings.PLACE,
         preset=preset if preset in PRESETS else USUAL,
         pairs=parents[0] if parents else pairs.ELSEWHERE,
         file=settings.pairs,
@@ -62,13 +62,12 @@ def start_from(run: Run) -> None:
 
 def _form() -> None:
     chosen = pairs.chosen()
-    preset = train_settings.preset()
-    values = train_settings.widgets()
-    train_settings.changed(values, preset)
+    preset = FORM.preset()
+    values = FORM.widgets()
+    FORM.changed(values, preset)
     settings = None
     try:
-        form.check_filled(values)
-        settings = TrainSettings(**chosen, **values)
+        settings = FORM.settings(values, **chosen)
         if settings.pairs:
             pairs_file(settings.pairs)
     except ValueError as error:
@@ -80,8 +79,7 @@ def _form() -> None:
     if settings is None:
         _buttons(None)
         return
-    st.caption("The command that does the same:")
-    st.code(shlex.join(settings.command), language="bash", wrap_lines=True)
+    show_command(settings)
     preflight.held_model()
     _buttons(settings)
     if session.TRAIN_ASKED.get() == settings:

@@ -5,7 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.shared import address, form, readers, session
+from app.shared import address, readers, session
+from app.shared.form import Form
 from app.shared.text import sentence
 from retmask.files import number
 from retmask.pairs.files import pairs_file, read_rows
@@ -14,6 +15,7 @@ from retmask.runs.overview import label, standing
 from retmask.runs.run import Run, run_path
 from retmask.train.settings import TrainSettings
 
+FORM = Form(TrainSettings, "train", apart=("model", "pairs", "any_pairs", "revision"))
 ELSEWHERE = "another file"
 FILE = (
     "a .jsonl or .json file in TRL's preference format (prompt, chosen, rejected) or LLaMA-Factory's, or a folder of "
@@ -119,14 +121,13 @@ def _model(pairs: str) -> dict[str, Any]:
         session.fill(train_any_pairs=False)
         if made.get("model"):
             session.fill(train_model=str(made["model"]), train_revision=str(made.get("revision") or ""))
-    usual = TrainSettings(model="", pairs="")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         says = "the one that made the pairs: DPO wants a model's own answers"
-        model = form.widget(usual, "model", "train", placeholder="folder or Hub id", width=380, help=says)
-        revision = form.widget(usual, "revision", "train", placeholder="the newest", width=150)
+        model = FORM.widget("model", placeholder="folder or Hub id", width=380, help=says)
+        revision = FORM.widget("revision", placeholder="the newest", width=150)
         differs = bool(made.get("model")) and model != made["model"]
         label = "Use another model's pairs"
-        any_pairs = differs and form.widget(usual, "any_pairs", "train", label=label, help=None)
+        any_pairs = differs and FORM.widget("any_pairs", label=label, help=None)
     if made.get("adapter"):
         st.warning(sentence(f"The pairs were made with the adapter {made['adapter']}; training begins without it"))
     return {"model": model, "revision": revision, "any_pairs": bool(any_pairs)}

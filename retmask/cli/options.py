@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from retmask.runs.job import Progress
 from retmask.runs.overview import behind, duration, stopping_words
 from retmask.runs.run import Run
-from retmask.runs.settings import USUAL, Flag, flags, from_preset, inner
+from retmask.runs.settings import USUAL, Flag, flags, from_preset, inner, limits, typed
 
 _PIPED = 10_000  # columns: whoever reads what is piped has every line whole
 # Names may hold brackets: no markup.
@@ -74,7 +74,7 @@ def made(cls: Any, given: Mapping[str, Any]) -> Any:
             where = values
             for part in outer:
                 where = where.setdefault(part, {})
-            where[name] = _read(flag, value)
+            where[name] = typed(flag.field, value, f"--{flag.name}")
     for each in fields(cls):
         if (inside := inner(each)) and each.name in values:
             values[each.name] = inside(**values[each.name])
@@ -94,9 +94,10 @@ def _options(cls: Any, without: Sequence[str]) -> list[inspect.Parameter]:
 def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
     """The parameter of a flag; None is what is left out, unless its default is shown."""
     each, marks = flag.field, flag.field.metadata
-    choices = " or ".join(filter(None, marks.get("choices", ())))
-    limits = f" ({marks['min']:,} to {marks['max']:,})" if "min" in marks else ""
-    help = marks["help"] + f": {choices}" * bool(choices) + limits
+    choices = marks.get("choices", ())
+    means = "; ".join(f"{name}: {choices[name]}" for name in choices if name) if isinstance(choices, Mapping) else ""
+    range_ = means or " or ".join(filter(None, choices)) or limits(marks)
+    help = marks["help"] + f" ({range_})" * bool(range_)
     kind: Any = _kind(flag)
     shown = not by_preset and each.default not in (MISSING, None, False, "", 0, 0.0, ()) and not inner(each)
     usual = inspect.Parameter.empty if each.default is MISSING else each.default
@@ -122,21 +123,6 @@ def _kind(flag: Flag) -> Any:
     if kind in (bool, int, float, str):
         return kind
     return next((part for part in get_args(kind) if part in (int, float)), str)
-
-
-def _read(flag: Flag, value: Any) -> Any:
-    """What a flag's value means: a list with commas is its parts. ValueError, with an example, where one is none."""
-    if get_origin(flag.field.type) is not tuple:
-        return value
-    kind = get_args(flag.field.type)[0]
-    parts = [part for part in value.split(",") if part or kind is not str] if isinstance(value, str) else value
-    try:
-        return tuple(map(kind, parts))
-    except ValueError:
-        example = flag.field.metadata.get("example", "1,2")
-        raise ValueError(
-            f"--{flag.name} {value!r} is not a list of numbers: write them with commas, such as {example}"
-        ) from None
 
 
 def progress(steps: Iterator[Progress], run: Run, words: Callable[..., str]) -> None:

@@ -25,7 +25,7 @@ from retmask.heads.trials import read_trials
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run
-from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
+from retmask.runs.settings import REQUIRED, check, command_line, setting, shared, whole
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack, load_prose
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
@@ -52,18 +52,18 @@ class DoseSettings:
 
     model: str = shared("model", REQUIRED)
     scores: str = setting(REQUIRED, "a score file, a folder of detect, or a built-in model's name", names="folder")
-    ks: tuple[int, ...] = setting(KS, "how many heads to mask", example="0,14,27")
-    random_seeds: int = setting(5, "how many random draws of each size")
-    layer_matched: bool = setting(False, "draw from the layers of the best heads")
-    exclude: str = setting("", EXCLUDE)
-    trials: int = setting(24, "needle trials a point, on needles and depths detection did not use")
-    context_tokens: int = setting(512, "of a trial: prompt and answer")
-    prose_tokens: int = setting(2048, "tokens of plain prose for the perplexity")
-    needles: str = setting("", "JSON or JSON lines, as for detect", names="path")
-    haystack: str = setting(
-        "pydoc-end", "pydoc-end, essays, or a folder with .txt files", names="folder", but=HAYSTACKS
+    ks: tuple[int, ...] = setting(KS, "how many heads to mask", label="masked heads", example="0,14,27", min=0)
+    random_seeds: int = setting(5, "how many random draws of each size", label="random draws", min=0, max=1000)
+    layer_matched: bool = setting(False, "draw from the layers of the best heads", label="same layers")
+    exclude: str = setting("", EXCLUDE, label="never drawn", example="0.05 or 5%")
+    trials: int = setting(
+        24, "needle trials a point, on needles and depths detection did not use", min=1, max=1_000_000
     )
-    prose: str = setting("", "a text file; by default the last quarter of Python's manual", names="path")
+    context_tokens: int = shared("context_tokens", 512)
+    prose_tokens: int = setting(2048, "of plain prose for the perplexity", min=2, max=2**31 - 1, expert=True)
+    needles: str = shared("needles")
+    haystack: str = shared("haystack", "pydoc-end")
+    prose: str = setting("", "a text file; by default the last quarter of Python's manual", names="path", expert=True)
     revision: str = shared("revision")
     adapter: str = shared("adapter")
     device: str = shared("device")
@@ -71,12 +71,7 @@ class DoseSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ks", tuple(sorted({0, *map(int, self.ks)})))
-        if self.ks[0] < 0:
-            raise ValueError(f"{self.ks[0]} masked heads are not possible: give 0 or more")
-        if not 0 <= self.random_seeds <= 1000:
-            raise ValueError(f"{self.random_seeds} random draws are not possible: choose 0 to 1,000")
-        if self.trials < 1 or self.prose_tokens < 2:
-            raise ValueError("a point needs at least one trial and two tokens of prose")
+        check(self)
         known = self.map.grid
         if known and self.map.level == "query":  # else the model's is known when it is loaded
             self.points(known)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from retmask.detect.score import Counting
 from retmask.detect.trials import different_prompts, pin_measure, run_trials, stable_for
-from retmask.files import HAYSTACKS, append_line, number
-from retmask.heads.detectors import DetectorName
+from retmask.files import append_line, number
+from retmask.heads.detectors import DETECTORS, DetectorName
 from retmask.heads.grid import Grid
 from retmask.heads.trials import Trial, collect_scores, read_trials
 from retmask.model.weights import check_there
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from retmask.model.lens import LensModel
 
 DEFAULT_MODEL = "smollm2-135m"
+_SCORES = {name: "copied needle tokens" if name == "copy" else DETECTORS[name].says for name in get_args(DetectorName)}
 STABLE_TRIALS = 10  # --until-stable: the top 5 % unchanged over this many successful trials
 
 
@@ -51,21 +52,38 @@ class DetectSettings:
     presets: ClassVar = PRESETS
     model: str = shared("model", DEFAULT_MODEL)
     lengths: tuple[int, ...] = setting(
-        PRESETS["laptop"].values["lengths"], "context lengths in tokens, prompt and answer", example="512,1024"
+        PRESETS["laptop"].values["lengths"],
+        "how long the contexts are, prompt and answer, in tokens",
+        example="512,1024",
+        min=128,
+        max=2**21,
     )
     depths: tuple[float, ...] = setting(
-        PRESETS["laptop"].values["depths"], "needle depths, 0 = beginning, 1 = end", example="0,0.5,1"
+        PRESETS["laptop"].values["depths"],
+        "where needles lie, 0 = beginning, 1 = end of the context",
+        example="0,0.5,1",
+        min=0.0,
+        max=1.0,
     )
-    n_needles: int = setting(3, "how many needles; by default the preset's, or all of --needles", beside=("needles", 0))
-    needles: str = setting("", "JSON or JSON lines: needle, question, answer (or real_needle)", names="path")
-    haystack: str = setting("pydoc", "pydoc, essays, or a folder with .txt files", names="folder", but=HAYSTACKS)
+    n_needles: int = setting(
+        3,
+        "how many needles; by default as the preset, or on the command line all of a file",
+        label="number of needles",
+        min=1,
+        max=1_000_000,
+        beside=("needles", 0),
+    )
+    needles: str = shared("needles")
+    haystack: str = shared("haystack", "pydoc")
     counting: Counting = setting(
-        "set", "whether a copied position counts once, or at every step", choices=("set", "steps")
+        "set", "how the detector copy counts", choices={"set": "a token once", "steps": "at every step"}, expert=True
     )
-    detector: DetectorName = setting("copy", "what a score is", choices=get_args(DetectorName))
-    whole_needle: bool = setting(False, "score the needle, not its answer")
-    keep_prompts: bool = setting(False, "write prompt_ids into trials.jsonl")
-    until_stable: bool = setting(False, "stop when the top 5 % stay the same")
+    detector: DetectorName = setting("copy", "what a head's score is", choices=_SCORES, expert=True)
+    whole_needle: bool = setting(False, "score the whole needle, not only its answer", expert=True)
+    keep_prompts: bool = setting(False, "write the tokens of each prompt into trials.jsonl (prompt_ids)", expert=True)
+    until_stable: bool = setting(
+        False, f"stop when the top 5 % stay the same over {STABLE_TRIALS} trials that found their needle", expert=True
+    )
     revision: str = shared("revision")
     adapter: str = shared("adapter")
     device: str = shared("device")
@@ -78,14 +96,6 @@ class DetectSettings:
             object.__setattr__(self, "n_needles", len(load_needles(Path(self.needles))))
         if not self.lengths or not self.depths:
             raise ValueError("give at least one length (tokens) and one depth (0 to 1)")
-        for depth in self.depths:
-            if not 0 <= depth <= 1:
-                raise ValueError(f"depth {depth} is outside 0 to 1: 0 is the beginning of the context, 1 its end")
-        for length in self.lengths:
-            if not 128 <= length <= 2**21:
-                raise ValueError(f"a context of {length} tokens is not possible: choose 128 to 2,097,152")
-        if self.n_needles < 1:
-            raise ValueError(f"{self.n_needles} needles are too few: use at least 1")
         check(self)
         if self.counting != "set" and self.detector != "copy":
             raise ValueError(f"the detector {self.detector} counts no copies: leave the counting at set")

@@ -16,7 +16,7 @@ from retmask.heads.rules import MASKED, UNMASKED, MaskRule
 from retmask.model.weights import check_there, folder_grid
 from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
-from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
+from retmask.runs.settings import REQUIRED, check, command_line, setting, shared, whole
 from retmask.text.chat import Chat
 from retmask.text.haystack import Haystack, load_haystack
 from retmask.text.needle import NeedleTask, load_needles, needle_grid, needles_sha256
@@ -44,19 +44,16 @@ class EvaluateSettings:
     rule: MaskRule = setting(MaskRule(), "the masked condition", flags={"seed": "mask-seed"})
     also: tuple[str, ...] = setting((), "a further masked condition: name=L17H3,L18H6; once for each", repeated=True)
     condition: tuple[str, ...] = setting((), HELP, repeated=True)
-    trials: int = setting(120, "prompts, on needles and depths that detection did not use")
-    context_tokens: int = setting(512, "of a prompt with its answer")
-    needles: str = setting("", "JSON or JSON lines, as for detect", names="path")
-    haystack: str = setting(
-        "pydoc-end", "pydoc-end, essays or a folder with .txt files", names="folder", but=files.HAYSTACKS
-    )
+    trials: int = setting(120, "prompts, on needles and depths that detection did not use", min=1, max=1_000_000)
+    context_tokens: int = shared("context_tokens", 512)
+    needles: str = shared("needles")
+    haystack: str = shared("haystack", "pydoc-end")
     revision: str = shared("revision")
     device: str = shared("device")
     dtype: str = shared("dtype")
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"{self.trials} trials are too few: choose at least 1")
+        check(self)
         self.conditions()
 
     def conditions(self) -> dict[str, Condition]:

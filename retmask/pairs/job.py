@@ -19,8 +19,8 @@ from retmask.pairs.pair import ITEMS, PAIRS, PreferencePair, Question, read_item
 from retmask.pairs.remote import Servers
 from retmask.runs.job import Job, Pace, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
-from retmask.runs.settings import REQUIRED, command_line, setting, shared, whole
-from retmask.text.prompts import PairPrompt, digest, generate
+from retmask.runs.settings import REQUIRED, check, command_line, setting, shared, whole
+from retmask.text.prompts import ARMS, PairPrompt, digest, generate
 from retmask.text.sampling import Sampling
 from retmask.text.sources import Prompts, read_prompts
 
@@ -40,24 +40,46 @@ class PairsSettings:
     model: str = shared("model", REQUIRED)
     rule: MaskRule = setting(MaskRule(), "which heads are masked", flags={"seed": "mask-seed"})
     prompts: str = setting(
-        "", "a .jsonl, .json or .txt file, or a Hub dataset (owner/name), of what to ask", names="folder"
+        "",
+        "what to ask: a .jsonl, .json or .txt file, or a Hub dataset, owner/name or owner/name:split",
+        names="folder",
+        example="folder/prompts.jsonl or owner/name",
     )
-    generate: str = setting("", "make the prompts: grounded (a fact in a text) or chat")
-    count: int = setting(0, "how many prompts; by default all of a file")
-    seed: int = setting(0, "of the prompts that are made, and of the answers")
-    temperature: float = setting(0.6, "0: the likeliest token; above: drawn")
-    top_p: float = setting(1.0, "draw from the likeliest tokens that reach this together")
-    max_new_tokens: int = setting(64, "the longest answer, in tokens")
-    allow: tuple[str, ...] = setting((), f"rules of the quality gate to switch off, with commas: {', '.join(RULES)}")
+    generate: str = setting("", "make the prompts", choices={"": ""} | ARMS, label="kind")
+    count: int = setting(0, "how many prompts; 0: all of a file", label="number of prompts", min=0, max=10**9)
+    seed: int = setting(0, "of the prompts that are made, and of the answers", min=0)
+    temperature: float = setting(
+        0.6, "0: the likeliest token; above: drawn, both answers with one seed", min=0.0, max=5.0
+    )
+    top_p: float = setting(1.0, "draw from the likeliest tokens that reach this together", min=0.0, max=1.0)
+    max_new_tokens: int = setting(64, "of the longest answer", label="new tokens", min=1, max=2**16)
+    allow: tuple[str, ...] = setting(
+        (),
+        "rules of the quality gate to switch off",
+        label="rules switched off",
+        choices={name: rule.says for name, rule in RULES.items()},
+        expert=True,
+    )
     server: str = setting(
-        "", "an OpenAI-compatible server with the model as it is; a key for it: RETMASK_SERVER_KEYS=host:port=KEY"
+        "",
+        "an OpenAI-compatible server with the model as it is answers, not the model here; a key for it: "
+        "RETMASK_SERVER_KEYS=host:port=KEY",
+        example="http://127.0.0.1:8000/v1",
+        expert=True,
     )
-    masked_server: str = setting("", "one with the checkpoint that `retmask ablate` wrote")
-    server_model: str = setting("", "the model there, where it serves several")
-    masked_server_model: str = setting("", "the model there, where it serves several")
-    shards: int = setting(1, "share the prompts out over so many runs")
-    shard: int = setting(0, "which of them this is, from 0; `retmask join` puts them together")
-    batch: int = setting(0, "prompts answered together; by default what suits the device")
+    masked_server: str = setting(
+        "",
+        "one with a checkpoint of the model that was exported masked",
+        example="http://127.0.0.1:8001/v1",
+        expert=True,
+    )
+    server_model: str = setting("", "what the server calls the model, where it serves several", expert=True)
+    masked_server_model: str = setting(
+        "", "what the masked server calls the model, where it serves several", expert=True
+    )
+    shards: int = setting(1, "share the prompts out over so many runs", min=1, max=10_000)
+    shard: int = setting(0, "which of them this is, from 0; `retmask join` puts them together", min=0, max=9_999)
+    batch: int = setting(0, "prompts answered together; 0: what suits the device", min=0, max=1024, expert=True)
     revision: str = shared("revision")
     adapter: str = shared("adapter")
     device: str = shared("device")
@@ -65,20 +87,13 @@ class PairsSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allow", check_rules(self.allow))
+        check(self)
         if bool(self.prompts) == bool(self.generate):
             raise ValueError("say in one way what to ask: --prompts FILE, or --generate grounded or chat")
         if self.generate and self.count < 1:
             raise ValueError("say how many prompts to make: --count 300")
-        if self.count < 0:
-            raise ValueError(f"{self.count} prompts are too few: give at least 1, or 0 for all of a file")
-        if self.seed < 0:
-            raise ValueError(f"the seed {self.seed} is below 0: choose 0 or more")
-        if not 1 <= self.max_new_tokens <= 2**16:
-            raise ValueError(f"{self.max_new_tokens} new tokens are not possible: choose 1 to 65,536")
-        if not 1 <= self.shards <= 10_000 or not 0 <= self.shard < self.shards:
+        if self.shard >= self.shards:
             raise ValueError(f"there is no shard {self.shard} of {self.shards}: count shards from 0")
-        if not 0 <= self.batch <= 1024:
-            raise ValueError(f"{self.batch} prompts cannot be answered together: choose 1 to 1,024")
         if bool(self.server) != bool(self.masked_server):
             raise ValueError("servers come in pairs: the model as it is, and its masked checkpoint")
         if not self.server and not self.rule.given:

@@ -5,9 +5,10 @@ rule of a mask: its flags stand beside the others, its record in the record.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack, get_origin
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack, get_args, get_origin
 
 from retmask import files
 
@@ -19,15 +20,16 @@ S = TypeVar("S")
 class Marks(TypedDict, total=False):
     """What a setting may say of itself beside its default and its help."""
 
-    min: float  # the least value
-    max: float  # and the most: both are given or neither
-    choices: tuple[str, ...]  # the only values
+    label: str  # what people call it, where that is not its name
+    min: float  # the least value, of a list the least of each
+    max: float  # and the most; none without a least
+    choices: Collection[str]  # the only values; a mapping says what each means
     expert: bool  # on the page it is folded away
     argument: bool  # on the command line it stands without a flag
     flag: str  # its flag, where that is not its name
     flags: Mapping[str, str]  # of settings inside: their flags, where those are not their names
     repeated: bool  # a flag for each of its values, not one with commas
-    example: str  # a list as it is to be written
+    example: str  # a text or a list as it is to be written
     names: Literal["folder", "path", "file"]  # what it may name: see `whole`
     but: tuple[str, ...]  # names that mean something else than what lies here
     beside: tuple[str, Any]  # where that setting is given, no preset holds for this one, but that value
@@ -41,15 +43,27 @@ def setting(default: Any, help: str, **marks: Unpack[Marks]) -> Any:
 
 _SHARED: dict[str, tuple[str, Marks]] = {  # what several jobs are told alike
     "model": ("built-in name, Hub id, folder with safetensors, or .gguf file", {"argument": True, "names": "folder"}),
-    "revision": ("branch, tag or commit of a Hub model", {}),
-    "adapter": ("a PEFT adapter folder, merged into the model", {"names": "folder"}),
-    "device": ("cpu, cuda, cuda:1; by default cuda where there is one", {}),
-    "dtype": ("by default bfloat16 on cuda, else float32", {"choices": ("", "float32", "bfloat16", "float16")}),
+    "needles": (
+        "a file of your own, JSON or JSON lines: needle, question, answer (or real_needle)",
+        {"label": "file of needles", "names": "path", "expert": True},
+    ),
+    "haystack": (
+        "what needles lie in: pydoc, pydoc-end (its second half), essays, or a folder with .txt files",
+        {"names": "folder", "but": files.HAYSTACKS, "expert": True},
+    ),
+    "context_tokens": ("of a prompt with its answer", {"min": 128, "max": 2**21}),
+    "revision": ("branch, tag or commit of a Hub model", {"expert": True}),
+    "adapter": ("a PEFT adapter folder, merged into the model", {"names": "folder", "expert": True}),
+    "device": ("cpu, cuda, cuda:1; by default cuda where there is one", {"expert": True}),
+    "dtype": (
+        "by default bfloat16 on cuda, else float32",
+        {"choices": ("", "float32", "bfloat16", "float16"), "expert": True},
+    ),
 }
 
 
 def shared(name: str, default: Any = "") -> Any:
-    """The field of a setting that several jobs have: model, revision, adapter, device or dtype."""
+    """The field of a setting that several jobs have, by its name in `_SHARED`."""
     help, marks = _SHARED[name]
     return setting(default, help, **marks)
 
@@ -81,19 +95,51 @@ def from_preset(cls: type[S], name: str, **changes: Any) -> S:
 def check(settings: Any) -> None:
     """ValueError where a setting is not among its choices or outside its range."""
     for each in fields(settings):
-        _check(each.name.replace("_", " "), getattr(settings, each.name), each.metadata)
+        value = getattr(settings, each.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            _check(each, part, isinstance(value, tuple))
 
 
-def _check(name: str, value: Any, marks: Mapping[str, Any]) -> None:
+def _check(each: "Field[Any]", value: Any, is_part: bool) -> None:
+    marks, name = each.metadata, label(each)
     if "choices" in marks and value not in marks["choices"]:
         raise files.unknown(name, value, marks["choices"])
-    if "min" in marks and not marks["min"] <= value <= marks["max"]:  # not for NaN either
+    if "min" in marks and not marks["min"] <= value <= marks.get("max", value):  # not for NaN either
         shown = str(value)[:20] if isinstance(value, int) else f"{value:g}"  # an integer may be too long for :g
-        raise ValueError(f"{name} {shown} is outside {_bound(marks['min'])} to {_bound(marks['max'])}: change it")
+        beyond = f"outside {limits(marks)}" if "max" in marks else f"below {_bound(marks['min'])}"
+        raise ValueError(f"{f'{shown} in {name}' if is_part else f'{name} {shown}'} is {beyond}: change it")
+
+
+def label(each: "Field[Any]") -> str:
+    """What people call a setting."""
+    return str(each.metadata.get("label", each.name.replace("_", " ")))
+
+
+def limits(marks: Mapping[str, Any]) -> str:
+    """The range of a number for people, such as 1 to 1,024; empty where it has none."""
+    if "min" not in marks:
+        return ""
+    return f"{_bound(marks['min'])} " + (f"to {_bound(marks['max'])}" if "max" in marks else "or more")
 
 
 def _bound(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def typed(each: "Field[Any]", value: Any, name: str) -> Any:
+    """The value of a setting as it was typed: a list is a text with commas, semicolons or blanks.
+
+    ValueError, which calls it `name` and gives an example, for a text that is no list of numbers where one is due.
+    """
+    if get_origin(each.type) is not tuple or not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    kind, parts = get_args(each.type)[0], re.split(r"[,;\s]+", value.strip(",; \n"))
+    try:
+        return tuple(kind(part) for part in parts if part or kind is not str)
+    except ValueError:
+        example = each.metadata.get("example", "1,2")
+        shown = f"{name} {value[:60]!r}"
+        raise ValueError(f"{shown} is not a list of numbers: write them with commas, such as {example}") from None
 
 
 def inner(each: "Field[Any]") -> Any:
@@ -204,9 +250,9 @@ def command_line(word: str, settings: Any) -> list[str]:
     out = ["retmask", word]
     out += [str(getattr(settings, each.name)) for each in fields(settings) if each.metadata.get("argument")]
     required = [flag for flag in ways[name] if flag.field.default is MISSING]
-    out += [text for flag in required for text in _words(settings, flag)]
+    out += [word for flag in required for word in _words(settings, flag)]
     out += [] if name == USUAL else ["--preset", name]
-    return out + [text for flag in ways[name] if flag not in required for text in _words(settings, flag)]
+    return out + [word for flag in ways[name] if flag not in required for word in _words(settings, flag)]
 
 
 def _fits(preset: Preset, settings: Any) -> bool:
@@ -236,9 +282,12 @@ def _words(settings: Any, flag: Flag) -> list[str]:
     if isinstance(value, bool):
         return [dashed if value else f"--no-{flag.name}"]
     if flag.field.metadata.get("repeated"):
-        return [part for text in value for part in (dashed, text)]
-    return [dashed, ",".join(map(_text, value)) if isinstance(value, tuple) else _text(value)]
+        return [part for each in value for part in (dashed, each)]
+    return [dashed, text(value)]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value as one types it: a list with commas."""
+    if isinstance(value, tuple):
+        return ",".join(map(text, value))
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

@@ -15,6 +15,10 @@ from retmask.text.recall import words
 from retmask.text.template import Turn
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
+ARMS = {
+    "grounded": "about a fact in Python's manual; the answer is known",
+    "chat": "short instructions; none has one right answer",
+}
 _MOST = 1_000_000  # prompts at a time
 _LONGEST = 12  # words of an answer
 _TRIES = 200  # facts tried for one prompt: the answer may stand in the prose already
@@ -52,8 +56,8 @@ class Fact:
 
 def generate(arm: str, count: int, seed: int) -> list[PairPrompt]:
     """That many prompts of an arm, grounded or chat. ValueError for another arm, or what is no count or seed."""
-    if arm not in ("grounded", "chat"):
-        raise unknown("kind of prompts", arm, ("grounded", "chat"))
+    if arm not in ARMS:
+        raise unknown("kind of prompts", arm, ARMS)
     if not 1 <= count <= _MOST:
         raise ValueError(f"{count} prompts are not possible: choose 1 to {_MOST:,}")
     if seed < 0:

@@ -33,16 +33,19 @@ class TrainSettings:
     pairs: str = setting(REQUIRED, "pairs.jsonl, or the folder or run of `retmask pairs`")
     any_pairs: bool = setting(False, "also pairs that another model made", matched=False)
     revision: str = shared("revision")
-    method: str = setting("lora", "what is trained: a small adapter, or all weights", choices=("lora", "full"))
-    rank: int = setting(16, "of the LoRA matrices", min=1, max=1024)
+    method: str = setting("lora", "what is trained", choices={"lora": "a small adapter", "full": "all weights"})
+    rank: int = setting(16, "of the LoRA matrices: more can learn more", min=1, max=1024)
     alpha: float = setting(32.0, "LoRA's scale: it is multiplied by alpha / rank", min=0.01, max=4096)
     dropout: float = setting(0.0, "of the LoRA layers", min=0.0, max=0.9, expert=True)
     target: str = setting(
-        "all", "which layers get an adapter: all linear ones, or attention's", choices=("all", "attention"), expert=True
+        "all",
+        "which layers get an adapter",
+        choices={"all": "all linear ones", "attention": "those of attention"},
+        expert=True,
     )
     beta: float = setting(0.1, "how strongly the model is held to where it began (DPO's beta)", min=0.001, max=10)
     loss: str = setting(
-        "sigmoid", "DPO's loss, or that of IPO or a hinge", choices=("sigmoid", "ipo", "hinge"), expert=True
+        "sigmoid", "what is made small", choices={"sigmoid": "DPO's", "ipo": "that of IPO", "hinge": ""}, expert=True
     )
     sft_weight: float = setting(
         0.0, "how much plain likelihood of the chosen answer is added to the loss", min=0.0, max=10, expert=True
@@ -50,8 +53,8 @@ class TrainSettings:
     learning_rate: float = setting(1e-4, "at its highest", min=1e-8, max=1e-2)
     schedule: str = setting(
         "cosine",
-        "of the learning rate: cosine falls to a tenth, linear to 0",
-        choices=("cosine", "linear", "constant"),
+        "of the learning rate",
+        choices={"cosine": "falls to a tenth", "linear": "falls to 0", "constant": ""},
         expert=True,
     )
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises", min=0.0, max=0.9, expert=True)
@@ -66,8 +69,8 @@ class TrainSettings:
     max_length: int = setting(1024, "tokens of prompt and answer; the rest is cut", min=32, max=2_097_152)
     reference: str = setting(
         "adapter-off",
-        "what the model is held to: itself with the adapter off, or its log-probabilities computed beforehand",
-        choices=("adapter-off", "precomputed"),
+        "what the model is held to",
+        choices={"adapter-off": "itself without the adapter", "precomputed": "its log-probabilities of before"},
         expert=True,
     )
     eval_share: float = setting(
@@ -87,8 +90,10 @@ class TrainSettings:
         choices=("", "sdpa", "flash_attention_2", "eager"),
         expert=True,
     )
-    gradient_checkpointing: bool = setting(False, "computes activations twice and stores few", expert=True)
-    device: str = setting("", "cpu or cuda; by default cuda where there is one", choices=("", "cpu", "cuda"))
+    gradient_checkpointing: bool = setting(
+        False, "compute activations twice and keep few: less memory, more time", expert=True
+    )
+    device: str = setting("", "by default cuda where there is one", choices=("", "cpu", "cuda"))
     processes: int = setting(0, "how many GPUs of this machine; 0: all of them", min=0, max=1024, expert=True)
     accelerate_config: str = setting(
         "", "a config file of accelerate, for DeepSpeed or FSDP", expert=True, names="folder"

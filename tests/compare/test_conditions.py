@@ -35,7 +35,7 @@ def score_file(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"trials": 0}, "0 trials are too few"),
+        ({"trials": 0}, "trials 0 is outside 1 to 1,000,000"),
         ({"tuned": ("unmasked=x",)}, "two conditions named unmasked"),
         ({"tuned": ("a=x", "a=y")}, "two conditions named a"),
         ({"also": ("a=L0H0", "a=L0H1")}, "a is what another condition is called"),

@@ -46,9 +46,9 @@ def test_points_and_their_masks(score_file: str) -> None:
     [
         ({"ks": (13,)}, "13 heads cannot be masked, the model has 12"),
         ({"ks": (11,)}, "11 random heads asked for"),
-        ({"ks": (-1,)}, "not possible"),
-        ({"random_seeds": -1}, "not possible"),
-        ({"trials": 0}, "at least one trial"),
+        ({"ks": (-1,)}, "-1 in masked heads is below 0"),
+        ({"random_seeds": -1}, "random draws -1 is outside 0 to 1,000"),
+        ({"trials": 0}, "trials 0 is outside 1 to"),
     ],
 )
 def test_impossible_curves(changes: dict[str, object], says: str, score_file: str) -> None:

@@ -405,18 +405,17 @@ def test_the_form_says_the_command_that_does_the_same() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("detect_depths", "0, 1.5", "depth 1.5 is outside 0 to 1"),
-        ("detect_depths", "a", "not a depth"),
-        ("detect_lengths", "12", "a context of 12 tokens is not possible"),
-        ("detect_lengths", "", "give at least one length"),
-        ("detect_needles_file", "/no/such/file", "cannot be read"),
+        ("detect_depths", "0, 1.5", "1.5 in depths is outside 0 to 1"),
+        ("detect_depths", "a", "depths 'a' is not a list of numbers"),
+        ("detect_lengths", "12", "12 in lengths is outside 128 to 2,097,152"),
+        ("detect_lengths", "", "lengths '' is not a list of numbers"),
+        ("detect_needles", "/no/such/file", "cannot be read"),
         ("detect_haystack", "/no/such/folder", "there is no haystack folder"),
         ("detect_haystack", "x" * 5000, "cannot be read: the name is too long for a file or folder"),
     ],
 )
 def test_a_form_that_cannot_be_says_so_and_starts_nothing(field: str, value: str, sentence: str) -> None:
     at = form(opened())
-    drawn(at.segmented_control(key="detect_preset").set_value("custom").run())
     drawn(at.text_input(key=field).set_value(value).run())
     assert sentence in errors(at).replace("\\", "")
     assert at.button(key="detect_start").disabled
@@ -425,9 +424,8 @@ def test_a_form_that_cannot_be_says_so_and_starts_nothing(field: str, value: str
 
 def test_the_form_keeps_its_values_when_it_is_closed_and_over_pages() -> None:
     at = form(opened())
-    drawn(at.segmented_control(key="detect_preset").set_value("custom").run())
     drawn(at.text_input(key="detect_lengths").set_value("300, 400").run())
-    drawn(at.number_input(key="detect_needles").set_value(2).run())
+    drawn(at.number_input(key="detect_n_needles").set_value(2).run())
     drawn(at.selectbox(key="detect_model").set_value("gemma-3-270m").run())
     wanted = next(code for code in codes(at) if code.startswith("retmask detect gemma"))
     assert "300,400" in wanted

@@ -141,7 +141,7 @@ def test_the_rows_name_their_model_and_the_run_its_mask(folder: Path, prompts: s
         ({"prompts": ""}, "say in one way what to ask"),
         ({"generate": "chat", "count": 3}, "say in one way what to ask"),
         ({"prompts": "", "generate": "chat"}, "say how many prompts"),
-        ({"max_new_tokens": 0}, "0 new tokens are not possible"),
+        ({"max_new_tokens": 0}, "new tokens 0 is outside 1 to 65,536"),
         ({"shard": 2, "shards": 2}, "no shard 2 of 2"),
         ({"temperature": 9.0}, "temperature 9 is outside"),
         ({"server": "http://a"}, "servers come in pairs"),

@@ -72,7 +72,7 @@ def made(n: int = 40, path: Path | None = None, pairs: list[PreferencePair] | No
 
 def change(at: AppTest, name: str, value: Any) -> AppTest:
     """Set a widget of the form, by its name."""
-    kinds = (at.number_input, at.text_input, at.segmented_control, at.multiselect)
+    kinds = (at.number_input, at.text_input, at.segmented_control, at.multiselect, at.selectbox)
     found = [widget for kind in kinds for widget in kind if widget.key == f"pairs_{name}"]
     return drawn(found[0].set_value(value).run())
 
@@ -122,7 +122,7 @@ def test_without_a_run_it_says_what_pairs_are_and_what_to_do() -> None:
 
 def test_the_command_says_what_the_form_says() -> None:
     at = opened(heads=str(TOP))
-    for name, value in {"arm": "chat", "count": 12, "temperature": 0.9, "max_new_tokens": 32, "seed": 5}.items():
+    for name, value in {"generate": "chat", "count": 12, "temperature": 0.9, "max_new_tokens": 32, "seed": 5}.items():
         at = change(at, name, value)
     at = change(at, "allow", ["ratio"])
     parts = shlex.split(at.code[0].value)
@@ -144,12 +144,11 @@ def test_the_command_says_what_the_form_says() -> None:
     ("values", "says"),
     [
         ({"source": "file"}, "there are no prompts yet"),
-        ({"source": "hub"}, "there are no prompts yet"),
         ({"server": "http://127.0.0.1:1/v1"}, "servers come in pairs"),
         ({"temperature": 9.0}, "temperature 9 is outside 0 to 5"),
         ({"top_p": 0.0}, "top_p 0 is outside 0 to 1"),
-        ({"max_new_tokens": 0}, "0 new tokens are not possible"),
-        ({"seed": -1}, "the seed -1 is below 0"),
+        ({"max_new_tokens": 0}, "new tokens 0 is outside 1 to 65,536"),
+        ({"seed": -1}, "seed -1 is below 0"),
         ({"count": 0}, "say how many prompts"),
     ],
 )
@@ -163,7 +162,7 @@ def test_what_cannot_be_is_one_sentence(values: dict[str, Any], says: str) -> No
 
 
 def test_a_file_that_is_not_there_starts_nothing() -> None:
-    at = change(change(opened(heads=str(TOP)), "source", "file"), "file", "/nowhere/*x*.jsonl")
+    at = change(change(opened(heads=str(TOP)), "source", "file"), "prompts", "/nowhere/*x*.jsonl")
     assert "cannot be read" in at.error[0].value
     assert "\\*x\\*" in at.error[0].value
     assert at.button(key="pairs_start").disabled
@@ -174,7 +173,7 @@ def test_a_file_says_how_many_prompts_it_holds_and_what_is_passed_over(tmp_path:
     path.write_text(
         '{"messages": [{"role": "user", "content": "a"}]}\n{"prompt": ""}\n{"prompt": "b", "redacted": true}'
     )
-    at = change(change(opened(heads=str(TOP)), "source", "file"), "file", str(path))
+    at = change(change(opened(heads=str(TOP)), "source", "file"), "prompts", str(path))
     assert "1 prompt; 2 rows passed over: 1 without text, 1 redacted." in words(at)
     assert not at.button(key="pairs_start").disabled
     path.write_text('{"prompt": "a"}\n{"prompt": 5}')
@@ -185,8 +184,8 @@ def test_a_file_says_how_many_prompts_it_holds_and_what_is_passed_over(tmp_path:
 
 def test_a_dataset_with_a_dot_in_its_name_is_not_fetched_as_one_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retmask.text.sources._hub_prompts", lambda *_: pytest.fail("it is fetched"))
-    at = change(opened(heads=str(TOP)), "source", "hub")
-    at = change(change(at, "hub", "owner/data-v1.1"), "count", 8)
+    at = change(opened(heads=str(TOP)), "source", "file")
+    at = change(change(at, "prompts", "owner/data-v1.1"), "file_count", 8)
     assert any("retmask pairs" in code.value and "owner/data-v1.1" in code.value for code in at.code)
     assert not at.error
 

@@ -102,7 +102,7 @@ def test_a_preset_is_told_where_it_saves_and_a_grid_only_as_a_whole() -> None:
 def a_value(field: Any) -> some.SearchStrategy[Any]:
     """Values that the marks of a field allow."""
     if "choices" in field.metadata:
-        return some.sampled_from(field.metadata["choices"])
+        return some.sampled_from(list(field.metadata["choices"]))
     low, high = field.metadata.get("min"), field.metadata.get("max")
     if field.type is bool:
         return some.booleans()

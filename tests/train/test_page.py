@@ -20,7 +20,7 @@ from trainings import by_preset, of
 from typer.testing import CliRunner
 
 from app.shared import models, readers
-from app.train.settings import CHOSEN
+from app.train.pairs import FORM
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
 from retmask.runs.run import Run
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("fresh_home")
 opened = partial(page.opened, "train")
 
 FOUND = Preflight(9, 1, 3, 100, 0.0, 2**30, 4 * 2**30, 2**28, 2**33, (), ())
-FIELDS = [field for field in fields(TrainSettings) if field.name not in CHOSEN]
+FIELDS = [field for field in fields(TrainSettings) if field.name not in FORM.apart]
 EVIL = "<b>bold</b> ![x](http://example.org/x.png) $x$"
 
 
