@@ -99,6 +99,7 @@ def _option(flag: Flag, by_preset: bool) -> inspect.Parameter:
     range_ = means or " or ".join(filter(None, choices)) or limits(marks)
     help = marks["help"] + f" ({range_})" * bool(range_)
     kind: Any = _kind(flag)
+    help += ", with commas" * (get_origin(each.type) is tuple and kind is str)
     shown = not by_preset and each.default not in (MISSING, None, False, "", 0, 0.0, ()) and not inner(each)
     usual = inspect.Parameter.empty if each.default is MISSING else each.default
     if marks.get("argument"):

@@ -69,7 +69,7 @@ class PairsSettings:
     )
     masked_server: str = setting(
         "",
-        "one with a checkpoint of the model that was exported masked",
+        "the server with a checkpoint of the model that was exported masked",
         example="http://127.0.0.1:8001/v1",
         expert=True,
     )

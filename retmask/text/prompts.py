@@ -16,8 +16,8 @@ from retmask.text.template import Turn
 
 CHARS_PER_TOKEN = 4.3  # of English prose, about
 ARMS = {
-    "grounded": "about a fact in Python's manual; the answer is known",
-    "chat": "short instructions; none has one right answer",
+    "grounded": "about a fact in Python's manual, with a known answer",
+    "chat": "short instructions without one right answer",
 }
 _MOST = 1_000_000  # prompts at a time
 _LONGEST = 12  # words of an answer

@@ -45,7 +45,10 @@ class TrainSettings:
     )
     beta: float = setting(0.1, "how strongly the model is held to where it began (DPO's beta)", min=0.001, max=10)
     loss: str = setting(
-        "sigmoid", "what is made small", choices={"sigmoid": "DPO's", "ipo": "that of IPO", "hinge": ""}, expert=True
+        "sigmoid",
+        "what is made small",
+        choices={"sigmoid": "DPO's", "ipo": "that of IPO", "hinge": "a hinge in its place"},
+        expert=True,
     )
     sft_weight: float = setting(
         0.0, "how much plain likelihood of the chosen answer is added to the loss", min=0.0, max=10, expert=True
@@ -54,7 +57,7 @@ class TrainSettings:
     schedule: str = setting(
         "cosine",
         "of the learning rate",
-        choices={"cosine": "falls to a tenth", "linear": "falls to 0", "constant": ""},
+        choices={"cosine": "falls to a tenth", "linear": "falls to 0", "constant": "stays"},
         expert=True,
     )
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises", min=0.0, max=0.9, expert=True)
