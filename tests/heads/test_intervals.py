@@ -2,10 +2,23 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retmask.heads.intervals import alike, clusters, each, interval, middle, none_over, over, proportion_interval, span
+from retmask.heads.intervals import (
+    alike,
+    average,
+    clusters,
+    each,
+    estimate,
+    holm,
+    interval,
+    middle,
+    none_over,
+    over,
+    proportion_interval,
+    span,
+)
 
 VALUES = st.lists(st.floats(0, 1), min_size=3, max_size=30).map(np.array)
 
@@ -92,3 +105,61 @@ def test_words() -> None:
     assert (over(1, "needle"), over(3, "needle")) == ("1 needle", "3 needles")
     assert (span(0.25, 0.5), span(-0.1, 0.2, "+.1f"), span(None, None)) == ("0.25 to 0.50", "-0.1 to +0.2", "–")
     assert none_over(1, "needle") == "no interval: it takes 3 needles or more, and there is 1 needle"
+
+
+def test_an_estimate_knows_its_error_without_the_bias_of_few_clusters() -> None:
+    values = np.array([0.0, 0.1, 0.5, 0.6, 0.8])[:, None]
+    found = estimate(values, each(5, "document"), draws=20_000)
+    assert found.mean == pytest.approx([0.4])
+    assert found.error == pytest.approx([values.std(ddof=1) / np.sqrt(5)], rel=0.02)
+    assert found.freedom.tolist() == [4]
+    plain = interval(values, each(5, "document"), draws=20_000)
+    low, high = found.ends()
+    assert plain is not None
+    assert low[0] < plain.low[0] < plain.high[0] < high[0]
+
+
+def test_an_estimate_is_of_what_was_measured() -> None:
+    """The second figure was measured in two clusters only: it has a mean, and no interval."""
+    values = np.array([[1, np.nan], [0, 1], [0, np.nan], [1, 0], [1, 0.5]])
+    found = estimate(values, clusters("aabbc", "document"))
+    assert found.mean == pytest.approx([0.6, 0.5])
+    assert found.freedom[0] == 2
+    one, other = estimate(values, clusters("aaabb", "document")), found
+    assert np.isnan(one.ends()).all()
+    assert np.isnan(one.p_values()).all()
+    assert np.isnan(average([one, other]).ends()).all(), "as sure as its least sure part"
+    nothing = estimate(np.full((5, 2), np.nan), each(5, "document"))
+    assert average([nothing, other]).mean == pytest.approx(other.mean), "what was not measured does not count"
+
+
+def test_the_mean_of_independent_estimates() -> None:
+    """Two tasks of equal variance: half of it, and the degrees of freedom of both together (Satterthwaite)."""
+    values = np.random.default_rng(0).random((8, 1))
+    first, second = (estimate(values, each(8, "document"), 20_000, seed) for seed in (1, 2))
+    both = average([first, second])
+    assert both.mean == pytest.approx(first.mean)
+    assert both.error == pytest.approx(first.error / np.sqrt(2), rel=0.03)
+    assert both.freedom == pytest.approx([14], rel=0.01)
+
+
+@given(st.lists(st.floats(0, 1), min_size=10, max_size=30).map(np.array), st.floats(-1, 1))
+@settings(deadline=None)
+def test_a_p_value_is_small_where_the_interval_leaves_0_out(values: np.ndarray, shift: float) -> None:
+    found = estimate((values - shift)[:, None], each(len(values), "document"), draws=1000)
+    (low,), (high,), (p,) = *found.ends(), found.p_values()
+    if p > 0.06:
+        assert low <= 0 <= high
+    if p < 0.04:
+        assert not low < 0 < high
+
+
+def test_a_condition_that_never_differs_has_p_1() -> None:
+    found = estimate(np.zeros((5, 1)), each(5, "document"))
+    assert (found.p_values(), found.error, *found.ends()) == (1, 0, 0, 0)
+
+
+def test_p_values_corrected_by_hand() -> None:
+    corrected = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.9]))
+    assert corrected[[0, 1, 3, 4]] == pytest.approx([0.04, 0.09, 0.09, 0.9])
+    assert np.isnan(corrected[2])
