@@ -35,6 +35,11 @@ class Fact(NamedTuple):
         return _sentence(self.relation.sentence.format(subject=self.subject, value=self.value))
 
     @property
+    def stem(self) -> str:
+        """The sentence up to the value, which ends it."""
+        return self.sentence.partition(f" {self.value}.")[0]
+
+    @property
     def question(self) -> str:
         """What the value is asked with."""
         return self.relation.question.format(subject=self.subject)
@@ -98,10 +103,10 @@ def entries(rng: random.Random, kinds: list[Relation], count: int) -> list[list[
 
 
 def numbered(rng: random.Random, texts: list[str]) -> list[tuple[str, str]]:
-    """Passages with random numbers of one length, 3 digits or more: the number, and [number] with the text."""
+    """Passages with random numbers of one length, 3 digits or more: the number, and the text that ends in it."""
     low = 10 ** max(2, len(str(2 * len(texts))) - 1)
     numbers = rng.sample(range(low, 10 * low), len(texts))
-    return [(str(number), f"[{number}] {text}") for number, text in zip(numbers, texts, strict=True)]
+    return [(str(number), f"{text.removesuffix('.')} [{number}].") for number, text in zip(numbers, texts, strict=True)]
 
 
 def chain(rng: random.Random, steps: list[Relation], count: int) -> list[list[Fact]]:
@@ -113,12 +118,12 @@ def chain(rng: random.Random, steps: list[Relation], count: int) -> list[list[Fa
     ]
 
 
-def chain_question(facts: list[Fact]) -> str:
-    """The question for the last value of a chain that names the first subject alone."""
+def joined(facts: list[Fact]) -> Fact:
+    """What a chain of facts comes to: its last value, of what only the first subject names."""
     phrase = facts[0].subject
     for fact in facts[:-1]:
         phrase = fact.relation.phrase.format(subject=phrase)
-    return facts[-1].relation.question.format(subject=phrase)
+    return facts[-1]._replace(subject=phrase)
 
 
 def _sentence(text: str) -> str:

@@ -15,7 +15,8 @@ def plant(rng: Random, tokens: int) -> Document:
     people = names(rng, "person", 5)
     hidden = (rng.choice(needles).format(person=person) for (_, needles), person in zip(drawn, people, strict=True))
     questions = (
-        Question(asked, (people[n],), (*people[:n], *people[n + 1 :]), (n,)) for n, (asked, _) in enumerate(drawn[:2])
+        Question(asked, (people[n],), (*people[:n], *people[n + 1 :]), (n,), "Answer: The name of the person is")
+        for n, (asked, _) in enumerate(drawn[:2])
     )
     return Document(_BEFORE, tuple(map(Planted, hidden)), tuple(questions))
 

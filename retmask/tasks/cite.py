@@ -7,8 +7,8 @@ from retmask.items.metrics import cited, first_line, held, sets
 from retmask.items.world import entries, numbered, relations
 
 _BEFORE = (
-    "Each passage below begins with its number. Answer the question, and cite the passage that says so by its number, "
-    "for example: Ann Lee [123]\n\n"
+    "Each passage below ends in its number. Answer the question, and cite the passage that says so by its number in "
+    "square brackets.\n\n"
 )
 
 
@@ -23,6 +23,7 @@ def plant(rng: Random, tokens: int) -> Document:
             (captain.value,),
             tuple(other.value for other in captains[2:6] if other.value != captain.value),
             (number,),
+            prefix=f"Answer: {captain.stem}",
             data={"passages": [passages[number][0]]},
         )
         for number, captain in enumerate(captains[:2])

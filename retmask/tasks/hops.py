@@ -5,7 +5,7 @@ from string import ascii_uppercase
 
 from retmask.items.item import Document, Item, Planted, Question, Task
 from retmask.items.metrics import first_line, held, string_match_all
-from retmask.items.world import chain, chain_question, relation
+from retmask.items.world import chain, joined, relation
 
 _BEFORE = "Some facts are hidden in the text below. Answer the question by putting them together.\n\n"
 _TWO = ("home flag", "home mayor", "home quarry", "berth cargo", "berth harbour", "harbour flag", "harbour quarry")
@@ -36,12 +36,13 @@ def _chains(rng: Random, steps: str) -> Document:
     hops = len(chains[0])
     questions = (
         Question(
-            chain_question(chains[n]),
-            (ends[n],),
+            asked.question,
+            (asked.value,),
             (*ends[:n], *ends[n + 1 :]),
             tuple(range(n * hops, (n + 1) * hops)),
+            prefix=f"Answer: {asked.stem}",
         )
-        for n in range(2)
+        for n, asked in enumerate(map(joined, chains[:2]))
     )
     return Document(_BEFORE, tuple(Planted(fact.sentence) for facts in chains for fact in facts), tuple(questions))
 

@@ -16,18 +16,31 @@ def plant(rng: Random, tokens: int) -> Document:
     people = names(rng, "person", rng.randrange(4, 7))
     n, post, town = len(people), rng.choice(_POSTS), names(rng, "town", 1)[0]
     years = sorted(rng.sample(range(1612, 1780), n))
-    hidden = (f"In {year} {person} became {post} of {town}." for year, person in zip(years, people, strict=True))
+    hidden = (f"In {year} the post of {post} of {town} went to {who}." for year, who in zip(years, people, strict=True))
     depths = ((place + rng.random()) / n for place in range(n))
     everything = tuple(range(n))
     count = _COUNTS.split()[n - 1]
     questions = (
-        Question(f"Who was the last to become {post} of {town}?", (people[-1],), tuple(people[:-1]), everything[::-1]),
-        Question(f"Who was the first to become {post} of {town}?", (people[0],), tuple(people[1:]), everything),
         Question(
-            f"How many people became {post} of {town}? Answer with the number as a word.",
+            f"To whom did the post of {post} of {town} go last?",
+            (people[-1],),
+            tuple(people[:-1]),
+            everything[::-1],
+            prefix=f"Answer: At last the post of {post} of {town} went to",
+        ),
+        Question(
+            f"To whom did the post of {post} of {town} go first?",
+            (people[0],),
+            tuple(people[1:]),
+            everything,
+            prefix=f"Answer: At first the post of {post} of {town} went to",
+        ),
+        Question(
+            f"To how many people, one after the other, did the post of {post} of {town} go?",
             (count,),
             tuple(word for word in _COUNTS.split() if word != count),
             everything,
+            prefix="Answer: The number of people, as a word, is",
         ),
     )
     return Document(_BEFORE, tuple(map(Planted, hidden, depths)), questions)

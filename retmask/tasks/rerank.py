@@ -7,10 +7,10 @@ from retmask.items.item import Document, Item, Planted, Question, Task
 from retmask.items.metrics import cited, ndcg
 from retmask.items.world import entries, numbered, relation
 
-_BEFORE = "Each passage below begins with its number.\n\n"
+_BEFORE = "Each passage below ends in its number.\n\n"
 _ASKED = (
     "Which passage is about a ship whose home port is {} and whose cargo is {}? Rank the passages by how well they "
-    "match, the best first, by their numbers, for example: [123] > [456] > [789]"
+    "match, the best first: [number] > [number] > [number]"
 )
 
 
@@ -29,7 +29,7 @@ def plant(rng: Random, tokens: int) -> Document:
         (numbers[0],),
         tuple(numbers[1 : max(6, min(20, tokens // 64))]),
         (0, 1, 2),
-        prefix="Ranking:",
+        prefix=f"Ranking of the passages by home port {port} and cargo {cargo}:",
         data={"grades": dict(zip((number for number, _ in passages), grades, strict=False))},
     )
     texts = [text for _, text in passages]

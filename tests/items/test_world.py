@@ -7,7 +7,7 @@ import re
 import pytest
 
 from retmask.files import shipped
-from retmask.items.world import chain, chain_question, facts, names, relation, relations
+from retmask.items.world import chain, facts, joined, names, relation, relations
 from retmask.text.recall import contains, words
 
 WORLD = json.loads(shipped("world.json").read_text(encoding="utf-8"))
@@ -37,9 +37,10 @@ def test_a_chain_leads_from_its_first_subject_to_its_last_value() -> None:
     steps = [relation("berth"), relation("harbour"), relation("flag")]
     first, *others = chain(random.Random(2), steps, 4)
     assert [fact.value for fact in first[:-1]] == [fact.subject for fact in first[1:]]
-    question = chain_question(first)
     start = first[0].subject
-    assert question == f"Which bird is on the flag of the home port of the ship on which {start} serves?"
+    assert joined(first).value == first[-1].value
+    assert joined(first).stem.endswith(f"on the flag of the home port of the ship on which {start} serves is the")
+    assert joined(first).question == f"Which bird is on the flag of the home port of the ship on which {start} serves?"
     assert not [fact for row in others for fact in row if {fact.subject, fact.value} & {f.value for f in first}]
 
 
