@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import tiny_folder, tiny_hf
+from tiny import tiny_adapter, tiny_folder, tiny_hf
 
 from app.shared.jobs import seconds_for
 from retmask.detect.job import PRESETS
@@ -68,6 +68,26 @@ def test_further_masks_are_conditions_of_their_own(tmp_path: Path, fresh_home: P
     with pytest.raises(ValueError, match="head L9H0 is outside this model's 3 x 4 grid"):
         EVALUATE.new(EvaluateSettings(model=str(folder), also=("off=L9H0",), **settings), tmp_path / "off")
     assert not (tmp_path / "off").exists()
+
+
+def test_any_condition_can_be_written(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask on top of an adapter, and random draws: recorded with heads and the weights' hash, and found again."""
+    folder, needles = tiny_folder(tmp_path), tmp_path / "needles.json"
+    tiny_adapter(tmp_path / "adapter")
+    needles.write_text(json.dumps([{"needle": "Kim has two red hats.", "question": "Of Kim?", "answer": "red hats"}]))
+    monkeypatch.chdir(tmp_path)
+    texts = ("random=2:seed0-1", "both: tuned=adapter+masked=L1H0")
+    settings = {"model": str(folder), "condition": texts, "trials": 1, "context_tokens": 300, "needles": str(needles)}
+    run = EVALUATE.new(EvaluateSettings(**settings), tmp_path / "out")  # type: ignore[arg-type]
+    both = f"both: tuned={tmp_path / 'adapter'}+masked=L1H0"
+    assert run.config["condition"] == ["random=2:seed0", "random=2:seed1", both], "what lies here by its whole path"
+    list(EVALUATE.work(run))
+    names = ["unmasked", "random=2:seed0", "random=2:seed1", "both"]
+    assert [row["condition"] for row in json.loads((run.path / "results.json").read_text())["conditions"]] == names
+    assert run.record["mask of both"] == "L1H0"
+    assert len(str(run.record["mask of random=2:seed0"]).split(",")) == 2
+    assert len({run.record["weights of unmasked"], run.record["weights of both"]}) == 2
+    assert EVALUATE.new(EvaluateSettings(**settings), tmp_path / "out").path == run.path  # type: ignore[arg-type]
 
 
 def test_a_run_from_before_a_setting_goes_on(tmp_path: Path, fresh_home: Path) -> None:
