@@ -105,31 +105,41 @@ class _Packing:
         if self.document.filler == ():
             head = _head(self.document, ())
             return [self._item(k, head, head.text.strip()) for k in numbers]
-        head, rest = self._filled(rng)
-        return [self._exact(k, head, rest) for k in numbers]
+        lengths = [self._length(k, _head(self.document, ())) for k in numbers]
+        head, length, rest = self._filled(rng, lengths)
+        return [self._exact(k, head, rest, length + lengths[k] - max(lengths)) for k in numbers]
 
-    def _filled(self, rng: Random) -> tuple[Head, str]:
-        """The part that the contexts share, as many whole units as fit, and the prose that goes on after it."""
-        document = self.document
-        lengths = [self._length(k, _head(document, ())) for k in range(len(document.questions))]
-        longest, room = lengths.index(max(lengths)), self._want - max(lengths)
+    def _filled(self, rng: Random, lengths: Sequence[int]) -> tuple[Head, int, str]:
+        """The part that the contexts share, as many whole units as fit, and the prose that goes on after it.
+
+        `lengths` are those of the prompts without filler, in tokens; between the two stands that of the longest with
+        the shared part.
+        """
+        document, longest, room = self.document, lengths.index(max(lengths)), self._want - max(lengths)
         if room < _SLACK:
             least = self.tokens - room + _SLACK
             raise ValueError(f"{self.tokens} tokens are too few for the task {self.task.name}: {least} are the least")
         sentences = prose.stretch(rng, 2 * _CHARS * room)
         units = [unit + document.joint for unit in document.filler or ()] or sentences
-        ends = list(accumulate(map(len, units)))
+        ends = [0, *accumulate(map(len, units))]
         sample = "".join(units)[: _CHARS * room]
-        n = bisect_left(ends, (room - _SLACK // 2) * len(sample) / self._count(sample))
-        while n and (over := self._length(longest, _head(document, units[:n])) - self._want) > 0:
-            n = min(n - 1, bisect_left(ends, ends[n - 1] - over * _CHARS))
+        n = bisect_left(ends[1:], (room - _SLACK // 2) * len(sample) / self._count(sample))
+        while True:
+            head = _head(document, units[:n])
+            length = self._length(longest, head)
+            if length <= self._want:
+                break
+            n = min(n - 1, bisect_left(ends[1:], ends[n] - (length - self._want) * _CHARS))
         if n == len(units):
             raise ValueError(f"the task {self.task.name} brings too little to fill {self.tokens} tokens")
         rest = " ".join("".join(sentences).replace('"', "").split()) if document.filler else "".join(units[n:])
-        return _head(document, units[:n]), rest
+        return head, length, rest
 
-    def _exact(self, k: int, head: Head, rest: str) -> Item:
-        """The item of a question, its context ending in as much of `rest` as makes the length exact."""
+    def _exact(self, k: int, head: Head, rest: str, length: int) -> Item:
+        """The item of a question, its context ending in as much of `rest` as makes the length exact.
+
+        `length` is about that of its prompt with no more than the shared part.
+        """
         opening, closing = self.document.tail
         question = self.document.questions[k].text
         near = head.text[max(0, head.text.find(" ", max(0, len(head.text) - _LOCAL))) :] + opening
@@ -137,7 +147,7 @@ class _Packing:
         def count(cut: int, end: str) -> int:  # only what is near the cut is counted anew
             return self._count(near + rest[:cut] + end + closing + "\n\n" + question[:_LOCAL])
 
-        want = count(0, "") + self._want - self._length(k, head)
+        want = count(0, "") + self._want - length
         for _ in range(_TRIES):
             for cut, end in _cuts(count, want, len(rest)):
                 item = self._item(k, head, head.text + opening + rest[:cut] + end + closing)
