@@ -4,22 +4,27 @@ What the questions share is read once, below the first masked layer once for all
 one batch: all answer together, then every candidate is given to all of them (teacher forcing).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import Cache
 
+from retmask.evaluate.suite import task_of
 from retmask.heads.masks import HeadMask
+from retmask.items.item import Item
+from retmask.items.packing import answer, prompt
 from retmask.model.cache import shared, take
 from retmask.model.decoding import decode, steps_at_once
 from retmask.model.lens import LensModel
+from retmask.text.chat import Chat
 
 ROWS = 24  # questions times masks that are answered together at most; more cost memory and gain no speed on a CPU
 
+_DIGITS = 6
 
 T = TypeVar("T")
 
@@ -40,6 +45,52 @@ class Given(NamedTuple):
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+
+
+def measure(model: LensModel, chat: Chat, items: Sequence[Item], masks: Mapping[str, HeadMask]) -> list[dict[str, Any]]:
+    """A line for each condition and item, conditions first, as answers.jsonl has them.
+
+    `score` (0-1) is the task's. `logprob` is the log-probability (natural, mean of a token) of the gold answer, `rank`
+    its place, from 1, among `of`: itself and the distractors; `ranked` what a task makes of these, where it does and
+    scores answers too. Items of one prompt length are asked together.
+    """
+    questions = [_asked(item, chat) for item in items]
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for length in dict.fromkeys(len(question.prompt) for question in questions):
+        alike = [i for i, question in enumerate(questions) if len(question.prompt) == length]
+        given = ask(model, [questions[i] for i in alike], list(masks.values()))
+        for name, row in zip(masks, given, strict=True):
+            for i, answered in zip(alike, row, strict=True):
+                line = {"item": items[i].id, "condition": name} | _judged(items[i], questions[i], answered, chat)
+                lines[name, items[i].id] = line
+    return [lines[name, item.id] for name in masks for item in items]
+
+
+def _asked(item: Item, chat: Chat) -> Asked:
+    task = task_of(item)
+    texts = (item.gold[0], *item.distractors)
+    return Asked(
+        tuple(prompt(item, chat)),
+        tuple(tuple(answer(item, chat, text)) for text in texts),
+        task.answer_tokens if task.answers else 0,
+    )
+
+
+def _judged(item: Item, question: Asked, given: Given, chat: Chat) -> dict[str, Any]:
+    """What an answer and the candidates are worth."""
+    task = task_of(item)
+    means = [worth / max(1, len(ids)) for worth, ids in zip(given.logprobs, question.candidates, strict=True)]
+    ranked = round(task.ranked(item, means), _DIGITS) if task.ranked else None
+    response = chat.answer(given.token_ids)
+    score = round(task.score(item, response), _DIGITS) if task.answers else ranked
+    line = {
+        "response": response,
+        "score": score,
+        "logprob": round(means[0], _DIGITS),
+        "rank": 1 + sum(mean > means[0] for mean in means[1:]),
+        "of": len(means),
+    }
+    return line | ({"ranked": ranked} if task.ranked and task.answers else {})
 
 
 def ask(model: LensModel, questions: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[Given]]:

@@ -54,7 +54,8 @@ def make(suite: Suite, chat: Chat, seed: int) -> Iterator[Item]:
     """The items of a suite, each task in turn. ValueError where a length is too short for a task."""
     for name in suite.tasks or TASKS:
         task = TASKS[name]
-        lengths = suite.lengths[:1] if task.category == "guard" else suite.lengths  # a guard has no context
+        grows = task.plant(Random(0), suite.lengths[0]).filler != ()
+        lengths = suite.lengths if grows else suite.lengths[:1]
         for tokens in lengths:
             yield from pack(task, chat, tokens, suite.items, seed)
 
@@ -137,7 +138,7 @@ def _unplanted(rng: Random, tokens: int) -> Document:
 OWN = Task("own", "recall", 48, _unplanted, score)
 
 
-def asked_file(text: str) -> Path | None:
+def items_file(text: str) -> Path | None:
     """The file of items that a setting names; None where it names a suite or tasks."""
     path = expanded(text)
     return path if text.endswith((".jsonl", ".json")) or path.is_file() else None

@@ -33,6 +33,7 @@ class Marks(TypedDict, total=False):
     names: Literal["folder", "path", "file"]  # what it may name: see `whole`
     but: tuple[str, ...]  # names that mean something else than what lies here
     beside: tuple[str, Any]  # where that setting is given, no preset holds for this one, but that value
+    before: Any  # what records mean that do not have it yet, where that is not its default
     matched: bool  # False: a run goes on also where it is another now
 
 
@@ -166,6 +167,8 @@ def from_record(cls: type[S], config: Mapping[str, Any]) -> S:
         elif each.name in config:
             value = config[each.name]
             values[each.name] = tuple(value) if get_origin(each.type) is tuple else value
+        elif "before" in each.metadata:
+            values[each.name] = each.metadata["before"]
         elif each.default is MISSING:
             raise ValueError(f"the settings do not say the {each.name.replace('_', ' ')}: start a new run")
     return cls(**values)
@@ -215,7 +218,8 @@ def _matched(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         if inside := inner(each):
             values[each.name] = _matched(inside, values[each.name])
         elif each.metadata.get("matched", True):
-            value = config.get(each.name, None if each.default is MISSING else each.default)
+            usual = each.metadata.get("before", None if each.default is MISSING else each.default)
+            value = config.get(each.name, usual)
             values[each.name] = _whole(each, list(value) if isinstance(value, tuple) else value)
         else:
             values.pop(each.name, None)

@@ -1,0 +1,100 @@
+"""The results of an evaluation as a record, from its items and answers: what a page draws and a paper prints. No torch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from retmask.compare.conditions import Condition, Role
+from retmask.evaluate.statistics import Score, Tables, tables
+from retmask.evaluate.suite import task_of
+from retmask.heads.intervals import span
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import ANY_GRID, MASKED, UNMASKED
+from retmask.items.floors import majority_answer
+from retmask.items.item import CATEGORIES, Item
+
+NO_CONTEXT, SHUFFLED, MAJORITY = "no context", "shuffled context", "majority answer"
+FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY)
+
+
+def results_of(
+    items: Sequence[Item],
+    answers: Iterable[Mapping[str, Any]],
+    named: Mapping[str, Condition],
+    record: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What is known of an evaluation so far: its conditions, and of every task, category and overall the tables.
+
+    `means`, `differences` and `verdicts` are those of `retmask.evaluate.statistics` over scores. `ranks` are the same
+    means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
+    needs no context, `logprobs` the mean log-probability of the gold answer.
+    """
+    lines = list(answers)
+    roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
+    made = tables(_scores(items, lines, "score"), roles)
+    floors: list[dict[str, Any]] = []
+    for name, scores in _floors(items, lines).items():
+        floors += [row._asdict() for row in tables(scores, {name: "base"}).means]
+    return {
+        "conditions": [_facts(name, condition, record) for name, condition in named.items()],
+        **made.record,
+        "ranks": _means(tables(_scores(items, lines, "rank"), roles)),
+        "logprobs": _means(tables(_scores(items, lines, "logprob"), roles)),
+        "floors": floors,
+    }
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The means of conditions by category as one Markdown table, with their 95 % intervals."""
+    rows = {(row["condition"], row["name"]): row for row in results["means"] if row["level"] != "task"}
+    names = [name for name in ("overall", *CATEGORIES) if any(place[1] == name for place in rows)]
+    lines = [["condition", *names], ["---", *["---:"] * len(names)]]
+    for condition in (facts["condition"] for facts in results["conditions"]):
+        lines.append([condition, *(_cell(rows.get((condition, name))) for name in names)])
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    interval = "" if row["low"] is None else f" ({span(row['low'], row['high'])})"
+    return f"{row['mean']:.2f}{interval}"
+
+
+def _facts(name: str, condition: Condition, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a condition: its heads and weights, as the run has pinned them."""
+    weights = record.get(f"weights of {name}") or record.get(f"weights of {UNMASKED}")
+    mask = record.get("mask" if name == MASKED else f"mask of {name}")
+    return condition.record(HeadMask.parse(str(mask), ANY_GRID) if mask else None, {"weights_sha256": weights})
+
+
+def _means(made: Tables) -> list[dict[str, Any]]:
+    return [row._asdict() for row in made.means]
+
+
+def _scores(items: Sequence[Item], lines: Iterable[Mapping[str, Any]], figure: str) -> Iterator[Score]:
+    """One figure of every answer: its score, the share of distractors that gold is likelier than, its log-probability."""
+    by_id = {item.id: item for item in items}
+    for line in lines:
+        item = by_id.get(line["item"])
+        if item and line["condition"] not in FLOORS and (figure != "rank" or line["of"] > 1):
+            value = (line["of"] - line["rank"]) / (line["of"] - 1) if figure == "rank" else line[figure]
+            yield _score(item, line["condition"], value)
+
+
+def _floors(items: Sequence[Item], lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Score]]:
+    """The scores without a context, with one in disorder, and of the one answer to all items of a task."""
+    by_id = {item.id: item for item in items}
+    out: dict[str, list[Score]] = {name: [] for name in FLOORS}
+    for line in lines:
+        if line["condition"] in FLOORS and line["item"] in by_id:
+            out[line["condition"]].append(_score(by_id[line["item"]], line["condition"], line["score"]))
+    for task in dict.fromkeys(item.task for item in items):
+        asked = [item for item in items if item.task == task]
+        if task_of(asked[0]).answers and asked[0].context:
+            most = majority_answer(asked)
+            out[MAJORITY] += [_score(item, MAJORITY, task_of(item).score(item, most)) for item in asked]
+    return {name: scores for name, scores in out.items() if scores}
+
+
+def _score(item: Item, condition: str, value: float) -> Score:
+    return Score(item.task, item.category, item.id, item.cluster, condition, value)
