@@ -11,7 +11,9 @@ from app.shared import jobs, maps, readers, session
 from app.shared.models import ModelRef
 from app.shared.text import downloads, sentence, text_html
 from retmask.detect.score import GATE
-from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
+from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings
+from retmask.evaluate.needles import read_answers
+from retmask.evaluate.suite import NEEDLES
 from retmask.figures.rows import Row
 from retmask.files import number, shipped
 from retmask.heads.grid import HeadId
@@ -138,7 +140,9 @@ def _measure(ref: ModelRef, sets: tuple[Shown, Shown], heads: tuple[Sequence[Hea
     names[1] += " (B)" * (names[0] == names[1])
     also = tuple(f"{name}={','.join(map(str, mask))}" for name, mask in zip(names, heads, strict=True))
     with jobs.telling("disagree"):
-        jobs.start(EVALUATE, EvaluateSettings(model=ref.name, also=also, trials=trials, revision=ref.revision))
+        jobs.start(
+            EVALUATE, EvaluateSettings(model=ref.name, suite=NEEDLES, also=also, trials=trials, revision=ref.revision)
+        )
 
 
 def _outcome(run: Run, masks: Sequence[Collection[HeadId]]) -> None:

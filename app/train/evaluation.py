@@ -6,6 +6,7 @@ import streamlit as st
 
 from app.shared import jobs, session
 from retmask.evaluate.job import EVALUATE, EvaluateSettings, measured
+from retmask.evaluate.suite import NEEDLES
 from retmask.files import mapping, number, read_object
 from retmask.heads.intervals import over, span
 from retmask.heads.rules import TUNED, UNMASKED, MaskRule
@@ -70,6 +71,7 @@ def config(run: Run) -> EvaluateSettings:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
     mask = made.get("mask")
     return EvaluateSettings(
+        suite=NEEDLES,
         model=str(settings["model"]),
         tuned=(str(folder),),
         rule=MaskRule(heads=str(mask)) if mask else MaskRule(),

@@ -7,11 +7,12 @@ from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progr
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.files import read_object
 from retmask.heads.intervals import FEWEST, none_over, over, span
+from retmask.items.item import CATEGORIES
 from retmask.runs.run import Run
 
 
 def _evaluate(settings: EvaluateSettings, trust_remote_code: TrustRemoteCode = False, out_dir: OutDir = None) -> None:
-    """Needle recall unmasked, masked and tuned on the same held-out prompts, with paired intervals."""
+    """Conditions on the same items of a suite, or on held-out needles: means, paired differences, verdicts."""
     run = EVALUATE.new(settings, out_dir)
     progress(EVALUATE.work(run, trust_remote_code), run, "{condition}".format)
     _report_evaluation(run)
@@ -22,6 +23,10 @@ evaluate = takes(EvaluateSettings, _evaluate)
 
 def _report_evaluation(run: Run) -> None:
     results = read_object(run.path / "results.json")
+    if "means" in results:
+        _report_suite(results)
+        out.print(f"written to {run.path}")
+        return
     cells = (
         (row["condition"], f"{row['recall']:.3f}", span(row["low"], row["high"], ".3f"), f"{row['found']:.0%}")
         for row in results["conditions"]
@@ -43,3 +48,25 @@ def _difference(row: Mapping[str, Any]) -> Iterator[str]:
     yield span(row["low"], row["high"], "+.3f")
     yield span(row["needle_low"], row["needle_high"], "+.3f")
     yield from (str(row["better"]), str(row["worse"]))
+
+
+def _report_suite(results: Mapping[str, Any]) -> None:
+    """Conditions by category with their floors, then how each differs from base, and what is to be said of it."""
+    means = [row for row in [*results["means"], *results["floors"]] if row["level"] != "task"]
+    cells = {(row["condition"], row["name"]): f"{row['mean']:.2f}" for row in means}
+    conditions = list(dict.fromkeys(row["condition"] for row in means))
+    names = [name for name in (*CATEGORIES, "overall") if any(row["name"] == name for row in means)]
+    print_table(["", *conditions], ([name, *(cells.get((each, name), "–") for each in conditions)] for name in names))
+    says = {(row["condition"], row["name"]): row["says"] for row in results["verdicts"]}
+    base = results["conditions"][0]["condition"]
+    gaps = [row for row in results["differences"] if row["level"] != "task" and row["against"] == base]
+    columns = ("difference", "of", "mean", "95 % interval", "p (Holm)", "")
+    print_table(columns, (_gap(row, says.get((row["condition"], row["name"]), "control")) for row in gaps))
+
+
+def _gap(row: Mapping[str, Any], says: str) -> Iterator[str]:
+    """The cells of a difference to base."""
+    yield from (f"{row['condition']} - {row['against']}", row["name"], f"{row['mean']:+.3f}")
+    yield span(row["low"], row["high"], "+.3f")
+    yield "–" if row["adjusted"] is None else f"{row['adjusted']:.3f}"
+    yield says

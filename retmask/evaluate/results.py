@@ -1,4 +1,4 @@
-"""The results of an evaluation as a record, from its items and answers: what a page draws and a paper prints. No torch."""
+"""The results of an evaluation, from its items and answers: what a page draws and a paper prints. No torch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -72,7 +72,7 @@ def _means(made: Tables) -> list[dict[str, Any]]:
 
 
 def _scores(items: Sequence[Item], lines: Iterable[Mapping[str, Any]], figure: str) -> Iterator[Score]:
-    """One figure of every answer: its score, the share of distractors that gold is likelier than, its log-probability."""
+    """One figure of every answer; as its rank the share (0-1) of distractors that gold is likelier than."""
     by_id = {item.id: item for item in items}
     for line in lines:
         item = by_id.get(line["item"])

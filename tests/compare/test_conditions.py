@@ -57,7 +57,7 @@ def test_conditions_have_names() -> None:
     config = EvaluateSettings(model="m", tuned=("a", "b", "control=c"), rule=MaskRule(heads="L0H0"))
     folders = {name: one.tuned for name, one in config.conditions().items()}
     assert folders == {"unmasked": "", "masked": "", "tuned": "a", "tuned 2": "b", "control": "c"}
-    words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0"
+    words = "retmask evaluate m --tuned a --tuned b --tuned control=c --heads L0H0 --suite quick"
     assert config.command == words.split()
 
 

@@ -10,7 +10,8 @@ from tiny import tiny_adapter, tiny_folder, tiny_hf
 
 from app.shared.jobs import seconds_for
 from retmask.detect.job import PRESETS
-from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings, read_answers
+from retmask.evaluate.job import DEPTHS, EVALUATE, EvaluateSettings
+from retmask.evaluate.needles import read_answers
 from retmask.heads.rules import MaskRule
 from retmask.runs.worker import Cancelled
 from retmask.text.needle import load_needles
@@ -44,7 +45,7 @@ def test_a_condition_whose_tasks_ask_the_same_is_finished_all_the_same(
     assert run.record["same_prompts"] > 0
     before = run.record["results"]
     run.update(status="error")
-    monkeypatch.setattr("retmask.evaluate.job._load", None)
+    monkeypatch.setattr("retmask.evaluate.needles.load", None)
     list(EVALUATE.work(run))
     assert (run.status, run.record["results"]) == ("success", before)
 
