@@ -8,17 +8,17 @@ Item i depends on task, length, seed and i alone, but for the depth, which is sp
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, product
+from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 
 from retmask.items import prose
 from retmask.items.item import Document, Item, Planted, Span, Task
 from retmask.text.chat import Chat, ChatText
+from retmask.text.needle import cuts_near
 
 _SLACK = 24  # tokens of prose before the question, about: the least filler
 _CHARS = 6  # of a token, about, at most
-_NEAR = 60  # how many characters either way an exact cut is looked for
 _ENDS = ("", ".", "!", "\n")  # what fills the place where a character more makes two tokens more
 _TRIES = 8
 _LOCAL = 200  # characters before a cut that decide how the tokens after it fall
@@ -221,6 +221,6 @@ def _cuts(count: Callable[[int, str], int], want: int, most: int) -> Iterator[tu
         per_token = cut / max(1, want - missing - empty)
         if not missing:
             break
-    for end, shift in product(_ENDS, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
-        if 0 <= cut + shift <= most and count(cut + shift, end) == want:
-            yield cut + shift, end
+    for place, end in cuts_near(cut, _ENDS):
+        if 0 <= place <= most and count(place, end) == want:
+            yield place, end

@@ -5,7 +5,7 @@ recall measure follow the RetMask code (arXiv 2601.11020) and Wu et al. 2024 (ar
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -114,10 +114,10 @@ class NeedleTask:
             )
         # Then the exact cut, with the needle held fast: the nearest of the neighbouring cuts that has the length. Where
         # a character more makes two tokens more there is none, and a line end or a full stop fills the place.
-        for end, shift in product(_ENDS, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
-            text, tokens = self._tokens(chat, haystack, at, cut + shift, end)
+        for place, end in cuts_near(cut):
+            text, tokens = self._tokens(chat, haystack, at, place, end)
             if len(tokens.ids) == want:
-                return self._prompt(text, tokens, (at, cut + shift, end))
+                return self._prompt(text, tokens, (at, place, end))
         raise ValueError(f"no cut of the haystack {haystack.name} gives exactly {self.context_tokens} tokens")
 
     def asking(
@@ -154,6 +154,15 @@ class NeedleTask:
             next(i for i, (a, b) in enumerate(places) if a >= after and b > a),
             cut,
         )
+
+
+def cuts_near(cut: int, ends: Sequence[str] = _ENDS) -> Iterator[tuple[int, str]]:
+    """Where a text may be cut to have an exact length, the nearest to a rough cut first, and what is put at the end.
+
+    Where a character more makes two tokens more, one of `ends` fills the place.
+    """
+    for end, shift in product(ends, sorted(range(-_NEAR, _NEAR + 1), key=abs)):
+        yield cut + shift, end
 
 
 def _span(places: Sequence[tuple[int, int]], first: int, last: int) -> tuple[int, int]:
