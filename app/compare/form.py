@@ -192,6 +192,11 @@ def show(**values: Any) -> None:
     session.fill(**{f"ask_{name}": value for name, value in values.items()})
 
 
+def ask(text: str, answer: str, template: str) -> None:
+    """Put a text of one's own and its right answer into the form; `template` is "chat" or "plain"."""
+    show(kind="text", text=text, answer=answer, template=template)
+
+
 def setup_for(ref: ModelRef | None) -> Setup:
     """The settings of the Compare page as they hold for a model: without a tuned one that is not of it."""
     setup, training = current_setup(), models.tuned_for(ref)

@@ -9,7 +9,7 @@ from app.shared import session
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 
-IN_URL = ("map", "kv", "heads", "head", "c", "run", "pairs", "gate", "train", "tuned", "sets")
+IN_URL = ("map", "kv", "heads", "head", "c", "run", "pairs", "gate", "train", "tuned", "sets", "evaluate", "item")
 MOST_NAMED = 40  # heads that are spelt out; more go as a bit map
 
 
