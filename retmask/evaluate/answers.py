@@ -41,6 +41,8 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
             continue
         release()
         model = load(work, names[0], named[names[0]], longest)
+        if isinstance(asked, Suite):
+            model.check_length(longest)  # before anything is answered
         masks = masks or masks_of(work, model.grid)
         chat = Chat.resumed(model.tokenizer, run.record)
         items = items or _stored(run, make(asked, chat, settings.seed) if isinstance(asked, Suite) else asked, chat)
