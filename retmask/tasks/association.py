@@ -14,8 +14,15 @@ def plant(rng: Random, tokens: int) -> Document:
     drawn = rng.sample(associations(), 5)
     people = names(rng, "person", 5)
     hidden = (rng.choice(needles).format(person=person) for (_, needles), person in zip(drawn, people, strict=True))
+    choice = ", ".join(rng.sample(people, 5))
     questions = (
-        Question(asked, (people[n],), (*people[:n], *people[n + 1 :]), (n,), "Answer: The name of the person is")
+        Question(
+            f"{asked} Choose from {choice}.",
+            (people[n],),
+            (*people[:n], *people[n + 1 :]),
+            (n,),
+            prefix=f"Answer: Among {choice} it is",
+        )
         for n, (asked, _) in enumerate(drawn[:2])
     )
     return Document(_BEFORE, tuple(map(Planted, hidden)), tuple(questions))

@@ -4,7 +4,8 @@ from random import Random
 
 from retmask.items.item import Document, Item, Planted, Question, Task
 from retmask.items.metrics import cited, first_line, held, sets
-from retmask.items.world import entries, numbered, relations
+from retmask.items.prose import stretch
+from retmask.items.world import facts, numbered, relations
 
 _BEFORE = (
     "Each passage below ends in its number. Answer the question, and cite the passage that says so by its number in "
@@ -13,24 +14,32 @@ _BEFORE = (
 
 
 def plant(rng: Random, tokens: int) -> Document:
-    """Passages about ships, with a home port, a cargo and a captain in each; two of the captains are asked for."""
-    ships = entries(rng, relations("ship"), 8 + tokens // 16)
-    passages = numbered(rng, [" ".join(fact.sentence for fact in ship) for ship in ships])
-    captains = [ship[-1] for ship in ships]
+    """Passages of prose, a fact of one relation in six of them; two of the facts are asked for."""
+    hidden = facts(rng, rng.choice(relations()), 6)
+    prose = [" ".join(sentence.replace('"', "").split()) for sentence in stretch(rng, 24 * (tokens + 100))]
+    texts = [sentence for sentence in prose if 60 < len(sentence) < 240]
+    texts[:6] = [f"{text} {fact.sentence}" for text, fact in zip(texts, hidden, strict=False)]
+    passages = numbered(rng, texts)
+    values = [fact.value for fact in hidden]
     questions = (
         Question(
-            captain.question,
-            (captain.value,),
-            tuple(other.value for other in captains[2:6] if other.value != captain.value),
-            (number,),
-            prefix=f"Answer: {captain.stem}",
-            data={"passages": [passages[number][0]]},
+            fact.question,
+            (fact.value,),
+            (*values[:n], *values[n + 1 :]),
+            (n,),
+            prefix=f"Answer: {fact.stem}",
+            data={"passages": [passages[n][0]]},
         )
-        for number, captain in enumerate(captains[:2])
+        for n, fact in enumerate(hidden[:2])
     )
-    texts = [text for _, text in passages]
-    tail = (f"{texts.pop()} ", "")
-    return Document(_BEFORE, tuple(map(Planted, texts[:6])), tuple(questions), tuple(texts[6:]), "\n", tail)
+    planted, filler = passages[:6], passages[6:]
+    return Document(
+        _BEFORE,
+        tuple(Planted(text) for _, text in planted),
+        tuple(questions),
+        tuple(text for _, text in filler),
+        "\n",
+    )
 
 
 def score(item: Item, response: str) -> float:

@@ -7,29 +7,25 @@ from retmask.items.metrics import first_answer
 from retmask.items.world import names, topics
 
 _BEFORE = "Each text below has a label. Learn from them which label the last text has.\n\n"
-_LABELS = "alpha bravo delta echo golf hotel india kilo lima oscar papa quebec romeo sierra tango victor zulu"
-_SAID = (
-    "{} talked about the {} all day.",
-    "{} dreamt of the {}.",
-    "{} complained about the {}.",
-    "{} wrote a poem on the {}.",
-)
+_LABELS = "alpha bravo delta echo foxtrot hotel india kilo lima oscar papa quebec romeo sierra tango victor zulu"
+_SAID = ("talked about", "dreamt of", "complained about", "wrote a poem on")
 
 
 def plant(rng: Random, tokens: int) -> Document:
-    """Labelled sentences, each about a word of a topic; the label of a topic is drawn for the document."""
-    labels = dict(zip(topics(), rng.sample(_LABELS.split(), len(topics())), strict=True))
+    """Labelled sentences, each about a word of one of four topics; labels and the words of a topic are drawn."""
+    words = {topic: rng.sample(listed, 4) for topic, listed in rng.sample(list(topics().items()), 4)}
+    labels = dict(zip(words, rng.sample(_LABELS.split(), len(words)), strict=True))
     people = names(rng, "person", 24)
 
     def text(topic: str) -> str:
-        return rng.choice(_SAID).format(rng.choice(people), rng.choice(topics()[topic]))
+        return f"Text: {rng.choice(people)} {rng.choice(_SAID)} the {rng.choice(words[topic])}."
 
     shots: list[str] = []
     while len(shots) < 24 + tokens // 8:
-        shots += [f"Text: {text(topic)}\nLabel: {labels[topic]}\n" for topic in rng.sample(list(labels), len(labels))]
+        shots += [f"{text(topic)}\nLabel: {labels[topic]}\n" for topic in rng.sample(list(labels), len(labels))]
     questions = (
         Question(
-            f"Text: {text(topic)}",
+            text(topic),
             (labels[topic],),
             tuple(label for label in labels.values() if label != labels[topic]),
             prefix="Label:",

@@ -48,8 +48,8 @@ def fact(context: str, question: str) -> list[str]:
 def passage(context: str, question: str) -> list[str]:
     """The value, with the number of the passage that says it."""
     lines = [(re.search(r" (\[\d+\])\.", line), line) for line in context.split("\n")]
-    said = [(fact(line.replace(number[0], "."), question)[0], number[1]) for number, line in lines if number]
-    return [f"{value} {number}" for value, number in said if value != "unknown"]
+    said = [(fact(line.replace(f" {number[1]}", ""), question), number[1]) for number, line in lines if number]
+    return [f"{value} {number}" for (value, *_), number in said if value != "unknown"]
 
 
 def best_first(context: str, question: str) -> list[str]:
@@ -73,7 +73,7 @@ def label(context: str, question: str) -> list[str]:
 
 
 def holders(context: str, question: str) -> list[str]:
-    people = re.findall(r"In \d{4} the post of .+? went to (\w+ \w+)\.", context)
+    people = re.findall(r"In \d{4} the office of .+? went to (\w+ \w+)\.", context)
     if "how many" in question:
         return [NUMBERS.split()[len(people)]]
     return people[-1:] if "last" in question else people[:1]
@@ -85,7 +85,7 @@ def summary(context: str, question: str) -> list[str]:
 
 
 def association(context: str, question: str) -> list[str]:
-    needles = dict(associations())[question]
+    needles = dict(associations())[question.partition(" Choose")[0]]
     return [match[1] for needle in needles for match in re.finditer(rf"(\w+ \w+){pattern(needle)[5:]}", context)]
 
 
@@ -116,7 +116,7 @@ def without(item: Item) -> Iterator[str]:
         yield re.sub(rf"Text: .*\nLabel: {item.gold[0]}\n", "", item.context)
     for start, end in (
         item.planted[:1] if item.category == "qa" else item.planted
-    ):  # who had a post between is not asked
+    ):  # who had the office between is not asked
         yield item.context[:start] + item.context[end:]
 
 
