@@ -102,11 +102,11 @@ def entries(rng: random.Random, kinds: list[Relation], count: int) -> list[list[
     ]
 
 
-def numbered(rng: random.Random, texts: list[str]) -> list[tuple[str, str]]:
+def numbered(rng: random.Random, texts: list[str], mark: str = "[{}]") -> list[tuple[str, str]]:
     """Passages with random numbers of one length, 3 digits or more: the number, and the text that ends in it."""
     low = 10 ** max(2, len(str(2 * len(texts))) - 1)
-    numbers = rng.sample(range(low, 10 * low), len(texts))
-    return [(str(number), f"{text.removesuffix('.')} [{number}].") for number, text in zip(numbers, texts, strict=True)]
+    numbers = map(str, rng.sample(range(low, 10 * low), len(texts)))
+    return [(n, f"{text.removesuffix('.')} {mark.format(n)}.") for n, text in zip(numbers, texts, strict=True)]
 
 
 def chain(rng: random.Random, steps: list[Relation], count: int) -> list[list[Fact]]:
