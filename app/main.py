@@ -14,6 +14,7 @@ from streamlit.navigation.page import StreamlitPage
 from app import guard
 from app.compare import form as compare_form
 from app.compare import page as compare
+from app.evaluate import page as evaluate
 from app.families import page as families
 from app.heads import detection as detect
 from app.heads import page as heads
@@ -65,10 +66,11 @@ def main() -> None:
     side_by_side = _page(lambda: compare.page(on_map), "Compare", "compare_arrows")
     of_pairs = _page(lambda: pairs.page(on_map, training, compare_form.model_name), "Pairs", "thumbs_up_down")
     training = _page(lambda: train.page(side_by_side, on_map, compare_form.tune), "Train", "model_training")
+    evaluation = _page(lambda: evaluate.page(on_map), "Evaluate", "fact_check")
     of_families = _page(lambda: families.page(on_map), "Families", "stacked_bar_chart")
-    results = {"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training}
+    results = {"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training, "evaluate": evaluation}
     all_runs = _page(lambda: runs.page(results), "Runs", "history")
-    page = st.navigation([on_map, side_by_side, of_pairs, training, of_families, all_runs])
+    page = st.navigation([on_map, side_by_side, of_pairs, training, evaluation, of_families, all_runs])
     address.keep()
     with st.sidebar:
         guarded(picker)(compare_form.tune)

@@ -9,7 +9,7 @@ from app.runs import lineage, run, table
 from app.runs.lineage import named
 from app.shared import address, selection, session
 from app.shared.text import sentence
-from retmask.evaluate.job import measured
+from retmask.evaluate.job import asks_suite, measured
 from retmask.runs import overview
 from retmask.runs.run import Run, parent_ids
 
@@ -58,12 +58,14 @@ def _looked_at(pages: Mapping[str, StreamlitPage]) -> None:
 
 def _page_of(looked_at: Run, pages: Mapping[str, StreamlitPage]) -> StreamlitPage | None:
     """The page that shows a run's result; None where none does."""
-    kind = looked_at.record.get("kind")
-    return pages.get("train" if kind == "evaluate" and _measured_training(looked_at) else str(kind))
+    kind = str(looked_at.record.get("kind"))
+    if kind == "evaluate" and not asks_suite(looked_at):
+        kind = "train" if _measured_training(looked_at) else ""
+    return pages.get(kind)
 
 
 def _show(looked_at: Run) -> None:
-    """Choose a run on the page that shows its result: of a curve its map, of an evaluation the training it measured."""
+    """Choose a run on the page that shows its result: of a curve its map, of needle recall the training it measured."""
     match looked_at.record.get("kind"):
         case "detect":
             selection.choose(looked_at.id)
@@ -73,6 +75,8 @@ def _show(looked_at: Run) -> None:
             address.go_to(pairs=looked_at.reference, gate=None)
         case "train":
             address.go_to(train=looked_at.reference)
+        case "evaluate" if asks_suite(looked_at):
+            address.go_to(evaluate=looked_at.reference)
         case "evaluate":
             address.go_to(train=_measured_training(looked_at))
 

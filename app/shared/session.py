@@ -87,6 +87,11 @@ TRAIN_FILE = Value("train_file", str)  # the file of pairs that is named in its 
 TRAIN_MODEL_OF = Value("train_model_of", str)  # the pairs whose model was put into the form
 TRAIN_ASKED: Value[Any] = Value("train_asked", lambda: None)  # the settings that were to be checked
 TRAIN_BEGIN = Value("train_begin", bool)  # whether they are to be started
+EVALUATE_FORM = Value("evaluate_form", bool)  # whether it is open
+EVALUATE_ROWS = Value("evaluate_rows", list[int])  # the numbers of the conditions' rows
+EVALUATE_ROWS_MADE = Value("evaluate_rows_made", int)  # how many there have been
+EVALUATE_FIRST = Value("evaluate_first", list[str])  # the conditions that were put there unasked
+EVALUATE_MAP = Value("evaluate_map", str)  # the map whose model was put into the form
 
 _DRAWING = Value("drawing", int)
 _SEEN = Value("seen", dict[str, tuple[int, Any]])

@@ -125,6 +125,11 @@ def _steps(work: Work[EvaluateSettings]) -> Iterator[Progress]:
 EVALUATE = Job("evaluate", EvaluateSettings, _check, _steps, "answers", lambda work: _ready(work.settings))
 
 
+def asks_suite(run: Run) -> bool:
+    """Whether an evaluation asks a suite of tasks, or items of one's own, and not needles as all did before."""
+    return run.config.get("suite", NEEDLES) != NEEDLES
+
+
 def measured(run: Run) -> Path | None:
     """The folder of the model that an evaluation has measured first; None where it says none."""
     folders = run.config.get("tuned")

@@ -1,0 +1,132 @@
+"""The form that starts an evaluation: of which model, which conditions, what is asked; how long it takes."""
+
+from typing import Any
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from app.evaluate import adding, rows
+from app.evaluate.rows import Heads
+from app.shared import address, jobs, maps, selection, session
+from app.shared.form import Form, show_command
+from app.shared.models import ModelRef
+from app.shared.text import sentence
+from retmask.evaluate.job import EVALUATE, EvaluateSettings
+from retmask.evaluate.suite import NEEDLES
+from retmask.heads.masks import HeadMask
+from retmask.heads.rules import MaskRule
+from retmask.items.item import CATEGORIES
+from retmask.model.gguf import BUILT_IN
+from retmask.model.weights import folder_grid
+from retmask.runs.run import Run
+from retmask.runs.settings import from_record
+
+OF_NEEDLES = ("trials", "context_tokens", "needles", "haystack")
+FORM = Form(EvaluateSettings, "evaluate", ("model", "tuned", "rule", "also", "condition", "suite", *OF_NEEDLES))
+SAYS = {
+    "quick": "all tasks at 1,024 tokens, a few items each",
+    "standard": "at 1,024 and 4,096 tokens",
+    "long": "at 8,192, 32,768 and 131,072 tokens",
+}
+
+
+def section(heads_page: StreamlitPage, is_first: bool) -> None:
+    """The form, folded away once there is an evaluation to look at."""
+    key = session.EVALUATE_FORM.name
+    box = st.expander("New evaluation", expanded=is_first, key=key, on_change="rerun", icon=":material/add:")
+    if box.open:
+        with box:
+            _form(heads_page)
+
+
+def show(settings: EvaluateSettings) -> None:
+    """Open the form with these settings; before it is drawn, or in a callback."""
+    FORM.fill(settings)
+    rows.put([str(each) for each in settings.conditions().values() if each.role != "base"])
+    session.EVALUATE_MAP.put(selection.source())
+    session.EVALUATE_FORM.put(True)
+
+
+def start_from(run: Run) -> None:
+    """Open the form with the settings of an evaluation; where they cannot be read, it says so."""
+    with jobs.telling("evaluation"):
+        show(from_record(EvaluateSettings, run.config))
+
+
+def _form(heads_page: StreamlitPage) -> None:
+    shown = _map()
+    model = _model(shown)
+    heads = _heads(shown, model)
+    _first(heads)
+    conditions = rows.section(heads)
+    adding.section(heads, ModelRef(model), heads_page)
+    options = SAYS | dict.fromkeys(CATEGORIES, "")
+    suite = FORM.widget("suite", value="quick", options=options, accept_new_options=True)
+    values = FORM.widgets()
+    settings = None
+    try:
+        if not model:
+            raise ValueError("the model is missing: name its folder or its Hub id above")
+        if suite == NEEDLES:
+            raise ValueError("needles are asked on the page of a training, or by the command line: choose a suite")
+        rule, named = MaskRule(scores=heads.scores), conditions or ()
+        settings = FORM.settings(values, model=model, suite=suite or "", rule=rule, condition=named)
+        _ = settings.asked
+    except (ValueError, OSError) as error:
+        st.error(sentence(error))
+    if settings is None or conditions is None:
+        st.button("Start", type="primary", disabled=True, key="evaluate_start")
+        return
+    show_command(settings)
+    icon, args = ":material/play_arrow:", (settings,)
+    st.button("Start", type="primary", icon=icon, key="evaluate_start", on_click=_start, args=args)
+    session.show_said("evaluate")
+
+
+def _start(settings: EvaluateSettings) -> None:
+    """Begin the evaluation and look at it."""
+    run = jobs.begin(EVALUATE, settings, "evaluate")
+    if run:
+        address.go_to(evaluate=run.reference)
+        session.EVALUATE_FORM.put(False)
+
+
+def _map() -> maps.HeadMap | None:
+    """The map that is looked at, None where there is none with heads."""
+    try:
+        shown = selection.current_map()
+    except ValueError:
+        return None
+    return shown if shown.scores else None
+
+
+def _model(shown: maps.HeadMap | None) -> str:
+    """The model that is asked: that of the map, as long as nobody chooses another."""
+    ref = shown.ref if shown else None
+    of_map = (ref.base or ref) if ref else None
+    if session.EVALUATE_MAP.get() != selection.source():
+        session.EVALUATE_MAP.put(selection.source())
+        if of_map:
+            session.fill(evaluate_model=of_map.name, evaluate_revision=of_map.revision)
+    options = list(dict.fromkeys([*([of_map.name] if of_map else []), *BUILT_IN]))
+    look: dict[str, Any] = {"options": options, "accept_new_options": True, "width": 380}
+    return (FORM.widget("model", **look) or "").strip()
+
+
+def _heads(shown: maps.HeadMap | None, model: str) -> Heads:
+    """Whose heads conditions name: those of the map, where it is of that model."""
+    grid = folder_grid(model) if model else None
+    none = Heads("", grid, HeadMask())
+    if shown is None or shown.grid is None:
+        return none
+    ref = shown.ref
+    is_its = (ref.base or ref).place == ModelRef(model).place if ref else grid in (None, shown.grid)
+    return Heads(shown.argument, shown.grid, selection.mask(shown.grid)) if is_its else none
+
+
+def _first(heads: Heads) -> None:
+    """Put the first conditions there; anew for as long as nobody has changed them."""
+    texts = rows.first(heads)
+    if rows.written() == session.EVALUATE_FIRST.get() != texts:
+        rows.put(texts)
+        session.EVALUATE_FIRST.put(texts)
