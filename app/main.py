@@ -66,7 +66,7 @@ def main() -> None:
     side_by_side = _page(lambda: compare.page(on_map), "Compare", "compare_arrows")
     of_pairs = _page(lambda: pairs.page(on_map, training, compare_form.model_name), "Pairs", "thumbs_up_down")
     training = _page(lambda: train.page(side_by_side, on_map, compare_form.tune), "Train", "model_training")
-    evaluation = _page(lambda: evaluate.page(on_map), "Evaluate", "fact_check")
+    evaluation = _page(lambda: evaluate.page(on_map, side_by_side, compare_form.ask), "Evaluate", "fact_check")
     of_families = _page(lambda: families.page(on_map), "Families", "stacked_bar_chart")
     results = {"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training, "evaluate": evaluation}
     all_runs = _page(lambda: runs.page(results), "Runs", "history")

@@ -87,7 +87,7 @@ def _start(settings: EvaluateSettings) -> None:
     """Begin the evaluation and look at it."""
     run = jobs.begin(EVALUATE, settings, "evaluate")
     if run:
-        address.go_to(evaluate=run.reference)
+        address.go_to(evaluate=run.reference, item=None)
         session.EVALUATE_FORM.put(False)
 
 

@@ -1,11 +1,12 @@
 """The Evaluate page: start an evaluation, watch its table fill in, and read what differs between its conditions."""
 
+from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.evaluate import form
+from app.evaluate import form, items, result
 from app.shared import address, jobs, session
 from app.shared.session import Question
 from app.shared.text import guarded, sentence
@@ -17,8 +18,8 @@ NAMES = jobs.Names("evaluation", "This evaluation", "What was answered by then i
 LIVE = 5  # seconds between two looks at what was answered
 
 
-def page(heads_page: StreamlitPage) -> None:
-    """Draw the page; heads are selected on `heads_page`."""
+def page(heads_page: StreamlitPage, compare_page: StreamlitPage, ask: Callable[..., None]) -> None:
+    """Draw the page; heads are selected on `heads_page`, and on `compare_page` an item is asked again, by `ask`."""
     st.header("Evaluate", anchor=False)
     st.caption(
         "What masking or fine-tuning changes, in nine kinds of long-context questions and a guard of general ability. "
@@ -31,10 +32,8 @@ def page(heads_page: StreamlitPage) -> None:
         return
     _about(run)
     jobs.status_block(run, NAMES, buttons=_buttons)
-    if run.is_active:
-        st.fragment(guarded(_results), run_every=LIVE)(run)
-    else:
-        _results(run)
+    st.fragment(guarded(result.show), run_every=LIVE if run.is_active else None)(run)
+    items.show(run, compare_page, ask)
     with st.expander("How this evaluation was started", key="evaluate_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)
@@ -53,7 +52,7 @@ def _looked_at(runs: list[Run]) -> Run | None:
         run = None
     offered = [*runs, *([run] if run and run.reference not in [each.reference for each in runs] else [])]
     if len(offered) > (1 if run else 0):
-        jobs.run_picker("Evaluation", offered, run, lambda chosen: address.go_to(evaluate=chosen))
+        jobs.run_picker("Evaluation", offered, run, lambda chosen: address.go_to(evaluate=chosen, item=None))
     return run
 
 
@@ -66,10 +65,6 @@ def _about(run: Run) -> None:
     facts += [f"{', '.join(f'{n:,}' for n in lengths)} tokens"] if isinstance(lengths, list) and lengths else []
     facts += [f"from {', '.join(run.parents)}"] if run.parents else []
     st.caption(sentence(" · ".join(facts))[:-1])
-
-
-def _results(run: Run) -> None:
-    """What is known of an evaluation so far."""
 
 
 def _buttons(run: Run) -> None:

@@ -76,7 +76,7 @@ def _show(looked_at: Run) -> None:
         case "train":
             address.go_to(train=looked_at.reference)
         case "evaluate" if asks_suite(looked_at):
-            address.go_to(evaluate=looked_at.reference)
+            address.go_to(evaluate=looked_at.reference, item=None)
         case "evaluate":
             address.go_to(train=_measured_training(looked_at))
 

@@ -134,6 +134,8 @@ def typed(each: "Field[Any]", value: Any, name: str) -> Any:
     """
     if get_origin(each.type) is not tuple or not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
+    if not value.strip(",; \n") and each.default == ():
+        return ()
     kind, parts = get_args(each.type)[0], re.split(r"[,;\s]+", value.strip(",; \n"))
     try:
         return tuple(kind(part) for part in parts if part or kind is not str)
