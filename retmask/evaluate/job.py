@@ -127,7 +127,7 @@ EVALUATE = Job("evaluate", EvaluateSettings, _check, _steps, "answers", lambda w
 
 def asks_suite(run: Run) -> bool:
     """Whether an evaluation asks a suite of tasks, or items of one's own, and not needles as all did before."""
-    return run.config.get("suite", NEEDLES) != NEEDLES
+    return bool(run.config.get("suite", NEEDLES) != NEEDLES)
 
 
 def measured(run: Run) -> Path | None:
