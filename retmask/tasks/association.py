@@ -17,11 +17,11 @@ def plant(rng: Random, tokens: int) -> Document:
     choice = ", ".join(rng.sample(people, 5))
     questions = (
         Question(
-            f"{asked} Choose from {choice}.",
+            f"{asked} Choose from these names: {choice}.",
             (people[n],),
             (*people[:n], *people[n + 1 :]),
             (n,),
-            prefix=f"Answer: Among {choice} it is",
+            prefix=f"Names: {choice}\nChosen name:",
         )
         for n, (asked, _) in enumerate(drawn[:2])
     )

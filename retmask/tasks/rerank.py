@@ -29,7 +29,7 @@ def plant(rng: Random, tokens: int) -> Document:
         (numbers[0],),
         tuple(numbers[1 : max(6, min(20, tokens // 64))]),
         (0, 1, 2),
-        prefix=f"Ranking by home port {port} and cargo {cargo}: passage",
+        prefix=f"Ranking: The home port is {port}. The cargo is {cargo} (passage",
         data={"grades": dict(zip(numbers, grades, strict=False))},
     )
     texts = [text for _, text in passages]

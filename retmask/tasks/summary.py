@@ -7,7 +7,7 @@ from retmask.items.metrics import Agreement, length_penalty, named
 from retmask.items.world import Fact, names, relations
 
 _BEFORE = "The text below tells, among other things, some facts about four people.\n\n"
-_MOST = 60  # words: more than the facts need
+_MOST = 40  # words: the facts need about 30
 
 
 def plant(rng: Random, tokens: int) -> Document:
@@ -33,11 +33,11 @@ def plant(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """F1 of the planted facts by their values, times what a response of over 60 words loses (60 / its words)."""
+    """F1 of the planted facts by their values, times what a response of over 40 words loses (40 / its words)."""
     right = len(named(response, item.gold))
     wrong = len(named(response, item.distractors))
     agreement = Agreement(right / len(item.gold), right / max(1, right + wrong))
     return agreement.f1 * length_penalty(response, _MOST)
 
 
-TASKS = (Task("summary", "summary", 96, plant, score),)
+TASKS = (Task("summary", "summary", 80, plant, score),)
