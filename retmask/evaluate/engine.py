@@ -24,6 +24,7 @@ from retmask.text.chat import Chat
 
 ROWS = 24  # questions times masks that are answered together at most; more cost memory and gain no speed on a CPU
 
+RANKED = 4  # distractors that gold is ranked among, where a task does not rank them all itself: each costs a pass
 _DIGITS = 6
 
 T = TypeVar("T")
@@ -51,8 +52,8 @@ def measure(model: LensModel, chat: Chat, items: Sequence[Item], masks: Mapping[
     """A line for each condition and item, conditions first, as answers.jsonl has them.
 
     `score` (0-1) is the task's. `logprob` is the log-probability (natural, mean of a token) of the gold answer, `rank`
-    its place, from 1, among `of`: itself and the distractors; `ranked` what a task makes of these, where it does and
-    scores answers too. Items of one prompt length are asked together.
+    its place, from 1, among `of`: itself and up to 4 distractors; `ranked` what a task makes of these, where it does
+    and scores answers too. Items of one prompt length are asked together.
     """
     questions = [_asked(item, chat) for item in items]
     lines: dict[tuple[str, str], dict[str, Any]] = {}
@@ -68,7 +69,7 @@ def measure(model: LensModel, chat: Chat, items: Sequence[Item], masks: Mapping[
 
 def _asked(item: Item, chat: Chat) -> Asked:
     task = task_of(item)
-    texts = (item.gold[0], *item.distractors)
+    texts = (item.gold[0], *item.distractors[: None if task.ranked else RANKED])
     return Asked(
         tuple(prompt(item, chat)),
         tuple(tuple(answer(item, chat, text)) for text in texts),
@@ -127,35 +128,53 @@ def _given(model: LensModel, trunk: Cache, questions: Sequence[Asked], masks: Se
     for step in decode(model, cache, last, longest, under):
         for text, token, question in zip(texts, step, asked, strict=True):
             text += [token.token_id] if token and len(text) < question.new_tokens else []
-    worth = [
-        _worth(model, cache, asked, [(*question.candidates, *[()] * most)[place] for question in asked], under)
-        for most in [max(len(question.candidates) for question in questions)]
-        for place in range(most)
-    ]
+    worth = _worth(model, cache, asked, under)
     given = [
-        Given(tuple(text), tuple(value[row] for value in worth[: len(question.candidates)]))
-        for row, (text, question) in enumerate(zip(texts, asked, strict=True))
+        Given(tuple(text), tuple(values[: len(question.candidates)]))
+        for text, values, question in zip(texts, worth, asked, strict=True)
     ]
     return [given[at : at + n] for at in range(0, len(given), n)]
 
 
-def _worth(
-    model: LensModel, cache: Cache, asked: Sequence[Asked], texts: Sequence[Sequence[int]], masks: Sequence[HeadMask]
-) -> list[float]:
-    """The log-probability of one text for each row that follows its prompt; shorter ones are filled up behind."""
+def _worth(model: LensModel, cache: Cache, asked: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[float]]:
+    """The log-probability of every candidate of each row that follows its prompt; nothing for those it does not have.
+
+    The first tokens of all come from one pass over the prompts' last tokens.
+    """
     have = len(asked[0].prompt) - 1
     if cache.layers:
         cache.crop(have - cache.get_seq_length())
-    steps, size = max(map(len, texts)), steps_at_once(model, len(texts))
-    total = torch.zeros(len(texts), device=model.device)
-    filled = torch.tensor([[*text, *[0] * (steps - len(text))] for text in texts], device=model.device)
+    first = model.forward([[question.prompt[-1]] for question in asked], cache, masks)
+    places = range(max(len(question.candidates) for question in asked))
+    worth = [
+        _follows(model, cache, first, [(*question.candidates, *[()] * len(places))[place] for question in asked], masks)
+        for place in places
+    ]
+    return [[float(values[row]) for values in worth] for row in range(len(asked))]
+
+
+def _follows(
+    model: LensModel,
+    cache: Cache,
+    first: Float[Tensor, "row step vocabulary"],
+    texts: Sequence[Sequence[int]],
+    masks: Sequence[HeadMask],
+) -> Float[Tensor, " row"]:
+    """The log-probability of one text for each row, whose first token has the logits `first`.
+
+    The cache ends there, and is left so. Shorter texts are filled up behind.
+    """
+    have, steps = cache.get_seq_length(), max(map(len, texts))
+    ids = torch.tensor([[*text, *[0] * (steps - len(text))] for text in texts], device=model.device)
     length = torch.tensor([len(text) for text in texts], device=model.device)
-    last = torch.tensor([[question.prompt[-1]] for question in asked], device=model.device)
-    given = torch.cat([last, filled[:, :-1]], 1)
-    for at in range(0, steps, size):
-        logits = model.forward(given[:, at : at + size], cache, masks, keep=min(size, steps - at))
-        total += _chosen(logits, filled[:, at : at + size], length - at)
-    return [float(value) for value in total]
+    total = _chosen(first, ids[:, :1], length)
+    size = steps_at_once(model, len(texts))
+    for at in range(0, steps - 1, size):
+        part = ids[:, at : min(at + size, steps - 1)]
+        logits = model.forward(part, cache, masks, keep=part.shape[1])
+        total += _chosen(logits, ids[:, at + 1 : at + 1 + size], length - at - 1)
+    cache.crop(have - cache.get_seq_length())
+    return total
 
 
 def _chosen(logits: Float[Tensor, "row step vocabulary"], ids: Tensor, length: Tensor) -> Float[Tensor, " row"]:
