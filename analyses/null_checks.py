@@ -14,12 +14,12 @@ chance of their own: two that are alike agree on about 8 of 10 questions, and di
 - **A planted gain**: how often a condition is found out that answers as base does, but reads the gold answer in 10 % of
   the items.
 
-`python analyses/null_checks.py` takes some 5 minutes on two idle CPU cores.
+`python analyses/null_checks.py` takes some 20 minutes on two idle CPU cores.
 """
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from scipy.special import expit, ndtr
 
 from analyses.figures import Curve, Panel, panels, rounded, save, show
 from retmask.compare.conditions import Role
-from retmask.evaluate.statistics import GUARD, Mean, Score, Tables, tables
+from retmask.evaluate.statistics import DRAWS, GUARD, Mean, Score, Tables, tables
 from retmask.heads.intervals import clusters, interval, proportion_interval
 
 TASKS = ("recall " * 4 + "rag rag hops hops cite rerank icl qa summary association guard").split()  # their categories
@@ -43,7 +43,7 @@ ROLES: dict[str, Role] = {
     "control 2": "control",
     "control 3": "control",
 }
-DRAWS, MOVED, OWN, GOLD = 1000, 0.5, 0.3, 0.1  # of a bootstrap; logits; of an answer's variance; of the items
+MOVED, OWN, GOLD = 0.5, 0.3, 0.1  # logits; of an answer's variance; of the items
 HOLDS, PLAIN = "the interval holds the truth", "the plain percentile interval holds the truth"
 WITHIN, PLANTED = "two halves differ within their intervals", "the planted gain is found"
 CHANCE, SHARED = "a gain is claimed of chance", "a gain is claimed that controls share"
@@ -144,15 +144,22 @@ def measure(evaluations: int, documents: Sequence[int] = DOCUMENTS) -> list[dict
     """The table: how often each check came out, by the number of documents a task has."""
     truth, rows = truths(), []
     for n in documents:
-        came: dict[tuple[str, str], list[bool]] = defaultdict(list)
-        for number in range(evaluations):
-            for check, level, out in checks(np.random.default_rng((n, number)), n, truth):
-                came[check, level].append(out)
-        for (check, level), outs in came.items():
-            share = float(np.mean(outs))
-            low, high = map(rounded, proportion_interval(share, len(outs)))
-            row = {"documents": n, "items": n * ITEMS, "check": check, "level": level, "share": rounded(share)}
-            rows.append(row | {"low": low, "high": high, "of": len(outs)})
+        generators = (np.random.default_rng((n, number)) for number in range(evaluations))
+        rows += rows_of(n, (out for rng in generators for out in checks(rng, n, truth)))
+    return rows
+
+
+def rows_of(documents: int, outs: Iterable[tuple[str, str, bool]]) -> list[dict[str, Any]]:
+    """A row for each check and level: how often it came out, with a 95 % interval."""
+    came: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for check, level, out in outs:
+        came[check, level].append(out)
+    rows = []
+    for (check, level), each in came.items():
+        share = float(np.mean(each))
+        low, high = map(rounded, proportion_interval(share, len(each)))
+        row = {"documents": documents, "items": documents * ITEMS, "check": check, "level": level}
+        rows.append(row | {"share": rounded(share), "low": low, "high": high, "of": len(each)})
     return rows
 
 
