@@ -38,6 +38,13 @@ def named(response: str, answers: Collection[str]) -> list[str]:
     return [answer for answer in answers if contains(response, answer)]
 
 
+def picked(response: str, gold: Collection[str], distractors: Collection[str]) -> float:
+    """The share of gold among the answers that the first line of a response has: to name them all is no answer."""
+    line = first_line(response)
+    right, wrong = len(named(line, gold)), len(named(line, distractors))
+    return right / max(1, right + wrong)
+
+
 def first_answer(response: str, gold: str) -> float:
     """Whether a response begins with the gold answer, as whole words, case and punctuation aside: label accuracy."""
     wanted = words(gold)

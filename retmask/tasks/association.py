@@ -3,7 +3,7 @@
 from random import Random
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import first_line, held
+from retmask.items.metrics import picked
 from retmask.items.world import associations, names
 
 _BEFORE = "The text below tells, among other things, some facts about some people.\n\n"
@@ -29,8 +29,8 @@ def plant(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """Whether the first line of the response has the name."""
-    return held(first_line(response), item.gold)
+    """Whether the first line of the response has the name, over how many of the candidates it has."""
+    return picked(response, item.gold, item.distractors)
 
 
 TASKS = (Task("association", "association", 24, plant, score),)

@@ -4,7 +4,7 @@ from random import Random
 from string import ascii_uppercase
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import first_line, held, string_match_all
+from retmask.items.metrics import picked, string_match_all
 from retmask.items.world import chain, joined, relation
 
 _BEFORE = "Some facts are hidden in the text below. Answer the question by putting them together.\n\n"
@@ -68,8 +68,8 @@ def variables(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """Whether the first line of the response has the last value of the chain."""
-    return held(first_line(response), item.gold)
+    """Whether the first line of the response has the end of the chain, over how many of the ends it has."""
+    return picked(response, item.gold, item.distractors)
 
 
 def tracked(item: Item, response: str) -> float:

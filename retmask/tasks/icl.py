@@ -13,7 +13,7 @@ _SAID = ("talked about", "dreamt of", "complained about", "wrote a poem on")
 
 def plant(rng: Random, tokens: int) -> Document:
     """Labelled sentences, each about a word of one of four topics; labels and the words of a topic are drawn."""
-    words = {topic: rng.sample(listed, 4) for topic, listed in rng.sample(list(topics().items()), 4)}
+    words = {topic: rng.sample(listed, 3) for topic, listed in rng.sample(list(topics().items()), 4)}
     labels = dict(zip(words, rng.sample(_LABELS.split(), len(words)), strict=True))
     people = names(rng, "person", 24)
 
@@ -25,12 +25,13 @@ def plant(rng: Random, tokens: int) -> Document:
         shots += [f"{text(topic)}\nLabel: {labels[topic]}\n" for topic in rng.sample(list(labels), len(labels))]
     questions = (
         Question(
-            text(topic),
+            f"Which label has this text? {asked}",
             (labels[topic],),
             tuple(label for label in labels.values() if label != labels[topic]),
-            prefix="Label:",
+            prefix=f"{asked}\nLabel:",
         )
         for topic in rng.sample(list(labels), 4)
+        for asked in (text(topic),)
     )
     return Document(_BEFORE, (), tuple(questions), tuple(shots), "\n", ("Text without a label: ", ""))
 

@@ -3,7 +3,7 @@
 from random import Random
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import first_line, held
+from retmask.items.metrics import picked
 from retmask.items.world import names
 
 _POSTS = ("lighthouse keeper", "chief gardener", "head librarian", "harbour pilot", "bell founder", "court painter")
@@ -49,8 +49,8 @@ def plant(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """Whether the first line of the response has the answer."""
-    return held(first_line(response), item.gold)
+    """Whether the first line of the response has the answer, over how many of the candidates it has."""
+    return picked(response, item.gold, item.distractors)
 
 
 TASKS = (Task("qa", "qa", 24, plant, score),)

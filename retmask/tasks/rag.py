@@ -3,7 +3,7 @@
 from random import Random
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import first_line, held
+from retmask.items.metrics import picked
 from retmask.items.world import facts, relations
 
 _BEFORE = "Some facts are hidden in the text below. Answer the question with what the text says.\n\n"
@@ -21,8 +21,8 @@ def plant(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """Whether the first line of the response has the value."""
-    return held(first_line(response), item.gold)
+    """Whether the first line of the response has the value, over how many of the candidates it has."""
+    return picked(response, item.gold, item.distractors)
 
 
 TASKS = (Task("rag", "rag", 24, plant, score),)

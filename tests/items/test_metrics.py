@@ -5,7 +5,7 @@ from math import log2
 
 import pytest
 
-from retmask.items.metrics import cited, first_answer, held, length_penalty, ndcg, sets, string_match_all
+from retmask.items.metrics import cited, first_answer, held, length_penalty, ndcg, picked, sets, string_match_all
 from retmask.tasks import hops
 
 GRADES = {"a": 2.0, "b": 1.0, "c": 0.0, "d": 0.0}
@@ -23,6 +23,12 @@ def test_whole_words_are_held() -> None:
     assert held("It is Corbury.", ["corbury"]) == 1.0
     assert held("Corburyton", ["Corbury"]) == held("", ["Corbury"]) == 0.0
     assert held("Golden Arrow", ["the Golden Arrow", "the White Wolf"]) == 0.5
+
+
+def test_an_answer_is_picked_among_its_kind() -> None:
+    assert picked("The owl.\nOr the hen", ["owl"], ["hen", "gull"]) == 1.0
+    assert picked("owl, hen, gull", ["owl"], ["hen", "gull"]) == pytest.approx(1 / 3)
+    assert picked("hen", ["owl"], ["hen"]) == picked("", ["owl"], ["hen"]) == picked("a bird", ["owl"], ["hen"]) == 0.0
 
 
 def test_a_label_is_what_an_answer_begins_with() -> None:
