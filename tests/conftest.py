@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import shapes  # noqa: F401  (before retmask: it says which of its functions are checked)
 from browser import QUIET, App
 
 from retmask.files import home
