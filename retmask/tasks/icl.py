@@ -1,4 +1,4 @@
-"""ICL: things in groups whose names mean nothing, as many as fit; the group of one is asked for."""
+"""ICL: things with labels that mean nothing, as many as fit; the label of one is asked for."""
 
 from random import Random
 
@@ -6,24 +6,24 @@ from retmask.items.item import Document, Item, Question, Task
 from retmask.items.metrics import first_answer
 from retmask.items.world import topics
 
-_BEFORE = "Each line below says to which group a thing belongs. Learn from them where the last thing belongs.\n\n"
+_BEFORE = "Each line below says which label a thing has. Learn from them which label the last thing has.\n\n"
 _LABELS = "alpha bravo delta echo foxtrot hotel india kilo lima oscar papa quebec romeo sierra tango victor zulu"
 
 
 def plant(rng: Random, tokens: int) -> Document:
-    """Lines, each about one of eight words of one of five topics; a topic's label and its words are drawn."""
-    words = {topic: rng.sample(listed, 8) for topic, listed in rng.sample(list(topics().items()), 5)}
+    """Lines, each about one of four words of one of five topics; a topic's label and its words are drawn."""
+    words = {topic: rng.sample(listed, 4) for topic, listed in rng.sample(list(topics().items()), 5)}
     labels = dict(zip(words, rng.sample(_LABELS.split(), len(words)), strict=True))
 
     def text(topic: str) -> str:
-        return f"The {rng.choice(words[topic])} belongs to"
+        return f"The {rng.choice(words[topic])} has the label"
 
     shots: list[str] = []
     while len(shots) < 24 + tokens // 3:
         shots += [f"{text(topic)} {labels[topic]}." for topic in rng.sample(list(labels), len(labels))]
     questions = (
         Question(
-            f"Which group comes next? {asked}",
+            f"Which label comes next? {asked}",
             (labels[topic],),
             tuple(label for label in labels.values() if label != labels[topic]),
             prefix=asked,

@@ -67,7 +67,7 @@ def tracked(context: str, question: str) -> list[str]:
 
 
 def label(context: str, question: str) -> list[str]:
-    shots = re.findall(r"The (\w+) belongs to (\w+)\.", context)
+    shots = re.findall(r"The (\w+) has the label (\w+)\.", context)
     topic = next(listed for listed in topics().values() if any(contains(question, word) for word in listed))
     return [label for text, label in shots if any(contains(text, word) for word in topic)][:1]
 
@@ -113,7 +113,7 @@ def solved(item: Item, context: str) -> str:
 def without(item: Item) -> Iterator[str]:
     """The context without one of the texts that are needed; without a label all of whose shots are."""
     if item.category == "icl":
-        yield re.sub(rf"The \w+ belongs to {item.gold[0]}\.", "", item.context)
+        yield re.sub(rf"The \w+ has the label {item.gold[0]}\.", "", item.context)
     for start, end in (
         item.planted[:1] if item.category == "qa" else item.planted
     ):  # who had the office between is not asked
