@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retmask.compare.conditions import Condition, Role
-from retmask.evaluate.statistics import Score, Tables, tables
+from retmask.evaluate.statistics import DRAWS, Score, Tables, tables
 from retmask.evaluate.suite import task_of
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
@@ -21,24 +21,26 @@ def results_of(
     answers: Iterable[Mapping[str, Any]],
     named: Mapping[str, Condition],
     record: Mapping[str, Any],
+    draws: int = DRAWS,
 ) -> dict[str, Any]:
     """What is known of an evaluation so far: its conditions, and of every task, category and overall the tables.
 
     `means`, `differences` and `verdicts` are those of `retmask.evaluate.statistics` over scores. `ranks` are the same
     means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
-    needs no context, `logprobs` the mean log-probability of the gold answer.
+    needs no context, `logprobs` the mean log-probability of the gold answer. Fewer `draws` are quicker and make
+    intervals less sure.
     """
     lines = list(answers)
     roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
-    made = tables(_scores(items, lines, "score"), roles)
+    made = tables(_scores(items, lines, "score"), roles, draws)
     floors: list[dict[str, Any]] = []
     for name, scores in _floors(items, lines).items():
-        floors += [row._asdict() for row in tables(scores, {name: "base"}).means]
+        floors += [row._asdict() for row in tables(scores, {name: "base"}, draws).means]
     return {
         "conditions": [_facts(name, condition, record) for name, condition in named.items()],
         **made.record,
-        "ranks": _means(tables(_scores(items, lines, "rank"), roles)),
-        "logprobs": _means(tables(_scores(items, lines, "logprob"), roles)),
+        "ranks": _means(tables(_scores(items, lines, "rank"), roles, draws)),
+        "logprobs": _means(tables(_scores(items, lines, "logprob"), roles, draws)),
         "floors": floors,
     }
 

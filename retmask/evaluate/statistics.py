@@ -184,8 +184,8 @@ def _means(part: _Part, columns: Sequence[_Column]) -> Iterator[Mean]:
     for i, column in enumerate(columns):
         if not column.against and part.counts[0, i]:
             mean = part.estimate.mean[i]
-            most = 1 if mean <= 1 else np.inf  # scores are shares, but for perplexity
-            least, most = map(_rounded, np.clip((low[i], high[i]), 0, most))
+            range_of = (0, 1) if 0 <= mean <= 1 else (-np.inf, np.inf)  # a share, but for log-probability, perplexity
+            least, most = map(_rounded, np.clip((low[i], high[i]), *range_of))
             items, documents = map(int, part.counts[:2, i])
             yield Mean(part.level, part.name, column.condition, _rounded(mean), least, most, items, documents)
 

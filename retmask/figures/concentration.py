@@ -20,9 +20,6 @@ from retmask.heads.grid import HeadId
 from retmask.heads.scores import THRESHOLD
 
 DASHES = ("solid", "dash", "dot", "dashdot")
-_WIDTH = 640  # pixels: the narrowest page a legend is laid out for
-_CHARACTER = 6.4  # pixels, of the legend's type
-_NAME = 40  # characters of a name in a legend
 _NAMED = 5  # points of a scatter up to which names stand beside them; of more they would lie on each other
 
 
@@ -194,17 +191,11 @@ def _curve(number: int, name: str, x: Real[np.ndarray, " point"], y: Float[np.nd
     """The line of the set with that number, in its colour; `meta` holds its name for the hover."""
     line = {"color": SERIES[number % len(SERIES)], "width": 2, "dash": DASHES[number // len(SERIES) % len(DASHES)]}
     curve = go.Scatter(x=x.round(5).tolist(), y=y.round(5).tolist(), mode="lines", line=line, showlegend=True)
-    return curve.update(name=style.shortened(name, _NAME), meta=style.shortened(name, 80))
+    return curve.update(name=style.shortened(name, style.NAME), meta=style.shortened(name, 80))
 
 
 def _lay_out(figure: go.Figure, names: Sequence[str], top: int = 12) -> None:
-    """The style of the curves: as many columns of names below as fit, and the height that they need."""
-    longest = max((len(style.shortened(name, _NAME)) for name in names), default=1)
-    columns = max(1, min(len(names), int(_WIDTH / (46 + _CHARACTER * longest))))
-    height = 20 * -(-len(names) // columns) + 4
-    dress(figure, height=270 + top + 48 + height, top=top, bottom=48 + height)
-    legend = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"}
-    legend |= {"entrywidth": 1 / columns - 0.001, "entrywidthmode": "fraction"}
-    figure.update_layout(showlegend=True, legend=legend)
+    """The style of the curves, their names below."""
+    style.names_below(figure, names, 270, top)
     figure.update_xaxes(showgrid=True)
     figure.update_yaxes(showgrid=True)

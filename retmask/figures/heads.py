@@ -4,7 +4,7 @@ The rows of data behind each are in rows.py.
 """
 
 import html
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -45,14 +45,25 @@ def rank_curve(scores: HeadScores, selected: Collection[HeadId] = ()) -> go.Figu
 def needle_grid(trials: Iterable[Trial]) -> go.Figure:
     """Mean recall (0-1) at every length (tokens) and depth; what has not been tried yet stays grey."""
     rows = recall_rows(trials)
-    lengths, depths = sorted({row["length"] for row in rows}), sorted({row["depth"] for row in rows})
+    depths = {depth: style.percent(depth) for depth in sorted({row["depth"] for row in rows})}
+    return length_depth_grid(rows, "recall", depths, _recall_text)
+
+
+def length_depth_grid(
+    rows: Sequence[Row], value: str, depths: Mapping[float, str], text: Callable[[Row], str]
+) -> go.Figure:
+    """A figure of rows (0-1) at every length (tokens, across) and depth (down); what has no row is grey.
+
+    `depths` are those that are drawn, with what each is called, and `text` is what a cell says when it is pointed at.
+    """
+    lengths = sorted({row["length"] for row in rows})
     at = {(row["depth"], row["length"]): row for row in rows}
     cells = [[at.get((depth, length)) for length in lengths] for depth in depths]
-    shares = go.Heatmap(x=[f"{length:,}" for length in lengths], y=[style.percent(depth) for depth in depths])
-    shares.update(z=[[row and row["recall"] for row in line] for line in cells], zmin=0, zmax=1, colorscale=HUE)
-    shares.update(text=[[row and _recall_text(row) for row in line] for line in cells], hovertemplate=HOVER)
+    shares = go.Heatmap(x=[f"{length:,}" for length in lengths], y=list(depths.values()))
+    shares.update(z=[[row and row[value] for row in line] for line in cells], zmin=0, zmax=1, colorscale=HUE)
+    shares.update(text=[[row and text(row) for row in line] for line in cells], hovertemplate=HOVER)
     shares.update(texttemplate="%{z:.2f}" if len(lengths) <= 10 else None, hoverongaps=False, xgap=1, ygap=1)
-    figure = go.Figure(shares.update(colorbar=style.colorbar("recall")))
+    figure = go.Figure(shares.update(colorbar=style.colorbar(value)))
     dress(figure, height=max(200, 26 * len(depths) + 90))
     figure.update_layout(plot_bgcolor=EMPTY)
     figure.update_xaxes(title="context (tokens)", type="category")

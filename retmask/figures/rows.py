@@ -12,12 +12,13 @@ from retmask.families.agreement import Agreement, Agreements
 from retmask.families.concentration import concentration, intervals
 from retmask.families.difference import MapDifference
 from retmask.heads.grid import HeadId
-from retmask.heads.intervals import FEWEST, clusters, each, interval
+from retmask.heads.intervals import FEWEST, LEVEL, clusters, each, interval
 from retmask.heads.scores import THRESHOLD, HeadScores
 from retmask.heads.sets import ScoreSet, labels
 from retmask.heads.trials import LEVELS, Trial
 
 Row = dict[str, Any]
+ALPHA = 1 - LEVEL
 
 
 class Trace(Protocol):
@@ -172,6 +173,51 @@ def logprob_rows(
         | {name: values[step] for name, values in others.items()}
         | {f"kl {name}": values[step] for name, values in kl.items()}
         for step, token in enumerate(tokens)
+    ]
+
+
+def forest_rows(results: Mapping[str, Any]) -> list[Row]:
+    """One row a difference of an evaluation by category and overall, which comes first.
+
+    `to` is "base", or "control" for the control that a treatment is least sure to differ from. `holds`: the corrected
+    p-value is below 0.05, to a control with the verdict. `low` and `high` are None where there is no interval.
+    """
+    verdicts = {(row["name"], row["condition"]): row for row in results["verdicts"]}
+    roles = {row["condition"]: row["role"] for row in results["conditions"]}
+    base = next((name for name, role in roles.items() if role == "base"), next(iter(roles), ""))
+    rows = []
+    for row in sorted(results["differences"], key=lambda row: row["level"] != "overall"):
+        verdict = verdicts.get((row["name"], row["condition"]))
+        is_base = row["against"] == base
+        if row["level"] != "task" and (is_base or (verdict and verdict["control"] == row["against"])):
+            says = verdict["says"] if verdict else ""
+            p = row["adjusted"] if is_base else verdict and verdict["p_control"]
+            holds = p is not None and p <= ALPHA and (is_base or says in ("gain", "loss"))
+            figures = {name: row[name] for name in ("mean", "low", "high", "smallest", "better", "worse", "items")}
+            who = {name: row[name] for name in ("name", "condition", "against")}
+            rows.append(
+                who | {"to": "base" if is_base else "control", "holds": holds, "p": p, "verdict": says} | figures
+            )
+    return rows
+
+
+def depth_rows(scores: Iterable[tuple[int, float, float]], bins: int = 5) -> list[Row]:
+    """One row a length (tokens) and stretch of depth that is asked: items and their mean score (0-1).
+
+    `scores` are length, depth (0-1) and score of each item. `depth` is where the stretch begins, `to` where it ends.
+    """
+    cells: dict[tuple[int, int], list[float]] = {}
+    for length, depth, score in scores:
+        cells.setdefault((length, min(int(depth * bins), bins - 1)), []).append(score)
+    return [
+        {
+            "length": length,
+            "depth": place / bins,
+            "to": (place + 1) / bins,
+            "items": len(cell),
+            "score": round(sum(cell) / len(cell), 4),
+        }
+        for (length, place), cell in sorted(cells.items())
     ]
 
 

@@ -20,6 +20,9 @@ BOTH_WAYS = [(0.0, "#4c1d95"), (0.25, "#a78bda"), (0.5, "#ffffff"), (0.75, "#5fb
 _SEARCHED = "#41bfd9 #661f42 #b20000 #b2b236 #2a3a8c #628ab2 #a64dff #ff8c9f #9f8cff"
 SERIES = (TEAL, ORANGE, PURPLE, *_SEARCHED.split())
 ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}  # a legend
+NAME = 40  # characters of a name in a legend
+_WIDTH = 640  # pixels: the narrowest page a legend is laid out for
+_CHARACTER = 6.4  # pixels, of the legend's type
 HOVER = "%{text}<extra></extra>"  # a hover that says a trace's text
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _AXIS = {"fixedrange": True, "zeroline": False, "showgrid": False, "gridcolor": EMPTY, "ticks": ""}
@@ -65,6 +68,17 @@ def image(figure: go.Figure, kind: Literal["png", "svg"], width: int = 900) -> b
 def dress(figure: go.Figure, height: int, top: int = 12, bottom: int = 40) -> None:
     """Give a figure the common style; heights and margins in pixels."""
     figure.update_layout(template=_STYLE, height=height, margin={"l": 52, "r": 12, "t": top, "b": bottom})
+
+
+def names_below(figure: go.Figure, names: Sequence[str], height: int, top: int = 12) -> None:
+    """The style of a figure whose axes are so many pixels high, its names below: as many columns of them as fit."""
+    longest = max((len(shortened(name, NAME)) for name in names), default=1)
+    columns = max(1, min(len(names), int(_WIDTH / (46 + _CHARACTER * longest))))
+    legend_height = 20 * -(-len(names) // columns) + 4
+    dress(figure, height=height + top + 48 + legend_height, top=top, bottom=48 + legend_height)
+    legend = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"}
+    legend |= {"entrywidth": 1 / columns - 0.001, "entrywidthmode": "fraction"}
+    figure.update_layout(showlegend=True, legend=legend)
 
 
 def panel_title(figure: go.Figure, number: int, text: str, size: int = 12, lift: int = 4) -> None:
