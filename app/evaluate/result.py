@@ -25,8 +25,9 @@ FLOORS_SAY = (
 )
 MARKS_SAY = (
     "▲ and ▼: it differs from unmasked, and in the same direction from every control (95 %, corrected across "
-    "categories). Small: 95 % intervals over documents."
+    "categories)."
 )
+INTERVALS_SAY = "Small: 95 % intervals over documents."
 
 
 def show(run: Run) -> None:
@@ -71,12 +72,13 @@ def _table(run: Run, made: Mapping[str, Any]) -> None:
     names = {name: figure.name for name, figure in table.FIGURES.items()}
     look: dict[str, Any] = {"format_func": names.__getitem__, "label_visibility": "collapsed", "required": True}
     figure = st.segmented_control("Figure", list(names), **look, **session.kept("result_figure", "means")) or "means"
-    rows, signs = table.rows_of(made, figure), marks(made) if table.FIGURES[figure].marked else {}
+    rows, signs = table.rows_of(made, figure), marks(made) if figure == "means" else {}
     if not rows:
         st.caption("No answer has this figure yet.")
         return
-    st.html(table.by_condition(rows, figure, signs, FLOORS))
-    st.caption(f"{table.FIGURES[figure].says} {f'{MARKS_SAY} {FLOORS_SAY}' if figure == 'means' else MARKS_SAY[-46:]}")
+    st.html(table.by_condition(rows, signs, FLOORS))
+    says = (table.FIGURES[figure].says, INTERVALS_SAY, *((MARKS_SAY, FLOORS_SAY) if figure == "means" else ()))
+    st.caption(" ".join(says))
     own = [row for row in rows if row["condition"] not in FLOORS]
     with st.container(horizontal=True, vertical_alignment="center"):
         picture = means_map(own, {place: table.SIGNS[word] for place, word in signs.items()})
@@ -88,7 +90,7 @@ def _table(run: Run, made: Mapping[str, Any]) -> None:
             download_button("Markdown table for a paper", lambda: markdown(made).encode(), name, "text/markdown")
     with st.expander("By task", key="result_tasks"):
         tasks = table.rows_of(made, figure, "task")
-        st.html(table.by_task(tasks, figure))
+        st.html(table.by_task(tasks))
         downloads(None, file_name(f"{run.id}-{figure}-tasks"), lambda: list(map(dict, tasks)))
 
 

@@ -28,20 +28,18 @@ SAYS = {
 
 
 class Figure(NamedTuple):
-    """How a mean is written, and whether it has marks: those are of scores."""
+    """How a figure is called, and what it is."""
 
     name: str
-    form: str
     says: str
-    marked: bool = False
 
 
 FIGURES = {
-    "means": Figure("Score", ".2f", "Mean score, 0 to 1.", True),
+    "means": Figure("Score", "Mean score, 0 to 1."),
     "ranks": Figure(
-        "Rank", ".2f", "Share of the wrong answers in the context that the gold answer is likelier than: 0.5 by chance."
+        "Rank", "Share of the wrong answers in the context that the gold answer is likelier than: 0.5 by chance."
     ),
-    "logprobs": Figure("Log-probability", ".2f", "Mean log-probability of the gold answer, a token, in nats."),
+    "logprobs": Figure("Log-probability", "Mean log-probability of the gold answer, a token, in nats."),
 }
 
 
@@ -52,24 +50,22 @@ def rows_of(results: Mapping[str, Any], figure: str, level: str = "category") ->
     return sorted((row for row in rows if row["level"] in levels), key=lambda row: levels.index(row["level"]))
 
 
-def by_condition(
-    rows: Sequence[Mapping[str, Any]], figure: str, marks: Mapping[tuple[str, str], str], floors: Sequence[str]
-) -> str:
+def by_condition(rows: Sequence[Mapping[str, Any]], marks: Mapping[tuple[str, str], str], floors: Sequence[str]) -> str:
     """A condition a row, a category a column."""
     columns, cells = _columns(rows, "name"), _cells(rows)
     lines = []
     for condition in _columns(rows, "condition"):
-        of_row = [_cell(cells.get((condition, name)), figure, marks.get((condition, name), "")) for name in columns]
+        of_row = [_cell(cells.get((condition, name)), marks.get((condition, name), "")) for name in columns]
         kind = ' class="floor"' if condition in floors else ""
         lines.append(f"<tr{kind}>{_head(condition)}{''.join(of_row)}</tr>")
     return _table(columns, lines)
 
 
-def by_task(rows: Sequence[Mapping[str, Any]], figure: str) -> str:
+def by_task(rows: Sequence[Mapping[str, Any]]) -> str:
     """A task a row, a condition a column."""
     columns, cells = _columns(rows, "condition"), _cells(rows)
     lines = [
-        f"<tr>{_head(name)}{''.join(_cell(cells.get((condition, name)), figure) for condition in columns)}</tr>"
+        f"<tr>{_head(name)}{''.join(_cell(cells.get((condition, name))) for condition in columns)}</tr>"
         for name in _columns(rows, "name")
     ]
     return _table(columns, lines)
@@ -98,7 +94,7 @@ def _broken(name: str) -> str:
     return escape(name if len(name) <= 80 else f"{name[:79]}…").replace(":", ":<wbr>").replace("_", "_<wbr>")
 
 
-def _cell(row: Mapping[str, Any] | None, figure: str, mark: str = "") -> str:
+def _cell(row: Mapping[str, Any] | None, mark: str = "") -> str:
     if row is None:
         return "<td>–</td>"
     about = f"{row['items']:,} items, {row['clusters']:,} documents"
@@ -106,7 +102,6 @@ def _cell(row: Mapping[str, Any] | None, figure: str, mark: str = "") -> str:
         about += f"; {none_over(row['clusters'], 'document')}" if row["level"] == "task" else "; no interval of a task"
     about += f"; {SAYS[mark]}" if mark else ""
     sign = f'<span class="{mark}">{SIGNS[mark]}</span> ' if mark else ""
-    form = FIGURES[figure].form
-    interval = "" if row["low"] is None else f"<small>{span(row['low'], row['high'], form)}</small>"
+    interval = "" if row["low"] is None else f"<small>{span(row['low'], row['high'])}</small>"
     kind = ' class="overall"' if row["level"] == "overall" else ""
-    return f'<td{kind} title="{escape(about)}">{sign}{row["mean"]:{form}}{interval}</td>'
+    return f'<td{kind} title="{escape(about)}">{sign}{row["mean"]:.2f}{interval}</td>'
