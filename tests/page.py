@@ -1,13 +1,17 @@
 """The one kit for driving a page without a browser: open it at an address, use its widgets, read what it says."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
+# every AppTest looks through all installed packages for components, which takes longer than most pages
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 def opened(page: str = "heads", session: Mapping[str, Any] | None = None, **query: str) -> AppTest:
