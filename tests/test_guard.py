@@ -17,6 +17,7 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
+from retmask.detect.job import DetectSettings
 from retmask.files import shipped
 from retmask.runs import faults, processes
 from retmask.runs.run import Run
@@ -95,10 +96,10 @@ def asks() -> None:
 
 
 def test_an_exception_in_a_dialog_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(config: DetectSettings) -> None:
         raise KeyError("a name")
 
-    monkeypatch.setattr("app.heads.detection._model_and_preset", broken)
+    monkeypatch.setattr("app.heads.detection._memory", broken)
     at = AppTest.from_function(opens).run()
     assert not at.exception
     assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")
