@@ -13,6 +13,7 @@ from retmask.runs.run import Run
 
 REVIEW = "review.jsonl"
 Verdict = Literal["keep", "drop"]
+_EVERYTHING = [name for name in RULES if name != "empty"]  # what a person has kept, no gate takes out again
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def new_version(run: Run, allowed: Sequence[str]) -> Run:
     kept = [pair for pair in kept if not empty(pair)]
     if not kept:
         raise ValueError("no pair is left: keep at least one")
-    everything = [name for name in RULES if name != "empty"]  # what a person has kept, no gate takes out again
-    config = {**record.get("config", {}), "allow": everything}
+    config = {**record.get("config", {}), "allow": _EVERYTHING}
     new = Run.create("pairs", config, name="reviewed", parents=[run.path])
     write_items(new.path, kept)
     write_pairs(new.path, kept, bool(record.get("chat")), str(record.get("model", "")))
@@ -89,3 +89,26 @@ def new_version(run: Run, allowed: Sequence[str]) -> Run:
         review={"of": run.id, **decided, "edited": len(review.edits)},
     )
     return new
+
+
+def collect(source: Run, pair: PreferencePair, chat: bool) -> Run:
+    """Add a pair that a person has made of what `source` holds to the pairs collected from it; their run.
+
+    The first pair makes the run, with `source` as its parent. A pair with the id of another takes its place; no rule of
+    the gate takes out what a person has chosen. ValueError for a text that no file can hold, or answers that do not
+    differ or are empty.
+    """
+    texts = [answer.text.strip() for answer in pair.answers]
+    if not all(texts) or texts[0] == texts[1]:
+        raise ValueError("chosen and rejected must be two different texts: choose another answer")
+    check_text("".join(texts), "the pair")
+    model = str(source.config.get("model", ""))
+    config = {"model": model, "prompts": str(source.path), "allow": _EVERYTHING}
+    made = next((run for run in source.children if run.record.get("collected_from") == source.reference), None)
+    run = made or Run.create("pairs", config, name="collected", parents=[source.path])
+    pairs = list(({old.id: old for old in read_items(run.path)} | {pair.id: pair}).values())
+    write_items(run.path, pairs)
+    write_pairs(run.path, pairs, chat, model)
+    facts = {"model": model, "chat": chat, "collected_from": source.reference, "status": "success"}
+    run.update(**facts, ended=now(), done=len(pairs), kept=len(pairs), pairs_sha256=sha256(run.path / PAIRS))
+    return run
