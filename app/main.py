@@ -14,6 +14,7 @@ from streamlit.navigation.page import StreamlitPage
 from app import guard
 from app.compare import form as compare_form
 from app.compare import page as compare
+from app.evaluate import form as evaluate_form
 from app.evaluate import page as evaluate
 from app.families import page as families
 from app.heads import detection as detect
@@ -24,6 +25,7 @@ from app.shared import address, session
 from app.shared.text import STYLE, guarded, sentence
 from app.sidebar import picker
 from app.train import page as train
+from retmask.evaluate.job import EvaluateSettings
 
 # Side by side where there is room, one below the other where there is not.
 _STYLE = """<style>
@@ -62,10 +64,17 @@ def main() -> None:
     if refused:
         st.error(sentence(refused))
         return
+
+    def measure(settings: EvaluateSettings | None) -> None:
+        """Open the page Evaluate, its form with these settings."""
+        if settings:
+            evaluate_form.show(settings)
+        st.switch_page(evaluation)
+
     on_map = _page(heads.page, "Heads", "grid_on", is_first=True)
     side_by_side = _page(lambda: compare.page(on_map), "Compare", "compare_arrows")
     of_pairs = _page(lambda: pairs.page(on_map, training, compare_form.model_name), "Pairs", "thumbs_up_down")
-    training = _page(lambda: train.page(side_by_side, on_map, compare_form.tune), "Train", "model_training")
+    training = _page(lambda: train.page(side_by_side, on_map, compare_form.tune, measure), "Train", "model_training")
     evaluation = _page(lambda: evaluate.page(on_map, side_by_side, compare_form.ask), "Evaluate", "fact_check")
     of_families = _page(lambda: families.page(on_map), "Families", "stacked_bar_chart")
     results = {"detect": on_map, "dose": side_by_side, "pairs": of_pairs, "train": training, "evaluate": evaluation}

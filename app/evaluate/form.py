@@ -8,21 +8,24 @@ from streamlit.navigation.page import StreamlitPage
 from app.evaluate import adding, rows
 from app.evaluate.rows import Heads
 from app.shared import address, jobs, maps, selection, session
-from app.shared.form import Form, show_command
+from app.shared.form import Form, show_command, show_memory
 from app.shared.models import ModelRef
 from app.shared.text import sentence
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
-from retmask.evaluate.suite import NEEDLES
+from retmask.evaluate.suite import NEEDLES, Suite, size
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MaskRule
 from retmask.items.item import CATEGORIES
 from retmask.model.gguf import BUILT_IN
 from retmask.model.weights import folder_grid
+from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
 
 OF_NEEDLES = ("trials", "context_tokens", "needles", "haystack")
 FORM = Form(EvaluateSettings, "evaluate", ("model", "tuned", "rule", "also", "condition", "suite", *OF_NEEDLES))
+MEASURED = {"smollm2-135m": 0.003}  # seconds a token of an answer's window, on two cores
+CHARS = 4  # of a token of one's own items, about
 SAYS = {
     "quick": "all tasks at 1,024 tokens, a few items each",
     "standard": "at 1,024 and 4,096 tokens",
@@ -77,10 +80,31 @@ def _form(heads_page: StreamlitPage) -> None:
     if settings is None or conditions is None:
         st.button("Start", type="primary", disabled=True, key="evaluate_start")
         return
-    show_command(settings)
+    tokens, says = _size(settings)
+    show_command(settings, says)
+    show_memory(model, tokens, "evaluate_memory")
     icon, args = ":material/play_arrow:", (settings,)
     st.button("Start", type="primary", icon=icon, key="evaluate_start", on_click=_start, args=args)
     session.show_said("evaluate")
+
+
+def _size(settings: EvaluateSettings) -> tuple[int, str]:
+    """The longest window in tokens; and how many answers there will be, and about how long they take, in words.
+
+    By the last run of the model here, else as measured on two cores.
+    """
+    asked, conditions = settings.asked, len(settings.conditions())
+    if isinstance(asked, Suite):
+        (items, tokens), longest = size(asked), max(asked.lengths)
+    else:
+        windows = [len(item.message) // CHARS for item in asked]
+        items, tokens, longest = len(asked), sum(windows), max(windows)
+    each = conditions + 2 * settings.floors
+    seconds = jobs.seconds_for(tokens * each, settings.model, settings.device)
+    seconds = seconds or MEASURED.get(settings.model, 0.0) * tokens * each
+    takes = f"about {duration(seconds)}" if seconds else "how long they take is known once some have been given"
+    floors = " and 2 floors" if settings.floors else ""
+    return longest, f"{items:,} items, {conditions} conditions{floors}: {items * each:,} answers, {takes}."
 
 
 def _start(settings: EvaluateSettings) -> None:

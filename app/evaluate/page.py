@@ -82,11 +82,16 @@ def _buttons(run: Run) -> None:
 def _ask(run: Run) -> None:
     """Ask before an evaluation is stopped and deleted; then the page does not wait for it."""
     asks = f"Delete `{run.id}` with all that it has answered?"
-    do = partial(jobs.end, run, partial(_discard, run), NAMES.place)
-    session.ask(Question("Discard this evaluation?", asks, "Discard", do, holds=lambda: run.status != "success"))
+    do, holds = partial(_discard, run), lambda: run.status != "success"
+    session.ask(Question("Discard this evaluation?", asks, "Discard", do, holds=holds))
 
 
 def _discard(run: Run) -> None:
+    address.go_to(evaluate=None, item=None)
+    jobs.end(run, partial(_end, run), NAMES.place)
+
+
+def _end(run: Run) -> None:
     if run.is_active:
         cancel(run)
     remove(run)

@@ -5,8 +5,8 @@ from functools import partial
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app.shared import jobs, maps, readers, selection, session
-from app.shared.form import Form, show_command
+from app.shared import jobs, maps, selection, session
+from app.shared.form import Form, show_command, show_memory
 from app.shared.text import guarded, sentence
 from retmask.detect.job import DETECT, DetectSettings, no_map_sentence, same_prompts_sentence
 from retmask.figures import style
@@ -38,22 +38,9 @@ def form(on_heads: StreamlitPage) -> None:
     measured = DETECTORS[config.measure]
     st.caption(f"{measured.definition} ({measured.source})")
     show_command(config, f"{n:,} trials of up to {max(config.lengths):,} tokens.")
-    _memory(config)
+    show_memory(config.model, max(config.lengths), "detect_memory")
     if st.button("Start", type="primary", key="detect_start") and _start(config):
         st.switch_page(on_heads)
-
-
-def _memory(config: DetectSettings) -> None:
-    """The memory estimate, made when it is asked for: it takes some seconds the first time."""
-    if not st.toggle("Check that it fits into memory", key="detect_memory"):
-        return
-    try:
-        with st.spinner("Looking at the model's size…"):
-            fits, says = readers.memory(config.model, max(config.lengths))
-    except (ValueError, OSError) as error:
-        st.error(sentence(error))
-        return
-    (st.success if fits else st.warning)(sentence(says))
 
 
 def _start(config: DetectSettings) -> bool:

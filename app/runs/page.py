@@ -83,8 +83,7 @@ def _show(looked_at: Run) -> None:
 
 def _measured_training(evaluation: Run) -> str:
     """The training that made the model which an evaluation has measured; empty where it is none of the runs."""
-    folder = measured(evaluation)
-    names = parent_ids(folder) if folder else []
+    names = [name for folder in measured(evaluation)[:1] for name in parent_ids(folder)]
     return next((name for name in names if (made := named(name)) and made.record.get("kind") == "train"), "")
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 import streamlit as st
 
-from app.shared import session
+from app.shared import readers, session
 from app.shared.text import sentence
 from retmask.runs.settings import USUAL, from_preset, label, limits, text, typed
 
@@ -128,6 +128,19 @@ def show_command(settings: Any, says: str = "") -> None:
     command = shlex.join(settings.command)
     height: Any = 160 if len(command) > 600 else "content"
     st.code(command, language="bash", wrap_lines=True, height=height)
+
+
+def show_memory(model: str, context_tokens: int, key: str) -> None:
+    """Whether a model and a context fit into memory, when it is asked for: it takes some seconds the first time."""
+    if not st.toggle("Check that it fits into memory", key=key):
+        return
+    try:
+        with st.spinner("Looking at the model's size…"):
+            fits, says = readers.memory(model, context_tokens)
+    except (ValueError, OSError) as error:
+        st.error(sentence(error))
+        return
+    (st.success if fits else st.warning)(sentence(says))
 
 
 def _shown(field: "Field[Any]", value: Any) -> Any:

@@ -13,6 +13,7 @@ import streamlit as st
 from app.shared import selection, session
 from app.shared.session import Question
 from app.shared.text import guarded, plain, says, sentence
+from retmask.evaluate.job import asks_suite
 from retmask.files import expanded, home, number
 from retmask.pairs.job import contacted, sends
 from retmask.runs.engine import cancel, spawn
@@ -74,11 +75,15 @@ def _watch(drawn: Signs) -> None:
 def _signs(runs: list[Run]) -> Signs:
     """What changes when a run has something new to show, or what was asked to stop has been let go.
 
-    The page of a training draws its steps anew by itself.
+    The page of a training draws its steps anew by itself, and that of an evaluation its table.
     """
-    is_train = {run: run.record.get("kind") == "train" for run in runs}
-    signs = [(run.id, run.status, stage(run) if is_train[run] else run.progress_size) for run in runs]
+    signs = [(run.id, run.status, stage(run) if _draws_itself(run) else run.progress_size) for run in runs]
     return signs, sorted(asked_to_stop())
+
+
+def _draws_itself(run: Run) -> bool:
+    kind = run.record.get("kind")
+    return kind == "train" or (kind == "evaluate" and asks_suite(run))
 
 
 def _notice(runs: list[Run]) -> None:

@@ -1,88 +1,103 @@
-"""What a training changed: needle recall of unmasked | masked | tuned on prompts that nothing before has used."""
+"""What a training changed: the way to its evaluation, and the needle recall that was measured here before."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import streamlit as st
 
-from app.shared import jobs, session
-from retmask.evaluate.job import EVALUATE, EvaluateSettings, measured
-from retmask.evaluate.suite import NEEDLES
+from app.shared import address, jobs, session
+from app.shared.models import ModelRef, tunings
+from app.shared.text import sentence
+from retmask.evaluate.job import EvaluateSettings, asks_suite, measured
 from retmask.files import mapping, number, read_object
 from retmask.heads.intervals import over, span
-from retmask.heads.rules import TUNED, UNMASKED, MaskRule
-from retmask.runs.overview import duration
+from retmask.heads.rules import TUNED, UNMASKED
+from retmask.runs.overview import standing
 from retmask.runs.run import Run
 from retmask.train.results import result
 
-TRIALS = 120
 NAMES = jobs.Names("measure", "The measurement", "What it has measured is kept.")
+Measure = Callable[[EvaluateSettings | None], None]  # opens the page, with these settings or as it is
 
 
-def section(run: Run) -> None:
-    """What was measured of a training's result, or the button that measures it."""
+def section(run: Run, measure: Measure) -> None:
+    """What was measured of a training's result, and the button that has more measured, on the page for that."""
     st.subheader("What changed", anchor=False, divider="gray")
-    last = _last(run)
-    stale = last is not None and str(last.record.get("created", "")) < str(run.record.get("ended") or "")
-    if last is None:
-        st.caption(
-            f"Needle recall of the model as it was, masked and tuned on {TRIALS} prompts whose needles, depths and "
-            f"haystack neither detection nor pairs have used: {_takes(run)}."
-        )
-    elif last.status == "success":
+    by_suite, last = _last(run, True), _last(run, False)
+    if last and last.status == "success":
         _figures(last)
-    if stale:
+    if any(each and _is_stale(run, each) for each in (by_suite, None if by_suite else last)):
         st.warning("This was measured before the training went on: the adapter has changed since.")
-    if last and (last.is_active or not stale):  # what is resumed would go on with the adapter as it was
+    if last and (last.is_active or not _is_stale(run, last)):  # what is resumed would go on with the adapter as it was
         jobs.status_block(last, NAMES)
-    if not (last and last.is_active):
-        label, icon = "Measure it again" if last else "Measure what changed", ":material/straighten:"
-        kind: Literal["primary", "secondary"] = "secondary" if last and not stale else "primary"
-        st.button(label, icon=icon, key="measure", on_click=_start, args=(run,), type=kind)
+    st.caption(
+        "An evaluation asks the model as it was, masked and tuned the same long-context questions, which neither "
+        "detection nor pairs have used, and a guard of general ability."
+    )
+    label, icon = "Measure it again" if by_suite or last else "Measure what changed", ":material/straighten:"
+    kind: Literal["primary", "secondary"] = "secondary" if by_suite else "primary"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if by_suite:
+            opens = f"Open its evaluation ({standing(by_suite)})"
+            if st.button(opens, icon=":material/fact_check:", key="measured_open", type="primary"):
+                address.go_to(evaluate=by_suite.reference, item=None)
+                measure(None)
+        if st.button(label, icon=icon, key="measure", type=kind):
+            _measure(run, measure)
     session.show_said("measure")
 
 
-def _takes(run: Run) -> str:
-    """About how long the measurement takes, by the last answers of the model here, else by the speed of the training.
-
-    A trained token takes about four times a read one; answering takes half as long as reading the prompts.
-    """
-    conditions = 3 if mapping(run.record.get("made_with")).get("mask") else 2
-    tokens = conditions * TRIALS * EvaluateSettings.context_tokens
-    last: dict[str, Any] = next((line for line in reversed(run.latest) if line.get("stage") == "steps"), {})
-    speed = 4 * number(last.get("tokens_per_s"))
-    seconds = jobs.seconds_for(tokens, str(run.config.get("model"))) or (1.5 * tokens / speed if speed > 0 else None)
-    return f"about {duration(seconds)}" if seconds else "some minutes on two CPU cores with the default model"
+def _measure(run: Run, measure: Measure) -> None:
+    try:
+        settings = config(run)
+    except (ValueError, KeyError) as error:
+        st.error(sentence(error))
+        return
+    measure(settings)
 
 
-def _last(run: Run) -> Run | None:
-    """The newest measurement of what this training has made: others may only have its pairs or heads in common."""
+def _is_stale(run: Run, evaluation: Run) -> bool:
+    return str(evaluation.record.get("created", "")) < str(run.record.get("ended") or "")
+
+
+def _last(run: Run, by_suite: bool) -> Run | None:
+    """The newest evaluation of what this training has made: others may only have its pairs or heads in common."""
     folder = result(run)
-    evaluations = (child for child in run.children if child.record.get("kind") == "evaluate")
-    return next((each for each in evaluations if folder and measured(each) == folder.resolve()), None)
+    made = (child for child in run.children if child.record.get("kind") == "evaluate" and asks_suite(child) == by_suite)
+    return next((each for each in made if folder and folder.resolve() in measured(each)), None)
 
 
 def config(run: Run) -> EvaluateSettings:
-    """The evaluation of what a training has made, with the heads masked that its pairs were made with.
+    """The evaluation of what a training has made: tuned, masked as its pairs were made, and the control's if there is.
 
-    ValueError where it has made nothing.
+    A control was trained on pairs of random heads, from the same prompts. ValueError where it has made nothing.
     """
     folder, settings, made = result(run), run.config, mapping(run.record.get("made_with"))
     if folder is None:
         raise ValueError(f"{run.id} has made no model yet: let it finish a step")
-    mask = made.get("mask")
+    mask, random = made.get("mask"), number(made.get("random")) > 0
+    heads = "random control" if random else "masked"
+    conditions = [f"{'control' if random else 'tuned'}: tuned={folder}"]
+    conditions += [f"{heads}: {'scaled' if ':' in str(mask) else 'masked'}={mask}"] if mask else []
+    conditions += [] if random else [f"control: tuned={folder}" for folder in _controls(run)][:1]
     return EvaluateSettings(
-        suite=NEEDLES,
         model=str(settings["model"]),
-        tuned=(str(folder),),
-        rule=MaskRule(heads=str(mask)) if mask else MaskRule(),
-        trials=TRIALS,
+        suite="quick",
+        condition=tuple(conditions),
         revision=str(settings.get("revision") or ""),
     )
 
 
-def _start(run: Run) -> None:
-    with jobs.telling("measure"):
-        jobs.start(EVALUATE, config(run))
+def _controls(run: Run) -> Iterator[Path]:
+    """What was trained like this one on the pairs of random heads to the same prompts, newest first."""
+    made = mapping(run.record.get("made_with"))
+    for training in tunings(replace(ModelRef.of_config(run.config), adapter="")):
+        with_random = mapping(read_object(Path(training.folder) / "retmask.json").get("made_with"))
+        prompts = with_random.get("prompts_sha256")
+        if number(with_random.get("random")) > 0 and prompts and prompts == made.get("prompts_sha256"):
+            yield Path(training.folder)
 
 
 def _figures(run: Run) -> None:

@@ -11,6 +11,7 @@ from app.shared.jobs import Names
 from app.shared.session import Question
 from app.shared.text import guarded, sentence
 from app.train import curves, form, result
+from app.train.evaluation import Measure
 from retmask.files import mapping, number
 from retmask.runs.overview import duration, stage, summary
 from retmask.runs.run import Run
@@ -22,8 +23,11 @@ from retmask.train.results import last_step, steps
 KEEPS = "after the present step: the adapter as it is then is kept, and the training can be resumed"
 
 
-def page(compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[[str], None]) -> None:
-    """Draw the page; on the others a trained model is compared and its heads are looked at; `tune` chooses it there."""
+def page(compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[[str], None], measure: Measure) -> None:
+    """Draw the page; on the others a trained model is compared and its heads are looked at; `tune` chooses it there.
+
+    `measure` opens the page on which it is evaluated.
+    """
     st.header("Train", anchor=False)
     st.caption(
         "DPO on preference pairs: the model learns to prefer its own answers (chosen) to those it gives with its "
@@ -41,7 +45,7 @@ def page(compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[
         st.fragment(guarded(_live), run_every=2)(run)
     else:
         curves.section(run)
-        result.section(run, compare_page, heads_page, tune)
+        result.section(run, compare_page, heads_page, tune=tune, measure=measure)
     with st.expander("How this training was started", key="train_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)

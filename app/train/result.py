@@ -12,6 +12,7 @@ from app.shared import jobs, maps, models, selection, session
 from app.shared.models import ModelRef
 from app.shared.text import sentence
 from app.train import evaluation, merge
+from app.train.evaluation import Measure
 from retmask.detect.job import DETECT, DetectSettings
 from retmask.figures import style
 from retmask.files import is_number, mapping, read_object
@@ -26,7 +27,9 @@ TUNES = "from then on Compare has a column for it, and the map shows what moved"
 DETECTS = "a map of its heads, on the grid of the map that the pairs were made with"
 
 
-def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage, tune: Callable[[str], None]) -> None:
+def section(
+    run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage, *, tune: Callable[[str], None], measure: Measure
+) -> None:
     """The result of a training that is over; nothing where there is none, or it is just being deleted."""
     folder = result(run)
     if folder is None or run.record.get("discarded"):
@@ -35,7 +38,7 @@ def section(run: Run, compare_page: StreamlitPage, heads_page: StreamlitPage, tu
     st.subheader(f"The {'adapter' if is_adapter else 'model'}{_step_of(folder)}", anchor=False, divider="gray")
     _held_out(run)
     _use(run, compare_page, heads_page, tune)
-    evaluation.section(run)
+    evaluation.section(run, measure)
     with st.expander("Its card and files", key="train_card"):
         _card(folder)
         _files(folder)

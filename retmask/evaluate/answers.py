@@ -48,7 +48,9 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
         items = items or _stored(run, make(asked, chat, settings.seed) if isinstance(asked, Suite) else asked, chat)
         own = {name: masks.get(name, HeadMask()) for name in names}
         floors = settings.floors and not any(named[names[0]].weights)
-        total = sum(len(_kinds([item], named, settings.floors)) for item in items)
+        kinds = {item.id: _kinds([item], named, settings.floors) for item in items}
+        tokens = {item.id: item.tokens or len(item.message) // _CHARS for item in items}
+        total = sum(map(len, kinds.values()))
         pace.go_on()
         for document in documents(items):
             for part, under in _asking(document, own, floors):
@@ -59,10 +61,13 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
                 for line in new:
                     files.append_line(run.path / "answers.jsonl", line)
                     answers[line["condition"], line["item"]] = line
-                ahead = total - len(answers)
-                yield Progress(len(answers), total, pace.left(len(new), ahead), {"condition": names[0]})
+                asked_now = sum(tokens[line["item"]] for line in new)
+                ahead = sum(tokens[item] for item in kinds for name in kinds[item] if (name, item) not in answers)
+                yield Progress(len(answers), total, pace.left(asked_now, ahead), {"condition": names[0]})
         del model  # two need not fit
     _finish(run, items, answers, named)
+    if pace.each:
+        run.update(pace=pace.each)  # seconds a token of an answer's window
 
 
 def read_answers(folder: Path) -> Answers:

@@ -1,6 +1,7 @@
 """What masking and fine-tuning change: conditions that answer the same items, of a suite, one's own, or needles."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,11 +131,15 @@ def asks_suite(run: Run) -> bool:
     return bool(run.config.get("suite", NEEDLES) != NEEDLES)
 
 
-def measured(run: Run) -> Path | None:
-    """The folder of the model that an evaluation has measured first; None where it says none."""
-    folders = run.config.get("tuned")
-    name = str(folders[0]).rpartition("=")[2] if isinstance(folders, list) and folders else ""
-    try:
-        return files.expanded(name).resolve() if name else None
-    except (ValueError, OSError):
-        return None
+def measured(run: Run) -> list[Path]:
+    """The folders of the fine-tuned models that an evaluation has measured, in order; what says none is left out."""
+    tuned, texts = (run.config.get(name) for name in ("tuned", "condition"))
+    named = [str(text).rpartition("=")[2] for text in tuned] if isinstance(tuned, list) else []
+    for text in texts if isinstance(texts, list) else []:
+        with suppress(ValueError):
+            named += [condition.tuned for condition in parse(str(text))]
+    folders = []
+    for name in dict.fromkeys(filter(None, named)):
+        with suppress(ValueError, OSError):
+            folders.append(files.expanded(name).resolve())
+    return folders

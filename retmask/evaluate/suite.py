@@ -54,10 +54,19 @@ def make(suite: Suite, chat: Chat, seed: int) -> Iterator[Item]:
     """The items of a suite, each task in turn. ValueError where a length is too short for a task."""
     for name in suite.tasks or TASKS:
         task = TASKS[name]
-        grows = task.plant(Random(0), suite.lengths[0]).filler != ()
-        lengths = suite.lengths if grows else suite.lengths[:1]
-        for tokens in lengths:
+        for tokens in _lengths(suite, task):
             yield from pack(task, chat, tokens, suite.items, seed)
+
+
+def size(suite: Suite) -> tuple[int, int]:
+    """How many items a suite asks of every condition, and how many tokens their windows have in all."""
+    lengths = [tokens for name in suite.tasks or TASKS for tokens in _lengths(suite, TASKS[name])]
+    return suite.items * len(lengths), suite.items * sum(lengths)
+
+
+def _lengths(suite: Suite, task: Task) -> tuple[int, ...]:
+    """The lengths at which a task is asked: one where it has nothing that fills a longer context."""
+    return suite.lengths if task.plant(Random(0), suite.lengths[0]).filler != () else suite.lengths[:1]
 
 
 def task_of(item: Item) -> Task:

@@ -796,10 +796,3 @@ def test_the_time_that_has_gone_is_shown_while_the_model_loads() -> None:
         said = words(opened())
         assert " h " in said
         assert "so far · the first step comes after the model is loaded" in said
-
-
-def test_how_long_a_measurement_takes_is_told_from_the_speed_of_the_training() -> None:
-    """321.5 trained tokens a second read four times as many; 120 prompts of 512 tokens, asked of two models."""
-    with_adapter(a_training())
-    assert "nor pairs have used: about 2 min." in words(opened())
-    assert pytest.approx(143, abs=1) == 1.5 * 2 * 120 * 512 / (4 * 321.5)
