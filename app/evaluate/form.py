@@ -63,7 +63,7 @@ def _form(heads_page: StreamlitPage) -> None:
     _first(heads)
     conditions = rows.section(heads)
     adding.section(heads, ModelRef(model), heads_page)
-    options = SAYS | dict.fromkeys(CATEGORIES, "")
+    options = SAYS | {name: "" for name in (*CATEGORIES, FORM.held("suite")) if name and name not in SAYS}
     suite = FORM.widget("suite", value="quick", options=options, accept_new_options=True)
     values = FORM.widgets()
     settings = None
@@ -132,7 +132,8 @@ def _model(shown: maps.HeadMap | None) -> str:
         session.EVALUATE_MAP.put(selection.source())
         if of_map:
             session.fill(evaluate_model=of_map.name, evaluate_revision=of_map.revision)
-    options = list(dict.fromkeys([*([of_map.name] if of_map else []), *BUILT_IN]))
+    names = [of_map.name if of_map else "", *BUILT_IN, FORM.held("model")]
+    options = list(dict.fromkeys(filter(None, names)))
     look: dict[str, Any] = {"options": options, "accept_new_options": True, "width": 380}
     return (FORM.widget("model", **look) or "").strip()
 

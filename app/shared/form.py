@@ -106,6 +106,10 @@ class Form:
         """Under which name the session keeps a setting."""
         return f"{self.place}_{name}"
 
+    def held(self, name: str) -> str:
+        """The text that the widget of a setting holds now, empty for none."""
+        return str(session.value(self.key(name)) or "")
+
     @property
     def _fields(self) -> "list[Field[Any]]":
         return [field for field in fields(self.cls) if field.name not in self.apart]
