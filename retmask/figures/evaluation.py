@@ -35,7 +35,9 @@ def forest(rows: Sequence[Row], conditions: Sequence[str]) -> go.Figure:
             dots = _dots(part, names, drawn, SERIES[conditions.index(condition) % len(SERIES)])
             own = all(row["to"] == panel for row in rows if row["condition"] == condition)
             dots.update(
-                name=style.shortened(condition, style.NAME), legendgroup=condition, showlegend=number == 1 or own
+                name=style.shortened(condition, style.NAME),
+                legendgroup=str(conditions.index(condition)),
+                showlegend=number == 1 or own,
             )
             figure.add_trace(dots.update(xaxis=f"x{number}", yaxis=f"y{number}"))
     height = len(names) * (len(drawn) * _DOT + _GAP)
