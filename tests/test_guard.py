@@ -17,7 +17,6 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from retmask.detect.job import DetectSettings
 from retmask.files import shipped
 from retmask.runs import faults, processes
 from retmask.runs.run import Run
@@ -96,10 +95,10 @@ def asks() -> None:
 
 
 def test_an_exception_in_a_dialog_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(config: DetectSettings) -> None:
+    def broken(*_: object) -> None:
         raise KeyError("a name")
 
-    monkeypatch.setattr("app.heads.detection._memory", broken)
+    monkeypatch.setattr("app.heads.detection.show_memory", broken)
     at = AppTest.from_function(opens).run()
     assert not at.exception
     assert "something unexpected happened: KeyError" in at.error[0].value.replace("\\", "")

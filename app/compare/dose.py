@@ -45,11 +45,13 @@ def _form(shown: maps.HeadMap, ref: ModelRef | None, grid: Grid) -> None:
         n = len(config.points(grid))
     except (ValueError, OSError) as error:
         st.error(sentence(error))
-        st.button("Start", disabled=True, key="dose_start")
+        st.button("Start", icon=":material/play_arrow:", disabled=True, key="dose_start")
         return
     takes = _takes(shown, config, n)
     show_command(config, f"{n} points{takes}. They go on without this page, and each is kept when it is done.")
-    st.button("Start", type="primary", key="dose_start", **jobs.starting(DOSE, config, "dose"))
+    st.button(
+        "Start", icon=":material/play_arrow:", type="primary", key="dose_start", **jobs.starting(DOSE, config, "dose")
+    )
     session.show_said("dose")
 
 

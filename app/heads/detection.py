@@ -33,13 +33,13 @@ def form(on_heads: StreamlitPage) -> None:
         load_haystack(config.haystack)
     except (ValueError, OSError) as error:
         st.error(sentence(error))
-        st.button("Start", type="primary", disabled=True, key="detect_start")
+        st.button("Start", icon=":material/play_arrow:", type="primary", disabled=True, key="detect_start")
         return
     measured = DETECTORS[config.measure]
     st.caption(f"{measured.definition} ({measured.source})")
     show_command(config, f"{n:,} trials of up to {max(config.lengths):,} tokens.")
     show_memory(config.model, max(config.lengths), "detect_memory")
-    if st.button("Start", type="primary", key="detect_start") and _start(config):
+    if st.button("Start", icon=":material/play_arrow:", type="primary", key="detect_start") and _start(config):
         st.switch_page(on_heads)
 
 

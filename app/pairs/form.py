@@ -40,11 +40,11 @@ def _form(heads_page: StreamlitPage, model_name: Callable[[], ModelRef | None]) 
     """What to make pairs of, the command that does the same, and the button that starts it."""
     with st.container(key="settings"):
         whose = _model(heads_page, model_name)
-        left, right = st.columns([11, 9], gap="large")
+        (left, right), below = st.columns([11, 9], gap="large"), st.container()
         with left:
             asked = prompts.chosen()
         with right:
-            drawn = FORM.widgets()
+            drawn = FORM.widgets(below)
     values = asked | drawn
     missing, settings, n = _missing(whose, values), None, 0
     if missing:

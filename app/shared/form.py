@@ -38,14 +38,16 @@ class Form:
         marks = field.metadata
         value = look.pop("value", self._values(self.first)[name])
         options = look.pop("options", marks.get("choices"))
-        usual: dict[str, Any] = {"label": label(field).capitalize(), "help": marks["help"] + _limits(marks)}
+        title = label(field)
+        usual: dict[str, Any] = {"label": title[0].upper() + title[1:], "help": marks["help"] + _limits(marks)}
         look = usual | session.kept(self.key(name), value) | look
         if options and get_origin(field.type) is tuple:
             return st.multiselect(options=list(options), format_func=lambda one: _says(options, one), **look)
         if options:
-            width = 310 if isinstance(options, Mapping) else 150
             return st.selectbox(
-                options=list(options), format_func=lambda one: _says(options, one), **{"width": width} | look
+                options=list(options),
+                format_func=lambda one: _says(options, one),
+                **{"width": _width(options)} | look,
             )
         if field.type is bool:
             return st.toggle(**look)
@@ -54,16 +56,16 @@ class Form:
             return st.number_input(**{"width": 150, **step, **look})
         return st.text_input(**{"width": 310, "placeholder": marks.get("example"), **look}).strip()
 
-    def widgets(self, **first: Any) -> dict[str, Any]:
+    def widgets(self, below: Any = st, **first: Any) -> dict[str, Any]:
         """A widget for every setting that is not asked for apart, those for experts folded away; what they hold.
 
-        `first` are values at first in place of the defaults.
+        `first` are values at first in place of the defaults; what is folded away goes into the container `below`.
         """
         names = {field.name: field.metadata.get("expert", False) for field in self._fields}
         usual = self._values(self.first) | first
         with st.container(horizontal=True, vertical_alignment="bottom"):
             values = {name: self.widget(name, value=usual[name]) for name, expert in names.items() if not expert}
-        folded = st.expander("More settings", key=self.key("expert"))
+        folded = below.expander("More settings", key=self.key("expert"))
         with folded, st.container(horizontal=True, vertical_alignment="bottom"):
             return values | {name: self.widget(name, value=usual[name]) for name, expert in names.items() if expert}
 
@@ -158,6 +160,13 @@ def _says(options: Any, one: str) -> str:
     """What is shown of a choice."""
     means = options.get(one, "") if isinstance(options, Mapping) else ""
     return (f"{one}: {means}" if means else one) or "by default"
+
+
+def _width(options: Any) -> int:
+    """How many pixels wide a box is that shows each of these choices whole."""
+    if not isinstance(options, Mapping):
+        return 150
+    return 310 if max(len(_says(options, name)) for name in options) <= 44 else 470
 
 
 def _text(value: Any) -> str:

@@ -201,8 +201,9 @@ def stop_button(run: Run, place: str) -> None:
     asked, slow = stopping(run), run.record.get("kind") == "train"
     label = ("Stop now" if slow else "Stopping…") if asked else "Stop"
     key, do = f"{place}_stop{'_now' * asked}-{run.id}", partial(end, run, partial(cancel, run), place)
+    look: dict[str, Any] = {"type": "tertiary"} if place == "sidebar" else {"icon": ":material/stop:"}
     help = LOST if asked and slow else None
-    st.button(label, key=key, disabled=asked and not slow, type="tertiary", on_click=do, help=help)
+    st.button(label, key=key, disabled=asked and not slow, on_click=do, help=help, **look)
 
 
 def stopping(run: Run) -> bool:

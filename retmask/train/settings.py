@@ -51,7 +51,12 @@ class TrainSettings:
         expert=True,
     )
     sft_weight: float = setting(
-        0.0, "how much plain likelihood of the chosen answer is added to the loss", min=0.0, max=10, expert=True
+        0.0,
+        "how much plain likelihood of the chosen answer is added to the loss",
+        label="SFT weight",
+        min=0.0,
+        max=10,
+        expert=True,
     )
     learning_rate: float = setting(1e-4, "at its highest", min=1e-8, max=1e-2)
     schedule: str = setting(
