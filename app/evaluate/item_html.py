@@ -23,6 +23,7 @@ STYLE = """<style>
   padding: 0.6rem 0.9rem 0.8rem;}
 .item .answers section.floor {color: #6b7280; background: #fafbfb;}
 .item .answers h4 {font-size: 0.95rem; font-weight: 600; margin: 0 0 0.2rem; padding: 0; overflow-wrap: anywhere;}
+.item .answers .facts {line-height: 2;}
 .item .answers .said {max-height: 14rem; overflow-y: auto;}
 </style>"""
 # The context is opened at what is planted first; the number makes it another script for every item.
@@ -116,4 +117,4 @@ def _badges(line: Mapping[str, Any]) -> str:
     sign, kind = ("✓", "good") if score >= 1 else ("~", "plain") if score >= FOUND else ("✗", "bad")
     parts = [badge(f"{sign} score {score:.2f}", kind)]
     parts += [badge(f"rank {line['rank']:.0f} of {line['of']:.0f}", "plain")] if line["of"] > 1 else []
-    return "".join([*parts, badge(f"log-probability {line['logprob']:.2f}", "plain")])
+    return " ".join([*parts, badge(f"log-probability {line['logprob']:.2f}", "plain")])

@@ -33,8 +33,8 @@ def _overall(verdict: Mapping[str, Any], differences: Sequence[Mapping[str, Any]
     if base not in rows:
         return f"{NOT_SHOWN}: it has answered nothing that {base} has."
     to_base, control = rows[base], rows.get(verdict["control"])
-    over = f"overall {_signed(to_base)} to {base}"
-    beside = f"{_signed(control)} to the best control, {verdict['control']}" if control else ""
+    over = f"overall {_signed(to_base)} against {base}"
+    beside = f"{_signed(control)} against the best control, {verdict['control']}" if control else ""
     match verdict["says"]:
         case "gain" | "loss" as says:
             return f"A {says}: {over}, and {beside}."

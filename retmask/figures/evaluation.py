@@ -74,7 +74,6 @@ def _axes(figure: go.Figure, titles: Sequence[str], names: Sequence[str]) -> Non
         across: dict[str, Any] = {
             "domain": [left, left + width],
             "anchor": f"y{number}",
-            "title": "difference of mean scores",
         }
         across |= {"zeroline": True, "zerolinecolor": MUTED, "nticks": 7}
         down: dict[str, Any] = {

@@ -30,7 +30,7 @@ def test_a_loss_is_said_and_marked() -> None:
     says, text = verdict(run)
     assert says == "loss"
     assert text.startswith("A loss: overall -0.88 (95 % -")
-    assert "to the best control, random=2:seed0" in text
+    assert "against the best control, random=2:seed0" in text
     assert "loss in recall and rag" in text
     table, by_task = tables(opened("evaluate", evaluate=run.id))
     assert table.count('<span class="loss">▼</span>') == 3, "overall, recall, rag"
