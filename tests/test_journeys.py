@@ -1,16 +1,12 @@
 """Every job from its page to its end in a real Chromium, with the smallest settings; and what browsers do besides."""
 
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import App, settled, wait_for
-from tiny import tiny_adapter, tiny_folder
 
 from retmask.files import read_lines
-from retmask.model.weights import resolve
 from retmask.runs.run import Run
 
 pytestmark = pytest.mark.browser
@@ -94,20 +90,28 @@ def test_pairs_and_their_review_by_keys(tab: Any, fresh_app: App) -> None:
     assert verdicts == ["keep", "drop"]
 
 
-def test_an_evaluation(tab: Any, fresh_app: App, tmp_path: Path) -> None:
-    base = tiny_folder(tmp_path)
-    training = Run.create("train", {"model": str(base), "revision": ""}, name="tiny")
-    training.report(stage="steps", done=1, total=1)
-    training.update(status="success", model=base.name, sha256=resolve(str(base)).sha256)
-    tiny_adapter(training.path / "adapter")
-    card = {"base": str(base), "base_sha256": training.record["sha256"], "run": training.id, "steps": 1}
-    (training.path / "adapter" / "retmask.json").write_text(json.dumps(card))
-    look(tab, f"{fresh_app.address}train?train={training.id}", ".st-key-measure")
-    press(tab, "measure")
+def test_an_evaluation(tab: Any, fresh_app: App) -> None:
+    """Two items of one task, unmasked and with the best heads masked, from the form to the result."""
+    look(tab, f"{fresh_app.address}evaluate", ".st-key-evaluate_start")
+    press(tab, "evaluate_drop-1")
+    settled(tab)
+    suite = tab.locator(".st-key-evaluate_suite input")
+    suite.fill("recall_single")
+    suite.press("Enter")
+    settled(tab)
+    for key, value in (("evaluate_lengths", 512), ("evaluate_items", 2)):
+        fill(tab, key, value)
+    tab.locator(".st-key-evaluate_floors label").first.click()
+    settled(tab)
+    press(tab, "evaluate_start")
     run = the_run("evaluate")
     answered = Counter(line["condition"] for line in read_lines(run.path / "answers.jsonl"))
-    assert answered["unmasked"] == answered["tuned"] > 50  # of 120, those whose prompts differ for a tiny tokenizer
-    tab.get_by_text("Recall changed by").first.wait_for(timeout=60_000)
+    assert answered == {"unmasked": 2, "masked=top:5%": 2}
+    assert run.record["pace"] > 0
+    tab.get_by_role("heading", name="Result").wait_for(timeout=60_000)
+    assert f"evaluate={run.id}" in tab.url
+    tab.reload()
+    tab.get_by_role("heading", name="Result").wait_for(timeout=60_000)
 
 
 def test_back_leads_to_the_page_before_and_a_second_tab_has_a_selection_of_its_own(tab: Any, fresh_app: App) -> None:
