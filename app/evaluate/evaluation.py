@@ -1,16 +1,18 @@
 """An evaluation as its folder holds it: items, answers, results, and which items pass a filter. No widget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.shared import readers
+from app.shared import readers, session
+from retmask.compare.conditions import Condition
 from retmask.evaluate.answers import Answers, read_answers
 from retmask.evaluate.job import EvaluateSettings
 from retmask.evaluate.results import FLOORS, NO_CONTEXT, SHUFFLED, results_of
 from retmask.files import mappings, read_lines, read_object
+from retmask.heads.rules import MASKED, UNMASKED
 from retmask.items.item import Item
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
@@ -87,15 +89,23 @@ class Evaluation:
         return any(words in text.casefold() for text in (item.id, item.question, *item.gold, *responses))
 
 
-def evaluation_of(run: Run) -> Evaluation:
-    """What a run's folder holds now, read anew only when it has more."""
+def evaluation_of(run: Run, beside: Sequence[Run] = ()) -> Evaluation:
+    """What a run's folder holds now, read anew only when it has more; with the conditions of others `beside` it."""
     items = readers.cached(_items, run.path, "items.jsonl")
+    if beside:
+        named, answers, _ = _gathered(run, beside)
+        return Evaluation(items, answers, {name: condition.role for name, condition in named.items()})
     answers = readers.cached(read_answers, run.path, "answers.jsonl")
     return Evaluation(items, answers, readers.cached(_roles, run.path, "items.jsonl"))
 
 
-def results(run: Run) -> Mapping[str, Any]:
-    """Its tables: those that it has written, else of what is there so far, with fewer draws; empty before an answer."""
+def results(run: Run, beside: Sequence[Run] = ()) -> Mapping[str, Any]:
+    """Its tables: those that it has written, else of what is there so far, with fewer draws; empty before an answer.
+
+    Those of all conditions where there are finished evaluations of the same items `beside` it.
+    """
+    if beside:
+        return session.remembered("beside", (run.id, *(each.id for each in beside)), lambda: _together(run, beside))
     written = readers.cached(_written, run.path, "results.json")
     return written or readers.cached(_so_far, run.path, "answers.jsonl")
 
@@ -114,6 +124,39 @@ def _so_far(folder: Path) -> dict[str, Any]:
     run, items, answers = Run(folder), _items(folder), read_answers(folder)
     named = from_record(EvaluateSettings, run.config).conditions()
     return results_of(items, answers.values(), named, run.record, LIVE_DRAWS) if items and answers else {}
+
+
+def _together(run: Run, beside: Sequence[Run]) -> dict[str, Any]:
+    named, answers, record = _gathered(run, beside)
+    return results_of(_items(run.path), answers.values(), named, record)
+
+
+def _gathered(run: Run, beside: Sequence[Run]) -> tuple[dict[str, Condition], Answers, dict[str, Any]]:
+    """The conditions of several evaluations by name, each once, what they answered, and what they pinned.
+
+    One that has the name of another is called by its run too. Floors are the first evaluation's.
+    """
+    named: dict[str, Condition] = {}
+    answers: Answers = {}
+    record: dict[str, Any] = {}
+    base = str(run.config.get("model"))
+    for each in (run, *beside):
+        names = {} if named else {name: name for name in FLOORS}
+        model = str(each.config.get("model"))
+        for name, condition in from_record(EvaluateSettings, each.config).conditions().items():
+            whose = condition if condition.model or model == base else replace(condition, model=model)
+            if whose not in named.values():
+                names[name] = f"{name} ({each.id})" if name in named else name
+                named[names[name]] = replace(whose, label=names[name]) if name in named else whose
+        weights = each.record.get(f"weights of {UNMASKED}")
+        for name, new in names.items():
+            mask = each.record.get("mask" if name == MASKED else f"mask of {name}")
+            record[f"weights of {new}"] = each.record.get(f"weights of {name}") or weights
+            record |= {"mask" if new == MASKED else f"mask of {new}": mask} if mask else {}
+        for (name, item), line in readers.cached(read_answers, each.path, "answers.jsonl").items():
+            if name in names:
+                answers[names[name], item] = line | {"condition": names[name]}
+    return named, answers, record
 
 
 def _items(folder: Path) -> tuple[Item, ...]:

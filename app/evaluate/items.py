@@ -27,9 +27,17 @@ TRAINED = (
 )
 
 
-def show(run: Run, compare_page: StreamlitPage | None = None, ask: Callable[..., None] | None = None) -> None:
-    """Draw the items of an evaluation, one at a time; `ask` puts one into the form of `compare_page`."""
-    evaluation = evaluation_of(run)
+def show(
+    run: Run,
+    compare_page: StreamlitPage | None = None,
+    ask: Callable[..., None] | None = None,
+    beside: Sequence[Run] = (),
+) -> None:
+    """Draw the items of an evaluation, one at a time, with the answers of the conditions of those `beside` it too.
+
+    `ask` puts one into the form of `compare_page`.
+    """
+    evaluation = evaluation_of(run, beside)
     if not evaluation.items:
         return
     st.html(STYLE)

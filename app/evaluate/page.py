@@ -1,7 +1,8 @@
 """The Evaluate page: start an evaluation, watch its table fill in, and read what differs between its conditions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -12,6 +13,7 @@ from app.shared.session import Question
 from app.shared.text import guarded, sentence
 from retmask.evaluate.job import asks_suite
 from retmask.runs.engine import cancel, remove
+from retmask.runs.overview import label
 from retmask.runs.run import Run
 
 NAMES = jobs.Names("evaluation", "This evaluation", "What was answered by then is kept, and counted below.")
@@ -32,8 +34,9 @@ def page(heads_page: StreamlitPage, compare_page: StreamlitPage, ask: Callable[.
         return
     _about(run)
     jobs.status_block(run, NAMES, buttons=_buttons)
-    st.fragment(guarded(result.show), run_every=LIVE if run.is_active else None)(run)
-    items.show(run, compare_page, ask)
+    beside = _beside(run, runs)
+    st.fragment(guarded(result.show), run_every=LIVE if run.is_active else None)(run, beside)
+    items.show(run, compare_page, ask, beside)
     with st.expander("How this evaluation was started", key="evaluate_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)
@@ -41,7 +44,7 @@ def page(heads_page: StreamlitPage, compare_page: StreamlitPage, ask: Callable[.
 
 def _looked_at(runs: list[Run]) -> Run | None:
     """The evaluation that the address names, else the newest; with a sentence where there is none such."""
-    name = address.place("evaluate") or (runs[0].id if runs else "")
+    name = address.place("evaluate").partition(",")[0] or (runs[0].id if runs else "")
     if not name:
         st.info("No evaluation yet: press Start, and the table fills in here.")
         return None
@@ -54,6 +57,22 @@ def _looked_at(runs: list[Run]) -> Run | None:
     if len(offered) > (1 if run else 0):
         jobs.run_picker("Evaluation", offered, run, lambda chosen: address.go_to(evaluate=chosen, item=None))
     return run
+
+
+def _beside(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """The finished evaluations of the same items that are looked at too; asked for where there are any."""
+    digest = run.record.get("items_sha256")
+    alike = [each for each in runs if each.status == "success" and each.record.get("items_sha256") == digest]
+    offered = {each.reference: each for each in alike if each.reference != run.reference}
+    if not (digest and offered and run.status == "success"):
+        return []
+    key, named = f"evaluation_beside-{run.id}", address.place("evaluate").split(",")[1:]
+    help = "finished evaluations of the very same items: their conditions stand in the tables below too"
+    look: dict[str, Any] = {"format_func": lambda name: label(offered[name]), "help": help, "width": 560}
+    chosen = st.multiselect("Beside it", list(offered), [name for name in named if name in offered], key=key, **look)
+    if chosen != named:
+        address.go_to(evaluate=",".join([run.reference, *chosen]))
+    return [offered[name] for name in chosen]
 
 
 def _about(run: Run) -> None:

@@ -30,9 +30,9 @@ MARKS_SAY = (
 INTERVALS_SAY = "Small: 95 % intervals over documents."
 
 
-def show(run: Run) -> None:
-    """Draw the result of an evaluation, or as much of it as there is."""
-    made = results(run)
+def show(run: Run, beside: Sequence[Run] = ()) -> None:
+    """Draw the result of an evaluation, or as much of it as there is, with the conditions of those `beside` it."""
+    made = results(run, beside)
     if not made:
         _of_needles(run)
         return
@@ -40,7 +40,7 @@ def show(run: Run) -> None:
     st.subheader("Result", anchor=False, divider="gray")
     _verdicts(made)
     _table(run, made)
-    evaluation = evaluation_of(run)
+    evaluation = evaluation_of(run, beside)
     _forest(run, made)
     _grid(run, evaluation)
 

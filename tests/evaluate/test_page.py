@@ -8,10 +8,12 @@ from typing import Any
 import page
 import pytest
 from browser import wait_for
+from evaluations import items, masking_hurts, run_of
 from page import codes, drawn, errors, keys, press, query, words
 from streamlit.testing.v1 import AppTest
 from tiny import tiny_adapter, tiny_folder
 
+from app.evaluate.evaluation import results
 from retmask.compare.conditions import parse
 from retmask.evaluate.job import EvaluateSettings
 from retmask.heads.rules import MaskRule
@@ -199,6 +201,25 @@ def test_an_evaluation_that_is_discarded_is_gone_and_the_page_stays() -> None:
     assert query(at, "evaluate") == ""
     wait_for(lambda: not run.path.exists())
     assert "No evaluation yet" in words(drawn(at.run()))
+
+
+def test_evaluations_of_the_same_items_are_looked_at_beside_each_other() -> None:
+    """What both asked stands once; what only has the name of another is called by its run too."""
+    asked, named = items(2), ("a: masked=top:2", "b: masked=top:3", "a: masked=top:4")
+    first = run_of(asked, masking_hurts, named[:1], "evaluate-first")
+    second = run_of(asked, lambda condition, _: condition == "a", named[1:], "evaluate-second")
+    for run, digest in ((first, "same"), (second, "same"), (run_of(items(3), masking_hurts), "others")):
+        run.update(items_sha256=digest)
+    at = opened(evaluate=f"{first.id},{second.id}")
+    (beside,) = at.multiselect
+    assert [str(option).split(" ")[0] for option in beside.options] == [second.id]
+    assert beside.value == [second.reference]
+    together = results(first, [second])
+    assert [row["condition"] for row in together["conditions"]] == ["unmasked", "a", "b", f"a ({second.id})"]
+    means = {row["condition"]: row["mean"] for row in together["means"] if row["level"] == "overall"}
+    assert means == {"unmasked": 0.875, "a": 0.875, "b": 0.0, f"a ({second.id})": 1.0}
+    drawn(beside.set_value([]).run())
+    assert query(at, "evaluate") == first.reference
 
 
 def test_an_address_of_nothing_is_a_sentence(tmp_path: Path) -> None:
