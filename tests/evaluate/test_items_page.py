@@ -11,7 +11,8 @@ from app.evaluate.evaluation import Evaluation, Filter, evaluation_of
 from app.evaluate.item_html import AROUND, MOST, context_html
 from retmask.items.item import Item
 from retmask.pairs.files import read_rows
-from retmask.pairs.pair import read_items
+from retmask.pairs.pair import Answer, PreferencePair, read_items
+from retmask.pairs.review import collect
 from retmask.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("fresh_home")
@@ -130,3 +131,11 @@ def test_damaged_lines_are_passed_over(run: Run) -> None:
     (run.path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*bad, good]))
     assert [item.id for item in evaluation_of(run).items] == [good["id"]]
     assert "**1 of 1**" in words(opened("evaluate", evaluate=run.id))
+
+
+@pytest.mark.parametrize("texts", [("yes", "yes"), ("yes", " "), ("", "no")])
+def test_no_pair_is_kept_that_teaches_nothing(run: Run, texts: tuple[str, str]) -> None:
+    chosen, rejected = (Answer(text, 0, "stop") for text in texts)
+    with pytest.raises(ValueError, match="two different texts"):
+        collect(run, PreferencePair("a", (("user", "?"),), chosen, rejected), chat=True)
+    assert not Run.all("pairs")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from evaluations import CONDITIONS, items, masking_hurts, run_of
-from page import opened, words
+from page import opened, query, words
 from streamlit.testing.v1 import AppTest
 
 from app.evaluate.verdicts import sentences
@@ -100,6 +100,22 @@ def test_the_grid_has_a_picker_of_tasks_and_conditions() -> None:
     )
     assert task.options == ["codes", "towns"]
     assert condition.options == ["unmasked", *CONDITIONS, "no context"]
+
+
+def test_everything_can_be_taken_away() -> None:
+    """The table, the forest plot and the grid as pictures and data, and one table for a paper."""
+    at = opened("evaluate", evaluate=run_of(items(4), masking_hurts).id)
+    labels = [button.proto.label for button in at.get("download_button")]
+    assert labels.count("Markdown table for a paper") == 1
+    assert [labels.count(kind) for kind in ("PNG", "SVG", "CSV")] == [3, 3, 4], "that of tasks is no picture"
+
+
+def test_the_page_of_runs_opens_it() -> None:
+    run = run_of(items(2), masking_hurts)
+    at = opened("runs", run=run.id)
+    at = next(button for button in at.button if button.label == "Open in Evaluate").click().run()
+    assert at.header[0].value == "Evaluate"
+    assert query(at, "evaluate") == run.id
 
 
 def test_an_evaluation_of_needles_has_its_table(fresh_home: Path) -> None:
