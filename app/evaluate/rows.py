@@ -76,7 +76,8 @@ def _row(number: int, heads: Heads, names: dict[str, Condition]) -> bool:
         )
     text = str(session.value(_key(number), "")).strip()
     try:
-        conditions = _read(text, heads)
+        place, asked = f"evaluate_row-{number}", (text, heads.scores, heads.grid)
+        conditions = session.remembered(place, asked, lambda: _read(text, heads))
         for condition in conditions:
             if names.setdefault(condition.name, condition) != condition:
                 raise ValueError(f'a row above is named {condition.name} too: write another name before it, "name: "')
@@ -93,10 +94,10 @@ def _read(text: str, heads: Heads) -> list[Condition]:
     if not text:
         raise ValueError("this row is empty: write a condition, such as masked=top:5%, or remove it")
     conditions = parse(text, heads.scores)
-    for condition in conditions:
-        if condition.rule.by_scores and not heads.scores:
-            raise ValueError(f"{text} takes the best heads of a map: choose one of this model in the sidebar")
-        condition.check(heads.grid)
+    first = conditions[0]  # the others differ in the seed alone
+    if first.rule.by_scores and not heads.scores:
+        raise ValueError(f"{text} takes the best heads of a map: choose one of this model in the sidebar")
+    first.check(heads.grid)
     return conditions
 
 
