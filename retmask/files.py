@@ -196,8 +196,25 @@ def append_line(path: Path, value: Any) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file; none if there is no file. A line cut short by a crash is passed over."""
+    yield from (value for _, value in placed_lines(path))
+
+
+def placed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, each with the byte at which its line begins, for `line_at`: all may be too much to hold."""
     if path.exists():
-        yield from _objects(path.read_text(encoding="utf-8", errors="replace"))
+        with path.open("rb") as file:
+            at = 0
+            for line in file:
+                yield from ((at, value) for value in _objects(line.decode("utf-8", errors="replace")))
+                at += len(line)
+
+
+def line_at(path: Path, place: int) -> dict[str, Any]:
+    """The object of the line that begins at a byte; empty where there is none."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(place)
+        return next(_objects(file.readline().decode("utf-8", errors="replace")), {})
+    return {}
 
 
 def read_on(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:

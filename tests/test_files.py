@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from retmask.files import append_line, mapping, mappings, number, read_lines, read_object, write_atomic, write_json
+from retmask.files import (
+    append_line,
+    line_at,
+    mapping,
+    mappings,
+    number,
+    placed_lines,
+    read_lines,
+    read_object,
+    write_atomic,
+    write_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +58,15 @@ def test_a_line_cut_short_is_passed_over_and_ended(tmp_path: Path) -> None:
     file.write_text('{"a": 1}\n{"a": 2')
     append_line(file, {"a": 3})
     assert list(read_lines(file)) == [{"a": 1}, {"a": 3}]
+
+
+def test_every_line_is_found_again_where_it_begins(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes('{"a": "\u00e4\u2028"}\n\n{"a": 2}\r\n{cut\n{"a": "'.encode() + b'\xff"}\n{"a": 4}')
+    places = list(placed_lines(file))
+    assert [value["a"] for _, value in places] == ["\u00e4\u2028", 2, "\ufffd", 4]
+    assert [line_at(file, place) for place, _ in places] == [value for _, value in places] == list(read_lines(file))
+    assert line_at(file, 10**6) == line_at(tmp_path / "none", 0) == {}
 
 
 def test_writing_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

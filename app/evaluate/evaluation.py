@@ -11,7 +11,7 @@ from retmask.compare.conditions import Condition
 from retmask.evaluate.answers import Answers, read_answers
 from retmask.evaluate.job import EvaluateSettings
 from retmask.evaluate.results import FLOORS, NO_CONTEXT, SHUFFLED, results_of
-from retmask.files import mappings, read_lines, read_object
+from retmask.files import line_at, mappings, placed_lines, read_object
 from retmask.heads.rules import MASKED, UNMASKED
 from retmask.items.item import Item
 from retmask.runs.run import Run
@@ -41,11 +41,28 @@ class Filter(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Items in order, the lines of answers by condition and item, the conditions by name with their roles."""
+    """Items in order, the lines of answers by condition and item, the conditions by name with their roles.
 
-    items: Sequence[Item]
+    The contexts of all items may be a gigabyte: they are left on disk, and `whole` reads one again.
+    """
+
+    file: Path
+    stored: Sequence[tuple[int, Item]]
     answers: Answers
     roles: Mapping[str, str]
+
+    @cached_property
+    def items(self) -> list[Item]:
+        """The items, without their contexts."""
+        return [item for _, item in self.stored]
+
+    def whole(self, place: int) -> Item:
+        """The item at a place with its context. ValueError where the file has changed since."""
+        start, item = self.stored[place]
+        record = line_at(self.file, start)
+        if record.get("id") != item.id:
+            raise ValueError(f"the items in {self.file.parent} have changed: load the page anew")
+        return Item.of(record)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -91,12 +108,12 @@ class Evaluation:
 
 def evaluation_of(run: Run, beside: Sequence[Run] = ()) -> Evaluation:
     """What a run's folder holds now, read anew only when it has more; with the conditions of others `beside` it."""
-    items = readers.cached(_items, run.path, "items.jsonl")
+    file, items = run.path / "items.jsonl", readers.cached(_items, run.path, "items.jsonl")
     if beside:
         named, answers, _ = _gathered(run, beside)
-        return Evaluation(items, answers, {name: condition.role for name, condition in named.items()})
+        return Evaluation(file, items, answers, {name: condition.role for name, condition in named.items()})
     answers = readers.cached(read_answers, run.path, "answers.jsonl")
-    return Evaluation(items, answers, readers.cached(_roles, run.path, "items.jsonl"))
+    return Evaluation(file, items, answers, readers.cached(_roles, run.path, "items.jsonl"))
 
 
 def results(run: Run, beside: Sequence[Run] = ()) -> Mapping[str, Any]:
@@ -121,14 +138,14 @@ def needle_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _so_far(folder: Path) -> dict[str, Any]:
-    run, items, answers = Run(folder), _items(folder), read_answers(folder)
+    run, items, answers = Run(folder), [item for _, item in _items(folder)], read_answers(folder)
     named = from_record(EvaluateSettings, run.config).conditions()
     return results_of(items, answers.values(), named, run.record, LIVE_DRAWS) if items and answers else {}
 
 
 def _together(run: Run, beside: Sequence[Run]) -> dict[str, Any]:
     named, answers, record = _gathered(run, beside)
-    return results_of(_items(run.path), answers.values(), named, record)
+    return results_of([item for _, item in _items(run.path)], answers.values(), named, record)
 
 
 def _gathered(run: Run, beside: Sequence[Run]) -> tuple[dict[str, Condition], Answers, dict[str, Any]]:
@@ -159,9 +176,10 @@ def _gathered(run: Run, beside: Sequence[Run]) -> tuple[dict[str, Condition], An
     return named, answers, record
 
 
-def _items(folder: Path) -> tuple[Item, ...]:
-    """The items, without lines that are none."""
-    return tuple(item for line in read_lines(folder / "items.jsonl") if (item := _item(line)))
+def _items(folder: Path) -> tuple[tuple[int, Item], ...]:
+    """The items, with a dot for their contexts and where their lines begin; without lines that are none."""
+    lines = placed_lines(folder / "items.jsonl")
+    return tuple((place, replace(item, context=item.context and ".")) for place, line in lines if (item := _item(line)))
 
 
 def _item(line: Mapping[str, Any]) -> Item | None:

@@ -51,7 +51,7 @@ def show(
         st.info("No item passes this filter.")
         return
     at = min(bisect_left(shown, evaluation.places.get(name, shown[0])), len(shown) - 1)
-    item = evaluation.items[shown[at]]
+    item = evaluation.whole(shown[at])
     _steps(run, evaluation, shown, at)
     st.html(item_html(item, {name: evaluation.answers.get((name, item.id)) for name in evaluation.answering}))
     st.html(OPENED.format(number=shown[at]), unsafe_allow_javascript=True)

@@ -50,6 +50,14 @@ def test_filters_pass_what_they_say(evaluation: Evaluation) -> None:
     assert evaluation.shown(Filter(category="rag", task="codes")) == []
 
 
+def test_contexts_stay_on_disk(run: Run, evaluation: Evaluation) -> None:
+    assert sum(len(item.context) for item in evaluation.items) == len(evaluation.items)
+    assert [evaluation.whole(place) for place in range(16)] == items(4)
+    (run.path / "items.jsonl").write_text("")
+    with pytest.raises(ValueError, match="have changed: load the page anew"):
+        evaluation.whole(3)
+
+
 def test_words_are_looked_for_in_question_gold_and_answers(evaluation: Evaluation) -> None:
     assert len(evaluation.shown(Filter(words="ADA 3"))) == 4
     assert len(evaluation.shown(Filter(words="<73>"))) == 4
