@@ -27,7 +27,7 @@ class Filter(NamedTuple):
     """Which items are gone through. Empty texts and a length of 0 let all pass.
 
     `way` is one of `WAYS`, of `after` beside `before`: its score is higher or lower, or it lost what `before` found
-    (or the other way round). `words` stand in the question, the gold answers, or an answer.
+    (or the other way round). `search` stands in the question, the gold answers, or an answer.
     """
 
     category: str = ""
@@ -36,7 +36,7 @@ class Filter(NamedTuple):
     way: str = "all"
     before: str = ""
     after: str = ""
-    words: str = ""
+    search: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Evaluation:
     def _passes(self, item: Item, wanted: Filter) -> bool:
         fits = wanted.category in ("", item.category) and wanted.task in ("", item.task)
         fits = fits and wanted.length in (0, item.tokens)
-        return fits and self._changed(item, wanted) and self._holds(item, wanted.words.casefold().strip())
+        return fits and self._changed(item, wanted) and self._holds(item, wanted.search.casefold().strip())
 
     def _changed(self, item: Item, wanted: Filter) -> bool:
         if wanted.way == "all":
@@ -99,11 +99,11 @@ class Evaluation:
         ways |= {"lost": before >= FOUND > after, "found": after >= FOUND > before}
         return ways[wanted.way]
 
-    def _holds(self, item: Item, words: str) -> bool:
-        if not words:
+    def _holds(self, item: Item, search: str) -> bool:
+        if not search:
             return True
         responses = (self.answers.get((name, item.id), {}).get("response", "") for name in self.answering)
-        return any(words in text.casefold() for text in (item.id, item.question, *item.gold, *responses))
+        return any(search in text.casefold() for text in (item.id, item.question, *item.gold, *responses))
 
 
 def evaluation_of(run: Run, beside: Sequence[Run] = ()) -> Evaluation:

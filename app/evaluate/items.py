@@ -68,9 +68,9 @@ def _filter(run: Run, evaluation: Evaluation) -> Filter:
     kinds = {name: list(dict.fromkeys(getattr(item, name) for item in evaluation.items)) for name in _KINDS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         category, task, length = (_kind(run, name, kinds[name]) for name in _KINDS)
-        words = st.text_input("Search", placeholder="in question and answers", width=200, key=f"items_words-{run.id}")
+        search = st.text_input("Search", placeholder="in question and answers", width=200, key=f"items_search-{run.id}")
     way, before, after = _way(run, evaluation)
-    return Filter(str(category or ""), str(task or ""), int(length or 0), way, before, after, words)
+    return Filter(str(category or ""), str(task or ""), int(length or 0), way, before, after, search)
 
 
 _KINDS = {"category": "Category", "task": "Task", "tokens": "Length"}

@@ -59,15 +59,15 @@ def test_contexts_stay_on_disk(run: Run, evaluation: Evaluation) -> None:
 
 
 def test_words_are_looked_for_in_question_gold_and_answers(evaluation: Evaluation) -> None:
-    assert len(evaluation.shown(Filter(words="ADA 3"))) == 4
-    assert len(evaluation.shown(Filter(words="<73>"))) == 4
-    assert len(evaluation.shown(Filter(words="indeed"))) == 14
-    assert evaluation.shown(Filter(words="so it goes")) == [], "the context is not searched"
+    assert len(evaluation.shown(Filter(search="ADA 3"))) == 4
+    assert len(evaluation.shown(Filter(search="<73>"))) == 4
+    assert len(evaluation.shown(Filter(search="indeed"))) == 14
+    assert evaluation.shown(Filter(search="so it goes")) == [], "the context is not searched"
 
 
-@pytest.mark.parametrize("words", [60, 2_000, 60_000])
-def test_what_is_planted_is_marked_and_nothing_else(words: int) -> None:
-    item = items(4, words)[2]
+@pytest.mark.parametrize("length", [60, 2_000, 60_000])
+def test_what_is_planted_is_marked_and_nothing_else(length: int) -> None:
+    item = items(4, length)[2]
     html = context_html(item)
     assert html.count('<mark class="now">The code of Ada 2 is &lt;72&gt;.</mark>') == 1
     assert html.count("<mark>The code of Bob is 5.</mark>") == 1
