@@ -21,11 +21,17 @@ def marks(results: Mapping[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def sentences(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Of every treatment its name, what is said of it overall (a verdict's `says`), and that as a sentence."""
-    for verdict in (row for row in results["verdicts"] if row["level"] == "overall"):
-        differences = [row for row in results["differences"] if row["condition"] == verdict["condition"]]
-        parts = [_overall(verdict, differences, base_of(results)), _categories(results, verdict["condition"])]
-        yield verdict["condition"], verdict["says"], " ".join(filter(None, parts))
+    """Of every treatment its name, what is said of it overall (a verdict's `says`), and that as a sentence.
+
+    Where nothing counts overall, as with the guard alone, it is of the categories.
+    """
+    overall = {row["condition"]: row for row in results["verdicts"] if row["level"] == "overall"}
+    for condition in dict.fromkeys(row["condition"] for row in results["verdicts"]):
+        differences = [row for row in results["differences"] if row["condition"] == condition]
+        verdict, by_category = overall.get(condition), _categories(results, condition)
+        whole = _overall(verdict, differences, base_of(results)) if verdict else ""
+        text = " ".join(filter(None, [whole, by_category])) or f"{NOT_SHOWN} in any category."
+        yield condition, verdict["says"] if verdict else "", text
 
 
 def _overall(verdict: Mapping[str, Any], differences: Sequence[Mapping[str, Any]], base: str) -> str:

@@ -1,6 +1,7 @@
 """The result of an evaluation on its page: what it says follows from the answers, however many there are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_the_same_answers_show_no_gain() -> None:
     assert says == "not shown"
     assert text.startswith("No gain is shown: overall +0.00")
     assert "With 32 items from 32 documents, a true difference of 0.00 would" in text
+
+
+def test_the_guard_alone_is_spoken_of_by_category() -> None:
+    guard = [replace(item, category="guard") for item in items(8)]
+    assert verdict(run_of(guard, masking_hurts)) == ("", "By category: loss in guard.")
+    alike = run_of(guard, lambda condition, place: True, name="evaluate-alike")
+    assert verdict(alike) == ("", "No gain is shown in any category.")
 
 
 def test_without_a_control_no_gain_is_called_one() -> None:
