@@ -25,14 +25,16 @@ from retmask.model.weights import resolve
 from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle, load_needles
 
-LENGTHS = {"smollm": (256, 384), "gemma": (256, 768)}  # 768 is past Gemma's sliding window of 512
+# of each model the contexts and how many needles; 640 tokens are past Gemma's sliding window of 512
+ASKED = {"smollm": ((256,), 2), "gemma": ((256, 640), 1)}
 
 
 @pytest.mark.parametrize("name", ["smollm", "gemma"])
 def test_scores_equal_the_plain_loop(name: str, request: pytest.FixtureRequest) -> None:
     """Batched on a shared trunk and read in one pass = prefilled alone and read step by step."""
     model: LensModel = request.getfixturevalue(name)
-    config = DetectSettings(lengths=LENGTHS[name], depths=(0.0, 1.0), n_needles=1 if name == "gemma" else 2)
+    lengths, n_needles = ASKED[name]
+    config = DetectSettings(lengths=lengths, depths=(0.0, 1.0), n_needles=n_needles)
     tasks, haystack = config.tasks(), load_haystack()
     hf = AutoModelForCausalLM.from_pretrained(resolve(model.name).folder, dtype=torch.float32)  # nothing of ours in it
     trials = [trial for batch in run_trials(model, tasks, haystack, batch_size=4) for trial in batch]
@@ -57,11 +59,11 @@ def test_masked_heads_lose_the_needle_and_random_ones_do_not(smollm: LensModel) 
     scores.check_grid(smollm.grid, smollm.name)
     best = HeadMask.of(scores.top_share())
     controls = [HeadMask.random(smollm.grid, len(best), seed, excluding=best.heads) for seed in (1, 2)]
-    tasks = DetectSettings(lengths=(256,), depths=(0.7,), n_needles=8).tasks()
+    tasks = DetectSettings(lengths=(256,), depths=(0.7,), n_needles=4).tasks()
 
     def recall(mask: HeadMask) -> float:
         with smollm.masked([mask]):
-            trials = [trial for batch in run_trials(smollm, tasks, load_haystack(), batch_size=8) for trial in batch]
+            trials = [trial for batch in run_trials(smollm, tasks, load_haystack(), batch_size=4) for trial in batch]
         return sum(trial.recall for trial in trials) / len(trials)
 
     unmasked, without, random = recall(HeadMask()), recall(best), sum(map(recall, controls)) / len(controls)
@@ -92,22 +94,22 @@ def test_masked_column_loses_a_needle_that_the_others_find(smollm: LensModel) ->
 
 
 def test_sessions_of_other_masks_do_not_disturb_each_other(smollm: LensModel) -> None:
-    """Eight at once on the one model, each against itself alone; a ninth leaves halfway."""
+    """Five at once on the one model, each against itself alone; a sixth leaves halfway."""
     prompt = Prompt.of_text(smollm.tokenizer, "Name the four seasons and say what each of them is like.")
-    masks = [HeadMask.random(smollm.grid, 10 * k, k) for k in range(8)]
+    masks = [HeadMask.random(smollm.grid, 15 * k, k) for k in range(5)]
 
     def session(mask: HeadMask, steps: int = 99) -> tuple[int, ...]:
-        going = compare(smollm, prompt, [Column("masked", mask), Column("unmasked", HeadMask())], 12)
+        going = compare(smollm, prompt, [Column("masked", mask), Column("unmasked", HeadMask())], 8)
         return [now.token_ids[0] for now, _ in zip(going, range(steps), strict=False)][-1]
 
     alone = [session(mask) for mask in masks]
-    assert len(set(alone)) >= 5
-    with ThreadPoolExecutor(9) as pool:
-        left = pool.submit(session, masks[5], 6)
+    assert len(set(alone)) >= 4
+    with ThreadPoolExecutor(6) as pool:
+        left = pool.submit(session, masks[4], 4)
         together = list(pool.map(session, masks))
     assert together == alone
-    assert 1 < len(left.result()) < 12
-    assert left.result() == alone[5][: len(left.result())]
+    assert 1 < len(left.result()) < 8
+    assert left.result() == alone[4][: len(left.result())]
     assert not smollm.lock.locked()
 
 

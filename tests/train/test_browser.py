@@ -90,7 +90,9 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, fresh_
     tab.get_by_role("link", name="Compare").first.click()
     tab.get_by_role("button", name="Mask the top 5 %").click()
     settled(tab, 0)
-    tab.locator(".st-key-ask_tokens input").fill("300")
+    for key, value in (("ask_tokens", "300"), ("ask_new_tokens", "40")):
+        tab.locator(f".st-key-{key} input").fill(value)
+        settled(tab)
     tab.keyboard.press("Control+Enter")
     tab.wait_for_function(
         "() => [...document.querySelectorAll('.st-key-answers .facts')].filter("
