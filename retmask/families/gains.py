@@ -1,14 +1,14 @@
 """What fine-tuning has gained, beside how concentrated the model's retrieval heads were: the points of a scatter.
 
-Two kinds of points, never of one measure: differences in needle recall (0 to 1) of our own evaluations, and numbers
-from papers, such as HELMET's points (0 to 100). Each says what was measured and in which unit.
+Two kinds of points, never of one measure: differences in score or needle recall (0 to 1) of our own evaluations, and
+numbers from papers, such as HELMET's points (0 to 100). Each says what was measured and in which unit.
 """
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from retmask.families.concentration import Concentration, concentration
 from retmask.files import mapping, mappings, number, read_object, shipped
@@ -19,6 +19,7 @@ from retmask.runs.run import Run, run_path
 
 COPIES = ("set", "steps", "activation", "unknown")  # detectors whose concentration is told
 ENOUGH = 10  # models, before a relation between two of their properties can be looked for at all
+_OF_NEEDLES = ("recall", "needle_low", "needle_high", "trials")  # names of a figure, its interval, how many
 _FURTHEST = 10  # runs from an evaluation back to the detection
 
 
@@ -90,35 +91,47 @@ def _many(n: int, noun: str) -> str:
 def _of_run(run: Run, sets: dict[str, ScoreSet | None]) -> Iterator[Gain]:
     """The gains of one evaluation; none where it has no results that can be read."""
     results, config = read_object(run.path / "results.json"), run.config
-    rows = {str(row.get("condition")): row for row in mappings(results.get("conditions"))}
-    differences = [row for row in mappings(results.get("differences")) if row.get("against") == UNMASKED]
+    by_suite = "means" in results
+    rows = {str(row.get("condition")): row for row in _overall(results, "means" if by_suite else "conditions")}
+    differences = [row for row in _overall(results, "differences") if row.get("against") == UNMASKED]
+    figure, low, high, n = ("mean", "low", "high", "items") if by_suite else _OF_NEEDLES
+    how = (
+        f"suite {config.get('suite')}"
+        if by_suite
+        else f"needle recall, {number(config.get('context_tokens')):.0f} tokens"
+    )
     tuned = {name: row for row in differences if re.fullmatch(rf"{TUNED}( \d+)?", name := str(row.get("condition")))}
     model = config.get("model")
     if not tuned or not isinstance(model, str):
         return
     base = _base_set(run, model, sets)
     for condition, difference in tuned.items():
-        recalls = (rows.get(UNMASKED, {}).get("recall"), rows.get(condition, {}).get("recall"), difference.get("mean"))
-        before, after, gain = (number(value, None) for value in recalls)
+        scores = (rows.get(UNMASKED, {}).get(figure), rows.get(condition, {}).get(figure), difference.get("mean"))
+        before, after, gain = (number(value, None) for value in scores)
         if before is None or after is None or gain is None:
             continue
         yield Gain(
             base.model if base else PurePosixPath(model).name,
             family(model) or (base.family if base else ""),
             run.reference,
-            f"needle recall, {number(config.get('context_tokens')):.0f} tokens",
-            "recall, 0 to 1",
+            how,
+            "score, 0 to 1" if by_suite else "recall, 0 to 1",
             before,
             after,
             gain,
-            low=number(difference.get("needle_low"), None),
-            high=number(difference.get("needle_high"), None),
-            n=int(number(rows[condition].get("trials"))) or None,
+            low=number(difference.get(low), None),
+            high=number(difference.get(high), None),
+            n=int(number(rows[condition].get(n))) or None,
             scores=base.source if base else "",
             counting=base.counting if base else "",
             figures=concentration(base.scores.mean) if base else None,
             own=True,
         )
+
+
+def _overall(results: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The rows of a table of an evaluation; of a suite those over all categories."""
+    return [row for row in mappings(results.get(name)) if row.get("level", "overall") == "overall"]
 
 
 def _base_set(run: Run, model: str, sets: dict[str, ScoreSet | None]) -> ScoreSet | None:

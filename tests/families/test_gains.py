@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluations import items, run_of
 from published import PUBLISHED, with_published
 
 from retmask.evaluate.differences import summary
@@ -105,6 +106,13 @@ def test_a_damaged_evaluation_is_left_out(fresh_home: Path, text: str) -> None:
     (evaluation().path / "results.json").write_text(text)
     good = evaluation()
     assert [point.source for point in own_gains()] == [good.id]
+
+
+def test_an_evaluation_of_a_suite_is_a_point_of_its_overall_score(fresh_home: Path) -> None:
+    run_of(items(2), lambda condition, place: condition == "tuned" or place % 2 == 0, ("tuned: masked=L0H1",))
+    (point,) = own_gains()
+    assert (point.measured, point.unit) == ("suite quick", "score, 0 to 1")
+    assert (point.before, point.after, point.gain, point.n) == (0.5, 1.0, 0.5, 8)
 
 
 def test_a_record_from_anybody_opens_no_address(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
