@@ -35,6 +35,7 @@ ONLY = {  # who alone may import these
     "transformer_lens": "model/bridge",
     "trl": "train/trainer",
     "openai": "pairs/server",
+    "lm_eval": "evaluate/harness evaluate/benchmarks",
     "torch": TORCH,
     "transformers": TORCH + " text/template",  # where messages become text: no torch comes with it
 }

@@ -5,9 +5,10 @@ from typing import Any
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progress, takes
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
+from retmask.evaluate.results import shown
 from retmask.files import read_object
 from retmask.heads.intervals import FEWEST, none_over, over, span
-from retmask.items.item import CATEGORIES
+from retmask.items.item import CATEGORIES, EXTERNAL
 from retmask.runs.run import Run
 
 
@@ -52,14 +53,16 @@ def _difference(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _report_suite(results: Mapping[str, Any]) -> None:
     """Conditions by category with their floors, then how each differs from base, and what is to be said of it."""
-    means = [row for row in [*results["means"], *results["floors"]] if row["level"] != "task"]
+    tasks = results.get("external", {})
+    means = [row for row in [*results["means"], *results["floors"]] if shown(row, tasks)]
     cells = {(row["condition"], row["name"]): f"{row['mean']:.2f}" for row in means}
     conditions = list(dict.fromkeys(row["condition"] for row in means))
-    names = [name for name in (*CATEGORIES, "overall") if any(row["name"] == name for row in means)]
+    names = [name for name in (*CATEGORIES, EXTERNAL, *tasks, "overall") if any(row["name"] == name for row in means)]
     print_table(["", *conditions], ([name, *(cells.get((each, name), "–") for each in conditions)] for name in names))
-    says = {(row["condition"], row["name"]): row["says"] for row in results["verdicts"]}
+    says = dict.fromkeys(((name, task) for name in conditions for task in tasks), "")  # of a category alone
+    says |= {(row["condition"], row["name"]): row["says"] for row in results["verdicts"]}
     base = results["conditions"][0]["condition"]
-    gaps = [row for row in results["differences"] if row["level"] != "task" and row["against"] == base]
+    gaps = [row for row in results["differences"] if shown(row, tasks) and row["against"] == base]
     columns = ("difference", "of", "mean", "95 % interval", "p (Holm)", "")
     print_table(columns, (_gap(row, says.get((row["condition"], row["name"]), "control")) for row in gaps))
 

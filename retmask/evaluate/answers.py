@@ -2,24 +2,29 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retmask import files
 from retmask.compare.conditions import Condition
 from retmask.evaluate.results import NO_CONTEXT, SHUFFLED, markdown, results_of
-from retmask.evaluate.suite import Suite, documents, make
+from retmask.evaluate.suite import Suite, documents, make, of_model
 from retmask.evaluate.weights import load, masks_of
 from retmask.figures.rows import to_csv
 from retmask.heads.masks import HeadMask
 from retmask.items.floors import shuffled_context, without_context
-from retmask.items.item import Item
+from retmask.items.item import EXTERNAL, Item
+from retmask.items.published import is_read, read_published
 from retmask.runs.job import Pace, Progress, Work
 from retmask.runs.run import Run
 from retmask.text.chat import Chat
 
 if TYPE_CHECKING:
+    from retmask.evaluate.benchmarks import Posed
+    from retmask.evaluate.harness import HarnessLM
     from retmask.evaluate.job import EvaluateSettings
+    from retmask.model.lens import LensModel
 
 Answers = dict[tuple[str, str], dict[str, Any]]  # the lines of answers.jsonl by condition and item
 _CHARS = 2  # of a token of one's own items, at least, about: how long a context the model is loaded for
@@ -27,17 +32,20 @@ _CHARS = 2  # of a token of one's own items, at least, about: how long a context
 
 def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
     """Each document's answers are in answers.jsonl before the next is asked; at the end results.json, .csv and .md."""
-    from retmask.evaluate.engine import measure
     from retmask.model.loading import release
 
     run, settings = work.run, work.settings
     named, answers, items = settings.conditions(), read_answers(run.path), read_items_of(run.path)
     asked = settings.asked
-    longest = max(asked.lengths) if isinstance(asked, Suite) else max(len(item.message) for item in asked) // _CHARS
+    longest = max(settings.windows) if isinstance(asked, Suite) or settings.harness else _longest(asked)
     run.report(stage="loading", done=len(answers))
+    read, lines = published(settings, named)
+    _add(run, answers, lines)
+    if not (asked or settings.harness):
+        items = items or _stored(run, read)
     pace, masks = Pace(), dict[str, HeadMask]()
     for names in _by_weights(named):
-        if items and all((name, item.id) in answers for name in names for item in items):
+        if items and all((name, item.id) in answers for name in names for item in items if not is_read(item)):
             continue
         release()
         model = load(work, names[0], named[names[0]], longest)
@@ -45,29 +53,103 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
             model.check_length(longest)  # before anything is answered
         masks = masks or masks_of(work, model.grid)
         chat = Chat.resumed(model.tokenizer, run.record)
-        items = items or _stored(run, make(asked, chat, settings.seed) if isinstance(asked, Suite) else asked, chat)
         own = {name: masks.get(name, HeadMask()) for name in names}
+        lm, posed = _posed(settings, model, chat, own) if settings.harness else (None, [])
+        items = items or _stored(run, [*_made(settings, chat), *(each.item for each in posed), *read], chat)
+        if missing := next((each.item.task for each in posed if each.item not in items), ""):
+            raise ValueError(f"{missing} asks other than when this run began: start a new one")
         floors = settings.floors and not any(named[names[0]].weights)
-        kinds = {item.id: _kinds([item], named, settings.floors) for item in items}
+        ours = [item for item in items if item.category != EXTERNAL]
+        kinds = {item.id: _kinds([item], named, settings.floors) for item in items if not is_read(item)}
         tokens = {item.id: item.tokens or len(item.message) // _CHARS for item in items}
-        total = sum(map(len, kinds.values()))
+        total = len(lines) + sum(map(len, kinds.values()))
         pace.go_on()
-        for document in documents(items):
-            for part, under in _asking(document, own, floors):
-                if all((name, item.id) in answers for name in under for item in part):
-                    continue
-                lines = measure(model, chat, part, under)  # all anew, as a batch of others rounds differently
-                new = [line for line in lines if (line["condition"], line["item"]) not in answers]
-                for line in new:
-                    files.append_line(run.path / "answers.jsonl", line)
-                    answers[line["condition"], line["item"]] = line
-                asked_now = sum(tokens[line["item"]] for line in new)
-                ahead = sum(tokens[item] for item in kinds for name in kinds[item] if (name, item) not in answers)
-                yield Progress(len(answers), total, pace.left(asked_now, ahead), {"condition": names[0]})
-        del model  # two need not fit
+        for answered in chain(
+            _suite_lines(model, chat, ours, own, floors, answers), _harness_lines(lm, posed, own, answers)
+        ):
+            new = _add(run, answers, answered)
+            asked_now = sum(tokens[line["item"]] for line in new)
+            ahead = sum(tokens[item] for item in kinds for name in kinds[item] if (name, item) not in answers)
+            yield Progress(len(answers), total, pace.left(asked_now, ahead), {"condition": names[0]})
+        del model, lm, posed  # two need not fit
     _finish(run, items, answers, named)
     if pace.each:
         run.update(pace=pace.each)  # seconds a token of an answer's window
+
+
+def _suite_lines(
+    model: "LensModel",
+    chat: Chat,
+    items: Sequence[Item],
+    own: Mapping[str, HeadMask],
+    floors: bool,
+    answers: Answers,
+) -> Iterator[list[dict[str, Any]]]:
+    """The answers to a document that are not there yet; all anew, as a batch of others rounds differently."""
+    from retmask.evaluate.engine import measure
+
+    for document in documents(items):
+        for part, under in _asking(document, own, floors):
+            if not all((name, item.id) in answers for name in under for item in part):
+                yield measure(model, chat, part, under)
+
+
+def _harness_lines(
+    lm: "HarnessLM | None", posed: Sequence["Posed"], own: Mapping[str, HeadMask], answers: Answers
+) -> Iterator[list[dict[str, Any]]]:
+    """The same for the documents of lm-eval's tasks."""
+    for document in posed:
+        if lm and not all((name, document.item.id) in answers for name in own):
+            from retmask.evaluate.benchmarks import answers as given
+
+            yield given(lm, document, list(own))
+
+
+def _add(run: Run, answers: Answers, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Append the lines that are not there yet; which these are."""
+    new = [line for line in lines if (line["condition"], line["item"]) not in answers]
+    for line in new:
+        files.append_line(run.path / "answers.jsonl", line)
+        answers[line["condition"], line["item"]] = line
+    return new
+
+
+def _made(settings: "EvaluateSettings", chat: Chat) -> Iterator[Item]:
+    asked = settings.asked
+    return make(asked, chat, settings.seed) if isinstance(asked, Suite) else iter(asked)
+
+
+def _longest(items: Sequence[Item]) -> int:
+    return max((len(item.message) for item in items), default=0) // _CHARS
+
+
+def _posed(
+    settings: "EvaluateSettings", model: "LensModel", chat: Chat, own: Mapping[str, HeadMask]
+) -> tuple["HarnessLM", list["Posed"]]:
+    from retmask.evaluate.benchmarks import documents as posed
+    from retmask.evaluate.harness import HarnessLM
+
+    lm = HarnessLM(model, chat, list(own.values()))
+    return lm, posed(lm, settings.harness, settings.windows, settings.many, settings.seed)
+
+
+def published(settings: "EvaluateSettings", named: Mapping[str, Condition]) -> tuple[list[Item], list[dict[str, Any]]]:
+    """The items and answers of result files. ValueError for a file that is none, or of no condition's model."""
+    items: dict[str, Item] = {}
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in map(files.expanded, settings.read):
+        published = read_published(path)
+        name = of_model(published.model, settings.model, named)
+        if name is None:
+            raise ValueError(
+                f"{path} is of the model {published.model[:80]}, and no condition here is: add it with --condition "
+                "'NAME: model=FOLDER'"
+            )
+        for item, line in zip(published.items, published.lines, strict=True):
+            if (name, item.id) in lines or items.setdefault(item.id, item).question != item.question:
+                raise ValueError(f"{path} has {item.task} of {name} again, or with other questions: leave it out")
+            lines[name, item.id] = {"condition": name} | line
+    return list(items.values()), list(lines.values())
 
 
 def read_answers(folder: Path) -> Answers:
@@ -84,7 +166,8 @@ def read_items_of(folder: Path) -> list[Item]:
 def _sound(line: Mapping[str, Any]) -> bool:
     """Whether a line is an answer: a damaged file may hold anything."""
     are_texts = all(isinstance(line.get(name), str) for name in ("condition", "item", "response"))
-    return are_texts and all(files.is_number(line.get(name)) for name in ("score", "logprob", "rank", "of"))
+    numbers = ("score", *(name for name in ("logprob", "rank", "of") if name in line))  # other suites say no more
+    return are_texts and all(files.is_number(line.get(name)) for name in numbers)
 
 
 def _by_weights(named: Mapping[str, Condition]) -> list[list[str]]:
@@ -95,13 +178,12 @@ def _by_weights(named: Mapping[str, Condition]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _stored(run: Run, items: Iterator[Item] | Sequence[Item], chat: Chat) -> list[Item]:
+def _stored(run: Run, items: Sequence[Item], chat: Chat | None = None) -> list[Item]:
     """The items, kept with the run, which says by which day's clock and with which text they are asked."""
-    made = list(items)
-    text = "".join(json.dumps(item.record, ensure_ascii=False) + "\n" for item in made)
-    run.pin(items_sha256=files.sha256_text(text), **chat.facts)
+    text = "".join(json.dumps(item.record, ensure_ascii=False) + "\n" for item in items)
+    run.pin(items_sha256=files.sha256_text(text), **(chat.facts if chat else {}))
     files.write_atomic(run.path / "items.jsonl", text)
-    return made
+    return read_items_of(run.path)
 
 
 def _asking(
@@ -124,5 +206,6 @@ def _finish(run: Run, items: Sequence[Item], answers: Answers, named: Mapping[st
     files.write_json(run.path / "results.json", results)
     files.write_atomic(run.path / "results.csv", to_csv(results["means"]))
     files.write_atomic(run.path / "results.md", markdown(results))
-    overall = {row["condition"]: row["mean"] for row in results["means"] if row["level"] == "overall"}
-    run.update(results=overall)
+    means = {(row["condition"], row["name"]): row["mean"] for row in results["means"] if row["level"] != "task"}
+    which = "overall" if any(name == "overall" for _, name in means) else EXTERNAL
+    run.update(results={condition: mean for (condition, name), mean in means.items() if name == which})

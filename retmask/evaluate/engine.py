@@ -4,7 +4,7 @@ What the questions share is read once, below the first masked layer once for all
 one batch: all answer together, then every candidate is given to all of them (teacher forcing).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,10 +42,21 @@ class Asked(NamedTuple):
 
 
 class Given(NamedTuple):
-    """An answer without the stop token, and the log-probability (natural, of all its tokens) of each candidate."""
+    """An answer without the stop token, and the log-probability (natural, of all its tokens) of each candidate.
+
+    `likeliest`: whether each of a candidate's tokens is the likeliest where it stands.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    likeliest: tuple[bool, ...] = ()
+
+
+class _Worth(NamedTuple):
+    """What a text would have been worth: its log-probability, and whether each token is the likeliest."""
+
+    logprob: float
+    likeliest: bool
 
 
 def measure(model: LensModel, chat: Chat, items: Sequence[Item], masks: Mapping[str, HeadMask]) -> list[dict[str, Any]]:
@@ -94,10 +105,16 @@ def _judged(item: Item, question: Asked, given: Given, chat: Chat) -> dict[str, 
     return line | ({"ranked": ranked} if task.ranked and task.answers else {})
 
 
-def ask(model: LensModel, questions: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[Given]]:
+def ask(
+    model: LensModel,
+    questions: Sequence[Asked],
+    masks: Sequence[HeadMask],
+    ended: Callable[[Sequence[int]], bool] = lambda _: False,
+) -> list[list[Given]]:
     """For each mask, what is given to each question; greedy. The prompts are of one length.
 
-    ValueError where they are longer than the model reads.
+    `ended` says which answers need not go on, though they may. ValueError where the prompts are longer than the model
+    reads.
     """
     length = len(questions[0].prompt)
     assert all(len(question.prompt) == length for question in questions), "prompts asked together have one length"
@@ -109,12 +126,18 @@ def ask(model: LensModel, questions: Sequence[Asked], masks: Sequence[HeadMask])
     for part in _parts(masks, max(1, rows // 2)):
         trunk = model.fan_out(questions[0].prompt[:prefix], room, part)
         together = max(1, (rows - len(part)) // len(part))
-        given = [_given(model, trunk, some, part) for some in _parts(questions, together)]
+        given = [_given(model, trunk, some, part, ended) for some in _parts(questions, together)]
         out += [[answer for batch in given for answer in batch[row]] for row in range(len(part))]
     return out
 
 
-def _given(model: LensModel, trunk: Cache, questions: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[Given]]:
+def _given(
+    model: LensModel,
+    trunk: Cache,
+    questions: Sequence[Asked],
+    masks: Sequence[HeadMask],
+    ended: Callable[[Sequence[int]], bool],
+) -> list[list[Given]]:
     """The same for as many as are answered together. `trunk` has a row for each mask, and stays as it is."""
     n, length = len(questions), len(questions[0].prompt)
     asked = [*questions] * len(masks)
@@ -128,16 +151,18 @@ def _given(model: LensModel, trunk: Cache, questions: Sequence[Asked], masks: Se
     for step in decode(model, cache, last, longest, under):
         for text, token, question in zip(texts, step, asked, strict=True):
             text += [token.token_id] if token and len(text) < question.new_tokens else []
+        if all(token is None or ended(text) for text, token in zip(texts, step, strict=True)):
+            break
     worth = _worth(model, cache, asked, under)
-    given = [
-        Given(tuple(text), tuple(values[: len(question.candidates)]))
-        for text, values, question in zip(texts, worth, asked, strict=True)
-    ]
+    given = []
+    for text, values, question in zip(texts, worth, asked, strict=True):
+        own = values[: len(question.candidates)]
+        given.append(Given(tuple(text), tuple(v.logprob for v in own), tuple(v.likeliest for v in own)))
     return [given[at : at + n] for at in range(0, len(given), n)]
 
 
-def _worth(model: LensModel, cache: Cache, asked: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[float]]:
-    """The log-probability of every candidate of each row that follows its prompt; nothing for those it does not have.
+def _worth(model: LensModel, cache: Cache, asked: Sequence[Asked], masks: Sequence[HeadMask]) -> list[list[_Worth]]:
+    """What every candidate is worth of each row, where it follows its prompt; nothing for those it does not have.
 
     The first tokens of all come from one pass over the prompts' last tokens.
     """
@@ -150,7 +175,7 @@ def _worth(model: LensModel, cache: Cache, asked: Sequence[Asked], masks: Sequen
         _follows(model, cache, first, [(*question.candidates, *[()] * len(places))[place] for question in asked], masks)
         for place in places
     ]
-    return [[float(values[row]) for values in worth] for row in range(len(asked))]
+    return [[_Worth(float(values[row, 0]), not values[row, 1]) for values in worth] for row in range(len(asked))]
 
 
 def _follows(
@@ -159,8 +184,8 @@ def _follows(
     first: Float[Tensor, "row step vocabulary"],
     texts: Sequence[Sequence[int]],
     masks: Sequence[HeadMask],
-) -> Float[Tensor, " row"]:
-    """The log-probability of one text for each row, whose first token has the logits `first`.
+) -> Float[Tensor, "row figure"]:
+    """The figures of `_chosen` of one text for each row, whose first token has the logits `first`.
 
     The cache ends there, and is left so. Shorter texts are filled up behind.
     """
@@ -177,10 +202,11 @@ def _follows(
     return total
 
 
-def _chosen(logits: Float[Tensor, "row step vocabulary"], ids: Tensor, length: Tensor) -> Float[Tensor, " row"]:
-    """The log-probabilities of the ids under the logits, of each row the first `length`, summed."""
+def _chosen(logits: Float[Tensor, "row step vocabulary"], ids: Tensor, length: Tensor) -> Float[Tensor, "row figure"]:
+    """Of each row's first `length` ids the sum of their log-probabilities, and how many are not the likeliest."""
+    counts = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
     chosen = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-    return (chosen * (torch.arange(ids.shape[1], device=ids.device) < length[:, None])).sum(1)
+    return torch.stack([(chosen * counts).sum(1), ((logits.argmax(-1) != ids) & counts).sum(1)], 1)
 
 
 def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from retmask import files
 from retmask.compare.conditions import HELP, Condition, named, of_folders, of_masks, of_rule, parse
-from retmask.evaluate.answers import suite_answers
+from retmask.evaluate.answers import published, suite_answers
 from retmask.evaluate.needles import needle_answers, texts
-from retmask.evaluate.suite import NEEDLES, Suite, chosen, items_file, read_items
+from retmask.evaluate.suite import NEEDLES, NONE, SUITES, Suite, chosen, items_file, read_items
 from retmask.heads.rules import MaskRule
 from retmask.items.item import Item
 from retmask.model.weights import check_there, folder_grid
@@ -21,6 +22,8 @@ from retmask.runs.settings import REQUIRED, check, command_line, setting, shared
 from retmask.text.needle import NeedleTask, load_needles, needle_grid
 
 _SUITE = "quick, standard or long; tasks or categories, with commas; a .jsonl file of items; needles. By default quick"
+_HARNESS = "tasks of lm-eval, with commas; these need no download: niah_single_1, niah_multikey_2, niah_multikey_3, "
+_HARNESS += "ruler_vt, ruler_cwe, ruler_fwe"
 _TRIALS, _TOKENS, _HAYSTACK = 120, 512, "pydoc-end"
 DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
 
@@ -28,6 +31,8 @@ DEPTHS = (0.1, 0.3, 0.45, 0.65, 0.85)  # in no preset of detection
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """Which conditions answer what: a suite of tasks, items of one's own, or needles that detection did not use.
+
+    Beside a suite, or alone, tasks of lm-eval (`harness`) and what other suites have measured (`read`).
 
     `tuned` are folders of adapters (or of whole checkpoints), each perhaps with a name before: `control=folder`; the
     first is "tuned" without one. `rule` says which heads the masked condition masks, if there is to be one, and `also`
@@ -47,6 +52,8 @@ class EvaluateSettings:
     )
     items: int = setting(0, "items of each task at each length; 0: as many as the suite has", min=0, max=10_000)
     seed: int = setting(0, "of the items", min=0, max=2**31)
+    harness: tuple[str, ...] = setting((), _HARNESS, example="niah_single_1,ruler_vt")
+    read: tuple[str, ...] = setting((), "a result file of HELMET, olmo-eval or lm-eval; once for each", repeated=True)
     floors: bool = setting(True, "also ask without the context, and with its words in disorder")
     trials: int = setting(_TRIALS, "prompts of the suite needles", min=1, max=1_000_000)
     context_tokens: int = shared("context_tokens", _TOKENS)
@@ -58,22 +65,36 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.suite and (self.harness or self.read):
+            object.__setattr__(self, "suite", NONE)
         if not self.suite:  # these are of the needles alone
             own = (self.trials, self.context_tokens, self.needles, self.haystack)
             object.__setattr__(self, "suite", "quick" if own == (_TRIALS, _TOKENS, "", _HAYSTACK) else NEEDLES)
-        if self.suite != NEEDLES and not items_file(self.suite):
+        if self.suite in (NEEDLES, NONE) and (self.suite == NONE) != bool(self.harness or self.read):
+            raise ValueError(f"--suite {self.suite} and --harness or --read do not go together: choose another suite")
+        if self.suite not in (NEEDLES, NONE) and not items_file(self.suite):
             chosen(self.suite)
         self.conditions()
 
     @cached_property
     def asked(self) -> Suite | list[Item]:
         """What is asked: a suite's tasks, or items of one's own. ValueError for what is neither."""
+        if self.suite == NONE:
+            return []
         path = items_file(self.suite)
         if path:
             return read_items(path)
-        suite = chosen(self.suite)
-        lengths = tuple(sorted(set(self.lengths))) or suite.lengths
-        return suite._replace(lengths=lengths, items=self.items or suite.items)
+        return chosen(self.suite)._replace(lengths=self.windows, items=self.many)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The lengths asked for, in tokens."""
+        return tuple(sorted(set(self.lengths))) or SUITES.get(self.suite, SUITES["quick"]).lengths
+
+    @property
+    def many(self) -> int:
+        """How many items of each task at each length."""
+        return self.items or SUITES.get(self.suite, SUITES["quick"]).items
 
     def conditions(self) -> dict[str, Condition]:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
@@ -111,12 +132,22 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
         whole(settings),
         tuned=tuple(f"{each.label}={each.tuned}" for each in tuned),
         condition=tuple(map(str, written)),
+        read=tuple(files.settled(file, only_path=True) for file in settings.read),
     )
     return Start(settings, parent_ids(*filter(None, folders), settings.rule.scores))
 
 
 def _ready(settings: EvaluateSettings) -> object:
-    return texts(settings) if settings.suite == NEEDLES else settings.asked
+    if settings.suite == NEEDLES:
+        return texts(settings)
+    if settings.harness and find_spec("lm_eval") is None:
+        raise ValueError('--harness needs lm-eval, which is not installed: pip install "retmask[eval]"')
+    if settings.harness:
+        from retmask.evaluate.benchmarks import check_tasks
+
+        check_tasks(settings.harness)
+    published(settings, settings.conditions())
+    return settings.asked
 
 
 def _steps(work: Work[EvaluateSettings]) -> Iterator[Progress]:

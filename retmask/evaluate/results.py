@@ -10,7 +10,7 @@ from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import ANY_GRID, MASKED, UNMASKED
 from retmask.items.floors import majority_answer
-from retmask.items.item import CATEGORIES, Item
+from retmask.items.item import CATEGORIES, EXTERNAL, Item
 
 NO_CONTEXT, SHUFFLED, MAJORITY = "no context", "shuffled context", "majority answer"
 FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY)
@@ -27,8 +27,8 @@ def results_of(
 
     `means`, `differences` and `verdicts` are those of `retmask.evaluate.statistics` over scores. `ranks` are the same
     means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
-    needs no context, `logprobs` the mean log-probability of the gold answer. Fewer `draws` are quicker and make
-    intervals less sure.
+    needs no context, `logprobs` the mean log-probability of the gold answer. `external` names the suites of tasks that
+    are not ours. Fewer `draws` are quicker and make intervals less sure.
     """
     lines = list(answers)
     roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
@@ -42,17 +42,24 @@ def results_of(
         "ranks": _means(tables(_scores(items, lines, "rank"), roles, draws)),
         "logprobs": _means(tables(_scores(items, lines, "logprob"), roles, draws)),
         "floors": floors,
+        "external": {item.task: item.data.get("suite", "") for item in items if item.category == EXTERNAL},
     }
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The means of conditions by category as one Markdown table, with their 95 % intervals."""
-    rows = {(row["condition"], row["name"]): row for row in results["means"] if row["level"] != "task"}
-    names = [name for name in ("overall", *CATEGORIES) if any(place[1] == name for place in rows)]
+    tasks = results.get("external", {})
+    rows = {(row["condition"], row["name"]): row for row in results["means"] if shown(row, tasks)}
+    names = [name for name in ("overall", *CATEGORIES, EXTERNAL, *tasks) if any(place[1] == name for place in rows)]
     lines = [["condition", *names], ["---", *["---:"] * len(names)]]
     for condition in (facts["condition"] for facts in results["conditions"]):
         lines.append([condition, *(_cell(rows.get((condition, name))) for name in names)])
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def shown(row: Mapping[str, Any], external: Mapping[str, str]) -> bool:
+    """Whether a row belongs in a table by category: the tasks of other suites stand there one by one as well."""
+    return bool(row["level"] != "task" or row["name"] in external)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -78,7 +85,7 @@ def _scores(items: Sequence[Item], lines: Iterable[Mapping[str, Any]], figure: s
     by_id = {item.id: item for item in items}
     for line in lines:
         item = by_id.get(line["item"])
-        if item and line["condition"] not in FLOORS and (figure != "rank" or line["of"] > 1):
+        if item and figure in line and line["condition"] not in FLOORS and (figure != "rank" or line["of"] > 1):
             value = (line["of"] - line["rank"]) / (line["of"] - 1) if figure == "rank" else line[figure]
             yield _score(item, line["condition"], value)
 

@@ -1,8 +1,8 @@
 """What an evaluation says: means of tasks, categories and overall, differences against base and controls, verdicts.
 
 Items of one document are alike, so documents are drawn (the bootstrap's clusters), in each task by themselves. A
-category is the mean of its tasks, and overall that of the categories, but for the guard, which only watches what must
-not be lost. Differences are of the items that both conditions have answered.
+category is the mean of its tasks, and overall that of the categories, but for what other suites ask, and for the guard,
+which only watches what must not be lost. Differences are of the items that both conditions have answered.
 
 **A gain is called one only against the best control.** Which control is the best is not chosen by the numbers that then
 speak of it: a condition must differ from base, and in the same direction from *every* control (the intersection-union
@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from retmask.compare.conditions import Role
 from retmask.heads.intervals import LEVEL, Estimate, average, clusters, estimate, holm
+from retmask.items.item import EXTERNAL
 
 GUARD = "guard"  # the category that is not part of overall
 DRAWS = 10_000
@@ -152,7 +153,7 @@ def _parts(scores: Iterable[Score], columns: Sequence[_Column], draws: int) -> I
     for category in dict.fromkeys(category for category, _ in tasks):
         categories[category] = _joined("category", category, [tasks[key] for key in tasks if key[0] == category])
     yield from categories.values()
-    if rest := [part for name, part in categories.items() if name != GUARD]:
+    if rest := [part for name, part in categories.items() if name not in (GUARD, EXTERNAL)]:
         yield _joined("overall", "overall", rest)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from retmask.files import check_text, expanded, read_text
+from retmask.compare.conditions import Condition
+from retmask.files import check_text, expanded, read_text, settled
 from retmask.items.item import CATEGORIES, Document, Item, Task
 from retmask.items.packing import pack
 from retmask.tasks import TASKS
@@ -14,6 +15,7 @@ from retmask.tasks.recall import score
 from retmask.text.chat import Chat
 from retmask.text.conversations import json_lines
 
+NONE = "none"  # no suite: other suites' tasks or results alone
 NEEDLES = "needles"  # not a suite of these tasks: needle recall, on the needles that detection did not use
 _FIELDS = {"context", "question", "gold", "distractors", "prefix", "task", "category", "id"}
 
@@ -97,6 +99,18 @@ def read_items(path: Path) -> list[Item]:
     if twice:
         raise ValueError(f"{path} has two items with the id {twice}: each may stand once")
     return items
+
+
+def of_model(model: str, base: str, named: Mapping[str, Condition]) -> str | None:
+    """The name of the condition whose weights a model is, by its folder's path or last name; None where none is."""
+    folders = {name: each.tuned or each.model or base for name, each in named.items() if not (each.word or each.server)}
+    whole = [name for name, folder in folders.items() if settled(folder) == settled(model)]
+    last = [name for name, folder in folders.items() if _last(folder) == _last(model)]
+    return next(iter(whole or last), None)
+
+
+def _last(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[2].casefold()
 
 
 def _own(row: Any, number: int, where: str) -> Item:

@@ -131,7 +131,7 @@ class Chat:
         whole = asked._replace(text=asked.text + lead + answer + tail, answer=(at, at + len(answer)))
         prompt, ids = list(self.encode(asked).ids), list(self.encode(whole).ids)
         if self.kind == "plain":
-            prompt, ids = _unended(prompt, self.tokenizer), _unended(ids, self.tokenizer)
+            prompt, ids = unended(prompt, self.tokenizer), unended(ids, self.tokenizer)
         answered = ids[len(prompt) :]
         if ids[: len(prompt)] != prompt:  # where a token would hold the end of the one and the beginning of the other
             rest = ChatText(lead + answer + tail, (), "chat", (len(lead), len(lead) + len(answer)))
@@ -220,7 +220,7 @@ def _is_theirs(text: ChatText, token: Written) -> bool:
     return any(token.start < end and start < token.end for start, end in spans)
 
 
-def _unended(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+def unended(ids: list[int], tokenizer: Tokenizer) -> list[int]:
     """The tokens of a plain text without the end token that some tokenizers add."""
     end = tokenizer.eos_token_id
     added = end is not None and tokenizer("a")["input_ids"][-1:] == [end]

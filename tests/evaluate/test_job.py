@@ -153,3 +153,37 @@ def test_damaged_answers_are_passed_over(tmp_path: Path) -> None:
     lines = [good, *(good | one for one in bad), {}]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert list(read_answers(tmp_path).values()) == [good]
+
+
+def test_results_of_other_suites_stand_in_the_same_tables(tmp_path: Path, fresh_home: Path) -> None:
+    """By the model that a file names; nothing is loaded for it. A file of another model is refused."""
+    folder, merged = tiny_folder(tmp_path), tiny_folder(tmp_path / "merged")
+    (tmp_path / "results").mkdir()
+    for name, model, scores in (
+        ("a", "/elsewhere/model", [1, 0, 1]),
+        ("b", str(merged), [0, 0, 1]),
+        ("c", "other", [1]),
+    ):
+        args = {"model_name_or_path": model, "datasets": "nq", "input_max_length": 8192}
+        rows = [{"question": f"q{i}", "output": "x"} for i in range(len(scores))]
+        data = {"args": args, "data": rows, "metrics": {"substring_exact_match": scores}, "averaged_metrics": {}}
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(data))
+    files = [str(tmp_path / "results" / f"{name}.json") for name in "abc"]
+    merged.rename(merged.with_name("masked"))
+    (tmp_path / "results" / "b.json").write_text(
+        (tmp_path / "results" / "b.json").read_text().replace(str(merged), str(merged.with_name("masked")))
+    )
+    condition = (f"masked: model={merged.with_name('masked')}",)
+    settings = EvaluateSettings(model=str(folder), condition=condition, read=tuple(files[:2]))
+    run = EVALUATE.new(settings, tmp_path / "out")
+    list(EVALUATE.work(run))
+    results = json.loads((run.path / "results.json").read_text())
+    means = {row["condition"]: row["mean"] for row in results["means"] if row["name"] == "nq"}
+    assert means == {"unmasked": pytest.approx(2 / 3, abs=1e-6), "masked": pytest.approx(1 / 3, abs=1e-6)}
+    [gap] = [row for row in results["differences"] if row["name"] == "nq"]
+    assert (gap["condition"], gap["worse"], gap["items"]) == ("masked", 1, 3)
+    assert run.record["results"] == pytest.approx(means)
+    with pytest.raises(ValueError, match="is of the model other, and no condition here is"):
+        EVALUATE.new(EvaluateSettings(model=str(folder), read=(files[2],)), tmp_path / "other")
+    with pytest.raises(ValueError, match="has nq of unmasked again"):
+        EVALUATE.new(EvaluateSettings(model=str(folder), read=(files[0], files[0])), tmp_path / "twice")
