@@ -15,13 +15,16 @@ A task is a module of `retmask/tasks` with three parts, and a line in its `__ini
 `retmask.items.packing` fills the document with prose, or with units that the task brings, to the length that is asked
 for, puts what is planted at its depths and makes an item of every question. `tokens` is the window: prompt and answer.
 A task that fills with units makes as many as that can hold in any tokenizer (a token has hardly more than 6 characters
-of prose, or 2 of a UUID); it can take all gold, and should name three distractors or more, which the text holds too.
+of prose, or 2 of a UUID); it can take all gold, and should name three distractors or more, which the text holds too
+where it can (`Item.beside`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, Literal, NamedTuple, get_args
+
+from retmask.files import is_number
 
 Span = tuple[int, int]
 _Ours = Literal["recall", "rag", "hops", "cite", "rerank", "icl", "qa", "summary", "association", "guard"]
@@ -104,6 +107,11 @@ class Item:
         return f"{self.context}\n\n{self.question}" if self.context else self.question
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """The distractors that stand in the context, as the right answer does."""
+        return tuple(wrong for wrong in self.distractors if wrong in self.context)
+
+    @property
     def record(self) -> dict[str, Any]:
         """The item as JSON holds it."""
         return asdict(self)
@@ -111,12 +119,43 @@ class Item:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Item":
         """The item of a record. ValueError where the record is none."""
+        if wrong := next((name for name in record if name in _READS and not _READS[name](record[name])), None):
+            raise ValueError(f"this is no item of an evaluation: {wrong} cannot be {str(record[wrong])[:40]!r}")
         spans = {name: tuple(map(tuple, record.get(name, ()))) for name in ("planted", "others")}
         texts = {name: tuple(record.get(name, ())) for name in ("gold", "distractors")}
         try:
             return cls(**{**record, **spans, **texts})
         except TypeError as error:
             raise ValueError(f"this is no item of an evaluation: {error}") from None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _are_spans(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_span, value))
+
+
+def _is_span(value: Any) -> bool:
+    are_places = isinstance(value, list | tuple) and len(value) == 2 and all(type(place) is int for place in value)
+    return are_places and 0 <= value[0] <= value[1]
+
+
+_READS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "task", "cluster", "context", "question", "prefix"), _is_text),
+    **dict.fromkeys(("gold", "distractors"), _are_texts),
+    **dict.fromkeys(("planted", "others"), _are_spans),
+    "category": CATEGORIES.__contains__,
+    "tokens": lambda value: type(value) is int,
+    "depth": lambda value: value is None or is_number(value),
+    "data": lambda value: isinstance(value, Mapping),
+    "plain": lambda value: isinstance(value, bool),
+}
 
 
 @dataclass(frozen=True)

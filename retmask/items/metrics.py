@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from math import log2
+from itertools import groupby
+from math import inf, isnan, log2
+from statistics import fmean
 from typing import NamedTuple
 
 from retmask.text.recall import contains, words
@@ -39,10 +41,13 @@ def named(response: str, answers: Collection[str]) -> list[str]:
 
 
 def picked(response: str, gold: Collection[str], distractors: Collection[str]) -> float:
-    """The share of gold among the answers that the first line of a response has: to name them all is no answer."""
-    line = first_line(response)
-    right, wrong = len(named(line, gold)), len(named(line, distractors))
-    return right / max(1, right + wrong)
+    """The share of gold that a response names, times the share of gold in what it names: to name all is no answer.
+
+    Its first line counts; where there are several gold answers, its first paragraph, for they may be listed.
+    """
+    part = _first(response.split("\n\n")) if len(gold) > 1 else first_line(response)
+    right, wrong = len(named(part, gold)), len(named(part, distractors))
+    return right / len(gold) * right / max(1, right + wrong)
 
 
 def first_answer(response: str, gold: str) -> float:
@@ -68,7 +73,23 @@ def ndcg(ranking: Sequence[str], grades: Mapping[str, float], k: int = 10) -> fl
     What is ranked twice counts once; what has no grade takes a place and gains nothing. A ranking of all is worth what
     `sklearn.metrics.ndcg_score` says.
     """
-    gains = [grades.get(name, 0) for name in dict.fromkeys(ranking)]
+    return _of_best([grades.get(name, 0) for name in dict.fromkeys(ranking)], grades, k)
+
+
+def ndcg_by(worth: Mapping[str, float], grades: Mapping[str, float], k: int = 10) -> float:
+    """NDCG@k of a ranking by worth, the mean over all orders of what is tied; what is not a number comes last.
+
+    That is what `sklearn.metrics.ndcg_score` says.
+    """
+    last = {name: -inf if isnan(value) else value for name, value in worth.items()}
+    gains: list[float] = []
+    for _, tied in groupby(sorted(last, key=last.__getitem__, reverse=True), last.__getitem__):
+        group = [grades.get(name, 0) for name in tied]
+        gains += [fmean(group)] * len(group)
+    return _of_best(gains, grades, k)
+
+
+def _of_best(gains: Sequence[float], grades: Mapping[str, float], k: int) -> float:
     best = _gain(sorted(grades.values(), reverse=True)[:k])
     return _gain(gains[:k]) / best if best else 0.0
 
@@ -83,5 +104,9 @@ def length_penalty(response: str, most: int) -> float:
 
 
 def first_line(response: str) -> str:
-    """The first line of a response that is not empty."""
-    return response.strip().partition("\n")[0]
+    """The first line of a response that has a word."""
+    return _first(response.split("\n"))
+
+
+def _first(parts: Sequence[str]) -> str:
+    return next((part for part in parts if words(part)), "")

@@ -3,7 +3,7 @@
 from random import Random
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import cited, first_line, held, sets
+from retmask.items.metrics import cited, first_line, picked, sets
 from retmask.items.prose import stretch
 from retmask.items.world import facts, numbered, relations
 
@@ -43,9 +43,12 @@ def plant(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """The mean of correctness, citation recall and citation precision of the first line; 0 for an empty answer."""
-    line = first_line(response)
-    return (held(line, item.gold) + sum(sets(cited(line), item.data["passages"]))) / 3
+    """The mean of correctness, citation recall and citation precision of the first line; 0 for an empty answer.
+
+    Correct is the value, over how many of the candidates the line has.
+    """
+    right = picked(response, item.gold, item.distractors)
+    return (right + sum(sets(cited(first_line(response)), item.data["passages"]))) / 3
 
 
 TASKS = (Task("cite", "cite", 24, plant, score),)

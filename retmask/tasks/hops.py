@@ -4,7 +4,7 @@ from random import Random
 from string import ascii_uppercase
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import picked, string_match_all
+from retmask.items.metrics import picked
 from retmask.items.world import chain, joined, relation
 
 _BEFORE = "Some facts are hidden in the text below. Answer the question by putting them together.\n\n"
@@ -48,37 +48,35 @@ def _chains(rng: Random, steps: str) -> Document:
 
 
 def variables(rng: Random, tokens: int) -> Document:
-    """Two chains of three variables each, the first of which is given a number and each other the one before it."""
-    names = ["".join(rng.sample(ascii_uppercase, 5)) for _ in range(6)]
-    values = [str(value) for value in rng.sample(range(10_000, 100_000), 2)]
-    given = [values[0], *(f"VAR {name}" for name in names[:2]), values[1], *(f"VAR {name}" for name in names[3:5])]
+    """Three chains of three variables each, the first of which is given a number and each other the one before it.
+
+    Two are asked for.
+    """
+    names = ["".join(rng.sample(ascii_uppercase, 5)) for _ in range(9)]
+    values = [str(value) for value in rng.sample(range(10_000, 100_000), 3)]
+    given = [f"VAR {names[i - 1]}" if i % 3 else values[i // 3] for i in range(9)]
     depths = [depth for _ in values for depth in sorted(rng.random() for _ in range(3))]
     hidden = (f"VAR {name} = {value}." for name, value in zip(names, given, strict=True))
     questions = (
         Question(
             FIND.format(query=value),
             tuple(names[3 * n : 3 * n + 3]),
-            tuple(names[3 - 3 * n : 6 - 3 * n]),
+            (*names[: 3 * n], *names[3 * n + 3 :]),
             tuple(range(3 * n, 3 * n + 3)),
             prefix=FOUND.format(num_v=3, query=value).strip(),
         )
-        for n, value in enumerate(values)
+        for n, value in enumerate(values[:2])
     )
     return Document(MEMORIZE, tuple(map(Planted, hidden, depths)), tuple(questions))
 
 
 def score(item: Item, response: str) -> float:
-    """Whether the first line of the response has the end of the chain, over how many of the ends it has."""
+    """The share of what is asked for that the response names, times its share in the ends, or variables, it names."""
     return picked(response, item.gold, item.distractors)
-
-
-def tracked(item: Item, response: str) -> float:
-    """The share of the variables that the response names."""
-    return string_match_all(response, item.gold)
 
 
 TASKS = (
     Task("hops_two", "hops", 24, two, score),
     Task("hops_three", "hops", 24, three, score),
-    Task("hops_variables", "hops", 30, variables, tracked),
+    Task("hops_variables", "hops", 30, variables, score),
 )

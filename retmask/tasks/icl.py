@@ -1,4 +1,4 @@
-"""ICL: things with labels that mean nothing, as many as fit; the label of one is asked for."""
+"""ICL: things with labels that mean nothing, as many as fit; a new thing is asked for."""
 
 from random import Random
 
@@ -11,16 +11,16 @@ _LABELS = "alpha bravo delta echo foxtrot hotel india kilo lima oscar papa quebe
 
 
 def plant(rng: Random, tokens: int) -> Document:
-    """Lines, each about one of four words of one of five topics; a topic's label and its words are drawn."""
-    words = {topic: rng.sample(listed, 4) for topic, listed in rng.sample(list(topics().items()), 5)}
-    labels = dict(zip(words, rng.sample(_LABELS.split(), len(words)), strict=True))
+    """Lines, each about one of four things of one of five topics; a topic's label and its things are drawn.
 
-    def text(topic: str) -> str:
-        return f"The {rng.choice(words[topic])} has the label"
-
+    A fifth thing of a topic, which no line is about, is asked for.
+    """
+    things = {topic: rng.sample(listed, 5) for topic, listed in rng.sample(list(topics().items()), 5)}
+    labels = dict(zip(things, rng.sample(_LABELS.split(), len(things)), strict=True))
     shots: list[str] = []
     while len(shots) < 24 + tokens // 3:
-        shots += [f"{text(topic)} {labels[topic]}." for topic in rng.sample(list(labels), len(labels))]
+        drawn = [(rng.choice(things[topic][:4]), topic) for topic in rng.sample(list(labels), len(labels))]
+        shots += [f"{_text(thing)} {labels[topic]}." for thing, topic in drawn]
     questions = (
         Question(
             f"Which label comes next? {asked}",
@@ -29,9 +29,13 @@ def plant(rng: Random, tokens: int) -> Document:
             prefix=asked,
         )
         for topic in rng.sample(list(labels), 4)
-        for asked in (text(topic),)
+        for asked in (_text(things[topic][4]),)
     )
     return Document(_BEFORE, (), tuple(questions), tuple(shots), "\n")
+
+
+def _text(thing: str) -> str:
+    return f"The {thing} has the label"
 
 
 def score(item: Item, response: str) -> float:

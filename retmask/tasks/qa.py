@@ -21,7 +21,7 @@ def plant(rng: Random, tokens: int) -> Document:
     )
     depths = ((place + rng.random()) / n for place in range(n))
     everything = tuple(range(n))
-    count = _COUNTS.split()[n - 1]
+    count, *near = sorted(_COUNTS.split(), key=lambda word: abs(_COUNTS.split().index(word) - (n - 1)))
     questions = (
         Question(
             f"To whom did the office of {post} of {town} go last?",
@@ -40,7 +40,7 @@ def plant(rng: Random, tokens: int) -> Document:
         Question(
             f"To how many people, one after the other, did the office of {post} of {town} go?",
             (count,),
-            tuple(word for word in _COUNTS.split() if word != count),
+            tuple(near),
             everything,
             prefix="Answer: The number of people, as a word, is",
         ),

@@ -4,7 +4,7 @@ from random import Random
 from uuid import UUID
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import string_match_all
+from retmask.items.metrics import picked, string_match_all
 
 _COLOURS = "ivory ochre azure beige magenta mauve khaki lilac sepia tawny taupe charcoal"
 _PLACES = "sawmill aqueduct vineyard depot hangar arsenal belfry distillery turret cloister foundry silo"
@@ -45,8 +45,8 @@ def multikey_uuid(rng: Random, tokens: int) -> Document:
 
 def multivalue(rng: Random, tokens: int) -> Document:
     """Three numbers of the same place, and three of another."""
-    (asked, other), values = keys(rng, 2), numbers(rng, 6)
-    sentences = [_sentence(key, value) for key, value in zip([asked] * 3 + [other] * 3, values, strict=True)]
+    (asked, beside), values = keys(rng, 2), numbers(rng, 6)
+    sentences = [_sentence(key, value) for key, value in zip([asked] * 3 + [beside] * 3, values, strict=True)]
     question, prefix = f"What are all the locker codes of the {asked}?", f"The locker codes of the {asked} are"
     asks = Question(question, tuple(values[:3]), tuple(values[3:]), (0, 1, 2), prefix)
     return Document(_BEFORE, tuple(map(Planted, sentences)), (asks,))
@@ -80,8 +80,13 @@ def json_value(rng: Random, tokens: int) -> Document:
 
 
 def score(item: Item, response: str) -> float:
-    """The share of the right values that stand in the response."""
+    """The share of the right answers that stand in the response: RULER's measure, for items of one's own."""
     return string_match_all(response, item.gold)
+
+
+def named(item: Item, response: str) -> float:
+    """The share of the right values that the response names, times their share in the values that it names."""
+    return picked(response, item.gold, item.distractors)
 
 
 def _asked_one_by_one(names: list[str], values: list[str], asked: int) -> Document:
@@ -109,10 +114,10 @@ def _without(values: list[str], i: int) -> tuple[str, ...]:
 
 
 TASKS = (
-    Task("recall_single", "recall", 16, single, score),
-    Task("recall_multikey", "recall", 16, multikey, score),
-    Task("recall_multikey_uuid", "recall", 48, multikey_uuid, score),
-    Task("recall_multivalue", "recall", 48, multivalue, score),
-    Task("recall_multiquery", "recall", 48, multiquery, score),
-    Task("recall_json", "recall", 48, json_value, score),
+    Task("recall_single", "recall", 16, single, named),
+    Task("recall_multikey", "recall", 16, multikey, named),
+    Task("recall_multikey_uuid", "recall", 48, multikey_uuid, named),
+    Task("recall_multivalue", "recall", 48, multivalue, named),
+    Task("recall_multiquery", "recall", 48, multiquery, named),
+    Task("recall_json", "recall", 48, json_value, named),
 )

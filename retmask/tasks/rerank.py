@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from random import Random
 
 from retmask.items.item import Document, Item, Planted, Question, Task
-from retmask.items.metrics import ndcg
+from retmask.items.metrics import ndcg, ndcg_by
 from retmask.items.world import entries, numbered, relation
 
 _BEFORE = "Each passage below ends in its number.\n\n"
@@ -43,10 +43,8 @@ def score(item: Item, response: str) -> float:
 
 
 def ranked(item: Item, logprobs: Sequence[float]) -> float:
-    """NDCG@10 of the passages in the order of their log-probability."""
-    numbers = (*item.gold, *item.distractors)
-    order = sorted(range(len(numbers)), key=lambda i: -logprobs[i])
-    return ndcg([numbers[i] for i in order], item.data["grades"])
+    """NDCG@10 of the passages in the order of their log-probability, the mean over all orders of those alike."""
+    return ndcg_by(dict(zip((*item.gold, *item.distractors), logprobs, strict=True)), item.data["grades"])
 
 
 TASKS = (

@@ -23,7 +23,7 @@ def plant(rng: Random, tokens: int) -> Document:
         Question(
             f"Summarize in short sentences all that the text says about {person[0].subject}.",
             tuple(fact.value for fact in person),
-            tuple(fact.value for fact in hidden if fact not in person),
+            tuple(fact.value for kind in zip(*people, strict=True) for fact in kind if fact not in person),
             tuple(range(5 * n, 5 * n + 5)),
             prefix=f"Summary: {person[0].stem}",
         )

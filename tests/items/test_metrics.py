@@ -1,11 +1,21 @@
 """What answers are worth, worked by hand, and as others compute it where they are installed."""
 
 from importlib.util import find_spec
-from math import log2
+from math import log2, nan
 
 import pytest
 
-from retmask.items.metrics import cited, first_answer, held, length_penalty, ndcg, picked, sets, string_match_all
+from retmask.items.metrics import (
+    cited,
+    first_answer,
+    held,
+    length_penalty,
+    ndcg,
+    ndcg_by,
+    picked,
+    sets,
+    string_match_all,
+)
 from retmask.tasks import hops
 
 GRADES = {"a": 2.0, "b": 1.0, "c": 0.0, "d": 0.0}
@@ -31,6 +41,15 @@ def test_an_answer_is_picked_among_its_kind() -> None:
     assert picked("hen", ["owl"], ["hen"]) == picked("", ["owl"], ["hen"]) == picked("a bird", ["owl"], ["hen"]) == 0.0
 
 
+def test_of_several_answers_each_counts_and_what_is_wrong_costs() -> None:
+    gold, wrong = ["owl", "hen"], ["gull", "crow"]
+    assert picked("owl and hen.\n\nThe gull", gold, wrong) == picked(":\n\n- hen\n- owl", gold, wrong) == 1.0
+    assert picked("owl", gold, wrong) == picked("owl, owl, OWL", gold, wrong) == 0.5
+    assert picked("owl, hen, gull, crow", gold, wrong) == 0.5
+    assert picked("owl, gull", gold, wrong) == 0.25
+    assert picked("", gold, wrong) == picked("gull, crow", gold, wrong) == 0.0
+
+
 def test_a_label_is_what_an_answer_begins_with() -> None:
     assert first_answer(" Blue, as I said", "blue") == 1.0
     assert first_answer("not blue", "blue") == first_answer("", "blue") == first_answer("bluer", "blue") == 0.0
@@ -50,6 +69,27 @@ def test_ndcg() -> None:
     assert ndcg("aaab", GRADES) == 1.0  # twice counts once
     assert ndcg("xyab", GRADES) == ndcg("cdab", GRADES) < 1.0  # what is unknown takes a place
     assert ndcg("", GRADES) == ndcg("cd", GRADES) == ndcg("cda", GRADES, k=2) == 0.0
+
+
+def test_ndcg_of_what_is_tied_is_the_mean_of_its_orders() -> None:
+    best = 2 + 1 / log2(3)
+    assert ndcg_by({"a": -1, "b": -2, "c": -3, "d": -4}, GRADES) == 1.0
+    mean = (ndcg("ab", GRADES) + ndcg("ba", GRADES)) / 2
+    assert ndcg_by({"a": -1, "b": -1, "c": -3, "d": -4}, GRADES) == pytest.approx(mean)
+    alike = pytest.approx(0.75 * (1 + 1 / log2(3) + 0.5 + 1 / log2(5)) / best)
+    assert ndcg_by(dict.fromkeys("abcd", -1.0), GRADES) == ndcg_by(dict.fromkeys("abcd", nan), GRADES) == alike
+    assert ndcg_by({"a": nan, "b": -9, "c": -1, "d": -2}, GRADES) == pytest.approx(ndcg("cdba", GRADES))
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed; worked by hand above")
+@pytest.mark.parametrize("values", ["4321", "1234", "2242", "1111", "3311"])
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_ndcg_of_what_is_tied_is_that_of_scikit_learn(values: str, k: int) -> None:
+    from sklearn.metrics import ndcg_score
+
+    worth = dict(zip("abcd", map(float, values), strict=True))
+    expected = ndcg_score([[GRADES[name] for name in "abcd"]], [list(worth.values())], k=k)
+    assert ndcg_by(worth, GRADES, k) == pytest.approx(expected)
 
 
 @pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed; worked by hand above")

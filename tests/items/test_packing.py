@@ -139,3 +139,36 @@ def test_what_a_record_lacks_is_said() -> None:
         Item.of({"id": "7", "colour": "red"})
     values: dict[str, Any] = next(pack(TASKS["recall_single"], TINY, 1024, 1)).record
     assert Item.of(values).gold == tuple(values["gold"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("gold", "distractors") for value in (None, "text", [3], [None], {"a": 1})),
+        *(
+            (name, value)
+            for name in ("planted", "others")
+            for value in (None, [3], [[1]], [["a", "b"]], [[5, 2]], "ab")
+        ),
+        *((name, value) for name in ("id", "task", "cluster", "context", "question", "prefix") for value in (None, 3)),
+        ("category", "colours"),
+        ("category", []),
+        ("tokens", "many"),
+        ("depth", "deep"),
+        ("depth", float("nan")),
+        ("data", None),
+        ("plain", 1),
+    ],
+)
+def test_a_record_that_is_broken_is_refused(name: str, value: Any) -> None:
+    record = next(pack(TASKS["recall_single"], TINY, 1024, 1)).record
+    with pytest.raises(ValueError, match=f"this is no item of an evaluation: {name} cannot be"):
+        Item.of(record | {name: value})
+
+
+def test_an_item_says_which_distractors_its_context_holds() -> None:
+    single = next(pack(TASKS["recall_single"], TINY, 1024, 1))
+    assert single.distractors
+    assert single.beside == ()
+    several = next(pack(TASKS["recall_multikey"], TINY, 1024, 1))
+    assert several.beside == several.distractors

@@ -143,6 +143,28 @@ def test_nothing_is_worth_nothing_and_what_is_wrong_less_than_right(name: str) -
         assert max(score(item, wrong) for wrong in item.distractors) < score(item, solved(item, item.context))
 
 
+@pytest.mark.parametrize("name", [*WRITTEN, *(name for name in TASKS if name.startswith("recall"))])
+def test_to_name_all_candidates_is_not_to_answer(name: str) -> None:
+    scores = [TASKS[name].score(item, ", ".join(sorted({*item.gold, *item.distractors}))) for item in items(name)]
+    assert sum(scores) / len(scores) <= 0.5
+
+
+def test_what_is_asked_in_icl_has_no_label_in_the_context() -> None:
+    for item in items("icl"):
+        assert item.prefix not in item.context
+        assert item.context.count(f"has the label {item.gold[0]}.") > 3
+
+
+def test_ranks_are_among_the_same_kind_first() -> None:
+    for item in items("summary"):
+        assert all(f" lives in {value}." in item.context for value in (item.gold[0], *item.distractors[:3]))
+    counts = [item for item in items("qa") if "how many" in item.question]
+    assert counts
+    for item in counts:
+        places = [NUMBERS.split().index(word) for word in (*item.gold, *item.distractors[:2])]
+        assert {abs(place - places[0]) for place in places[1:]} == {1}
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_distractors_stand_in_the_context(name: str) -> None:
     for item in items(name):
@@ -158,6 +180,7 @@ def test_a_ranking_by_log_probability_is_worth_its_order() -> None:
         worth = [-float(place) for place in range(1 + len(item.distractors))]
         assert ranked(item, worth) == 1.0
         assert ranked(item, worth[::-1]) < 0.5
+        assert ranked(item, [-1.0] * len(worth)) == ranked(item, [float("nan")] * len(worth)) < 0.5
 
 
 def test_an_association_shares_no_content_word_with_its_question() -> None:
