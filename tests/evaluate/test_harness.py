@@ -19,7 +19,8 @@ from lm_eval.models.huggingface import HFLM
 from retmask.evaluate.harness import HarnessLM
 
 TEMPLATE = (
-    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[bot] {% endif %}"
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 PAIRS = [
     ("The sky is", " blue"),
