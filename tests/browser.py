@@ -75,4 +75,4 @@ class App:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)  # what a page computes is finished first

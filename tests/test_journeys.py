@@ -1,17 +1,22 @@
 """Every job from its page to its end in a real Chromium, with the smallest settings; and what browsers do besides."""
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import App, settled, wait_for
+from tiny import tiny_adapter, tiny_folder
 
 from retmask.files import read_lines
+from retmask.model.weights import resolve
 from retmask.runs.run import Run
 
 pytestmark = pytest.mark.browser
 CHIPS = ".st-key-chips [data-tag]"
 MAP = ".st-key-map .js-plotly-plot .points"
+HATS = {"context": "Kim has 2 red hats. Ann has 3.", "gold": "Kim", "distractors": ["Ann"]}
 RECALLS = (
     "n => [...document.querySelectorAll('.st-key-answers .facts')]"
     ".filter(facts => facts.textContent.includes('recall')).length === n"
@@ -112,6 +117,34 @@ def test_an_evaluation(tab: Any, fresh_app: App) -> None:
     assert f"evaluate={run.id}" in tab.url
     tab.reload()
     tab.get_by_role("heading", name="Result").wait_for(timeout=60_000)
+
+
+def test_a_training_is_evaluated_from_its_page(tab: Any, fresh_app: App, tmp_path: Path) -> None:
+    """Its own conditions, on items of one's own."""
+    base = tiny_folder(tmp_path)
+    training = Run.create("train", {"model": str(base), "revision": ""}, name="tiny")
+    training.report(stage="steps", done=1, total=1)
+    training.update(status="success", model=base.name, sha256=resolve(str(base)).sha256)
+    tiny_adapter(training.path / "adapter")
+    card = {"base": str(base), "base_sha256": training.record["sha256"], "run": training.id, "steps": 1}
+    (training.path / "adapter" / "retmask.json").write_text(json.dumps(card))
+    items = tmp_path / "items.jsonl"
+    items.write_text("".join(json.dumps(HATS | {"question": f"Who has {n}?"}) + "\n" for n in range(4)))
+    look(tab, f"{fresh_app.address}train?train={training.id}", ".st-key-measure")
+    press(tab, "measure")
+    start = tab.locator(".st-key-evaluate_start button:not([disabled])")
+    start.wait_for(timeout=60_000)
+    suite = tab.locator(".st-key-evaluate_suite input")
+    suite.fill(str(items))
+    suite.press("Enter")
+    tab.get_by_text("4 items, 2 conditions and 2 floors").wait_for(timeout=60_000)
+    settled(tab)
+    start.click()
+    run = the_run("evaluate")
+    answered = Counter(line["condition"] for line in read_lines(run.path / "answers.jsonl"))
+    assert answered["unmasked"] == answered["tuned"] == 4
+    tab.get_by_text("Differences to unmasked and to the best control").wait_for(timeout=60_000)
+    assert f"evaluate={run.id}" in tab.url
 
 
 def test_back_leads_to_the_page_before_and_a_second_tab_has_a_selection_of_its_own(tab: Any, fresh_app: App) -> None:
