@@ -101,7 +101,7 @@ def _forest(run: Run, made: Mapping[str, Any]) -> None:
     drawn = [name for name in conditions if any(row["condition"] == name for row in rows)]
     if not drawn:
         return
-    st.markdown(f"**Differences to {sentence(base)[:-1]} and to the best control**")
+    st.markdown(f"**Differences against {sentence(base)[:-1]} and against the best control**")
     if len(drawn) > 3:
         roles = {row["condition"]: row["role"] for row in made["conditions"]}
         first = [name for name in drawn if roles[name] != "control"][:5] or drawn[:5]
