@@ -150,7 +150,7 @@ _READS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("id", "task", "cluster", "context", "question", "prefix"), _is_text),
     **dict.fromkeys(("gold", "distractors"), _are_texts),
     **dict.fromkeys(("planted", "others"), _are_spans),
-    "category": CATEGORIES.__contains__,
+    "category": (*CATEGORIES, EXTERNAL).__contains__,
     "tokens": lambda value: type(value) is int,
     "depth": lambda value: value is None or is_number(value),
     "data": lambda value: isinstance(value, Mapping),
