@@ -47,7 +47,7 @@ def the_run(kind: str) -> Run:
     """The one run of that kind, when it has come to its end."""
     wait_for(lambda: bool(Run.all(kind)))
     (run,) = Run.all(kind)
-    wait_for(lambda: run.status not in ("queued", "started"))
+    wait_for(lambda: run.status not in ("queued", "started"), seconds=600)  # a busy machine loads for minutes
     assert run.status == "success", run.record.get("error")
     return run
 
