@@ -10,7 +10,9 @@ chance of their own: two that are alike agree on about 8 of 10 questions, and di
 - **Halves**: how often two halves of the documents, drawn at random, differ by no more than their intervals allow.
 - **Itself**: a condition against itself differs by 0, and so do both ends of the interval.
 - **False gains**: how often a gain is claimed of a condition that differs from base and three controls by chance alone;
-  and of one that truly betters base, but not more than its controls do.
+  and of one that truly betters base, but not more than its controls do. A claim rests on the largest of the p-values
+  to base and to the controls, corrected once across categories; a category whose one task has fewer than 6 documents
+  can claim none.
 - **A planted gain**: how often a condition is found out that answers as base does, but reads the gold answer in 10 % of
   the items.
 

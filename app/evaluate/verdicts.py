@@ -60,8 +60,10 @@ def _signed(row: Mapping[str, Any]) -> str:
 def _smallest(row: Mapping[str, Any]) -> str:
     documents = f"{row['clusters']:,} document{'s' * (row['clusters'] != 1)}"
     items = f"{row['items']:,} items from {documents}"
-    if row["smallest"] is None:
+    if row["low"] is None:
         return f"There are {items}: some task has too few for an interval, which takes 3."
+    if row["smallest"] is None:
+        return f"There are {items}, and all differ alike."
     return f"With {items}, a true difference of {row['smallest']:.2f} would have been shown in 80 of 100 evaluations."
 
 

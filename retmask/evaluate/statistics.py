@@ -6,9 +6,10 @@ which only watches what must not be lost. Differences are of the items that both
 
 **A gain is called one only against the best control.** Which control is the best is not chosen by the numbers that then
 speak of it: a condition must differ from base, and in the same direction from *every* control (the intersection-union
-test: Berger 1982), so the largest of the p-values counts, and that control is named. Choosing it so claims no more
-gains than the level says, however many controls there are; with many of them a true gain is harder to show. p-values
-are corrected across categories (Holm 1979), for base and control each.
+test: Berger 1982), so the largest of the p-values, that to base among them, is the p-value of a category, and the
+control that is least sure to differ is named. Only then are the p-values corrected across categories, once (Holm 1979).
+Choosing so claims no more gains than the level says, however many controls there are; with many of them a true gain is
+harder to show. With fewer than 6 documents a task alone shows nothing (`retmask.heads.intervals.Estimate.p_values`).
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from retmask.compare.conditions import Role
-from retmask.heads.intervals import LEVEL, Estimate, average, clusters, estimate, holm
+from retmask.heads.intervals import LEVEL, Clusters, Estimate, average, clusters, estimate, holm
 from retmask.items.item import EXTERNAL
 
 GUARD = "guard"  # the category that is not part of overall
@@ -29,6 +30,7 @@ SMALLEST = 2.8  # standard errors: the effect that is found in 80 of 100 evaluat
 Level = Literal["task", "category", "overall"]
 Says = Literal["gain", "loss", "as the control", "no control", "not shown"]
 ALPHA = 1 - LEVEL
+_COLUMNS = 16
 _DIGITS = 6
 
 
@@ -60,7 +62,8 @@ class Difference(NamedTuple):
     """The mean of a condition minus that of another on the same items, with its paired 95 % interval.
 
     `p` is two-sided, `adjusted` corrected across categories (None for a task). `smallest` is the least true difference
-    that so many items would have shown in 80 of 100 evaluations. `better` and `worse` count items.
+    that so many items would have shown in 80 of 100 evaluations; None where all documents differ alike, which tells
+    nothing of it. `better` and `worse` count items.
     """
 
     level: Level
@@ -82,8 +85,10 @@ class Difference(NamedTuple):
 class Verdict(NamedTuple):
     """What is to be said of a condition in a category or overall, and the p-values, corrected, that it rests on.
 
-    `control` is the control that it is least sure to differ from. "as the control": it differs from base, and not
-    surely from every control; "no control": it differs from base, and there is none; "not shown": not even from base.
+    `control` is the control that it is least sure to differ from. `p_base` is of its difference to base alone,
+    `p_control` of differing from base and from every control: None where there is no control. "as the control": it
+    differs from base, and not surely from every control; "no control": it differs from base, and there is none; "not
+    shown": not even from base.
     """
 
     level: Level
@@ -115,13 +120,30 @@ class _Column(NamedTuple):
     against: str = ""
 
 
+class _Task(NamedTuple):
+    """A task: what the answers of every condition are worth, nan for none, and the documents of its items."""
+
+    category: str
+    name: str
+    values: Float[np.ndarray, "item condition"]
+    documents: Clusters
+
+
 class _Part(NamedTuple):
-    """A row of the tables for every column: its estimate, and what is counted in it."""
+    """A row of the tables for some columns: its estimate, and what is counted in it."""
 
     level: Level
     name: str
     estimate: Estimate
     counts: Float[np.ndarray, "count column"]  # items, clusters, better, worse
+
+
+class _Row(NamedTuple):
+    """A row of the tables for every column: the figures of a part, without its draws."""
+
+    level: Level
+    name: str
+    figures: Float[np.ndarray, "figure column"]  # mean, low, high, p, standard error; items, clusters, better, worse
 
 
 def tables(scores: Iterable[Score], roles: Mapping[str, Role], draws: int = DRAWS) -> Tables:
@@ -135,44 +157,69 @@ def tables(scores: Iterable[Score], roles: Mapping[str, Role], draws: int = DRAW
     columns = [_Column(name) for name in roles]
     columns += [_Column(name, base) for name in roles if name != base]
     columns += [_Column(name, control) for name in treatments for control in controls]
-    parts = list(_parts(scores, columns, draws))
-    means = [row for part in parts for row in _means(part, columns)]
-    differences = list(_differences(parts, columns))
+    rows = _rows(scores, columns, draws)
+    differences = list(_differences(rows, columns))
     verdicts = [row for name in treatments for row in _verdicts(differences, name, base)]
-    return Tables(means, differences, verdicts)
+    return Tables(_means(rows, columns), differences, verdicts)
 
 
-def _parts(scores: Iterable[Score], columns: Sequence[_Column], draws: int) -> Iterator[_Part]:
-    """Every task, every category and overall, in the order in which they first come."""
+def means_of(scores: Iterable[Score], conditions: Iterable[str], draws: int = DRAWS) -> list[Mean]:
+    """The means of these conditions alone, without their differences."""
+    columns = [_Column(name) for name in conditions]
+    return _means(_rows(scores, columns, draws), columns)
+
+
+def _rows(scores: Iterable[Score], columns: Sequence[_Column], draws: int) -> list[_Row]:
+    """Every task, every category and overall. Draws are held of a few columns at a time, which bounds the memory."""
+    conditions = [column.condition for column in columns if not column.against]
     by_task: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in scores:
         by_task[score.category, score.task].append(score)
-    tasks = {key: _task(key[1], rows, columns, draws) for key, rows in by_task.items()}
-    yield from tasks.values()
-    categories = {}
-    for category in dict.fromkeys(category for category, _ in tasks):
-        categories[category] = _joined("category", category, [tasks[key] for key in tasks if key[0] == category])
-    yield from categories.values()
-    if rest := [part for name, part in categories.items() if name not in (GUARD, EXTERNAL)]:
-        yield _joined("overall", "overall", rest)
+    tasks = [_task(*key, rows, conditions) for key, rows in by_task.items()]
+    values = {name: place for place, name in enumerate(conditions)}
+    blocks = []
+    for at in range(0, len(columns), _COLUMNS):
+        places = [(values[each.condition], values.get(each.against)) for each in columns[at : at + _COLUMNS]]
+        blocks.append([_row(part) for part in _parts(tasks, places, draws)])
+    return [
+        _Row(level, name, np.hstack([row.figures for row in rows]))
+        for rows in zip(*blocks, strict=True)
+        for level, name, _ in rows[:1]
+    ]
 
 
-def _task(task: str, scores: Sequence[Score], columns: Sequence[_Column], draws: int) -> _Part:
-    conditions = [column.condition for column in columns if not column.against]
+def _task(category: str, name: str, scores: Sequence[Score], conditions: Sequence[str]) -> _Task:
     items = dict(sorted({score.item: score.cluster for score in scores}.items()))  # whatever was answered first
     rows, places = ({name: i for i, name in enumerate(names)} for names in (items, conditions))
     values = np.full((len(items), len(conditions)), np.nan)
     for score in scores:
         if score.condition in places:
             values[rows[score.item], places[score.condition]] = score.score
-    gaps = [values[:, places[each.condition]] - values[:, places[each.against]] for each in columns if each.against]
-    every = np.column_stack([values, *gaps])
-    documents = clusters(list(items.values()), "document")
+    return _Task(category, name, values, clusters(list(items.values()), "document"))
+
+
+def _parts(tasks: Sequence[_Task], places: Sequence[tuple[int, int | None]], draws: int) -> Iterator[_Part]:
+    """Every task, every category and overall, in the order in which they first come, of some columns."""
+    parts = [(task.category, _estimated(task, places, draws)) for task in tasks]
+    yield from (part for _, part in parts)
+    categories = {}
+    for name in dict.fromkeys(name for name, _ in parts):
+        categories[name] = _joined("category", name, [part for category, part in parts if category == name])
+    yield from categories.values()
+    if rest := [part for name, part in categories.items() if name not in (GUARD, EXTERNAL)]:
+        yield _joined("overall", "overall", rest)
+
+
+def _estimated(task: _Task, places: Sequence[tuple[int, int | None]], draws: int) -> _Part:
+    """A task's estimates of conditions, or of their differences to another, by their places."""
+    every = np.column_stack(
+        [task.values[:, i] - (0 if against is None else task.values[:, against]) for i, against in places]
+    )
     there = ~np.isnan(every)
-    drawn = [len(np.unique(documents.of[column])) for column in there.T]
-    counts = np.array([there.sum(axis=0), drawn, (every > 0).sum(axis=0), (every < 0).sum(axis=0)])
-    seed = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])  # tasks are drawn independently
-    return _Part("task", task, estimate(every, documents, draws, seed), counts)
+    documents = [len(np.unique(task.documents.of[column])) for column in there.T]
+    counts = np.array([there.sum(axis=0), documents, (every > 0).sum(axis=0), (every < 0).sum(axis=0)], dtype=float)
+    seed = int.from_bytes(hashlib.sha256(task.name.encode()).digest()[:8])  # tasks are drawn independently
+    return _Part("task", task.name, estimate(every, task.documents, draws, seed), counts)
 
 
 def _joined(level: Level, name: str, parts: Sequence[_Part]) -> _Part:
@@ -180,47 +227,53 @@ def _joined(level: Level, name: str, parts: Sequence[_Part]) -> _Part:
     return _Part(level, name, average([part.estimate for part in parts]), counts)
 
 
-def _means(part: _Part, columns: Sequence[_Column]) -> Iterator[Mean]:
-    low, high = part.estimate.ends()
-    for i, column in enumerate(columns):
-        if not column.against and part.counts[0, i]:
-            mean = part.estimate.mean[i]
-            range_of = (0, 1) if 0 <= mean <= 1 else (-np.inf, np.inf)  # a share, but for log-probability, perplexity
-            least, most = map(_rounded, np.clip((low[i], high[i]), *range_of))
-            items, documents = map(int, part.counts[:2, i])
-            yield Mean(part.level, part.name, column.condition, _rounded(mean), least, most, items, documents)
+def _row(part: _Part) -> _Row:
+    """A part's figures: its draws are needed no longer."""
+    each = part.estimate
+    return _Row(part.level, part.name, np.vstack([each.mean, *each.ends(), each.p_values(), each.error, part.counts]))
 
 
-def _differences(parts: Sequence[_Part], columns: Sequence[_Column]) -> Iterator[Difference]:
-    family = [part.level == "category" and part.name != GUARD for part in parts]
-    p = np.array([part.estimate.p_values() for part in parts])
-    adjusted = np.array([[np.nan] if part.level == "task" else [1.0] for part in parts]) * p
-    adjusted[family] = np.apply_along_axis(holm, 0, p[family])
-    for part, own, corrected in zip(parts, p, adjusted, strict=True):
-        (low, high), smallest = part.estimate.ends(), SMALLEST * part.estimate.error
-        for i, column in enumerate(columns):
-            items, documents, better, worse = map(int, part.counts[:, i])
+def _means(rows: Sequence[_Row], columns: Sequence[_Column]) -> list[Mean]:
+    means = []
+    for row in rows:
+        for column, (mean, low, high, _, _, items, documents, _, _) in zip(columns, row.figures.T, strict=True):
+            if not column.against and items:
+                range_of = (0, 1) if 0 <= mean <= 1 else (-np.inf, np.inf)  # a share, but for log-probability
+                least, most = map(_rounded, np.clip((low, high), *range_of))
+                of = (_rounded(mean), least, most, int(items), int(documents))
+                means.append(Mean(row.level, row.name, column.condition, *of))
+    return means
+
+
+def _differences(rows: Sequence[_Row], columns: Sequence[_Column]) -> Iterator[Difference]:
+    every = np.array([row.figures[3] for row in rows])
+    family = [row.level == "category" and row.name != GUARD for row in rows]
+    adjusted = np.array([[np.nan] if row.level == "task" else [1.0] for row in rows]) * every
+    adjusted[family] = np.apply_along_axis(holm, 0, every[family])
+    for row, corrected in zip(rows, adjusted, strict=True):
+        for column, figures, p_corrected in zip(columns, row.figures.T, corrected, strict=True):
+            items, documents, better, worse = map(int, figures[5:])
             if column.against and items:
-                figures = (part.estimate.mean, low, high, own, corrected, smallest)
-                mean, least, most, p_own, p_corrected, shown = (_rounded(each[i]) for each in figures)
-                of = (mean, least, most, p_own, p_corrected, shown, better, worse, items, documents)
-                yield Difference(part.level, part.name, *column, *of)
+                mean, low, high, p = map(_rounded, figures[:4])
+                smallest = _rounded(SMALLEST * figures[4]) or None
+                of = (mean, low, high, p, _rounded(p_corrected), smallest, better, worse, items, documents)
+                yield Difference(row.level, row.name, *column, *of)
 
 
 def _verdicts(differences: Sequence[Difference], condition: str, base: str) -> Iterator[Verdict]:
     """What is to be said of a condition, category by category and overall."""
     rows = [row for row in differences if row.condition == condition and row.level != "task"]
-    from_base = {(row.level, row.name): row for row in rows if row.against == base}
-    nearest = {}
-    for place, row in from_base.items():
-        sides = [(_beside(row, each), each.against) for each in rows if each[:2] == place and each.against != base]
-        nearest[place] = max(sides, default=(np.nan, ""))
-    p = np.array([value for value, _ in nearest.values()])
-    family = [level == "category" and name != GUARD for level, name in nearest]
+    from_base = [row for row in rows if row.against == base]
+    nearest = []
+    for row in from_base:
+        beside = [(_beside(row, each), each.against) for each in rows if each[:2] == row[:2] and each.against != base]
+        nearest.append(max(beside, default=(np.nan, "")))
+    p = np.maximum([np.nan if row.p is None else row.p for row in from_base], [least for least, _ in nearest])
+    family = [row.level == "category" and row.name != GUARD for row in from_base]
     p[family] = holm(p[family])
-    for p_control, (place, row) in zip(map(_rounded, p), from_base.items(), strict=True):
-        says = _says(row.mean, row.adjusted, p_control, bool(nearest[place][1]))
-        yield Verdict(*place, condition, says, nearest[place][1], row.adjusted, p_control)
+    for row, (_, control), p_control in zip(from_base, nearest, map(_rounded, p), strict=True):
+        says = _says(row.mean, row.adjusted, p_control, bool(control))
+        yield Verdict(row.level, row.name, condition, says, control, row.adjusted, p_control)
 
 
 def _beside(row: Difference, to_control: Difference) -> float:

@@ -93,7 +93,9 @@ def resampled_means(
 
     A nan is a value that was not measured, and the mean is over the others; nan for a draw without any.
     """
-    return np.moveaxis(_bootstrap(values, drawn_by, lambda means: means, draws, seed).bootstrap_distribution, -1, 0)
+    rng, means, n = np.random.default_rng(seed), _means_of_draws(values, drawn_by), drawn_by.n
+    sizes = (min(_CHUNK, draws - start) for start in range(0, draws, _CHUNK))
+    return np.concatenate([means(rng.integers(n, size=(size, n))) for size in sizes])  # as scipy draws them
 
 
 class Estimate(NamedTuple):
@@ -119,20 +121,23 @@ class Estimate(NamedTuple):
         from scipy import stats
 
         tails = stats.norm.cdf(stats.t.ppf(_ENDS[0], np.nan_to_num(self.freedom, nan=1.0)))
-        ordered, every = np.sort(self.draws, axis=0), np.arange(len(tails))  # much quicker than a quantile of each
-        low, high = (np.round(share * (len(ordered) - 1)).astype(int) for share in (tails, 1 - tails))
+        low, high = (np.round(share * (len(self.draws) - 1)).astype(int) for share in (tails, 1 - tails))
+        places, every = np.unique([low, high]), np.arange(len(tails))
+        ordered = np.partition(self.draws, places, axis=0)  # at these places; much quicker than a quantile of each
         return np.minimum(ordered[low, every], self.mean), np.maximum(ordered[high, every], self.mean)
 
     def p_values(self) -> Float[np.ndarray, " figure"]:
         """How easily chance alone moves each mean so far from 0, two-sided: the level at which its interval ends at 0.
 
-        At least what so many draws can tell, 2 / (draws + 1) of many clusters.
+        At least what so many draws can tell, 2 / (draws + 1) of many clusters, and at least 2 / 2^n of n: so often do
+        all of them differ in one direction by chance. With fewer than 6 it is thus above 0.05, whatever the interval.
         """
         from scipy import stats
 
         beyond = np.minimum((self.draws <= 0).sum(axis=0), (self.draws >= 0).sum(axis=0))
         tail = stats.t.sf(stats.norm.isf((1 + beyond) / (1 + len(self.draws))), self.freedom)
-        return np.where(np.isnan(self.freedom), np.nan, np.minimum(1, 2 * tail))
+        p: Float[np.ndarray, " figure"] = np.clip(2 * tail, 2.0**-self.freedom, 1)
+        return p
 
 
 def estimate(
@@ -140,14 +145,21 @@ def estimate(
 ) -> Estimate:
     """The mean of each column over the values that were measured (not nan), by clusters.
 
-    Its draws are nan where fewer than 3 clusters have any. Another seed makes draws that are independent.
+    The clusters drawn are those that have any; where these are fewer than 3, draws are nan. Another seed makes draws
+    that are independent.
     """
     there = ~np.isnan(values)
-    n = np.array([len(np.unique(drawn_by.of[column])) for column in there.T])
     with np.errstate(invalid="ignore"):  # 0 / 0: nothing measured
         mean = np.where(there, values, 0).sum(axis=0) / there.sum(axis=0)
-        drawn = resampled_means(values, drawn_by, draws, seed)
-        wide = np.where(n < FEWEST, np.nan, np.sqrt(n / np.maximum(1, n - 1)))
+    measured = _sums(there.astype(float), drawn_by) > 0
+    n, drawn = measured.sum(axis=0), np.full((draws, len(mean)), np.nan)
+    kinds, of = np.unique(measured, axis=1, return_inverse=True)
+    for number, kind in enumerate(kinds.T):
+        if kind.sum() >= FEWEST:
+            columns, rows = np.flatnonzero(of.reshape(-1) == number), np.flatnonzero(kind[drawn_by.of])
+            left = Clusters(np.cumsum(kind)[drawn_by.of[rows]] - 1, drawn_by.unit)
+            drawn[:, columns] = resampled_means(values[np.ix_(rows, columns)], left, draws, seed)
+    wide = np.sqrt(n / np.maximum(1, n - 1))
     return Estimate(mean, mean + (drawn - mean) * wide, np.where(n < FEWEST, np.nan, n - 1.0))
 
 
@@ -210,34 +222,50 @@ def none_over(n: int, unit: str) -> str:
     return f"no interval: it takes {FEWEST} {unit}s or more, and there {'is' if n == 1 else 'are'} {over(n, unit)}"
 
 
-def _bootstrap(
-    values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, figures: Figures, draws: int, seed: int = 0
-) -> Any:
-    """scipy's percentile bootstrap of clusters, drawn with all their values; the draws are its last axis."""
+def _sums(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters) -> Float[np.ndarray, "cluster *shape"]:
+    """The sums of values by cluster."""
+    sums = np.zeros((drawn_by.n, *values.shape[1:]))
+    np.add.at(sums, drawn_by.of, values)
+    return sums
+
+
+def _means_of_draws(
+    values: Float[np.ndarray, "value *shape"], drawn_by: Clusters
+) -> Callable[[Int[np.ndarray, "draw cluster"]], Float[np.ndarray, "draw *shape"]]:
+    """What makes the mean over values of each draw of clusters, which come with all their values; nan without any."""
+    flat, n = values.reshape(len(values), -1), drawn_by.n
+    missing = np.isnan(flat)
+    sums = _sums(np.where(missing, 0.0, flat), drawn_by)
+    sizes = _sums((~missing if missing.any() else ~missing[:, :1]).astype(float), drawn_by)
+
+    def means(drawn: Int[np.ndarray, "draw cluster"]) -> Float[np.ndarray, "draw *shape"]:
+        at = drawn + n * np.arange(len(drawn))[:, None]  # a draw's sums are a product of matrices, and quick
+        times = np.bincount(at.ravel(), minlength=at.size).reshape(at.shape).astype(float)
+        with np.errstate(invalid="ignore"):  # 0 / 0: a draw without any
+            drawn_means: Float[np.ndarray, "draw value"] = times @ sums / (times @ sizes)
+        return drawn_means.reshape(len(drawn), *values.shape[1:])
+
+    return means
+
+
+def _bootstrap(values: Float[np.ndarray, "value *shape"], drawn_by: Clusters, figures: Figures, draws: int) -> Any:
+    """scipy's percentile bootstrap of clusters; the draws are its last axis."""
     from scipy import stats  # here, since it takes a second and most commands make no interval
 
-    n = drawn_by.n
-    member = drawn_by.of == np.arange(n)[:, None]
-    flat = values.reshape(len(values), -1)
-    missing = np.isnan(flat)
-    sums = member.astype(float) @ np.where(missing, 0.0, flat)
-    sizes = member.astype(float) @ ~missing if missing.any() else member.sum(axis=1, keepdims=True)
+    means = _means_of_draws(values, drawn_by)
 
     def statistic(drawn: Int[np.ndarray, "draw cluster"], axis: int) -> Float[np.ndarray, "*figure draw"]:
-        at = drawn + n * np.arange(len(drawn))[:, None]  # a draw's sums are a product of matrices, and quick
-        times = np.bincount(at.ravel(), minlength=at.size).reshape(at.shape)
-        means = times.astype(float) @ sums / (times @ sizes)
-        return np.moveaxis(figures(means.reshape(len(drawn), *values.shape[1:])), 0, -1)
+        return np.moveaxis(figures(means(drawn)), 0, -1)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of draws without a figure
         return stats.bootstrap(
-            (np.arange(n),),
+            (np.arange(drawn_by.n),),
             statistic,
             n_resamples=draws,
             batch=_CHUNK,
             vectorized=True,
             confidence_level=LEVEL,
             method="percentile",
-            rng=seed,
+            rng=0,
         )

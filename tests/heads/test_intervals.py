@@ -45,6 +45,7 @@ def test_many_values_come_near_the_normal_interval() -> None:
 
 
 @given(VALUES, st.integers(2, 5))
+@settings(deadline=None)
 def test_copies_in_a_cluster_change_nothing(values: np.ndarray, times: int) -> None:
     once = interval(values, each(len(values), "needle"))
     copied = interval(np.repeat(values, times), clusters(np.repeat(range(len(values)), times).tolist(), "needle"))
@@ -54,6 +55,7 @@ def test_copies_in_a_cluster_change_nothing(values: np.ndarray, times: int) -> N
 
 
 @given(VALUES)
+@settings(deadline=None)
 def test_an_interval_holds_the_mean_and_is_the_same_each_time(values: np.ndarray) -> None:
     by = each(len(values), "trial")
     found = interval(values, by)
