@@ -22,8 +22,8 @@ from retmask.runs.overview import duration
 from retmask.runs.run import Run
 from retmask.runs.settings import from_record
 
-OF_NEEDLES = ("trials", "context_tokens", "needles", "haystack")
-FORM = Form(EvaluateSettings, "evaluate", ("model", "tuned", "rule", "also", "condition", "suite", *OF_NEEDLES))
+OTHERS = ("trials", "context_tokens", "needles", "haystack", "harness", "read")  # asked by the command line alone
+FORM = Form(EvaluateSettings, "evaluate", ("model", "tuned", "rule", "also", "condition", "suite", *OTHERS))
 MEASURED = {"smollm2-135m": 0.0009}  # seconds a token of an answer's window, on two cores
 CHARS = 4  # of a token of one's own items, about
 SAYS = {
