@@ -1,10 +1,12 @@
 """The results of an evaluation, from its items and answers: what a page draws and a paper prints. No torch."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import exp
 from typing import Any
 
 from retmask.compare.conditions import Condition, Role
-from retmask.evaluate.statistics import DRAWS, Score, Tables, tables
+from retmask.evaluate.statistics import DRAWS, Difference, Mean, Score, means_of, tables
 from retmask.evaluate.suite import task_of
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
@@ -14,6 +16,8 @@ from retmask.items.item import CATEGORIES, EXTERNAL, Item
 
 NO_CONTEXT, SHUFFLED, MAJORITY = "no context", "shuffled context", "majority answer"
 FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY)
+PROSE = "guard_perplexity"  # the task that foresees prose
+_DIGITS = 6
 
 
 def results_of(
@@ -27,21 +31,21 @@ def results_of(
 
     `means`, `differences` and `verdicts` are those of `retmask.evaluate.statistics` over scores. `ranks` are the same
     means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
-    needs no context, `logprobs` the mean log-probability of the gold answer. `external` names the suites of tasks that
-    are not ours. Fewer `draws` are quicker and make intervals less sure.
+    needs no context, `logprobs` the mean log-probability of the gold answer. `by_length` has the mean of each task at
+    each window, and `perplexity` that of the guard's prose, which as a score is but a small part of it. `external`
+    names the suites of tasks that are not ours. Fewer `draws` are quicker and make intervals less sure.
     """
     lines = list(answers)
     roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
-    made = tables(_scores(items, lines, "score"), roles, draws)
-    floors: list[dict[str, Any]] = []
-    for name, scores in _floors(items, lines).items():
-        floors += [row._asdict() for row in tables(scores, {name: "base"}, draws).means]
+    floors = [score for scores in _floors(items, lines).values() for score in scores]
+    figures = {f"{name}s": means_of(_scores(items, lines, name), roles, draws) for name in ("rank", "logprob")}
     return {
         "conditions": [_facts(name, condition, record) for name, condition in named.items()],
-        **made.record,
-        "ranks": _means(tables(_scores(items, lines, "rank"), roles, draws)),
-        "logprobs": _means(tables(_scores(items, lines, "logprob"), roles, draws)),
-        "floors": floors,
+        **tables(_scores(items, lines, "score"), roles, draws).record,
+        **{name: [row._asdict() for row in rows] for name, rows in figures.items()},
+        "floors": [row._asdict() for name in FLOORS for row in means_of(floors, [name], draws)],
+        "by_length": _by_length(items, _scores(items, lines, "score")),
+        "perplexity": _perplexity(_scores(items, lines, "logprob"), roles, draws),
         "external": {item.task: item.data.get("suite", "") for item in items if item.category == EXTERNAL},
     }
 
@@ -76,8 +80,38 @@ def _facts(name: str, condition: Condition, record: Mapping[str, Any]) -> dict[s
     return condition.record(HeadMask.parse(str(mask), ANY_GRID) if mask else None, {"weights_sha256": weights})
 
 
-def _means(made: Tables) -> list[dict[str, Any]]:
-    return [row._asdict() for row in made.means]
+def _by_length(items: Sequence[Item], scores: Iterable[Score]) -> list[dict[str, Any]]:
+    """The mean score of every condition in every task at each of its windows (tokens); none of items without one."""
+    tokens, cells = {item.id: item.tokens for item in items}, defaultdict[tuple[str, int, str], list[float]](list)
+    for score in scores:
+        if tokens[score.item]:
+            cells[score.task, tokens[score.item], score.condition].append(score.score)
+    return [
+        dict(zip(("task", "tokens", "condition"), cell, strict=True))
+        | {"mean": round(sum(values) / len(values), _DIGITS), "items": len(values)}
+        for cell, values in cells.items()
+    ]
+
+
+def _perplexity(logprobs: Iterable[Score], roles: Mapping[str, Role], draws: int) -> list[dict[str, Any]]:
+    """The perplexity of the guard's prose, and how many times base's it is (`ratio`), with their 95 % intervals."""
+    rows = tables([score for score in logprobs if score.task == PROSE], roles, draws)
+    of_task = [row for row in rows.differences if row.level == "task"]
+    ratios = {row.condition: row for row in reversed(of_task)}  # that to base comes first
+    return [
+        {"condition": row.condition}
+        | _inverted(row, "perplexity", "low", "high")
+        | _inverted(ratios.get(row.condition), "ratio", "ratio_low", "ratio_high")
+        | {"items": row.items, "clusters": row.clusters}
+        for row in rows.means
+        if row.level == "task"
+    ]
+
+
+def _inverted(row: Mean | Difference | None, name: str, low: str, high: str) -> dict[str, float | None]:
+    """What a mean log-probability says as perplexity, under these names, and so its interval: the ends change sides."""
+    figures = {name: row and row.mean, low: row and row.high, high: row and row.low}
+    return {key: None if figure is None else round(exp(min(-figure, 700)), _DIGITS) for key, figure in figures.items()}
 
 
 def _scores(items: Sequence[Item], lines: Iterable[Mapping[str, Any]], figure: str) -> Iterator[Score]:
@@ -98,10 +132,10 @@ def _floors(items: Sequence[Item], lines: Iterable[Mapping[str, Any]]) -> dict[s
         if line["condition"] in FLOORS and line["item"] in by_id:
             out[line["condition"]].append(_score(by_id[line["item"]], line["condition"], line["score"]))
     for task in dict.fromkeys(item.task for item in items):
-        asked = [item for item in items if item.task == task]
-        if task_of(asked[0]).answers and asked[0].context:
-            most = majority_answer(asked)
-            out[MAJORITY] += [_score(item, MAJORITY, task_of(item).score(item, most)) for item in asked]
+        of_task = [item for item in items if item.task == task]
+        if task_of(of_task[0]).answers and of_task[0].context:
+            most = majority_answer(of_task)
+            out[MAJORITY] += [_score(item, MAJORITY, task_of(item).score(item, most)) for item in of_task]
     return {name: scores for name, scores in out.items() if scores}
 
 

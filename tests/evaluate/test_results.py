@@ -1,0 +1,62 @@
+"""The results of an evaluation by hand: every figure of an answer goes where it belongs."""
+
+from math import exp, log
+from typing import Any
+
+import pytest
+
+from retmask.compare.conditions import Condition, named, parse
+from retmask.evaluate.results import results_of
+from retmask.items.item import Item
+
+NAMED = named([Condition(), *parse("masked=L0H1")])
+MASKED = list(NAMED)[1]
+
+
+def an_item(number: int, task: str = "codes", category: str = "recall", tokens: int = 512) -> Item:
+    name = f"{task}-{tokens}-{number}"
+    texts = {"context": "The code is 7.", "question": "Which code?", "gold": ("7",), "distractors": ("1", "2", "3")}
+    of = {"task": task, "category": category, "cluster": name, "tokens": tokens, "depth": None}
+    return Item(id=name, **of, **texts)  # type: ignore[arg-type]
+
+
+def an_answer(item: Item, condition: str, score: float, logprob: float = -1.0, rank: int = 1) -> dict[str, Any]:
+    figures = {"score": score, "logprob": logprob, "rank": rank, "of": 4}
+    return {"item": item.id, "condition": condition, "response": "7", **figures}
+
+
+def test_every_figure_stands_in_its_own_table() -> None:
+    """Base is right and ranks gold first, masked is wrong and ranks it third of four; the floor is in neither."""
+    items = [an_item(i, tokens=tokens) for tokens in (512, 1024) for i in range(3)]
+    lines = [an_answer(item, "unmasked", 1, -0.5, 1) for item in items]
+    lines += [an_answer(item, MASKED, float(item.tokens == 512), -2.5, 3) for item in items]
+    lines += [an_answer(item, "no context", 0.25) for item in items[:3]]
+    results = results_of(items, lines, NAMED, {}, 200)
+
+    def means(table: str) -> dict[str, float]:
+        return {row["condition"]: row["mean"] for row in results[table] if row["level"] == "task"}
+
+    assert means("means") == {"unmasked": 1, MASKED: 0.5}
+    assert means("ranks") == {"unmasked": 1, MASKED: pytest.approx(1 / 3, abs=1e-6)}
+    assert means("logprobs") == {"unmasked": -0.5, MASKED: -2.5}
+    assert means("floors")["no context"] == 0.25
+    assert {(row["tokens"], row["condition"]): (row["mean"], row["items"]) for row in results["by_length"]} == {
+        (512, "unmasked"): (1, 3),
+        (1024, "unmasked"): (1, 3),
+        (512, MASKED): (1, 3),
+        (1024, MASKED): (0, 3),
+    }
+    assert results["perplexity"] == []
+
+
+def test_perplexity_is_of_the_mean_log_probability_and_not_the_mean_of_scores() -> None:
+    """Of 2, 8 and 4 it is 4; where each is doubled the ratio is 2, whatever is drawn."""
+    items = [an_item(i, "guard_perplexity", "guard") for i in range(3)]
+    worth = [log(2), log(8), log(4)]
+    lines = [an_answer(item, "unmasked", exp(-each), -each) for item, each in zip(items, worth, strict=True)]
+    lines += [an_answer(item, MASKED, exp(-each) / 2, -each - log(2)) for item, each in zip(items, worth, strict=True)]
+    base, masked = results_of(items, lines, NAMED, {}, 200)["perplexity"]
+    assert (base["condition"], base["perplexity"], base["ratio"]) == ("unmasked", pytest.approx(4, abs=1e-4), None)
+    assert base["low"] < 4 < base["high"]
+    assert [masked[name] for name in ("ratio", "ratio_low", "ratio_high")] == pytest.approx([2, 2, 2], abs=1e-4)
+    assert (masked["perplexity"], masked["items"]) == (pytest.approx(8, abs=1e-4), 3)
