@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from retmask import files
 from retmask.compare.conditions import Condition
 from retmask.evaluate.results import NO_CONTEXT, SHUFFLED, markdown, results_of
-from retmask.evaluate.suite import Suite, documents, make, of_model
+from retmask.evaluate.suite import Suite, documents, make, of_model, task_of
 from retmask.evaluate.weights import load, masks_of
 from retmask.figures.rows import to_csv
 from retmask.heads.masks import HeadMask
 from retmask.items.floors import shuffled_context, without_context
 from retmask.items.item import EXTERNAL, Item
+from retmask.items.packing import prompt
 from retmask.items.published import is_read, read_published
 from retmask.runs.job import Pace, Progress, Work
 from retmask.runs.run import Run
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from retmask.model.lens import LensModel
 
 Answers = dict[tuple[str, str], dict[str, Any]]  # the lines of answers.jsonl by condition and item
+FLOORS_ASKED = (NO_CONTEXT, SHUFFLED)
 _CHARS = 2  # of a token of one's own items, at least, about: how long a context the model is loaded for
 
 
@@ -35,7 +37,7 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
     from retmask.model.loading import release
 
     run, settings = work.run, work.settings
-    named, answers, items = settings.conditions(), read_answers(run.path), read_items_of(run.path)
+    named, answers, items = settings.conditions(), read_answers(run.path), _kept(run)
     asked = settings.asked
     longest = max(settings.windows) if isinstance(asked, Suite) or settings.harness else _longest(asked)
     run.report(stage="loading", done=len(answers))
@@ -43,34 +45,31 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
     _add(run, answers, lines)
     if not (asked or settings.harness):
         items = items or _stored(run, read)
-    pace, masks = Pace(), dict[str, HeadMask]()
+    pace = Pace()
     for names in _by_weights(named):
-        if items and all((name, item.id) in answers for name in names for item in items if not is_read(item)):
+        floors = settings.floors and not any(named[names[0]].weights)
+        if items and not _missing(items, names, floors, answers):
             continue
         release()
-        model = load(work, names[0], named[names[0]], longest)
-        if isinstance(asked, Suite):
-            model.check_length(longest)  # before anything is answered
-        masks = masks or masks_of(work, model.grid)
+        model = load(work, names, named[names[0]], longest)
+        masks = masks_of(work, model.grid, names)
         chat = Chat.resumed(model.tokenizer, run.record)
         own = {name: masks.get(name, HeadMask()) for name in names}
         lm, posed = _posed(settings, model, chat, own) if settings.harness else (None, [])
         items = items or _stored(run, [*_made(settings, chat), *(each.item for each in posed), *read], chat)
         if missing := next((each.item.task for each in posed if each.item not in items), ""):
             raise ValueError(f"{missing} asks other than when this run began: start a new one")
-        floors = settings.floors and not any(named[names[0]].weights)
         ours = [item for item in items if item.category != EXTERNAL]
-        kinds = {item.id: _kinds([item], named, settings.floors) for item in items if not is_read(item)}
-        tokens = {item.id: item.tokens or len(item.message) // _CHARS for item in items}
-        total = len(lines) + sum(map(len, kinds.values()))
+        model.check_length(_longest_of(ours, chat))  # before anything is answered
+        left = _missing(items, list(named), settings.floors, answers)
+        total = len(answers) + len(left)
         pace.go_on()
         for answered in chain(
             _suite_lines(model, chat, ours, own, floors, answers), _harness_lines(lm, posed, own, answers)
         ):
             new = _add(run, answers, answered)
-            asked_now = sum(tokens[line["item"]] for line in new)
-            ahead = sum(tokens[item] for item in kinds for name in kinds[item] if (name, item) not in answers)
-            yield Progress(len(answers), total, pace.left(asked_now, ahead), {"condition": names[0]})
+            done = sum(left.pop((line["condition"], line["item"])) for line in new)
+            yield Progress(len(answers), total, pace.left(done, sum(left.values())), {"condition": names[0]})
         del model, lm, posed  # two need not fit
     _finish(run, items, answers, named)
     if pace.each:
@@ -121,6 +120,11 @@ def _made(settings: "EvaluateSettings", chat: Chat) -> Iterator[Item]:
 
 def _longest(items: Sequence[Item]) -> int:
     return max((len(item.message) for item in items), default=0) // _CHARS
+
+
+def _longest_of(items: Sequence[Item], chat: Chat) -> int:
+    """The longest window in tokens, of one's own items as this model reads them."""
+    return max((item.tokens or len(prompt(item, chat)) + task_of(item).answer_tokens for item in items), default=0)
 
 
 def _posed(
@@ -178,6 +182,13 @@ def _by_weights(named: Mapping[str, Condition]) -> list[list[str]]:
     return list(groups.values())
 
 
+def _kept(run: Run) -> list[Item]:
+    """The items that the run began with; none before they are made, or where their file is not whole."""
+    path = run.path / "items.jsonl"
+    whole = path.is_file() and files.sha256_text(path.read_text(encoding="utf-8", errors="replace"))
+    return read_items_of(run.path) if whole and whole == run.record.get("items_sha256") else []
+
+
 def _stored(run: Run, items: Sequence[Item], chat: Chat | None = None) -> list[Item]:
     """The items, kept with the run, which says by which day's clock and with which text they are asked."""
     text = "".join(json.dumps(item.record, ensure_ascii=False) + "\n" for item in items)
@@ -191,14 +202,20 @@ def _asking(
 ) -> Iterator[tuple[Sequence[Item], Mapping[str, HeadMask]]]:
     """What is asked of a document under which names: the items, and without or with a shuffled context by the model."""
     yield document, own
-    if floors and all(item.context for item in document):
-        yield [without_context(item) for item in document], {NO_CONTEXT: HeadMask()}
-        yield [shuffled_context(item) for item in document], {SHUFFLED: HeadMask()}
+    among = [item for item in document if item.context] if floors else []
+    if among:
+        yield [without_context(item) for item in among], {NO_CONTEXT: HeadMask()}
+        yield [shuffled_context(item) for item in among], {SHUFFLED: HeadMask()}
 
 
-def _kinds(items: Sequence[Item], named: Mapping[str, Condition], floors: bool) -> list[str]:
-    """The names under which items are asked."""
-    return [*named, *([NO_CONTEXT, SHUFFLED] if floors and all(item.context for item in items) else [])]
+def _missing(items: Sequence[Item], names: Sequence[str], floors: bool, answers: Answers) -> dict[tuple[str, str], int]:
+    """What is not answered yet, by condition and item, the floors too: its window in tokens, about."""
+    return {
+        (name, item.id): item.tokens or len(item.message) // _CHARS
+        for item in items
+        for name in [*names, *(FLOORS_ASKED if floors and item.context and item.category != EXTERNAL else ())]
+        if (name, item.id) not in answers and not is_read(item)
+    }
 
 
 def _finish(run: Run, items: Sequence[Item], answers: Answers, named: Mapping[str, Condition]) -> None:

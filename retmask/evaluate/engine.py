@@ -6,6 +6,7 @@ one batch: all answer together, then every candidate is given to all of them (te
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from math import isnan
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -92,6 +93,8 @@ def _judged(item: Item, question: Asked, given: Given, chat: Chat) -> dict[str, 
     """What an answer and the candidates are worth."""
     task = task_of(item)
     means = [worth / max(1, len(ids)) for worth, ids in zip(given.logprobs, question.candidates, strict=True)]
+    if isnan(sum(means)):
+        raise ValueError(f"the log-probabilities of item {item.id} are no numbers: choose --dtype float32")
     ranked = round(task.ranked(item, means), _DIGITS) if task.ranked else None
     response = chat.answer(given.token_ids)
     score = round(task.score(item, response), _DIGITS) if task.answers else ranked
@@ -99,7 +102,7 @@ def _judged(item: Item, question: Asked, given: Given, chat: Chat) -> dict[str, 
         "response": response,
         "score": score,
         "logprob": round(means[0], _DIGITS),
-        "rank": 1 + sum(mean > means[0] for mean in means[1:]),
+        "rank": 1 + sum(mean >= means[0] for mean in means[1:]),  # a tie is no preference
         "of": len(means),
     }
     return line | ({"ranked": ranked} if task.ranked and task.answers else {})

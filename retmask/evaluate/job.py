@@ -12,6 +12,7 @@ from retmask import files
 from retmask.compare.conditions import HELP, Condition, named, of_folders, of_masks, of_rule, parse
 from retmask.evaluate.answers import published, suite_answers
 from retmask.evaluate.needles import needle_answers, texts
+from retmask.evaluate.results import FLOORS
 from retmask.evaluate.suite import NEEDLES, NONE, SUITES, Suite, chosen, items_file, read_items
 from retmask.heads.rules import MaskRule
 from retmask.items.item import Item
@@ -100,7 +101,10 @@ class EvaluateSettings:
         """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
         written = [made for text in self.condition for made in parse(text, self.rule.scores, self.rule.exclude)]
         masked = [*of_rule(self.rule), *of_masks(self.also)]
-        return named([Condition(), *masked, *of_folders(self.tuned), *written])
+        conditions = named([Condition(), *masked, *of_folders(self.tuned), *written])
+        for name in {*FLOORS} & {*conditions}:
+            raise ValueError(f"{name} is what a floor is called: give the condition another label")
+        return conditions
 
     def tasks(self) -> list[NeedleTask]:
         """The needle tasks, spread evenly. ValueError where needles and depths give fewer."""
@@ -121,9 +125,9 @@ class EvaluateSettings:
 
 def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     check_there(settings.model)
-    grid = folder_grid(settings.model)
     for condition in settings.conditions().values():
-        condition.check(grid)
+        own = condition.model or ("" if condition.is_adapter else condition.tuned)
+        condition.check(folder_grid(own or settings.model))
     _ready(settings)
     tuned = [condition.whole() for condition in of_folders(settings.tuned)]
     written = [condition.whole() for text in settings.condition for condition in parse(text)]

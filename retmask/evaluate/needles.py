@@ -49,9 +49,9 @@ def needle_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
         if model is None or condition.weights != weights:
             model = None  # two models need not fit
             release()
-            model, weights = load(work, name, condition, settings.context_tokens), condition.weights
+            model, weights = load(work, [name], condition, settings.context_tokens), condition.weights
         if not masks:  # all of them before the first answer: a head that is not there is to be said at once
-            masks = masks_of(work, model.grid)
+            masks = masks_of(work, model.grid, list(named))
         chat = Chat.resumed(model.tokenizer, run.record)
         run.update(clock=chat.when.isoformat())  # all conditions are asked on one day
         asked = different_prompts(chat, tasks, haystack)

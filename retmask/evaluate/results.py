@@ -75,7 +75,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 def _facts(name: str, condition: Condition, record: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a condition: its heads and weights, as the run has pinned them."""
-    weights = record.get(f"weights of {name}") or record.get(f"weights of {UNMASKED}")
+    weights = record.get(f"weights of {name if any(condition.weights) else UNMASKED}")
     mask = record.get("mask" if name == MASKED else f"mask of {name}")
     return condition.record(HeadMask.parse(str(mask), ANY_GRID) if mask else None, {"weights_sha256": weights})
 

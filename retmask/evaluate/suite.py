@@ -1,5 +1,6 @@
 """What an evaluation asks: the tasks of a suite, at which lengths and how many of each; or a file with items."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -7,7 +8,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from retmask.compare.conditions import Condition
-from retmask.files import check_text, expanded, read_text, settled
+from retmask.files import check_text, expanded, read_text, settled, sha256_text
 from retmask.items.item import CATEGORIES, Document, Item, Task
 from retmask.items.packing import pack
 from retmask.tasks import TASKS
@@ -94,8 +95,7 @@ def read_items(path: Path) -> list[Item]:
     if not lines:
         raise ValueError(f"{path} holds no item: give at least one line")
     items = [_own(row, number, where) for where, number, row in lines]
-    ids = [item.id for item in items]
-    twice = next((name for name in ids if ids.count(name) > 1), None)
+    twice = next((name for name, count in Counter(item.id for item in items).items() if count > 1), None)
     if twice:
         raise ValueError(f"{path} has two items with the id {twice}: each may stand once")
     return items
@@ -136,7 +136,7 @@ def _own(row: Any, number: int, where: str) -> Item:
         id=own,
         task=task,
         category=category,
-        cluster=own,
+        cluster=sha256_text(values["context"])[:16] if values["context"] else own,
         tokens=0,
         depth=None,
         context=values["context"],

@@ -28,6 +28,7 @@ from retmask.text.tokenizer import Tokenizer
 PREFILL_CHUNK = 1024  # tokens prefilled at once: as fast as all at once on two cores, and it bounds the memory
 _LATER_ON_GPU = 4096  # a GPU takes the first chunk whole, since it needs no mask; later ones store chunk x context
 READ_CELLS = 2**28  # cells of attention patterns [row head query key] that a layer may store at once
+_CPU_MOST_BYTES = 3 * 2**30  # also where a number of rows is asked for: other things want memory on such a machine
 _CPU_BATCH_BYTES = 2**30  # past this, more rows cost memory and gain no speed on a CPU
 
 
@@ -123,7 +124,7 @@ class LensModel:
         on_gpu = self.device.type == "cuda"
         room = free_bytes(self.device) // 4
         if most:
-            return max(1, min(most, room // row))
+            return max(1, min(most, (room if on_gpu else min(room, _CPU_MOST_BYTES)) // row))
         return max(1, min(32, room // row) if on_gpu else min(8, room // row, _CPU_BATCH_BYTES // row))
 
     def _row_bytes(self, tokens: int) -> int:

@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
-from tiny import tiny_folder, tiny_hf
+from tiny import tiny_folder, tiny_hf, tiny_model, tiny_tokenizer
 
 from retmask.evaluate.answers import read_answers, read_items_of
+from retmask.evaluate.engine import measure
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
 from retmask.evaluate.suite import SUITES, chosen, documents, read_items
+from retmask.heads.grid import HeadId
+from retmask.heads.masks import HeadMask
 from retmask.items.item import CATEGORIES
+from retmask.items.packing import answer, prompt
+from retmask.model.decoding import logprobs
 from retmask.tasks import TASKS
+from retmask.text.chat import Chat
 
 HATS = {"context": "Kim has 2 red hats. Ann has 3.", "question": "Who has 2?", "gold": "Kim", "distractors": ["Ann"]}
 
@@ -32,7 +38,10 @@ def _settings(folder: Path, items: int = 6) -> EvaluateSettings:
     model = tiny_folder(folder)
     adapter = get_peft_model(tiny_hf("llama"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     adapter.save_pretrained(folder / "adapter")
-    rows = [HATS | {"question": f"{HATS['question']} {'x' * i}", "task": f"t{i % 2}"} for i in range(items)]
+    rows = [
+        {**HATS, "context": f"{HATS['context']} {i // 4}", "question": f"Who has 2? {'x' * i}", "task": f"t{i % 2}"}
+        for i in range(items)
+    ]
     conditions = ("masked=L1H0", f"tuned={folder / 'adapter'}+random=1:seed2")
     return EvaluateSettings(model=str(model), condition=conditions, suite=_file(folder, *rows))
 
@@ -45,7 +54,7 @@ def test_cut_short_at_any_line_it_ends_the_same(tmp_path: Path, fresh_home: Path
     lines = (run.path / "answers.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == 6 * (3 + 2)
     assert Counter(json.loads(line)["condition"] for line in lines).keys() >= {"no context", "shuffled context"}
-    for kept in (1, 4, 20, 29):
+    for kept in (1, 4, 13, 20, 21, 22, 23, 29):
         again = EVALUATE.new(settings, tmp_path / f"cut {kept}")
         work = EVALUATE.work(again)
         next(work)
@@ -108,6 +117,38 @@ def test_a_file_with_a_mistake_says_its_line(row: object, says: str, tmp_path: P
         read_items(Path(_file(tmp_path, HATS, row)))
 
 
+def test_items_that_are_not_whole_are_made_again(tmp_path: Path, fresh_home: Path) -> None:
+    run = EVALUATE.new(_settings(tmp_path), tmp_path / "out")
+    work = EVALUATE.work(run)
+    next(work)
+    work.close()
+    whole = (run.path / "items.jsonl").read_text()
+    (run.path / "items.jsonl").write_text(whole[: len(whole) // 2])
+    list(EVALUATE.work(run))
+    assert (run.path / "items.jsonl").read_text() == whole
+    assert len(read_answers(run.path)) == 6 * 5
+
+
+def test_a_condition_is_not_called_like_a_floor() -> None:
+    with pytest.raises(ValueError, match="no context is what a floor is called"):
+        EvaluateSettings(model="m", condition=("no context: masked=L1H0",))
+
+
+def test_what_an_answer_is_worth_is_worked_by_hand(tmp_path: Path) -> None:
+    """The mean log-probability of a token, the rank with ties against gold, the score of the text."""
+    item = read_items(Path(_file(tmp_path, HATS | {"gold": "ab", "distractors": ["ab", "zz"], "prefix": "So:"})))[0]
+    model = tiny_model("llama")
+    model.tokenizer = tiny_tokenizer()
+    chat = Chat(model.tokenizer)
+    mask = HeadMask.of([HeadId(1, 0)])
+    for line, under in zip(measure(model, chat, [item], {"a": HeadMask(), "b": mask}), (HeadMask(), mask), strict=True):
+        values = [logprobs(model, prompt(item, chat), answer(item, chat, text), under) for text in ("ab", "zz")]
+        means = [sum(each) / len(each) for each in values]
+        assert line["logprob"] == pytest.approx(means[0], abs=1e-4)
+        assert (line["rank"], line["of"]) == (2 + (means[1] >= means[0]), 3)
+        assert line["score"] == float("ab" in line["response"])
+
+
 def test_what_is_no_suite_is_refused_before_a_run_is_made(tmp_path: Path, fresh_home: Path) -> None:
     for suite, says in (("raq", "'raq' is no suite"), ("rag,", "'' is no suite"), (f"{tmp_path}/no.jsonl", "no.jsonl")):
         with pytest.raises(ValueError, match=says):
@@ -131,6 +172,6 @@ def test_a_suite_takes_tasks_and_categories() -> None:
 
 
 def test_all_tasks_fill_up_alike(tmp_path: Path) -> None:
-    rows = [HATS | {"id": f"{task}{i}", "task": task} for task in "ab" for i in range(3)]
+    rows = [HATS | {"id": f"{task}{i}", "task": task, "context": str(i)} for task in "ab" for i in range(3)]
     asked = documents(read_items(Path(_file(tmp_path, *rows))))
     assert [[item.id for item in document] for document in asked] == [[f"{t}{i}"] for i in range(3) for t in "ab"]

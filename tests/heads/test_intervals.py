@@ -165,3 +165,11 @@ def test_p_values_corrected_by_hand() -> None:
     corrected = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.9]))
     assert corrected[[0, 1, 3, 4]] == pytest.approx([0.04, 0.09, 0.09, 0.9])
     assert np.isnan(corrected[2])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_of_too_few_clusters_there_is_a_mean_alone(n: int) -> None:
+    made = estimate(np.arange(4.0)[:, None], clusters([i % n for i in range(4)], "document"), draws=10)
+    assert made.mean == 1.5
+    assert np.isnan(made.draws).all()
+    assert np.isnan(made.freedom).all()
