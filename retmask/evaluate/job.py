@@ -85,7 +85,8 @@ class EvaluateSettings:
         path = items_file(self.suite)
         if path:
             return read_items(path)
-        return chosen(self.suite)._replace(lengths=self.windows, items=self.many)
+        suite = chosen(self.suite)._replace(lengths=self.windows)
+        return suite._replace(items=self.items, documents=0) if self.items else suite
 
     @property
     def windows(self) -> tuple[int, ...]:

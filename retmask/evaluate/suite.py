@@ -22,15 +22,19 @@ _FIELDS = {"context", "question", "gold", "distractors", "prefix", "task", "cate
 
 
 class Suite(NamedTuple):
-    """Tasks by name (none: all), windows in tokens, and how many items of each task at each length."""
+    """Tasks by name (none: all), windows in tokens, and how many items of each task at each length.
+
+    They are of so many `documents` at least: of fewer than 3 there is no interval.
+    """
 
     tasks: tuple[str, ...]
     lengths: tuple[int, ...]
     items: int
+    documents: int = 0
 
 
 SUITES = {
-    "quick": Suite((), (1024,), 6),
+    "quick": Suite((), (1024,), 6, 4),
     "standard": Suite((), (1024, 4096), 24),
     "long": Suite((), (8192, 32768, 131072), 50),
 }
@@ -50,7 +54,7 @@ def chosen(text: str) -> Suite:
             known = ", ".join([*SUITES, *CATEGORIES, *TASKS])
             raise ValueError(f"{word[:60]!r} is no suite, no task and no file of items: choose {known}")
         names += [name for name in tasks if name not in names]
-    return Suite(tuple(names), SUITES["quick"].lengths, SUITES["quick"].items)
+    return SUITES["quick"]._replace(tasks=tuple(names))
 
 
 def make(suite: Suite, chat: Chat, seed: int) -> Iterator[Item]:
@@ -58,13 +62,18 @@ def make(suite: Suite, chat: Chat, seed: int) -> Iterator[Item]:
     for name in suite.tasks or TASKS:
         task = TASKS[name]
         for tokens in _lengths(suite, task):
-            yield from pack(task, chat, tokens, suite.items, seed)
+            yield from pack(task, chat, tokens, _count(suite, task), seed)
 
 
 def size(suite: Suite) -> tuple[int, int]:
     """How many items a suite asks of every condition, and how many tokens their windows have in all."""
-    lengths = [tokens for name in suite.tasks or TASKS for tokens in _lengths(suite, TASKS[name])]
-    return suite.items * len(lengths), suite.items * sum(lengths)
+    asked = [(_count(suite, TASKS[name]), _lengths(suite, TASKS[name])) for name in suite.tasks or TASKS]
+    return sum(n * len(lengths) for n, lengths in asked), sum(n * sum(lengths) for n, lengths in asked)
+
+
+def _count(suite: Suite, task: Task) -> int:
+    """How many items of a task are asked at each length."""
+    return max(suite.items, suite.documents * len(task.plant(Random(0), suite.lengths[0]).questions))
 
 
 def _lengths(suite: Suite, task: Task) -> tuple[int, ...]:
