@@ -27,8 +27,8 @@ import plotly.graph_objects as go
 
 from analyses.figures import BUILT_IN, Dot, Panel, panels, rounded, save, show
 from retmask.compare.trace import Trace, jaccard
-from retmask.evaluate.differences import summary
 from retmask.evaluate.job import EvaluateSettings
+from retmask.evaluate.needles import summary
 from retmask.files import append_line, home, read_lines, sha256_text
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.intervals import clusters, ends, interval

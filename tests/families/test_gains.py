@@ -7,7 +7,7 @@ import pytest
 from evaluations import items, run_of
 from published import PUBLISHED, with_published
 
-from retmask.evaluate.differences import summary
+from retmask.evaluate.needles import summary
 from retmask.families.concentration import concentration
 from retmask.families.gains import Gain, own_gains, published_gains, warning
 from retmask.files import write_json

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from retmask.evaluate.differences import difference, summary
+from retmask.evaluate.needles import difference, summary
 
 
 def answer(condition: str, needle: str, recall: float, depth: float = 0.5) -> dict[str, object]:
