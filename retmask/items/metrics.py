@@ -30,13 +30,8 @@ def string_match_all(response: str, gold: Sequence[str]) -> float:
     return sum(answer.lower() in response.lower() for answer in gold) / len(gold)
 
 
-def held(response: str, gold: Collection[str]) -> float:
-    """The share of the gold answers that a response has as whole words, case and a leading article aside."""
-    return len(named(response, gold)) / len(gold)
-
-
 def named(response: str, answers: Collection[str]) -> list[str]:
-    """Those of the answers that a response has as whole words."""
+    """Those of the answers that a response has as whole words, case and a leading article aside."""
     return [answer for answer in answers if contains(response, answer)]
 
 

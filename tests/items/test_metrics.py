@@ -8,8 +8,8 @@ import pytest
 from retmask.items.metrics import (
     cited,
     first_answer,
-    held,
     length_penalty,
+    named,
     ndcg,
     ndcg_by,
     picked,
@@ -29,10 +29,10 @@ def test_string_match_is_rulers() -> None:
     assert string_match_all("", gold) == 0.0
 
 
-def test_whole_words_are_held() -> None:
-    assert held("It is Corbury.", ["corbury"]) == 1.0
-    assert held("Corburyton", ["Corbury"]) == held("", ["Corbury"]) == 0.0
-    assert held("Golden Arrow", ["the Golden Arrow", "the White Wolf"]) == 0.5
+def test_whole_words_are_named() -> None:
+    assert named("It is Corbury.", ["corbury"]) == ["corbury"]
+    assert named("Corburyton", ["Corbury"]) == named("", ["Corbury"]) == []
+    assert named("Golden Arrow", ["the Golden Arrow", "the White Wolf"]) == ["the Golden Arrow"]
 
 
 def test_an_answer_is_picked_among_its_kind() -> None:
