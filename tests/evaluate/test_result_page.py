@@ -46,7 +46,15 @@ def test_the_same_answers_show_no_gain() -> None:
     says, text = verdict(run)
     assert says == "not shown"
     assert text.startswith("No gain is shown: overall +0.00")
-    assert "With 32 items from 32 documents, a true difference of 0.00 would" in text
+    assert "There are 32 items from 32 documents, and all differ alike." in text, "how little would show is not known"
+
+
+def test_the_smallest_difference_that_would_have_shown_is_said() -> None:
+    """Of as many answers by chance better as worse: 2.8 standard errors of their difference."""
+    run = run_of(items(8), lambda condition, place: place % 4 == 0 or place % 4 == 1 + condition.startswith("masked"))
+    says, text = verdict(run)
+    assert says == "not shown"
+    assert "With 32 items from 32 documents, a true difference of 0.36 would" in text
 
 
 def test_the_guard_alone_is_spoken_of_by_category() -> None:
