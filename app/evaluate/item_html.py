@@ -38,7 +38,7 @@ def item_html(item: Item, lines: Mapping[str, Mapping[str, Any] | None]) -> str:
     context = f'<div class="context said" dir="auto">{context_html(item)}</div>' if item.context else ""
     gold = ", ".join(item.gold) or "none: what counts is the log-probability of the text"
     asked = text_html(item.question) + fact_html("Right answer", gold)
-    asked += fact_html("Wrong answers in the context", ", ".join(item.distractors)) if item.distractors else ""
+    asked += fact_html("Wrong answers in the context", ", ".join(item.beside)) if item.beside else ""
     asked += fact_html("Every answer begins with", item.prefix) if item.prefix else ""
     answers = "".join(_answer(item, name, line) for name, line in lines.items())
     above = where_html(_about(item))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -30,9 +29,7 @@ DOING = {  # kinds of runs; the name of a model follows
     "train": "Training",
     "evaluate": "Evaluating",
 }
-
 ENDED = {"success": "is finished", "error": "has failed: the Runs page says why", "cancelled": "is stopped"}
-LOG_LINES = 40
 LOST = "it finishes its step and saves: what it did since its last checkpoint is lost otherwise"
 LOADS = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -161,7 +158,7 @@ def bar(run: Run) -> None:
 
 def log_end(run: Run, place: str) -> None:
     """The end of its log, folded away; nothing where there is none."""
-    if log := run.log_tail(LOG_LINES):
+    if log := run.log_tail(40):
         with st.expander("The end of its log", key=f"{place}_log"):
             st.code(log, language=None, wrap_lines=True, height=min(400, 60 + 22 * log.count("\n")))
 
@@ -307,9 +304,9 @@ def _begun() -> dict[tuple[str, Any], Path]:
 
 
 @st.cache_resource(show_spinner=False)
-def one_at_a_time() -> Lock:
+def one_at_a_time() -> threading.Lock:
     """What a session holds while it makes a run, or a version of one: no other session makes one then."""
-    return Lock()
+    return threading.Lock()
 
 
 def asked_to_stop() -> set[tuple[str, float]]:
