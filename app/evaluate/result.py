@@ -20,8 +20,8 @@ from retmask.runs.run import Run
 FINE = 40  # items of a length from which on the grid has ten stretches of depth, else five
 KINDS = {"gain": "good", "loss": "bad"}
 FLOORS_SAY = (
-    "In grey the floors: what the unmasked model scores without the context, with its words in disorder, and what the "
-    "most frequent answer of a task scores."
+    "In grey the floors: what the unmasked model scores without the context, with its words in disorder, what the "
+    "most frequent answer of a task scores, and one of the candidates drawn blindly."
 )
 MARKS_SAY = (
     "▲ and ▼: it differs from unmasked, and in the same direction from every control (95 %, corrected across "

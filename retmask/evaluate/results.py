@@ -11,11 +11,11 @@ from retmask.evaluate.suite import task_of
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import ANY_GRID, MASKED, UNMASKED
-from retmask.items.floors import majority_answer
+from retmask.items.floors import candidate_score, majority_answer
 from retmask.items.item import CATEGORIES, EXTERNAL, Item
 
-NO_CONTEXT, SHUFFLED, MAJORITY = "no context", "shuffled context", "majority answer"
-FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY)
+NO_CONTEXT, SHUFFLED, MAJORITY, DRAWN = "no context", "shuffled context", "majority answer", "one of the candidates"
+FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY, DRAWN)
 PROSE = "guard_perplexity"  # the task that foresees prose
 _DIGITS = 6
 
@@ -125,7 +125,7 @@ def _scores(items: Sequence[Item], lines: Iterable[Mapping[str, Any]], figure: s
 
 
 def _floors(items: Sequence[Item], lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Score]]:
-    """The scores without a context, with one in disorder, and of the one answer to all items of a task."""
+    """The scores without a context, with one in disorder, of one answer to all items of a task, of blind draws."""
     by_id = {item.id: item for item in items}
     out: dict[str, list[Score]] = {name: [] for name in FLOORS}
     for line in lines:
@@ -135,7 +135,10 @@ def _floors(items: Sequence[Item], lines: Iterable[Mapping[str, Any]]) -> dict[s
         of_task = [item for item in items if item.task == task]
         if task_of(of_task[0]).answers and of_task[0].context:
             most = majority_answer(of_task)
-            out[MAJORITY] += [_score(item, MAJORITY, task_of(item).score(item, most)) for item in of_task]
+            score = task_of(of_task[0]).score
+            out[MAJORITY] += [_score(item, MAJORITY, score(item, most)) for item in of_task]
+            drawn = ((item, candidate_score(item, score)) for item in of_task)
+            out[DRAWN] += [_score(item, DRAWN, value) for item, value in drawn if value is not None]
     return {name: scores for name, scores in out.items() if scores}
 
 

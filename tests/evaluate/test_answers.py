@@ -15,6 +15,7 @@ from tiny import tiny_folder, tiny_hf, tiny_model, tiny_tokenizer
 from retmask.evaluate.answers import read_answers, read_items_of
 from retmask.evaluate.engine import measure
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
+from retmask.evaluate.results import FLOORS
 from retmask.evaluate.suite import SUITES, chosen, documents, read_items
 from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask
@@ -95,7 +96,7 @@ def test_every_condition_answers_the_same_items(tmp_path: Path, fresh_home: Path
     assert results["conditions"][1]["mask"] == "L1H0"
     assert len({facts["weights_sha256"] for facts in results["conditions"]}) == 2
     assert (run.path / "results.md").read_text().count("\n") == 5
-    assert {row["condition"] for row in results["floors"]} == {"no context", "shuffled context", "majority answer"}
+    assert {row["condition"] for row in results["floors"]} == set(FLOORS)
 
 
 @pytest.mark.parametrize(
