@@ -99,11 +99,12 @@ def _size(settings: EvaluateSettings) -> tuple[int, str]:
     else:
         windows = [len(item.message) // CHARS for item in asked]
         items, tokens, longest = len(asked), sum(windows), max(windows)
-    each = conditions + 2 * settings.floors
+    each = conditions + len(settings.floors_asked)
     seconds = jobs.seconds_for(tokens * each, settings.model, settings.device)
     seconds = seconds or MEASURED.get(settings.model, 0.0) * tokens * each
     takes = f"about {duration(seconds)}" if seconds else "how long they take is known once some have been given"
-    floors = " and 2 floors" if settings.floors else ""
+    n = len(settings.floors_asked)
+    floors = f" and {n} floor{'s' * (n != 1)}" if n else ""
     return longest, f"{items:,} items, {conditions} conditions{floors}: {items * each:,} answers, {takes}."
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retmask.model.lens import LensModel
 
 Answers = dict[tuple[str, str], dict[str, Any]]  # the lines of answers.jsonl by condition and item
-FLOORS_ASKED = (NO_CONTEXT, SHUFFLED)
+_WITHOUT = {NO_CONTEXT: without_context, SHUFFLED: shuffled_context}
 _CHARS = 2  # of a token of one's own items, at least, about: how long a context the model is loaded for
 
 
@@ -47,7 +47,7 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
         items = items or _stored(run, read)
     pace = Pace()
     for names in _by_weights(named):
-        floors = settings.floors and not any(named[names[0]].weights)
+        floors = () if any(named[names[0]].weights) else settings.floors_asked
         if items and not _missing(items, names, floors, answers):
             continue
         release()
@@ -61,7 +61,7 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
             raise ValueError(f"{missing} asks other than when this run began: start a new one")
         ours = [item for item in items if item.category != EXTERNAL]
         model.check_length(_longest_of(ours, chat))  # before anything is answered
-        left = _missing(items, list(named), settings.floors, answers)
+        left = _missing(items, list(named), settings.floors_asked, answers)
         total = len(answers) + len(left)
         pace.go_on()
         for answered in chain(
@@ -81,7 +81,7 @@ def _suite_lines(
     chat: Chat,
     items: Sequence[Item],
     own: Mapping[str, HeadMask],
-    floors: bool,
+    floors: Sequence[str],
     answers: Answers,
 ) -> Iterator[list[dict[str, Any]]]:
     """The answers to a document that are not there yet; all anew, as a batch of others rounds differently."""
@@ -198,22 +198,23 @@ def _stored(run: Run, items: Sequence[Item], chat: Chat | None = None) -> list[I
 
 
 def _asking(
-    document: Sequence[Item], own: Mapping[str, HeadMask], floors: bool
+    document: Sequence[Item], own: Mapping[str, HeadMask], floors: Sequence[str]
 ) -> Iterator[tuple[Sequence[Item], Mapping[str, HeadMask]]]:
     """What is asked of a document under which names: the items, and without or with a shuffled context by the model."""
     yield document, own
-    among = [item for item in document if item.context] if floors else []
-    if among:
-        yield [without_context(item) for item in among], {NO_CONTEXT: HeadMask()}
-        yield [shuffled_context(item) for item in among], {SHUFFLED: HeadMask()}
+    among = [item for item in document if item.context]
+    for name in floors if among else ():
+        yield [_WITHOUT[name](item) for item in among], {name: HeadMask()}
 
 
-def _missing(items: Sequence[Item], names: Sequence[str], floors: bool, answers: Answers) -> dict[tuple[str, str], int]:
+def _missing(
+    items: Sequence[Item], names: Sequence[str], floors: Sequence[str], answers: Answers
+) -> dict[tuple[str, str], int]:
     """What is not answered yet, by condition and item, the floors too: its window in tokens, about."""
     return {
         (name, item.id): item.tokens or len(item.message) // _CHARS
         for item in items
-        for name in [*names, *(FLOORS_ASKED if floors and item.context and item.category != EXTERNAL else ())]
+        for name in [*names, *(floors if item.context and item.category != EXTERNAL else ())]
         if (name, item.id) not in answers and not is_read(item)
     }
 

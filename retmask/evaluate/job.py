@@ -12,7 +12,7 @@ from retmask import files
 from retmask.compare.conditions import HELP, Condition, named, of_folders, of_masks, of_rule, parse
 from retmask.evaluate.answers import published, suite_answers
 from retmask.evaluate.needles import needle_answers, texts
-from retmask.evaluate.results import FLOORS
+from retmask.evaluate.results import FLOORS, NO_CONTEXT, SHUFFLED
 from retmask.evaluate.suite import NEEDLES, NONE, SUITES, Suite, chosen, items_file, read_items
 from retmask.heads.rules import MaskRule
 from retmask.items.item import Item
@@ -55,7 +55,7 @@ class EvaluateSettings:
     seed: int = setting(0, "of the items", min=0, max=2**31)
     harness: tuple[str, ...] = setting((), _HARNESS, example="niah_single_1,ruler_vt")
     read: tuple[str, ...] = setting((), "a result file of HELMET, olmo-eval or lm-eval; once for each", repeated=True)
-    floors: bool = setting(True, "also ask without the context, and with its words in disorder")
+    floors: bool = setting(True, "also ask without the context and, but for quick, with its words in disorder")
     trials: int = setting(_TRIALS, "prompts of the suite needles", min=1, max=1_000_000)
     context_tokens: int = shared("context_tokens", _TOKENS)
     needles: str = shared("needles")
@@ -92,6 +92,11 @@ class EvaluateSettings:
     def windows(self) -> tuple[int, ...]:
         """The lengths asked for, in tokens."""
         return tuple(sorted(set(self.lengths))) or SUITES.get(self.suite, SUITES["quick"]).lengths
+
+    @property
+    def floors_asked(self) -> tuple[str, ...]:
+        """The floors that the model is asked for: a context in disorder takes as long as one in order."""
+        return (NO_CONTEXT, *((SHUFFLED,) if self.suite != "quick" else ())) if self.floors else ()
 
     @property
     def many(self) -> int:

@@ -73,7 +73,7 @@ def test_the_first_rows_are_the_best_heads_and_as_many_random_ones() -> None:
     assert "No evaluation yet" in words(at)
     assert rows(at) == DEFAULTS
     assert not at.button(key="evaluate_start").disabled
-    assert "3 conditions and 2 floors" in words(at)
+    assert "3 conditions and 1 floor" in words(at)
     assert "about" in words(at)
 
 

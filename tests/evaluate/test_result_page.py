@@ -101,7 +101,7 @@ def test_twelve_conditions_with_long_names() -> None:
     conditions = ("masked=top:2", f"{name}: scaled=top:2:0.5", "random=2:seed0-8")
     run = run_of(items(4), masking_hurts, conditions)
     at = opened("evaluate", evaluate=run.id)
-    assert tables(at)[0].count("<tr") == 1 + 12 + 2, "names, conditions, two floors"
+    assert tables(at)[0].count("<tr") == 1 + 12 + 3, "names, conditions, three floors"
     assert "<b>" not in "".join(tables(at))
     chosen = next(box for box in at.multiselect if box.key.startswith("result_drawn"))
     assert len(chosen.options) == 11
