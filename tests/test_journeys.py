@@ -143,7 +143,7 @@ def test_a_training_is_evaluated_from_its_page(tab: Any, fresh_app: App, tmp_pat
     run = the_run("evaluate")
     answered = Counter(line["condition"] for line in read_lines(run.path / "answers.jsonl"))
     assert answered["unmasked"] == answered["tuned"] == 4
-    tab.get_by_text("Differences to unmasked and to the best control").wait_for(timeout=60_000)
+    tab.get_by_text("Differences against unmasked and against the best control").wait_for(timeout=60_000)
     assert f"evaluate={run.id}" in tab.url
 
 
