@@ -33,7 +33,7 @@ app: $(SMOLLM2_READY)
 	@$(VENV)/bin/retmask app --port $(PORT)
 
 test: $(SMOLLM2_READY) $(GEMMA_READY)
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(READY)
 	$(VENV)/bin/ruff format --check .

@@ -55,7 +55,7 @@ def test_cut_short_at_any_line_it_ends_the_same(tmp_path: Path, fresh_home: Path
     lines = (run.path / "answers.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == 6 * (3 + 2)
     assert Counter(json.loads(line)["condition"] for line in lines).keys() >= {"no context", "shuffled context"}
-    for kept in (1, 4, 13, 20, 21, 22, 23, 29):
+    for kept in (1, 13, 22, 23, 29):
         again = EVALUATE.new(settings, tmp_path / f"cut {kept}")
         work = EVALUATE.work(again)
         next(work)
@@ -67,7 +67,7 @@ def test_cut_short_at_any_line_it_ends_the_same(tmp_path: Path, fresh_home: Path
 
 
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path, fresh_home: Path) -> None:
-    settings = _settings(tmp_path, 40)
+    settings = _settings(tmp_path, 16)
     whole = EVALUATE.new(settings, tmp_path / "whole")
     list(EVALUATE.work(whole))
     command = [sys.executable, "-m", "retmask.cli", *settings.command[1:], "--out", str(tmp_path / "killed")]
