@@ -41,10 +41,24 @@ def pack(task: Task, chat: Chat, tokens: int, count: int, seed: int = 0) -> Iter
     order = list(range(-(-count // each)))
     Random(name).shuffle(order)
     for number, place in enumerate(order):
-        rng = Random(f"{name} {number}")
-        document = _placed(task.plant(rng, tokens), (place + 0.5) / len(order), rng)
-        packing = _Packing(task, chat, tokens, document, f"{task.name}-{tokens}-{number}")
-        yield from packing.items(rng)[: count - number * each]
+        share = (place + 0.5) / len(order)
+        yield from _document(task, chat, tokens, f"{name} {number}", share)[: count - number * each]
+
+
+def _document(task: Task, chat: Chat, tokens: int, name: str, share: float) -> list[Item]:
+    """The items of one document; of another one where the prose of the first has no cut that is exact.
+
+    ValueError as `pack`.
+    """
+    number = name.rpartition(" ")[2]
+    for again in range(_TRIES):
+        rng = Random(f"{name} again {again}" if again else name)
+        document = _placed(task.plant(rng, tokens), share, rng)
+        try:
+            return _Packing(task, chat, tokens, document, f"{task.name}-{tokens}-{number}").items(rng)
+        except ValueError as error:
+            last = error
+    raise last
 
 
 def prompt(item: Item, chat: Chat) -> list[int]:
