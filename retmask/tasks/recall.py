@@ -66,17 +66,9 @@ def json_value(rng: Random, tokens: int) -> Document:
     names, values = uuids(rng, 4), uuids(rng, 4)
     pairs = [f'"{uuids(rng, 1)[0]}": "{uuids(rng, 1)[0]}"' for _ in range(tokens // 16)]  # 76 characters each
     hidden = [Planted(f'"{name}": "{value}"') for name, value in zip(names, values, strict=True)]
-    questions = [
-        Question(
-            f'What is the value of "{names[i]}" in the JSON object?',
-            gold=(values[i],),
-            distractors=_without(values, i),
-            planted=(i,),
-            prefix=f'The value of "{names[i]}" is',
-        )
-        for i in range(2)
-    ]
-    return Document(_OBJECT, tuple(hidden), tuple(questions), tuple(pairs), ",\n", ('"note": "', '"\n}'))
+    asked = ('What is the value of "{}" in the JSON object?', 'The value of "{}" is')
+    questions = _one_by_one(names[:2], values, *asked)
+    return Document(_OBJECT, tuple(hidden), questions, tuple(pairs), ",\n", ('"note": "', '"\n}'))
 
 
 def score(item: Item, response: str) -> float:
@@ -91,18 +83,17 @@ def named(item: Item, response: str) -> float:
 
 def _asked_one_by_one(names: list[str], values: list[str], asked: int) -> Document:
     """A sentence for every name, and a question for each of the first; what values are left are in no sentence."""
-    questions = [
-        Question(
-            f"What is the locker code of the {names[i]}?",
-            gold=(values[i],),
-            distractors=_without(values, i),
-            planted=(i,),
-            prefix=f"The locker code of the {names[i]} is",
-        )
-        for i in range(asked)
-    ]
-    sentences = map(_sentence, names, values)
-    return Document(_BEFORE, tuple(map(Planted, sentences)), tuple(questions))
+    wording = ("What is the locker code of the {}?", "The locker code of the {} is")
+    questions = _one_by_one(names[:asked], values, *wording)
+    return Document(_BEFORE, tuple(map(Planted, map(_sentence, names, values))), questions)
+
+
+def _one_by_one(names: list[str], values: list[str], text: str, prefix: str) -> tuple[Question, ...]:
+    """A question for each name: its value is right, all others are wrong."""
+    return tuple(
+        Question(text.format(name), (values[i],), _without(values, i), (i,), prefix.format(name))
+        for i, name in enumerate(names)
+    )
 
 
 def _sentence(name: str, value: str) -> str:
