@@ -54,6 +54,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.fixture
+def score_file(tmp_path: Path) -> str:
+    """A file with the scores of a tiny model."""
+    from tiny import SCORES
+
+    SCORES.save(tmp_path / "scores.json")
+    return str(tmp_path / "scores.json")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of the browser, for tests marked `browser`."""

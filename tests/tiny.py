@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,8 +17,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from retmask.heads.grid import HeadId
+from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
+from retmask.heads.scores import HeadScores
 from retmask.model.bridge import wrap
 from retmask.model.lens import LensModel
 
@@ -47,6 +49,8 @@ CONFIGS: dict[str, Any] = {
     "olmo2": Olmo2Config(**_OLMO),
 }
 
+GRID = Grid(3, 4)
+SCORES = HeadScores("tiny", np.array([[[0.0, 0.5, 0, 0], [0.2, 0, 0.05, 0], [0, 0, 0, 0.3]]]))
 IDS = torch.tensor([[5, 17, 99, 3, 42, 8, 64, 64, 12, 77, 23, 1, 90, 5, 33, 21]])
 MASK = HeadMask({HeadId(0, 1): 0.0, HeadId(2, 3): 0.5, HeadId(1, 0): 2.0})
 FAN = [MASK, HeadMask(), HeadMask.of([HeadId(2, 0)]), HeadMask.of([HeadId(1, 2)], 0.3), HeadMask.of([HeadId(0, 0)])]

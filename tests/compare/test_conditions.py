@@ -6,30 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_adapter, tiny_folder
+from tiny import GRID, SCORES, tiny_adapter, tiny_folder
 from typer.testing import CliRunner
 
 from retmask.cli.main import app
 from retmask.compare.conditions import Condition, named, parse
 from retmask.compare.settings import CompareSettings
 from retmask.evaluate.job import EvaluateSettings
-from retmask.heads.grid import Grid, HeadId
+from retmask.heads.grid import HeadId
 from retmask.heads.masks import HeadMask, save_mask
 from retmask.heads.rules import MaskRule, control
-from retmask.heads.scores import HeadScores
-
-GRID = Grid(3, 4)
-SCORES = HeadScores("tiny", np.array([[[0.0, 0.5, 0, 0], [0.2, 0, 0.05, 0], [0, 0, 0, 0.3]]]))
-
-
-@pytest.fixture
-def score_file(tmp_path: Path) -> str:
-    SCORES.save(tmp_path / "scores.json")
-    return str(tmp_path / "scores.json")
 
 
 @pytest.mark.parametrize(

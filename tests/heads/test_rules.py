@@ -2,23 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tiny import GRID, SCORES
 
 from retmask.heads.grid import Grid, HeadId
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MaskRule, control, retrieval_heads
 from retmask.heads.scores import HeadScores
 from retmask.runs.settings import record, same, whole
-
-GRID = Grid(3, 4)
-SCORES = HeadScores("tiny", np.array([[[0.0, 0.5, 0, 0], [0.2, 0, 0.05, 0], [0, 0, 0, 0.3]]]))
-
-
-@pytest.fixture
-def score_file(tmp_path: Path) -> str:
-    SCORES.save(tmp_path / "scores.json")
-    return str(tmp_path / "scores.json")
 
 
 @pytest.mark.parametrize(
