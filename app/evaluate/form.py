@@ -142,12 +142,14 @@ def _model(shown: maps.HeadMap | None) -> str:
 def _heads(shown: maps.HeadMap | None, model: str) -> Heads:
     """Whose heads conditions name: those of the map, where it is of that model."""
     grid = folder_grid(model) if model else None
-    none = Heads("", grid, HeadMask())
+    none = Heads("", grid, HeadMask(), model, FORM.held("revision"))
     if shown is None or shown.grid is None:
         return none
     ref = shown.ref
     is_its = (ref.base or ref).place == ModelRef(model).place if ref else grid in (None, shown.grid)
-    return Heads(shown.argument, shown.grid, selection.mask(shown.grid)) if is_its else none
+    if not is_its:
+        return none
+    return none._replace(scores=shown.argument, grid=shown.grid, selected=selection.mask(shown.grid))
 
 
 def _first(heads: Heads) -> None:

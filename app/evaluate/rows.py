@@ -22,6 +22,8 @@ class Heads(NamedTuple):
     scores: str
     grid: Grid | None
     selected: HeadMask
+    model: str = ""
+    revision: str = ""
 
 
 def written() -> list[str]:
@@ -76,7 +78,7 @@ def _row(number: int, heads: Heads, names: dict[str, Condition]) -> bool:
         )
     text = str(session.value(_key(number), "")).strip()
     try:
-        place, asked = f"evaluate_row-{number}", (text, heads.scores, heads.grid)
+        place, asked = f"evaluate_row-{number}", (text, heads._replace(selected=HeadMask()))
         conditions = session.remembered(place, asked, lambda: _read(text, heads))
         for condition in conditions:
             if names.setdefault(condition.name, condition) != condition:
@@ -97,7 +99,7 @@ def _read(text: str, heads: Heads) -> list[Condition]:
     first = conditions[0]  # the others differ in the seed alone
     if first.rule.by_scores and not heads.scores:
         raise ValueError(f"{text} takes the best heads of a map: choose one of this model in the sidebar")
-    first.check(heads.grid)
+    first.check(heads.grid, heads.model, heads.revision)
     return conditions
 
 

@@ -27,10 +27,10 @@ def _compare(
 ) -> None:
     """Answer a prompt unmasked, masked, tuned, and with as many random heads masked, and say what differs."""
     context_tokens, sampling, rule = settings.context_tokens, settings.sampling, settings.rule
-    check_there(settings.model)
+    check_there(settings.model, settings.adapter, settings.revision)
     conditions, grid = settings.conditions(), folder_grid(settings.model)
     for condition in conditions:
-        condition.check(grid)
+        condition.check(grid, settings.model, settings.revision)
     from retmask.compare.side_by_side import compare as answers
 
     names = ("revision", "adapter", "device", "dtype")

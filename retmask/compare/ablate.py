@@ -32,17 +32,14 @@ class AblateSettings:
 
 
 def _check(settings: AblateSettings, *_: Any) -> Start[AblateSettings]:
-    adapter, rule = settings.adapter, settings.rule
-    if adapter and not rule.given and not (expanded(adapter) / "adapter_config.json").is_file():
-        raise ValueError(f"{adapter} is no adapter: there is no adapter_config.json in it")
-    check_there(settings.model)
-    grid = folder_grid(settings.model)
+    check_there(settings.model, settings.adapter, settings.revision)
+    rule, grid = settings.rule, folder_grid(settings.model)
     if rule.given:
         rule.check(grid)
     if grid or rule.heads or not rule.given:
         check_free(expanded(settings.out), rule.build(grid or ANY_GRID) if rule.given else HeadMask())
     settings = replace(whole(settings), out=str(expanded(settings.out).absolute()))
-    return Start(settings, parent_ids(adapter))
+    return Start(settings, parent_ids(settings.adapter))
 
 
 def written(settings: AblateSettings, trust_remote_code: bool = False) -> dict[str, Any]:

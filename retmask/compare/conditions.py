@@ -28,8 +28,9 @@ from retmask.compare.comparison import Column
 from retmask.files import expanded, is_number, mapping, read_object, settled
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
-from retmask.heads.rules import ANY_GRID, MASKED, TUNED, UNMASKED, MaskRule, control
+from retmask.heads.rules import ANY_GRID, MASKED, NO_SCORES, TUNED, UNMASKED, MaskRule, control
 from retmask.heads.scores import HeadScores
+from retmask.model.weights import check_there
 
 if TYPE_CHECKING:
     from retmask.model.lens import LensModel
@@ -99,10 +100,11 @@ class Condition:
         """Whether what is tuned is an adapter, and no whole model."""
         return bool(self.tuned) and (expanded(self.tuned) / "adapter_config.json").is_file()
 
-    def check(self, grid: Grid | None) -> None:
+    def check(self, grid: Grid | None, base: str = "", revision: str = "") -> None:
         """ValueError where its heads are not in a model of that grid, or its folder holds no adapter and no model.
 
-        And for a server: whoever can ask one does not call this for it.
+        Where `base`, the model that is asked, is named, also for an adapter of another. And for a server: whoever can
+        ask one does not call this for it.
         """
         if self.server:
             raise ValueError(f"{self.server} answers as a server, whose heads cannot be seen: give the model's folder")
@@ -112,10 +114,12 @@ class Condition:
             )
         if self.model and not _is_model(self.model):
             raise ValueError(f"{self.model} is no model: give a folder with its config.json")
+        if self.is_adapter and (self.model or base):
+            check_there(self.model or base, self.tuned, "" if self.model else revision)
         if not self.word:
             return
         if self.rule.by_scores and not self.rule.scores:
-            raise ValueError(f"{self._parts()[-1]} takes the best heads of a score file: give it with --scores")
+            raise ValueError(f"{self._parts()[-1]} {NO_SCORES}")
         self.rule.check(grid)
         if grid:
             self.mask(grid)

@@ -134,7 +134,7 @@ class DoseSettings:
 
 def _check(settings: DoseSettings, *_: Any) -> Start[DoseSettings]:
     settings = whole(settings)
-    check_there(settings.model)
+    check_there(settings.model, settings.adapter, settings.revision)
     if grid := folder_grid(settings.model):
         head_scores(settings.map, grid).check_grid(grid, settings.model)
         settings.points(grid)

@@ -120,7 +120,7 @@ class DetectSettings:
 
 
 def _check(settings: DetectSettings, *_: Any) -> Start[DetectSettings]:
-    check_there(settings.model)
+    check_there(settings.model, settings.adapter, settings.revision)
     _texts(settings)
     return Start(whole(settings))
 

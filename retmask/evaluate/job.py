@@ -133,7 +133,7 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     check_there(settings.model)
     for condition in settings.conditions().values():
         own = condition.model or ("" if condition.is_adapter else condition.tuned)
-        condition.check(folder_grid(own or settings.model))
+        condition.check(folder_grid(own or settings.model), settings.model, settings.revision)
     _ready(settings)
     tuned = [condition.whole() for condition in of_folders(settings.tuned)]
     written = [condition.whole() for text in settings.condition for condition in parse(text)]

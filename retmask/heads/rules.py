@@ -18,6 +18,7 @@ _BEST = re.compile(r"top:(\d{1,6})|top:(\d{1,3}(?:\.\d{1,6})?)%|above:(\d{0,3}\.
 _LIST = re.compile(r"(?:L\d+H\d+|\d+-\d+)(?:[:,;\s].*)?", re.IGNORECASE | re.DOTALL)
 _SCALED = re.compile(r"(.+):([012](?:\.\d{1,4})?)", re.DOTALL)
 _WRITTEN = "write top:5%, top:14, above:0.1, L17H3,L18H6, or a saved mask's name or file"
+NO_SCORES = "takes the best heads of a score file: give it with --scores (of a built-in model: --scores smollm2-135m)"
 UNMASKED, MASKED, TUNED, CONTROL = "unmasked", "masked", "tuned", "random control"  # a model's conditions, by name
 EXCLUDE = (
     "what random heads never are, the retrieval heads of the scores: those with this mean score (0.05) or the best "
@@ -139,7 +140,7 @@ class MaskRule:
         if way == "random":
             return HeadMask.random(grid, self.random, self.seed, excluding=self.excluded(grid, scores))
         if scores is None:
-            raise ValueError(f"{_flag(way)} takes the best heads of a score file: give it with --scores")
+            raise ValueError(f"{_flag(way)} {NO_SCORES}")
         asked = self.top_k or (share_count(grid.size, self.share) if way == "share" else 0)
         if scores.ranking and (way == "threshold" or asked > scores.n_ranked):
             raise ValueError(

@@ -14,15 +14,14 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from retmask.files import brief, expanded, read_object
+from retmask.files import brief, expanded
 from retmask.model.bridge import wrap
 from retmask.model.fit import attention_kinds, choose_device, choose_dtype, empty_model, estimate_for, no_model
 from retmask.model.lens import LensModel
 from retmask.model.parity import differ, some_ids
-from retmask.model.weights import Source, check_base, digest, read_config, resolve
+from retmask.model.weights import ADAPTER, Source, check_adapter, digest, read_config, resolve
 from retmask.runs.faults import is_out_of_memory
 
-ADAPTER = "adapter_model.safetensors"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -207,9 +206,7 @@ def _load_weights(
 def _merge(hf: Any, adapter: str, source: Source) -> Any:
     """The model with a PEFT adapter folded into its weights. ValueError if the folder is none, or does not fit."""
     folder = expanded(adapter)
-    if not (folder / "adapter_config.json").is_file() or not (folder / ADAPTER).is_file():
-        raise ValueError(f"{adapter} is no adapter: adapter_config.json and {ADAPTER} are needed")
-    _check_base(folder, source)
+    check_adapter(adapter, source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT only warns of what does not fit: it is refused below
@@ -269,27 +266,6 @@ def _untie(hf: Any) -> None:
         head, embedding = inner
         if head is not None and head.weight is embedding.weight:
             head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-
-
-def _check_base(folder: Path, source: Source) -> None:
-    """ValueError where an adapter's own settings, or the card that our trainer left, name other weights as its base."""
-    file = folder / "retmask.json"
-    try:
-        if file.is_file():
-            record = read_object(file)
-            base, commit, sha256 = record["base"], record.get("revision"), record["base_sha256"]
-        else:
-            file = folder / "adapter_config.json"
-            record = read_object(file)
-            base, commit, sha256 = record.get("base_model_name_or_path"), record.get("revision"), None
-    except KeyError:
-        raise ValueError(f"{file} does not say what the adapter was trained on: train again, or delete it") from None
-    base, commit, sha256 = (text if isinstance(text, str) else "" for text in (base, commit, sha256))
-    if reason := check_base(base, commit, sha256, source):
-        raise ValueError(
-            f"the adapter {folder} was trained on {base} {reason}: load it with the model that it was trained on, or "
-            f"change {file.name} if you know that they are the same"
-        )
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:

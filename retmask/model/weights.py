@@ -18,6 +18,7 @@ from retmask.model.gguf import BUILT_IN, built_in, check_installed, converted
 
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")  # a model's folder in the Hub's cache
 _COMMIT = re.compile("[0-9a-f]{40}")
+ADAPTER = "adapter_model.safetensors"  # the weights in an adapter's folder
 _PATIENCE = 5  # seconds that the Hub may take to say whether it has a model
 
 
@@ -62,19 +63,25 @@ def resolve(name_or_path: str, revision: str | None = None) -> Source:
     return Source(path.stem, str(converted(path.stem, path, sha256)), converted_from=sha256)
 
 
-def check_there(name_or_path: str) -> None:
-    """ValueError, the one of `resolve`, for a model that is neither on this machine nor on the Hub.
+def check_there(name_or_path: str, adapter: str = "", revision: str = "") -> None:
+    """ValueError, the one of loading, for a model that is neither here nor on the Hub, or an adapter of another.
 
-    For before a run is made: no weights are read, and nothing is converted or downloaded.
+    For before a run is made: nothing is converted or downloaded, and weights are read only to tell whose an adapter is.
     """
     name = name_or_path.strip()
     if name in BUILT_IN:
         check_installed(name)
+        source = Source(name, "", converted_from=BUILT_IN[name].sha256)
     elif (path := _local(name)) is None:
         if name not in _downloaded():
             _check_hub(name, None)
+        source = _of_hub(name, revision or None, _cached(name, revision or None))
     elif path.is_dir():
-        _folder(path)
+        source = _folder(path)
+    else:
+        source = Source(path.stem, "", converted_from=digest(path) if adapter else None)
+    if adapter:
+        check_adapter(adapter, source)
 
 
 def _local(name: str) -> Path | None:
@@ -120,11 +127,11 @@ def _check_hub(name: str, revision: str | None) -> None:
 
     Its own client asks for half a minute, and again for the next file. What else it answers, reading the config says.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
-        if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        if not _cached(name, revision):
             get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_PATIENCE)
     except GatedRepoError:  # one of the next
         return
@@ -184,12 +191,25 @@ def _on_hub(name: str, revision: str | None) -> Source:
     _check_hub(name, revision)
     from transformers.utils.hub import cached_file
 
+    file = None
     with suppress(Exception):  # reading the config will say what is wrong
-        if file := cached_file(name, "config.json", revision=revision):
-            folder = Path(file).parent
-            if snapshot := _snapshot(folder):
-                return Source(name, name, snapshot[1], folder)
-    return Source(name, name, revision)
+        file = cached_file(name, "config.json", revision=revision)
+    return _of_hub(name, revision, file)
+
+
+def _cached(name: str, revision: str | None) -> str | None:
+    """The config.json of a model of the Hub in its cache; None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(name, "config.json", revision=revision)
+    return file if isinstance(file, str) else None
+
+
+def _of_hub(name: str, revision: str | None, file: str | None) -> Source:
+    """A model of the Hub whose config.json is that file; None where it is not downloaded."""
+    folder = Path(file or "").parent
+    snapshot = _snapshot(folder)
+    return Source(name, name, snapshot[1], folder) if file and snapshot else Source(name, name, revision)
 
 
 def _snapshot(folder: Path) -> tuple[str, str] | None:
@@ -274,7 +294,25 @@ def digest(file: Path) -> str:
     return value
 
 
-def check_base(base: str, commit: str, sha256: str, source: Source) -> str:
+def check_adapter(adapter: str, source: Source) -> None:
+    """ValueError for a folder that is no adapter, or whose settings (or our trainer's card) name other weights."""
+    settings, card = (expanded(adapter) / name for name in ("adapter_config.json", "retmask.json"))
+    if not settings.is_file() or not settings.with_name(ADAPTER).is_file():
+        raise ValueError(f"{adapter} is no adapter: adapter_config.json and {ADAPTER} are needed")
+    file, keys = (card, ("base", "base_sha256")) if card.is_file() else (settings, ("base_model_name_or_path", ""))
+    record = read_object(file)
+    if file == card and not set(keys) <= set(record):
+        raise ValueError(f"{file} does not say what the adapter was trained on: train again, or delete it")
+    values = (record.get(key) for key in (*keys, "revision"))
+    base, sha256, commit = (value if isinstance(value, str) else "" for value in values)
+    if reason := _misfit(base, commit, sha256, source):
+        raise ValueError(
+            f"the adapter {adapter} was trained on {base} {reason}: load it with the model that it was trained on, or "
+            f"change {file.name} if you know that they are the same"
+        )
+
+
+def _misfit(base: str, commit: str, sha256: str, source: Source) -> str:
     """Why an adapter that was trained on that base does not belong to these weights; empty if it may.
 
     By the SHA-256 where both are known, else by the names and commits of the Hub; what is not known is empty.

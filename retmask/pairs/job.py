@@ -130,7 +130,7 @@ class PairsSettings:
 
 def _check(settings: PairsSettings, *_: Any) -> Start[PairsSettings]:
     if not settings.server:
-        check_there(settings.model)
+        check_there(settings.model, settings.adapter, settings.revision)
         settings.rule.check(folder_grid(settings.model))
     prompts = settings.read()
 

@@ -1,19 +1,22 @@
 """What is wrong with a model or a mask is said before a run is made: nothing waits, loads, or stays behind."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny import tiny_adapter, tiny_folder
 
 from retmask.cli.main import run_command
 from retmask.compare.ablate import ABLATE, AblateSettings
 from retmask.compare.dose import DOSE, DoseSettings
 from retmask.detect.job import DETECT, DetectSettings
 from retmask.evaluate.job import EVALUATE, EvaluateSettings
-from retmask.files import home
+from retmask.files import home, sha256
 from retmask.heads.grid import Grid
 from retmask.heads.rules import MaskRule
+from retmask.model.gguf import BUILT_IN
 from retmask.model.weights import check_there, folder_grid
 from retmask.pairs.job import PAIR, PairsSettings
 from retmask.runs.settings import from_preset
@@ -126,3 +129,66 @@ def test_a_checkpoint_that_cannot_be_is_refused_before_it_loads(
     command, *flags = options
     assert run_command([command, "smollm2-135m", *flags, "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
+
+
+def other_adapter(folder: Path, **card: object) -> str:
+    """An adapter that fits the tiny model, and whose card names other weights as its base."""
+    tiny_adapter(folder)
+    card = {"base": "another-model", "base_sha256": "ab" * 32} | card
+    (folder / "retmask.json").write_text(json.dumps(card))
+    return str(folder)
+
+
+ADAPTED: dict[str, Callable[[str, str, str, Path], object]] = {
+    "detect": lambda model, adapter, *_: DETECT.new(from_preset(DetectSettings, "quick", model=model, adapter=adapter)),
+    "dose": lambda model, adapter, scores, _: DOSE.new(
+        DoseSettings(model=model, adapter=adapter, scores=scores, ks=(1,), random_seeds=0)
+    ),
+    "pairs": lambda model, adapter, *_: PAIR.new(
+        PairsSettings(model=model, adapter=adapter, rule=L0H1, generate="grounded", count=2)
+    ),
+    "ablate": lambda model, adapter, _, out: ABLATE.new(
+        AblateSettings(model=model, adapter=adapter, rule=L0H1, out=str(out))
+    ),
+    "merge": lambda model, adapter, _, out: ABLATE.new(AblateSettings(model=model, adapter=adapter, out=str(out))),
+    "evaluate tuned": lambda model, adapter, *_: EVALUATE.new(EvaluateSettings(model=model, tuned=(adapter,))),
+    "evaluate condition": lambda model, adapter, *_: EVALUATE.new(
+        EvaluateSettings(model=model, condition=(f"tuned={adapter}+masked=L0H1",))
+    ),
+    "evaluate checkpoint": lambda model, adapter, *_: EVALUATE.new(
+        EvaluateSettings(model="smollm2-135m", condition=(f"model={model}+tuned={adapter}",))
+    ),
+}
+NOT_ITS = "was trained on another-model with SHA-256 abababababab…, and model has .* load it with the model that it was"
+
+
+@pytest.mark.parametrize("job", ADAPTED)
+def test_an_adapter_of_another_model_makes_no_run(job: str, tmp_path: Path, fresh_home: Path, score_file: str) -> None:
+    folder, adapter = str(tiny_folder(tmp_path)), other_adapter(tmp_path / "adapter")
+    with pytest.raises(ValueError, match=f"the adapter {adapter} {NOT_ITS}"):
+        ADAPTED[job](folder, adapter, score_file, tmp_path / "out")
+    assert not (home() / "runs").exists()
+
+
+@pytest.mark.parametrize("flag", ["--adapter", "--tuned"])
+def test_compare_refuses_an_adapter_of_another_model_before_it_loads(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retmask.model.loading.load", lambda *_, **__: pytest.fail("it loaded"))
+    adapter = other_adapter(tmp_path / "adapter")
+    assert run_command(["compare", str(tiny_folder(tmp_path)), "--prompt", "hi", flag, adapter]) == 2
+    assert re.search(NOT_ITS, " ".join(capsys.readouterr().err.split()))
+
+
+def test_the_base_of_an_adapter_is_told_without_converting_it(tmp_path: Path, fresh_home: Path) -> None:
+    """A .gguf file is compared by its own SHA-256, as a model that is converted from it is."""
+    gguf = tmp_path / "tiny.gguf"
+    gguf.write_bytes(b"GGUF")
+    adapter = other_adapter(tmp_path / "adapter", base_sha256=sha256(gguf))
+    check_there(str(gguf), adapter)
+    with pytest.raises(ValueError, match="was trained on another-model with SHA-256"):
+        check_there("smollm2-135m", adapter)
+    other_adapter(tmp_path / "adapter", base_sha256=BUILT_IN["smollm2-135m"].sha256)
+    check_there("smollm2-135m", adapter)
+    with pytest.raises(ValueError, match="and tiny has"):
+        check_there(str(gguf), adapter)

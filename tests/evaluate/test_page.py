@@ -61,7 +61,7 @@ def a_training(tmp_path: Path, random: int = 0, prompts: str = "abc") -> Run:
     run = Run.create("train", {"model": str(folder), "revision": ""})
     tiny_adapter(run.path / "adapter")
     made = {"mask": "L0H1,L1H2", "prompts_sha256": prompts} | ({"random": random} if random else {})
-    card = {"base": str(folder), "run": run.id, "steps": 1, "made_with": made}
+    card = {"base": str(folder), "base_sha256": None, "run": run.id, "steps": 1, "made_with": made}
     (run.path / "adapter" / "retmask.json").write_text(json.dumps(card))
     run.report(stage="steps", done=1, total=1)
     run.update(status="success", made_with=made)

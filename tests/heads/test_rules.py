@@ -59,7 +59,7 @@ def test_rules(rule: dict[str, float], mask: str, score_file: str) -> None:
     [
         ({}, "say in one way which heads to mask: --mask FILE"),
         ({"heads": "L0H1", "top_k": 3}, "not with --heads and --top-k"),
-        ({"top_k": 3}, "give it with --scores"),
+        ({"top_k": 3}, r"give it with --scores \(of a built-in model: --scores smollm2-135m\)"),
         ({"mask": "nothing"}, "there is no mask nothing"),
         ({"mask": "../x"}, "is not a mask name"),
         ({"random": 13}, "13 random heads asked for, 12 are left"),
