@@ -110,21 +110,25 @@ def _way(run: Run, evaluation: Evaluation) -> tuple[str, str, str]:
 
 def _steps(run: Run, evaluation: Evaluation, shown: Sequence[int], at: int) -> None:
     """Where one is, and the way to the item before and the one after, by button and by key."""
-    before = shown[at - 1] if at > 0 else None
-    after = shown[at + 1] if at + 1 < len(shown) else None
+    names = [evaluation.items[place].id for place in shown]
     with st.container(horizontal=True, vertical_alignment="center", key="items_steps"):
-        for label, shortcut, place in (("Previous", "left", before), ("Next", "right", after)):
-            name = "" if place is None else evaluation.items[place].id
-            icon, key = f":material/keyboard_arrow_{shortcut}:", f"items_{label}"
-            look: dict[str, Any] = {"icon": icon, "shortcut": shortcut, "disabled": place is None, "key": key}
-            st.button(label, **look, on_click=_look, args=(run, name))
+        for label, shortcut, by in (("Previous", "left", -1), ("Next", "right", 1)):
+            icon, is_last = f":material/keyboard_arrow_{shortcut}:", not 0 <= at + by < len(shown)
+            look: dict[str, Any] = {"icon": icon, "shortcut": shortcut, "disabled": is_last, "key": f"items_{label}"}
+            st.button(label, **look, on_click=_step, args=(run, names, at, by))
         st.markdown(f"**{at + 1:,} of {len(shown):,}**", width="content")
         st.caption(KEYS, width="content")
 
 
-def _look(run: Run, name: str) -> None:
-    """Look at an item. The address names its run from now on: a newer one must not take its place."""
-    address.go_to(evaluate=run.reference, item=name or None)
+def _step(run: Run, names: Sequence[str], at: int, by: int) -> None:
+    """Look at the item before or after the one that the address names; at first that is the one `at` a place.
+
+    Not of the one that is drawn: who presses a key quickly is further on by then. The address names its run from now
+    on: a newer one must not take its place.
+    """
+    name = address.place("item")
+    at = names.index(name) if name in names else at
+    address.go_to(evaluate=run.reference, item=names[max(0, min(at + by, len(names) - 1))])
 
 
 def _compare(run: Run, item: Item, page: StreamlitPage, ask: Callable[..., None]) -> None:

@@ -36,7 +36,9 @@ def page(heads_page: StreamlitPage, compare_page: StreamlitPage, ask: Callable[.
     jobs.status_block(run, NAMES, buttons=_buttons)
     beside = _beside(run, runs)
     st.fragment(guarded(result.show), run_every=LIVE if run.is_active else None)(run, beside)
-    items.show(run, compare_page, ask, beside)
+    st.fragment(guarded(items.show))(
+        run, compare_page, ask, beside
+    )  # who steps through items need not wait for the rest
     with st.expander("How this evaluation was started", key="evaluate_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)

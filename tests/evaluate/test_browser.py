@@ -34,6 +34,10 @@ def test_keys_step_and_what_is_planted_is_seen(tab: Any, app: App, monkeypatch: 
     wait_for_item(tab, "codes-512-3-0")
     tab.keyboard.press("ArrowLeft")
     wait_for_item(tab, "codes-512-2-0")
+    for _ in range(4):  # quicker than the page may be drawn: each press counts
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_timeout(400)
+    wait_for_item(tab, "codes-1024-2-0")
     assert tab.locator(".item img").count() == 0, "what an item holds is text"
     tab.set_viewport_size({"width": 800, "height": 1000})
     settled(tab)
