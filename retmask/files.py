@@ -8,11 +8,11 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeGuard, overload
+from typing import Any, TextIO, TypeGuard, overload
 
 _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -132,11 +132,18 @@ def read_text(path: str | Path) -> str:
 
 def write_atomic(path: Path, text: str) -> None:
     """Put `text` at `path` so that a reader sees the old content or the new, never a half, whatever dies."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A file to write bit by bit that is at `path` once all is written, as with `write_atomic`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("x", encoding="utf-8") as file:  # no mkstemp: that passes over the person's umask
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

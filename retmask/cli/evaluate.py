@@ -15,11 +15,15 @@ from retmask.runs.run import Run
 def _evaluate(settings: EvaluateSettings, trust_remote_code: TrustRemoteCode = False, out_dir: OutDir = None) -> None:
     """Conditions on the same items of a suite, or on held-out needles: means, paired differences, verdicts."""
     run = EVALUATE.new(settings, out_dir)
-    progress(EVALUATE.work(run, trust_remote_code), run, "{condition}".format)
+    progress(EVALUATE.work(run, trust_remote_code), run, _words)
     _report_evaluation(run)
 
 
 evaluate = takes(EvaluateSettings, _evaluate)
+
+
+def _words(condition: str = "making the items", **_: Any) -> str:
+    return condition
 
 
 def _report_evaluation(run: Run) -> None:

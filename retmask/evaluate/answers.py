@@ -1,7 +1,9 @@
 """Conditions answer the items of a suite: every line is on disk before the next document is asked."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retmask import files
 from retmask.compare.conditions import Condition
 from retmask.evaluate.results import NO_CONTEXT, SHUFFLED, markdown, results_of
-from retmask.evaluate.suite import Suite, documents, make, of_model, task_of
+from retmask.evaluate.suite import Suite, documents, make, of_model, size, task_of
 from retmask.evaluate.weights import load, masks_of
 from retmask.figures.rows import to_csv
 from retmask.heads.masks import HeadMask
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 Answers = dict[tuple[str, str], dict[str, Any]]  # the lines of answers.jsonl by condition and item
 _WITHOUT = {NO_CONTEXT: without_context, SHUFFLED: shuffled_context}
+_OFTEN = 1.0  # seconds between two lines of progress while items are made
 _CHARS = 2  # of a token of one's own items, at least, about: how long a context the model is loaded for
 
 
@@ -44,7 +47,7 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
     read, lines = published(settings, named)
     _add(run, answers, lines)
     if not (asked or settings.harness):
-        items = items or _stored(run, read)
+        items = items or (yield from _stored(run, read))
     pace = Pace()
     for names in _by_weights(named):
         floors = () if any(named[names[0]].weights) else settings.floors_asked
@@ -56,11 +59,16 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
         chat = Chat.resumed(model.tokenizer, run.record)
         own = {name: masks.get(name, HeadMask()) for name in names}
         lm, posed = _posed(settings, model, chat, own) if settings.harness else (None, [])
-        items = items or _stored(run, [*_made(settings, chat), *(each.item for each in posed), *read], chat)
-        if missing := next((each.item.task for each in posed if each.item not in items), ""):
-            raise ValueError(f"{missing} asks other than when this run began: start a new one")
+        if isinstance(asked, Suite):
+            model.check_length(max(asked.lengths))  # before items are made, which takes long for long ones
+        if not items:
+            made = chain(_made(settings, chat), (each.item for each in posed), read)
+            items = yield from _stored(run, made, chat, size(asked) if isinstance(asked, Suite) else (0, 0))
         ours = [item for item in items if item.category != EXTERNAL]
         model.check_length(_longest_of(ours, chat))  # before anything is answered
+        whole = {item.id: item for item in items}
+        if missing := next((each.item.task for each in posed if each.item != whole.get(each.item.id)), ""):
+            raise ValueError(f"{missing} asks other than when this run began: start a new one")
         left = _missing(items, list(named), settings.floors_asked, answers)
         total = len(answers) + len(left)
         pace.go_on()
@@ -189,11 +197,26 @@ def _kept(run: Run) -> list[Item]:
     return read_items_of(run.path) if whole and whole == run.record.get("items_sha256") else []
 
 
-def _stored(run: Run, items: Sequence[Item], chat: Chat | None = None) -> list[Item]:
-    """The items, kept with the run, which says by which day's clock and with which text they are asked."""
-    text = "".join(json.dumps(item.record, ensure_ascii=False) + "\n" for item in items)
-    run.pin(items_sha256=files.sha256_text(text), **(chat.facts if chat else {}))
-    files.write_atomic(run.path / "items.jsonl", text)
+def _stored(
+    run: Run, items: Iterable[Item], chat: Chat | None = None, expected: tuple[int, int] = (0, 0)
+) -> Generator[Progress, None, list[Item]]:
+    """The items, kept with the run, which says by which day's clock and with which text they are asked.
+
+    Of a suite so many are `expected`, with so many tokens in all: they are counted, as long ones take minutes.
+    """
+    digest, pace, counted = sha256(), Pace(), 0.0
+    total, ahead = expected
+    with files.replacing(run.path / "items.jsonl") as file:
+        for number, item in enumerate(items, start=1):
+            line = json.dumps(item.record, ensure_ascii=False) + "\n"
+            file.write(line)
+            digest.update(line.encode())
+            ahead -= item.tokens
+            left = pace.left(item.tokens, ahead)
+            if number <= total and time.monotonic() > counted + _OFTEN:
+                counted = time.monotonic()
+                yield Progress(number, total, left, {"stage": "items"})
+        run.pin(items_sha256=digest.hexdigest(), **(chat.facts if chat else {}))
     return read_items_of(run.path)
 
 

@@ -36,7 +36,10 @@ S = TypeVar("S", bound=Settings)
 
 
 class Progress(NamedTuple):
-    """How far a job is: steps done of all, seconds left (None: not known), and what else a line of progress says."""
+    """How far a job is: steps done of all, seconds left (None: not known), and what else a line of progress says.
+
+    A `stage` among these names what is counted, where that is not the job's own unit.
+    """
 
     done: int
     total: int
@@ -142,7 +145,8 @@ class Job(Generic[S]):
             for step in steps:
                 if self.unit:
                     eta = None if step.eta is None else round(step.eta, 1)
-                    run.report(stage=self.unit, done=step.done, total=step.total, eta=eta, **step.facts)
+                    counted = {"stage": self.unit, "done": step.done, "total": step.total, "eta": eta}
+                    run.report(**counted | dict(step.facts))
                 yield step
 
 

@@ -22,6 +22,7 @@ from retmask.heads.masks import HeadMask
 from retmask.items.item import CATEGORIES
 from retmask.items.packing import answer, prompt
 from retmask.model.decoding import logprobs
+from retmask.runs.overview import progress
 from retmask.tasks import TASKS
 from retmask.text.chat import Chat
 
@@ -164,6 +165,20 @@ def test_a_length_beyond_the_model_is_refused(tmp_path: Path, fresh_home: Path) 
     with pytest.raises(ValueError, match="reads 512 tokens and 1,024 were asked for"):
         next(EVALUATE.work(run))
     assert not read_answers(run.path)
+
+
+def test_items_are_counted_while_they_are_made(tmp_path: Path, fresh_home: Path) -> None:
+    """And stopped then, no half of them is left."""
+    settings = EvaluateSettings(model=str(tiny_folder(tmp_path)), suite="guard_arithmetic", lengths=(400,), items=6)
+    run = EVALUATE.new(settings, tmp_path / "out")
+    work = EVALUATE.work(run)
+    step = next(work)
+    assert (step.done, step.total, step.facts) == (1, 6, {"stage": "items"})
+    assert progress(run, "started")[1].startswith("1 of 6 items")
+    work.close()
+    assert not [*run.path.glob("*items.jsonl*")]
+    assert [step.facts["stage"] for step in EVALUATE.work(run) if "condition" not in step.facts] == ["items"]
+    assert progress(run, "started")[1].startswith("6 of 6 answers")
 
 
 def test_a_suite_takes_tasks_and_categories() -> None:
