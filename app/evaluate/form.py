@@ -27,7 +27,7 @@ FORM = Form(EvaluateSettings, "evaluate", ("model", "tuned", "rule", "also", "co
 MEASURED = {"smollm2-135m": 0.0012}  # seconds a token of an answer's window, on two cores
 CHARS = 4  # of a token of one's own items, about
 SAYS = {
-    "quick": "a task or two of each category at 1,024 tokens",
+    "quick": "a task of each category, three of the guard, at 1,024 tokens",
     "standard": "all tasks at 1,024 and 4,096 tokens",
     "long": "all tasks at 8,192, 32,768 and 131,072 tokens",
 }

@@ -34,11 +34,11 @@ class Suite(NamedTuple):
 
 
 _QUICK = (
-    "recall_multikey recall_json rag hops_two hops_variables cite rerank_scored icl qa summary association "
-    "guard_arithmetic guard_knowledge guard_perplexity"
+    "recall_multikey rag hops_two cite rerank_scored icl qa summary association guard_arithmetic guard_knowledge "
+    "guard_perplexity"
 )
 SUITES = {
-    "quick": Suite(tuple(_QUICK.split()), (1024,), 6, 4),
+    "quick": Suite(tuple(_QUICK.split()), (1024,), 4, 4),
     "standard": Suite((), (1024, 4096), 24),
     "long": Suite((), (8192, 32768, 131072), 50),
 }

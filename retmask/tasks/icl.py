@@ -1,4 +1,4 @@
-"""ICL: things with labels that mean nothing, as many as fit; a new thing is asked for."""
+"""ICL: things with labels that mean nothing, as many as fit; a new thing is asked for, without the chat template."""
 
 from random import Random
 
@@ -6,7 +6,7 @@ from retmask.items.item import Document, Item, Question, Task
 from retmask.items.metrics import first_answer
 from retmask.items.world import topics
 
-_BEFORE = "Each line below says which label a thing has. Learn from them which label the last thing has.\n\n"
+_BEFORE = "Each line says which label a word has.\n\n"
 _LABELS = "alpha bravo delta echo foxtrot hotel india kilo lima oscar papa quebec romeo sierra tango victor zulu"
 
 
@@ -20,22 +20,17 @@ def plant(rng: Random, tokens: int) -> Document:
     shots: list[str] = []
     while len(shots) < 24 + tokens // 3:
         drawn = [(rng.choice(things[topic][:4]), topic) for topic in rng.sample(list(labels), len(labels))]
-        shots += [f"{_text(thing)} {labels[topic]}." for thing, topic in drawn]
+        shots += [f"{thing}: {labels[topic]}" for thing, topic in drawn]
     questions = (
         Question(
-            f"Which label comes next? {asked}",
+            f"Which label does the word {things[topic][4]} have?",
             (labels[topic],),
             tuple(label for label in labels.values() if label != labels[topic]),
-            prefix=asked,
+            prefix=f"{things[topic][4]}:",
         )
         for topic in rng.sample(list(labels), 4)
-        for asked in (_text(things[topic][4]),)
     )
     return Document(_BEFORE, (), tuple(questions), tuple(shots), "\n")
-
-
-def _text(thing: str) -> str:
-    return f"The {thing} has the label"
 
 
 def score(item: Item, response: str) -> float:
@@ -43,4 +38,4 @@ def score(item: Item, response: str) -> float:
     return first_answer(response, item.gold[0])
 
 
-TASKS = (Task("icl", "icl", 8, plant, score),)
+TASKS = (Task("icl", "icl", 8, plant, score, plain=True),)

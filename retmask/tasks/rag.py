@@ -14,8 +14,14 @@ def plant(rng: Random, tokens: int) -> Document:
     hidden = facts(rng, rng.choice(relations()), 5)
     values = [fact.value for fact in hidden]
     questions = (
-        Question(fact.question, (fact.value,), (*values[:number], *values[number + 1 :]), (number,))
-        for number, fact in enumerate(hidden[:2])
+        Question(
+            fact.question,
+            (fact.value,),
+            (*values[:n], *values[n + 1 :]),
+            (n,),
+            prefix=f"Answer: {fact.stem}",
+        )
+        for n, fact in enumerate(hidden[:2])
     )
     return Document(_BEFORE, tuple(Planted(fact.sentence) for fact in hidden), tuple(questions))
 

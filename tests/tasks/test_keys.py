@@ -67,7 +67,7 @@ def tracked(context: str, question: str) -> list[str]:
 
 
 def label(context: str, question: str) -> list[str]:
-    shots = re.findall(r"The (\w+) has the label (\w+)\.", context)
+    shots = re.findall(r"^(\w+): (\w+)$", context, re.MULTILINE)
     topic = next(listed for listed in topics().values() if any(contains(question, word) for word in listed))
     return [label for text, label in shots if any(contains(text, word) for word in topic)][:1]
 
@@ -113,7 +113,7 @@ def solved(item: Item, context: str) -> str:
 def without(item: Item) -> Iterator[str]:
     """The context without one of the texts that are needed; without a label all of whose shots are."""
     if item.category == "icl":
-        yield re.sub(rf"The \w+ has the label {item.gold[0]}\.", "", item.context)
+        yield re.sub(rf"^\w+: {item.gold[0]}$", "", item.context, flags=re.MULTILINE)
     for start, end in (
         item.planted[:1] if item.category == "qa" else item.planted
     ):  # who had the office between is not asked
@@ -152,7 +152,7 @@ def test_to_name_all_candidates_is_not_to_answer(name: str) -> None:
 def test_what_is_asked_in_icl_has_no_label_in_the_context() -> None:
     for item in items("icl"):
         assert item.prefix not in item.context
-        assert item.context.count(f"has the label {item.gold[0]}.") > 3
+        assert item.context.count(f": {item.gold[0]}\n") > 3
 
 
 def test_ranks_are_among_the_same_kind_first() -> None:

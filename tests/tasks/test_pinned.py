@@ -19,14 +19,14 @@ recall_multikey_uuid 4d5ed745be9bb2c0
 recall_multivalue 84a27dc0dec23f8f
 recall_multiquery 37c884306f8405a2
 recall_json 58f9aa9d0d5d0010
-rag 65f9551cbf8bd40c
+rag cbdb326b05133df5
 hops_two 75b82086546fac8a
 hops_three c8f2d718bb13c49d
 hops_variables 80e0768da691463b
 cite 032fe8b6fd0b5681
 rerank_text 4efa5ca65ff38572
 rerank_scored 7dd3575a61dd90f4
-icl 0c44442f2a776f2a
+icl 73d3ba31a7368f41
 qa c9fa287e082866d2
 summary ef7234acc62ae532
 association 9606199d7becd11e
