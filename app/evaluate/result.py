@@ -11,7 +11,7 @@ from app.evaluate.evaluation import Evaluation, evaluation_of, needle_rows, resu
 from app.evaluate.verdicts import base_of, marks, sentences
 from app.shared import session
 from app.shared.text import badge, download_button, downloads, draw_figure, file_name, sentence
-from retmask.evaluate.results import FLOORS, markdown
+from retmask.evaluate.results import FLOORS, at_lengths, markdown
 from retmask.figures.evaluation import forest, means_map, score_grid
 from retmask.figures.rows import depth_rows, forest_rows
 from retmask.heads.intervals import span
@@ -88,10 +88,27 @@ def _table(run: Run, made: Mapping[str, Any]) -> None:
         if figure == "means":
             name = file_name(f"{run.id}-table.md")
             download_button("Markdown table for a paper", lambda: markdown(made).encode(), name, "text/markdown")
-    with st.expander("By task", key="result_tasks"):
-        tasks = table.rows_of(made, figure, "task")
-        st.html(table.by_task(tasks))
-        downloads(None, file_name(f"{run.id}-{figure}-tasks"), lambda: list(map(dict, tasks)))
+    if figure != "perplexity":
+        with st.expander("By task", key="result_tasks"):
+            tasks = table.rows_of(made, figure, "task")
+            st.html(table.by_task(tasks))
+            downloads(None, file_name(f"{run.id}-{figure}-tasks"), lambda: list(map(dict, tasks)))
+    if figure == "means":
+        _lengths(run, made)
+
+
+def _lengths(run: Run, made: Mapping[str, Any]) -> None:
+    """Mean scores at each length, overall or of what is picked, where there is more than one."""
+    names = list(dict.fromkeys(row["name"] for row in made.get("by_length", ()) if "name" in row))
+    if not names:
+        return
+    names.sort(key=lambda name: name != "overall")
+    with st.expander("By length", key="result_lengths"):
+        name = st.selectbox("Of", names, key=f"result_length_of-{run.id}-{len(names)}", width=260)
+        rows = at_lengths(made, str(name))
+        st.html(table.by_condition(rows, {}, FLOORS))
+        st.caption(INTERVALS_SAY)
+        downloads(None, file_name(f"{run.id}-{name}-lengths"), lambda: rows)
 
 
 def _forest(run: Run, made: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from retmask.evaluate.results import perplexities
 from retmask.heads.intervals import none_over, span
 
 STYLE = """<style>
@@ -40,11 +41,14 @@ FIGURES = {
         "Rank", "Share of the wrong answers in the context that the gold answer is likelier than: 0.5 by chance."
     ),
     "logprobs": Figure("Log-probability", "Mean log-probability of the gold answer, a token, in nats."),
+    "perplexity": Figure("Perplexity", "Perplexity of held-out prose, and how many times that of base it is."),
 }
 
 
-def rows_of(results: Mapping[str, Any], figure: str, level: str = "category") -> list[Mapping[str, Any]]:
+def rows_of(results: Mapping[str, Any], figure: str, level: str = "category") -> Sequence[Mapping[str, Any]]:
     """The means of the conditions by category and overall, or by task; for scores the floors behind them."""
+    if figure == "perplexity":
+        return perplexities(results)
     levels = ("task",) if level == "task" else ("overall", "category")
     rows = [*results[figure], *(results["floors"] if figure == "means" else [])]
     return sorted((row for row in rows if row["level"] in levels), key=lambda row: levels.index(row["level"]))

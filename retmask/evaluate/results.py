@@ -31,9 +31,10 @@ def results_of(
 
     `means`, `differences` and `verdicts` are those of `retmask.evaluate.statistics` over scores. `ranks` are the same
     means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
-    needs no context, `logprobs` the mean log-probability of the gold answer. `by_length` has the mean of each task at
-    each window, and `perplexity` that of the guard's prose, which as a score is but a small part of it. `external`
-    names the suites of tasks that are not ours. Fewer `draws` are quicker and make intervals less sure.
+    needs no context, `logprobs` the mean log-probability of the gold answer. `by_length` are the means of scores at
+    each window, where there is more than one, and `perplexity` that of the guard's prose, which as a score is but a
+    small part of it. `external` names the suites of tasks that are not ours. Fewer `draws` are quicker and make
+    intervals less sure.
     """
     lines = list(answers)
     roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
@@ -44,20 +45,50 @@ def results_of(
         **tables(_scores(items, lines, "score"), roles, draws).record,
         **{name: [row._asdict() for row in rows] for name, rows in figures.items()},
         "floors": [row._asdict() for name in FLOORS for row in means_of(floors, [name], draws)],
-        "by_length": _by_length(items, _scores(items, lines, "score")),
+        "by_length": _by_length(items, _scores(items, lines, "score"), roles, draws),
         "perplexity": _perplexity(_scores(items, lines, "logprob"), roles, draws),
         "external": {item.task: item.data.get("suite", "") for item in items if item.category == EXTERNAL},
     }
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The means of conditions by category as one Markdown table, with their 95 % intervals."""
+    """The means of conditions by category as a Markdown table, with their 95 % intervals.
+
+    Below it, where there are such, the means at each length, and the perplexity of prose, as tables of their own.
+    """
     tasks = results.get("external", {})
-    rows = {(row["condition"], row["name"]): row for row in results["means"] if shown(row, tasks)}
-    names = [name for name in ("overall", *CATEGORIES, EXTERNAL, *tasks) if any(place[1] == name for place in rows)]
+    names = ("overall", *CATEGORIES, EXTERNAL, *tasks)
+    tables = [[row for name in names for row in results["means"] if row["name"] == name and shown(row, tasks)]]
+    tables += [at_lengths(results, "overall"), perplexities(results)]
+    conditions = [facts["condition"] for facts in results["conditions"]]
+    return "\n".join(_markdown(conditions, rows) for rows in tables if rows)
+
+
+def at_lengths(results: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The means of a task, a category or overall at each length, which is their `name`; none where there is but one."""
+    rows = (row for row in results.get("by_length", ()) if row.get("name") == name)
+    return [row | {"name": f"{row['tokens']:,} tokens"} for row in rows]
+
+
+def perplexities(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The perplexity of prose under each condition, and how many times base's it is, as rows like those of means."""
+    figures = {"perplexity": ("perplexity", "low", "high"), "times that of base": ("ratio", "ratio_low", "ratio_high")}
+    return [
+        {"level": "task", "name": name, "condition": row["condition"]}
+        | dict(zip(("mean", "low", "high"), (row[key] for key in keys), strict=True))
+        | {"items": row["items"], "clusters": row["clusters"]}
+        for row in results.get("perplexity", ())
+        for name, keys in figures.items()
+        if row[keys[0]] is not None
+    ]
+
+
+def _markdown(conditions: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A condition a line, a name a column, in the order of the rows."""
+    cells = {(row["condition"], row["name"]): row for row in rows}
+    names = list(dict.fromkeys(row["name"] for row in rows))
     lines = [["condition", *names], ["---", *["---:"] * len(names)]]
-    for condition in (facts["condition"] for facts in results["conditions"]):
-        lines.append([condition, *(_cell(rows.get((condition, name))) for name in names)])
+    lines += [[condition, *(_cell(cells.get((condition, name))) for name in names)] for condition in conditions]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -80,16 +111,17 @@ def _facts(name: str, condition: Condition, record: Mapping[str, Any]) -> dict[s
     return condition.record(HeadMask.parse(str(mask), ANY_GRID) if mask else None, {"weights_sha256": weights})
 
 
-def _by_length(items: Sequence[Item], scores: Iterable[Score]) -> list[dict[str, Any]]:
-    """The mean score of every condition in every task at each of its windows (tokens); none of items without one."""
-    tokens, cells = {item.id: item.tokens for item in items}, defaultdict[tuple[str, int, str], list[float]](list)
+def _by_length(
+    items: Sequence[Item], scores: Iterable[Score], conditions: Iterable[str], draws: int
+) -> list[dict[str, Any]]:
+    """The means at each window (tokens), the shortest first; none where there is but one, or items have none."""
+    tokens, windows = {item.id: item.tokens for item in items}, defaultdict[int, list[Score]](list)
     for score in scores:
-        if tokens[score.item]:
-            cells[score.task, tokens[score.item], score.condition].append(score.score)
+        windows[tokens[score.item]].append(score)
     return [
-        dict(zip(("task", "tokens", "condition"), cell, strict=True))
-        | {"mean": round(sum(values) / len(values), _DIGITS), "items": len(values)}
-        for cell, values in cells.items()
+        {"tokens": window} | row._asdict()
+        for window in (sorted(windows) if len(windows) > 1 else ())
+        for row in means_of(windows[window], conditions, draws)
     ]
 
 

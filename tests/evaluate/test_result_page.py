@@ -33,12 +33,13 @@ def test_a_loss_is_said_and_marked() -> None:
     assert text.startswith("A loss: overall -0.88 (95 % -")
     assert "against the best control, random=2:seed0" in text
     assert "loss in recall and rag" in text
-    table, by_task = tables(opened("evaluate", evaluate=run.id))
+    table, by_task, by_length = tables(opened("evaluate", evaluate=run.id))
     assert table.count('<span class="loss">▼</span>') == 3, "overall, recall, rag"
     assert table.count("▲") == 0
     assert [table.count(f'title="{name}"') for name in ("unmasked", *CONDITIONS)] == [1, 1, 1]
     assert '<tr class="floor"><th title="no context">' in table
     assert 'title="codes"' in by_task
+    assert [by_length.count(f'title="{tokens} tokens"') for tokens in ("512", "1,024")] == [1, 1]
 
 
 def test_the_same_answers_show_no_gain() -> None:
@@ -96,6 +97,21 @@ def test_ranks_and_log_probabilities() -> None:
     assert "-3.50 to -3.50" in tables(at)[0]
 
 
+def test_perplexity_of_prose_is_a_table_of_its_own() -> None:
+    """exp(0.5) where it answers, exp(3.5) where masked: e cubed as much."""
+    prose = [replace(item, task="guard_perplexity", category="guard") for item in items(8)]
+    run = run_of(prose, lambda condition, place: not condition.startswith("masked"))
+    table = tables(opened("evaluate", {"result_figure": "perplexity"}, evaluate=run.id))[0]
+    assert [table.count(f'title="{name}"') for name in ("perplexity", "times that of base")] == [1, 1]
+    assert [table.count(f">{value}<") for value in ("1.65", "33.12", "20.09")] == [2, 1, 1]
+    (run.path / "results.json").write_text(
+        json.dumps(json.loads((run.path / "results.json").read_text()) | {"perplexity": []})
+    )
+    assert "No answer has this figure yet" in words(
+        opened("evaluate", {"result_figure": "perplexity"}, evaluate=run.id)
+    )
+
+
 def test_twelve_conditions_with_long_names() -> None:
     name = f"<b>bold</b> {'long ' * 8}"
     conditions = ("masked=top:2", f"{name}: scaled=top:2:0.5", "random=2:seed0-8")
@@ -123,7 +139,9 @@ def test_everything_can_be_taken_away() -> None:
     at = opened("evaluate", evaluate=run_of(items(4), masking_hurts).id)
     labels = [button.proto.label for button in at.get("download_button")]
     assert labels.count("Markdown table for a paper") == 1
-    assert [labels.count(kind) for kind in ("PNG", "SVG", "CSV")] == [3, 3, 4], "that of tasks is no picture"
+    assert [labels.count(kind) for kind in ("PNG", "SVG", "CSV")] == [3, 3, 5], (
+        "those of tasks and lengths are no pictures"
+    )
 
 
 def test_the_page_of_runs_opens_it() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retmask.compare.conditions import Condition, named, parse
-from retmask.evaluate.results import results_of
+from retmask.evaluate.results import markdown, results_of
 from retmask.items.item import Item
 
 NAMED = named([Condition(), *parse("masked=L0H1")])
@@ -40,13 +40,19 @@ def test_every_figure_stands_in_its_own_table() -> None:
     assert means("ranks") == {"unmasked": 1, MASKED: pytest.approx(1 / 3, abs=1e-6)}
     assert means("logprobs") == {"unmasked": -0.5, MASKED: -2.5}
     assert means("floors")["no context"] == 0.25
-    assert {(row["tokens"], row["condition"]): (row["mean"], row["items"]) for row in results["by_length"]} == {
+    by_length = [row for row in results["by_length"] if row["level"] == "overall"]
+    assert {(row["tokens"], row["condition"]): (row["mean"], row["items"]) for row in by_length} == {
         (512, "unmasked"): (1, 3),
         (1024, "unmasked"): (1, 3),
         (512, MASKED): (1, 3),
         (1024, MASKED): (0, 3),
     }
     assert results["perplexity"] == []
+    means, lengths = markdown(results).split("\n\n")
+    assert means.startswith("| condition | overall | recall |\n")
+    assert lengths.splitlines()[0] == "| condition | 512 tokens | 1,024 tokens |"
+    assert lengths.splitlines()[3] == f"| {MASKED} | 1.00 (1.00 to 1.00) | 0.00 (0.00 to 0.00) |"
+    assert results_of(items[:3], lines, NAMED, {}, 200)["by_length"] == [], "there is but one"
 
 
 def test_perplexity_is_of_the_mean_log_probability_and_not_the_mean_of_scores() -> None:
@@ -55,8 +61,11 @@ def test_perplexity_is_of_the_mean_log_probability_and_not_the_mean_of_scores() 
     worth = [log(2), log(8), log(4)]
     lines = [an_answer(item, "unmasked", exp(-each), -each) for item, each in zip(items, worth, strict=True)]
     lines += [an_answer(item, MASKED, exp(-each) / 2, -each - log(2)) for item, each in zip(items, worth, strict=True)]
-    base, masked = results_of(items, lines, NAMED, {}, 200)["perplexity"]
+    results = results_of(items, lines, NAMED, {}, 200)
+    base, masked = results["perplexity"]
     assert (base["condition"], base["perplexity"], base["ratio"]) == ("unmasked", pytest.approx(4, abs=1e-4), None)
     assert base["low"] < 4 < base["high"]
     assert [masked[name] for name in ("ratio", "ratio_low", "ratio_high")] == pytest.approx([2, 2, 2], abs=1e-4)
     assert (masked["perplexity"], masked["items"]) == (pytest.approx(8, abs=1e-4), 3)
+    assert markdown(results).split("\n\n")[1].splitlines()[0] == "| condition | perplexity | times that of base |"
+    assert markdown(results).splitlines()[-1].startswith(f"| {MASKED} | 8.00 (")
