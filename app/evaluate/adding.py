@@ -1,4 +1,4 @@
-"""What is added to the conditions of an evaluation: heads, random heads, what a training made, a folder, a text."""
+"""What is added to the conditions of an evaluation: heads, random heads, a training's, a folder, a server, a text."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,11 +9,15 @@ from streamlit.navigation.page import StreamlitPage
 
 from app.evaluate import rows
 from app.evaluate.rows import Heads
-from app.shared import session
+from app.shared import jobs, session
 from app.shared.models import ModelRef, tunings
+from retmask.compare.conditions import parse
+from retmask.evaluate.backends import server_of
 from retmask.heads.scores import TOP_SHARE
 
 SELECTED, BEST, NONE = "the selected heads", "the best of the map", "no mask"
+PLACE = "evaluate_add"  # where sentences are said
+SERVED = "an OpenAI-compatible server, whose model answers in chats; a key for it: RETMASK_SERVER_KEYS=host:port=KEY"
 WHICH = "of the map in the sidebar, which is of this model"
 
 
@@ -25,14 +29,16 @@ def section(heads: Heads, model: ModelRef, heads_page: StreamlitPage) -> None:
         "scaled heads": partial(_scaled, heads),
         "a training": partial(_tuned, heads, model),
         "a checkpoint": _checkpoint,
+        "a server": _server,
         "a text": lambda: "masked=",
     }
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.selectbox("Add", list(kinds), width=170, **session.kept("evaluate_add", "masked heads"))
         text = kinds[kind or "a text"]()
-        icon, args = ":material/add:", (text,)
-        st.button("Add", icon=icon, key="evaluate_add_row", on_click=rows.add, args=args, disabled=not text)
+        icon, args, add = ":material/add:", (text,), _add_server if kind == "a server" else rows.add
+        st.button("Add", icon=icon, key="evaluate_add_row", on_click=add, args=args, disabled=not text)
         st.page_link(heads_page, label="Select on the map", icon=":material/grid_on:", width="content")
+    session.show_said(PLACE)
 
 
 def _which(heads: Heads, none: bool = False) -> str:
@@ -92,3 +98,18 @@ def _tuned(heads: Heads, model: ModelRef) -> str:
 def _checkpoint() -> str:
     folder = st.text_input("Folder", placeholder="a folder with config.json", width=420, key="evaluate_folder").strip()
     return folder and f"model={folder}"
+
+
+def _server() -> str:
+    look: dict[str, Any] = {"placeholder": "http://127.0.0.1:8000/v1", "help": SERVED}
+    url = st.text_input("Address", width=280, key="evaluate_server", **look).strip()
+    name = st.text_input("Model", placeholder="if it serves several", width=200, key="evaluate_served").strip()
+    return url and f"server={url}" + f"+served={name}" * bool(name)
+
+
+def _add_server(text: str) -> None:
+    """Add a server that answers; where none does, it is said. It is sent to at no other time before Start."""
+    with jobs.telling(PLACE):
+        for condition in parse(text):
+            server_of(condition)
+        rows.add(text)

@@ -161,13 +161,15 @@ def _gathered(run: Run, beside: Sequence[Run]) -> tuple[dict[str, Condition], An
         names = {} if named else {name: name for name in FLOORS}
         model = str(each.config.get("model"))
         for name, condition in from_record(EvaluateSettings, each.config).conditions().items():
-            whose = condition if condition.model or model == base else replace(condition, model=model)
+            is_named = condition.model or condition.server or model == base
+            whose = condition if is_named else replace(condition, model=model)
             if whose not in named.values():
                 names[name] = f"{name} ({each.id})" if name in named else name
                 named[names[name]] = replace(whose, label=names[name]) if name in named else whose
         weights = each.record.get(f"weights of {UNMASKED}")
         for name, new in names.items():
             mask = each.record.get("mask" if name == MASKED else f"mask of {name}")
+            record |= {f"{what} of {new}": each.record.get(f"{what} of {name}") for what in ("server", "thinking")}
             record[f"weights of {new}"] = each.record.get(f"weights of {name}") or weights
             record |= {"mask" if new == MASKED else f"mask of {new}": mask} if mask else {}
         for (name, item), line in readers.cached(read_answers, each.path, "answers.jsonl").items():

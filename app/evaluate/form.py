@@ -93,19 +93,22 @@ def _size(settings: EvaluateSettings) -> tuple[int, str]:
 
     By the last run of the model here, else as measured on two cores.
     """
-    asked, conditions = settings.asked, len(settings.conditions())
+    asked, conditions = settings.asked, settings.conditions().values()
     if isinstance(asked, Suite):
-        (items, tokens), longest = size(asked), max(asked.lengths)
+        (items, tokens), longest, served = size(asked), max(asked.lengths), size(asked, served=True)[0]
     else:
         windows = [len(item.message) // CHARS for item in asked]
-        items, tokens, longest = len(asked), sum(windows), max(windows)
-    each = conditions + len(settings.floors_asked)
+        items, tokens, longest, served = len(asked), sum(windows), max(windows), len(asked)
+    servers = sum(bool(condition.server) for condition in conditions)
+    each = len(conditions) - servers + len(settings.floors_asked)
     seconds = jobs.seconds_for(tokens * each, settings.model, settings.device)
     seconds = seconds or MEASURED.get(settings.model, 0.0) * tokens * each
     takes = f"about {duration(seconds)}" if seconds else "how long they take is known once some have been given"
+    takes += " here, and what the servers take" * bool(servers)
     n = len(settings.floors_asked)
     floors = f" and {n} floor{'s' * (n != 1)}" if n else ""
-    return longest, f"{items:,} items, {conditions} conditions{floors}: {items * each:,} answers, {takes}."
+    answers = items * each + served * servers
+    return longest, f"{items:,} items, {len(conditions)} conditions{floors}: {answers:,} answers, {takes}."
 
 
 def _start(settings: EvaluateSettings) -> None:

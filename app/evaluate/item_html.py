@@ -116,5 +116,6 @@ def _badges(line: Mapping[str, Any]) -> str:
     score = float(line["score"])
     sign, kind = ("✓", "good") if score >= 1 else ("~", "plain") if score >= FOUND else ("✗", "bad")
     parts = [badge(f"{sign} score {score:.2f}", kind)]
-    parts += [badge(f"rank {line['rank']:.0f} of {line['of']:.0f}", "plain")] if line["of"] > 1 else []
-    return " ".join([*parts, badge(f"log-probability {line['logprob']:.2f}", "plain")])
+    parts += [badge(f"rank {line['rank']:.0f} of {line['of']:.0f}", "plain")] if line.get("of", 0) > 1 else []
+    parts += [badge(f"log-probability {line['logprob']:.2f}", "plain")] if "logprob" in line else []
+    return " ".join(parts)

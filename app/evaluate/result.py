@@ -11,7 +11,7 @@ from app.evaluate.evaluation import Evaluation, evaluation_of, needle_rows, resu
 from app.evaluate.verdicts import base_of, marks, sentences
 from app.shared import session
 from app.shared.text import badge, download_button, downloads, draw_figure, file_name, sentence
-from retmask.evaluate.results import FLOORS, at_lengths, markdown
+from retmask.evaluate.results import FLOORS, at_lengths, markdown, not_served
 from retmask.figures.evaluation import forest, means_map, score_grid
 from retmask.figures.rows import depth_rows, forest_rows
 from retmask.heads.intervals import span
@@ -79,6 +79,8 @@ def _table(run: Run, made: Mapping[str, Any]) -> None:
     st.html(table.by_condition(rows, signs, FLOORS))
     says = (table.FIGURES[figure].says, INTERVALS_SAY, *((MARKS_SAY, FLOORS_SAY) if figure == "means" else ()))
     st.caption(" ".join(says))
+    if made.get("not_served"):
+        st.caption(sentence(not_served(made["not_served"])))
     own = [row for row in rows if row["condition"] not in FLOORS]
     with st.container(horizontal=True, vertical_alignment="center"):
         picture = means_map(own, {place: table.SIGNS[word] for place, word in signs.items()})

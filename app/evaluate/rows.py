@@ -8,6 +8,7 @@ import streamlit as st
 from app.shared import session
 from app.shared.text import sentence
 from retmask.compare.conditions import HELP, Condition, parse
+from retmask.evaluate.backends import address_of
 from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import UNMASKED
@@ -99,7 +100,8 @@ def _read(text: str, heads: Heads) -> list[Condition]:
     first = conditions[0]  # the others differ in the seed alone
     if first.rule.by_scores and not heads.scores:
         raise ValueError(f"{text} takes the best heads of a map: choose one of this model in the sidebar")
-    first.check(heads.grid, heads.model, heads.revision)
+    if not address_of(first):
+        first.check(heads.grid, heads.model, heads.revision)
     return conditions
 
 

@@ -12,9 +12,8 @@ import streamlit as st
 from app.shared import selection, session
 from app.shared.session import Question
 from app.shared.text import guarded, plain, says, sentence
-from retmask.evaluate.job import asks_suite
+from retmask.evaluate.job import asks_suite, contacted, sends
 from retmask.files import expanded, home, number
-from retmask.pairs.job import contacted, sends
 from retmask.runs.engine import cancel, spawn
 from retmask.runs.job import Job
 from retmask.runs.overview import label, progress, stage, standing
@@ -280,7 +279,7 @@ def start(job: Job[Any], settings: Any) -> Run:
         if there:
             return there
         run = job.new(settings)
-        servers = [url for name in ("server", "masked_server") if (url := getattr(settings, name, ""))]
+        servers = contacted(run)
         spawn(run, *[servers] if servers else [])
         begun[key] = run.path
         return run

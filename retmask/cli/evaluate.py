@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from retmask.cli.options import OutDir, TrustRemoteCode, out, print_table, progress, takes
-from retmask.evaluate.job import EVALUATE, EvaluateSettings
-from retmask.evaluate.results import shown
+from retmask.evaluate.job import EVALUATE, EvaluateSettings, contacted
+from retmask.evaluate.results import not_served, shown
 from retmask.files import read_object
 from retmask.heads.intervals import FEWEST, none_over, over, span
 from retmask.items.item import CATEGORIES, EXTERNAL
@@ -15,7 +15,7 @@ from retmask.runs.run import Run
 def _evaluate(settings: EvaluateSettings, trust_remote_code: TrustRemoteCode = False, out_dir: OutDir = None) -> None:
     """Conditions on the same items of a suite, or on held-out needles: means, paired differences, verdicts."""
     run = EVALUATE.new(settings, out_dir)
-    progress(EVALUATE.work(run, trust_remote_code), run, _words)
+    progress(EVALUATE.work(run, trust_remote_code, contacted(run)), run, _words)
     _report_evaluation(run)
 
 
@@ -69,6 +69,8 @@ def _report_suite(results: Mapping[str, Any]) -> None:
     gaps = [row for row in results["differences"] if shown(row, tasks) and row["against"] == base]
     columns = ("difference", "of", "mean", "95 % interval", "p (Holm)", "")
     print_table(columns, (_gap(row, says.get((row["condition"], row["name"]), "control")) for row in gaps))
+    if results.get("not_served"):
+        out.print(not_served(results["not_served"]))
 
 
 def _gap(row: Mapping[str, Any], says: str) -> Iterator[str]:

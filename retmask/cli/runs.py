@@ -17,11 +17,11 @@ from retmask.cli.options import out, print_table
 from retmask.compare.ablate import ABLATE
 from retmask.compare.dose import DOSE
 from retmask.detect.job import DETECT
-from retmask.evaluate.job import EVALUATE
+from retmask.evaluate.job import EVALUATE, contacted, sends
 from retmask.files import home, unknown
 from retmask.heads.scores import printable
 from retmask.pairs.addresses import address
-from retmask.pairs.job import PAIR, contacted, sends
+from retmask.pairs.job import PAIR
 from retmask.runs import engine, overview
 from retmask.runs.job import Job
 from retmask.runs.overview import Summary, summary

@@ -11,7 +11,8 @@
 | `random=HEADS:seed3` | as many heads as those, none of them; `:matched` at the end: from the same layers |
 | `tuned=DIR` | on top of an adapter, or a fine-tuned model |
 | `model=DIR` | on top of another checkpoint |
-| `server=URL` | the model on a server, which can neither mask nor tune |
+| `server=URL` | the model on a server, which can neither mask nor tune; `retmask evaluate` asks one |
+| `server=URL+served=NAME` | the one that it serves by that name, where it serves several |
 
 HEADS are `top:5%` or `top:14` (the best of the scores), `above:0.1` (those that score as much), `L17H3,L18H6:0.5`, or a
 saved mask's name or file. `seed0-9` makes ten conditions.
@@ -40,7 +41,9 @@ Role = Literal["base", "control", "treatment"]
 PARTS = "unmasked, masked=HEADS, scaled=HEADS, random=14:seed3, tuned=DIR, model=DIR or server=URL"
 HELP = "[label: ]part[+part], once for each; a part is " + PARTS
 _MASKS: tuple[Word, ...] = ("masked", "scaled", "random")
-_WORDS = (*_MASKS, "tuned", "model", "server")
+_WHOSE = ("model", "tuned", "server", "served")  # the fields that say whose weights answer
+_WORDS = (*_MASKS, *_WHOSE)
+_ADDRESS = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")  # no user, password, query: it is written down
 _PLUS = re.compile(rf"\s*\+\s*(?=(?:{'|'.join(_WORDS)})\s*=|{UNMASKED}\s*(?:\+|$))")
 _DRAWN = re.compile(r"(.*?)(?::seed(\d{1,9})(?:-(\d{1,9}))?)?(:matched)?", re.DOTALL)
 _MOST_DRAWS = 1000
@@ -54,9 +57,9 @@ _RESULTS = ("adapter", "model")  # what a training calls its result: its run's f
 class Condition:
     """A model with something done to it: nothing, or the heads of a rule masked, scaled, or as many others drawn.
 
-    It is the model that is asked, the one in the folder `model`, or that on a `server`; `tuned` holds an adapter for
-    it, or is a fine-tuned model itself. The word "random" means as many others as the rule's heads, drawn with its
-    seed; with `matched` from the same layers.
+    It is the model that is asked, the one in the folder `model`, or that on a `server`, which may have a name there
+    (`served`); `tuned` holds an adapter for it, or is a fine-tuned model itself. The word "random" means as many
+    others as the rule's heads, drawn with its seed; with `matched` from the same layers.
     """
 
     label: str = ""
@@ -66,6 +69,7 @@ class Condition:
     tuned: str = ""
     model: str = ""
     server: str = ""
+    served: str = ""
 
     def __str__(self) -> str:
         """The text that `parse` makes the same condition of."""
@@ -91,9 +95,9 @@ class Condition:
         return "treatment" if self.word or any(self.weights) else "base"
 
     @property
-    def weights(self) -> tuple[str, str, str]:
+    def weights(self) -> tuple[str, ...]:
         """Whose weights answer: conditions with the same need loading once."""
-        return self.model, self.tuned, self.server
+        return self.model, self.tuned, self.server, self.served
 
     @property
     def is_adapter(self) -> bool:
@@ -107,7 +111,8 @@ class Condition:
         ask one does not call this for it.
         """
         if self.server:
-            raise ValueError(f"{self.server} answers as a server, whose heads cannot be seen: give the model's folder")
+            how = "give the model's folder, or ask it with `retmask evaluate`"
+            raise ValueError(f"{self.server} answers as a server, whose heads cannot be seen: {how}")
         if self.tuned and not self.is_adapter and not _is_model(self.tuned):
             raise ValueError(
                 f"{self.tuned} is no adapter and no model: give the folder that `retmask train` has written"
@@ -171,8 +176,7 @@ class Condition:
         return {"condition": self.name, "text": str(self), "role": self.role} | made | dict(weights or {})
 
     def _parts(self) -> list[str]:
-        folders = {"model": self.model, "tuned": self.tuned, "server": self.server}
-        parts = [f"{word}={value}" for word, value in folders.items() if value]
+        parts = [f"{word}={value}" for word in _WHOSE if (value := getattr(self, word))]
         if self.word:
             drawn = f":seed{self.rule.seed}" + ":matched" * self.matched if self._shown == "random" else ""
             parts.append(f"{self._shown}={self.rule}{drawn}")
@@ -207,7 +211,8 @@ def parse(text: str, scores: str = "", exclude: str = "") -> list[Condition]:
             raise ValueError(f"there is nothing after {word}= in {text.strip()[:60]!r}: write {PARTS}")
         parts[word] = value
     _check_together(text, parts)
-    plain = Condition(label, tuned=parts.get("tuned", ""), model=parts.get("model", ""), server=parts.get("server", ""))
+    whose: dict[str, Any] = {word: parts[word] for word in _WHOSE if word in parts}
+    plain = Condition(label, **whose)
     way: Word = next((each for each in _MASKS if each in parts), "")
     if not way:
         return [plain]
@@ -279,15 +284,18 @@ def _labelled(text: str) -> tuple[str, str]:
 def _check_together(text: str, parts: Mapping[str, str]) -> None:
     """ValueError for parts that cannot be one condition."""
     shown, server = repr(text.strip()[:60]), parts.get("server")
+    if server and not _ADDRESS.fullmatch(server):
+        what = "this" if set("@?#") & set(server) else repr(server[:60])  # it may hold a password
+        raise ValueError(f"{what} is no server's address: write server=http://HOST:PORT/v1")
     if UNMASKED in parts and len(parts) > 1:
         raise ValueError(f"{shown} is unmasked and something else: leave unmasked out")
     if sum(word in parts for word in _MASKS) > 1:
         raise ValueError(f"{shown} says in two ways which heads are masked: write a condition for each")
-    if server and len(parts) > 1:
+    if not server and "served" in parts:
+        raise ValueError(f"{shown} names a model of no server: write server=http://HOST:PORT/v1+served=NAME")
+    if server and parts.keys() - {"server", "served"}:
         how = "serve what `retmask ablate` or `retmask merge` writes, and give its address alone"
         raise ValueError(f"{shown} asks a server, which can neither mask heads nor take an adapter: {how}")
-    if server and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", server):
-        raise ValueError(f"{server[:60]!r} is no server's address: write server=http://HOST:PORT/v1")
 
 
 def _rule(word: Word, value: str) -> MaskRule:

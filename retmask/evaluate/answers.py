@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from retmask import files
 from retmask.compare.conditions import Condition
+from retmask.evaluate.backends import is_asked, load, masks_of, pin_server, served_lines, server_of
 from retmask.evaluate.results import NO_CONTEXT, SHUFFLED, markdown, results_of
 from retmask.evaluate.suite import Suite, documents, make, of_model, size, task_of
-from retmask.evaluate.weights import load, masks_of
 from retmask.figures.rows import to_csv
 from retmask.heads.masks import HeadMask
 from retmask.items.floors import shuffled_context, without_context
@@ -37,51 +37,72 @@ _CHARS = 2  # of a token of one's own items, at least, about: how long a context
 
 def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
     """Each document's answers are in answers.jsonl before the next is asked; at the end results.json, .csv and .md."""
-    from retmask.model.loading import release
-
     run, settings = work.run, work.settings
     named, answers, items = settings.conditions(), read_answers(run.path), _kept(run)
-    asked = settings.asked
-    longest = max(settings.windows) if isinstance(asked, Suite) or settings.harness else _longest(asked)
     run.report(stage="loading", done=len(answers))
-    read, lines = published(settings, named)
-    _add(run, answers, lines)
-    if not (asked or settings.harness):
+    read, published_lines = published(settings, named)
+    _add(run, answers, published_lines)
+    if not (settings.asked or settings.harness):
         items = items or (yield from _stored(run, read))
-    pace = Pace()
-    for names in _by_weights(named):
-        floors = () if any(named[names[0]].weights) else settings.floors_asked
-        if items and not _missing(items, names, floors, answers):
+
+    def missing(names: Sequence[str]) -> dict[tuple[str, str], int]:
+        return _missing(items, {name: named[name] for name in names}, settings.floors_asked, answers)
+
+    groups = _by_weights(named)
+    servers = {}
+    for names in groups:  # before anything is loaded
+        if named[names[0]].server and (missing(names) or not items):
+            servers[names[0]] = server_of(named[names[0]])
+            pin_server(run, names, servers[names[0]])
+    here = Pace()
+    for names in groups:
+        if items and not missing(names):
             continue
-        release()
-        model = load(work, names, named[names[0]], longest)
-        masks = masks_of(work, model.grid, names)
-        chat = Chat.resumed(model.tokenizer, run.record)
-        own = {name: masks.get(name, HeadMask()) for name in names}
-        lm, posed = _posed(settings, model, chat, own) if settings.harness else (None, [])
-        if isinstance(asked, Suite):
-            model.check_length(max(asked.lengths))  # before items are made, which takes long for long ones
-        if not items:
-            made = chain(_made(settings, chat), (each.item for each in posed), read)
-            items = yield from _stored(run, made, chat, size(asked) if isinstance(asked, Suite) else (0, 0))
-        ours = [item for item in items if item.category != EXTERNAL]
-        model.check_length(_longest_of(ours, chat))  # before anything is answered
-        whole = {item.id: item for item in items}
-        if missing := next((each.item.task for each in posed if each.item != whole.get(each.item.id)), ""):
-            raise ValueError(f"{missing} asks other than when this run began: start a new one")
-        left = _missing(items, list(named), settings.floors_asked, answers)
+        if names[0] in servers:
+            pace, batches = Pace(), served_lines(run, servers[names[0]], names, items, answers)
+        else:
+            pace = here
+            items, batches = yield from _loaded(work, names, items, read, answers)
+        left = missing(list(named))
         total = len(answers) + len(left)
         pace.go_on()
-        for answered in chain(
-            _suite_lines(model, chat, ours, own, floors, answers), _harness_lines(lm, posed, own, answers)
-        ):
+        for answered in batches:
             new = _add(run, answers, answered)
             done = sum(left.pop((line["condition"], line["item"])) for line in new)
             yield Progress(len(answers), total, pace.left(done, sum(left.values())), {"condition": names[0]})
-        del model, lm, posed  # two need not fit
     _finish(run, items, answers, named)
-    if pace.each:
-        run.update(pace=pace.each)  # seconds a token of an answer's window
+    if here.each:
+        run.update(pace=here.each)  # seconds a token of an answer's window
+
+
+def _loaded(
+    work: "Work[EvaluateSettings]", names: Sequence[str], items: list[Item], read: Sequence[Item], answers: Answers
+) -> Generator[Progress, None, tuple[list[Item], Iterator[list[dict[str, Any]]]]]:
+    """The items, made where there are none yet, and the lines of conditions whose weights are loaded for it."""
+    from retmask.model.loading import release
+
+    run, settings, asked = work.run, work.settings, work.settings.asked
+    condition = settings.conditions()[names[0]]
+    release()
+    longest = max(settings.windows) if isinstance(asked, Suite) or settings.harness else _longest(asked)
+    model = load(work, names, condition, longest)
+    masks = masks_of(work, model.grid, names)
+    chat = Chat.resumed(model.tokenizer, run.record)
+    own = {name: masks.get(name, HeadMask()) for name in names}
+    lm, posed = _posed(settings, model, chat, own) if settings.harness else (None, [])
+    if isinstance(asked, Suite):
+        model.check_length(max(asked.lengths))  # before items are made, which takes long for long ones
+    if not items:
+        made = chain(_made(settings, chat), (each.item for each in posed), read)
+        items = yield from _stored(run, made, chat, size(asked) if isinstance(asked, Suite) else (0, 0))
+    ours = [item for item in items if item.category != EXTERNAL]
+    model.check_length(_longest_of(ours, chat))  # before anything is answered
+    whole = {item.id: item for item in items}
+    if changed := next((each.item.task for each in posed if each.item != whole.get(each.item.id)), ""):
+        raise ValueError(f"{changed} asks other than when this run began: start a new one")
+    floors = () if any(condition.weights) else settings.floors_asked
+    lines = _suite_lines(model, chat, ours, own, floors, answers)
+    return items, chain(lines, _harness_lines(lm, posed, own, answers))
 
 
 def _suite_lines(
@@ -231,13 +252,20 @@ def _asking(
 
 
 def _missing(
-    items: Sequence[Item], names: Sequence[str], floors: Sequence[str], answers: Answers
+    items: Sequence[Item], named: Mapping[str, Condition], floors: Sequence[str], answers: Answers
 ) -> dict[tuple[str, str], int]:
-    """What is not answered yet, by condition and item, the floors too: its window in tokens, about."""
+    """What these conditions have not answered yet, by condition and item: its window in tokens, about.
+
+    The floors are asked of the first one's weights, where these are the model's own.
+    """
+    floors = () if all(any(condition.weights) for condition in named.values()) else floors
     return {
         (name, item.id): item.tokens or len(item.message) // _CHARS
         for item in items
-        for name in [*names, *(floors if item.context and item.category != EXTERNAL else ())]
+        for name in [
+            *(name for name, condition in named.items() if is_asked(condition, item)),
+            *(floors if item.context and item.category != EXTERNAL else ()),
+        ]
         if (name, item.id) not in answers and not is_read(item)
     }
 

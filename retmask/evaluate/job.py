@@ -11,12 +11,15 @@ from typing import Any
 from retmask import files
 from retmask.compare.conditions import HELP, Condition, named, of_folders, of_masks, of_rule, parse
 from retmask.evaluate.answers import published, suite_answers
+from retmask.evaluate.backends import address_of, server_of
 from retmask.evaluate.needles import needle_answers, texts
 from retmask.evaluate.results import FLOORS, NO_CONTEXT, SHUFFLED
 from retmask.evaluate.suite import NEEDLES, NONE, SUITES, Suite, chosen, items_file, read_items
 from retmask.heads.rules import MaskRule
 from retmask.items.item import Item
 from retmask.model.weights import check_there, folder_grid
+from retmask.pairs.job import check_named, sent
+from retmask.pairs.job import contacted as asked_for_pairs
 from retmask.runs.job import Job, Progress, Start, Work
 from retmask.runs.run import Run, parent_ids
 from retmask.runs.settings import REQUIRED, check, command_line, setting, shared, whole
@@ -75,7 +78,11 @@ class EvaluateSettings:
             raise ValueError(f"--suite {self.suite} and --harness or --read do not go together: choose another suite")
         if self.suite not in (NEEDLES, NONE) and not items_file(self.suite):
             chosen(self.suite)
-        self.conditions()
+        if any(each.server for each in self.conditions().values()) and (self.harness or self.suite == NEEDLES):
+            raise ValueError(
+                "a server is asked a suite or your own items only, neither needles nor tasks of lm-eval: choose a "
+                "suite, or leave the server out"
+            )
 
     @cached_property
     def asked(self) -> Suite | list[Item]:
@@ -104,10 +111,12 @@ class EvaluateSettings:
         return self.items or SUITES.get(self.suite, SUITES["quick"]).items
 
     def conditions(self) -> dict[str, Condition]:
-        """The conditions by name, in order. ValueError for a name twice, or a mask without one."""
+        """The conditions by name, in order. ValueError for a name twice, a mask without one, or a wrong address."""
         written = [made for text in self.condition for made in parse(text, self.rule.scores, self.rule.exclude)]
         masked = [*of_rule(self.rule), *of_masks(self.also)]
         conditions = named([Condition(), *masked, *of_folders(self.tuned), *written])
+        for condition in conditions.values():
+            address_of(condition)
         for name in {*FLOORS} & {*conditions}:
             raise ValueError(f"{name} is what a floor is called: give the condition another label")
         return conditions
@@ -133,8 +142,11 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     check_there(settings.model)
     for condition in settings.conditions().values():
         own = condition.model or ("" if condition.is_adapter else condition.tuned)
-        condition.check(folder_grid(own or settings.model), settings.model, settings.revision)
-    _ready(settings)
+        if condition.server:
+            server_of(condition)
+        else:
+            condition.check(folder_grid(own or settings.model), settings.model, settings.revision)
+    _prepared(settings)
     tuned = [condition.whole() for condition in of_folders(settings.tuned)]
     written = [condition.whole() for text in settings.condition for condition in parse(text)]
     folders = [each.tuned or each.model for each in [*tuned, *written]]
@@ -147,7 +159,13 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
     return Start(settings, parent_ids(*filter(None, folders), settings.rule.scores))
 
 
-def _ready(settings: EvaluateSettings) -> object:
+def _ready(work: Work[EvaluateSettings]) -> object:
+    check_named(work, contacted(work.run), sends(work.run))
+    return _prepared(work.settings)
+
+
+def _prepared(settings: EvaluateSettings) -> object:
+    """What is asked. ValueError where that cannot be had."""
     if settings.suite == NEEDLES:
         return texts(settings)
     if settings.harness and find_spec("lm_eval") is None:
@@ -164,7 +182,7 @@ def _steps(work: Work[EvaluateSettings]) -> Iterator[Progress]:
     return needle_answers(work) if work.settings.suite == NEEDLES else suite_answers(work)
 
 
-EVALUATE = Job("evaluate", EvaluateSettings, _check, _steps, "answers", lambda work: _ready(work.settings))
+EVALUATE = Job("evaluate", EvaluateSettings, _check, _steps, "answers", _ready)
 
 
 def asks_suite(run: Run) -> bool:
@@ -172,15 +190,32 @@ def asks_suite(run: Run) -> bool:
     return bool(run.config.get("suite", NEEDLES) != NEEDLES)
 
 
+def contacted(run: Run) -> tuple[str, ...]:
+    """The addresses of the servers that a run of any kind sends to; none for one that only loads models."""
+    return (*asked_for_pairs(run), *filter(None, map(address_of, _written(run))))
+
+
+def sends(run: Run) -> str:
+    """What a run with servers sends, and where to, for a person to judge: its folder may come from anybody."""
+    suite = str(run.config.get("suite") or "")
+    return sent(run, contacted(run), run.config.get("prompts") or (suite if items_file(suite) else ""))
+
+
 def measured(run: Run) -> list[Path]:
     """The folders of the fine-tuned models that an evaluation has measured, in order; what says none is left out."""
-    tuned, texts = (run.config.get(name) for name in ("tuned", "condition"))
+    tuned = run.config.get("tuned")
     named = [str(text).rpartition("=")[2] for text in tuned] if isinstance(tuned, list) else []
-    for text in texts if isinstance(texts, list) else []:
-        with suppress(ValueError):
-            named += [condition.tuned for condition in parse(str(text))]
+    named += [condition.tuned for condition in _written(run)]
     folders = []
     for name in dict.fromkeys(filter(None, named)):
         with suppress(ValueError, OSError):
             folders.append(files.expanded(name).resolve())
     return folders
+
+
+def _written(run: Run) -> Iterator[Condition]:
+    """The conditions that a run's settings write as texts; what is none is left out."""
+    texts = run.config.get("condition")
+    for text in texts if isinstance(texts, list) else []:
+        with suppress(ValueError):
+            yield from parse(str(text))

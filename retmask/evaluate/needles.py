@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from retmask import files
 from retmask.detect.trials import different_prompts, pin_measure, run_trials
-from retmask.evaluate.weights import load, masks_of
+from retmask.evaluate.backends import load, masks_of
 from retmask.figures.rows import to_csv
 from retmask.heads.intervals import Clusters, clusters, each, ends, interval
 from retmask.heads.masks import HeadMask

@@ -8,6 +8,7 @@ from typing import Any
 from retmask.compare.conditions import Condition, Role
 from retmask.evaluate.statistics import DRAWS, Difference, Mean, Score, means_of, tables
 from retmask.evaluate.suite import task_of
+from retmask.files import mapping
 from retmask.heads.intervals import span
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import ANY_GRID, MASKED, UNMASKED
@@ -33,8 +34,8 @@ def results_of(
     means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
     needs no context, `logprobs` the mean log-probability of the gold answer. `by_length` are the means of scores at
     each window, where there is more than one, and `perplexity` that of the guard's prose, which as a score is but a
-    small part of it. `external` names the suites of tasks that are not ours. Fewer `draws` are quicker and make
-    intervals less sure.
+    small part of it. `external` names the suites of tasks that are not ours, `not_served` the tasks that no server is
+    asked, where one is. Fewer `draws` are quicker and make intervals less sure.
     """
     lines = list(answers)
     roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
@@ -48,7 +49,13 @@ def results_of(
         "by_length": _by_length(items, _scores(items, lines, "score"), roles, draws),
         "perplexity": _perplexity(_scores(items, lines, "logprob"), roles, draws),
         "external": {item.task: item.data.get("suite", "") for item in items if item.category == EXTERNAL},
+        **({"not_served": _not_served(items)} if any(condition.server for condition in named.values()) else {}),
     }
+
+
+def _not_served(items: Iterable[Item]) -> list[str]:
+    """The tasks that are scored by log-probabilities alone, which a server does not give."""
+    return sorted({item.task for item in items if not task_of(item).answers})
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -97,6 +104,12 @@ def shown(row: Mapping[str, Any], external: Mapping[str, str]) -> bool:
     return bool(row["level"] != "task" or row["name"] in external)
 
 
+def not_served(tasks: Sequence[str]) -> str:
+    """What is to be said of the tasks that a server was not asked."""
+    which = " and ".join(tasks)
+    return f"a server gives no log-probabilities: it was not asked {which}, and has no mean where these count"
+
+
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "–"
@@ -105,7 +118,10 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 
 def _facts(name: str, condition: Condition, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a condition: its heads and weights, as the run has pinned them."""
+    """What makes a condition: its heads and weights, or its server's address and model, as the run has pinned them."""
+    if condition.server:
+        server = mapping(record.get(f"server of {name}"))
+        return condition.record() | {"server": {**server, "thinking": record.get(f"thinking of {name}")}}
     weights = record.get(f"weights of {name if any(condition.weights) else UNMASKED}")
     mask = record.get("mask" if name == MASKED else f"mask of {name}")
     return condition.record(HeadMask.parse(str(mask), ANY_GRID) if mask else None, {"weights_sha256": weights})

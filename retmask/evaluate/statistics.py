@@ -2,7 +2,9 @@
 
 Items of one document are alike, so documents are drawn (the bootstrap's clusters), in each task by themselves. A
 category is the mean of its tasks, and overall that of the categories, but for what other suites ask, and for the guard,
-which only watches what must not be lost. Differences are of the items that both conditions have answered.
+which only watches what must not be lost. Differences are of the items that both conditions have answered. Who has not
+answered all tasks of a category that others have, as a server has not, has no mean and no difference there: that of
+fewer tasks is not to be held against it; and so overall.
 
 **A gain is called one only against the best control.** Which control is the best is not chosen by the numbers that then
 speak of it: a condition must differ from base, and in the same direction from *every* control (the intersection-union
@@ -135,7 +137,7 @@ class _Part(NamedTuple):
     level: Level
     name: str
     estimate: Estimate
-    counts: Float[np.ndarray, "count column"]  # items, clusters, better, worse
+    counts: Float[np.ndarray, "count column"]  # items, clusters, better, worse, tasks
 
 
 class _Row(NamedTuple):
@@ -143,7 +145,7 @@ class _Row(NamedTuple):
 
     level: Level
     name: str
-    figures: Float[np.ndarray, "figure column"]  # mean, low, high, p, standard error; items, clusters, better, worse
+    figures: Float[np.ndarray, "figure column"]  # mean, low, high, p, standard error; and the counts
 
 
 def tables(scores: Iterable[Score], roles: Mapping[str, Role], draws: int = DRAWS) -> Tables:
@@ -182,10 +184,16 @@ def _rows(scores: Iterable[Score], columns: Sequence[_Column], draws: int) -> li
         places = [(values[each.condition], values.get(each.against)) for each in columns[at : at + _COLUMNS]]
         blocks.append([_row(part) for part in _parts(tasks, places, draws)])
     return [
-        _Row(level, name, np.hstack([row.figures for row in rows]))
+        _Row(level, name, _of_all_tasks(np.hstack([row.figures for row in rows])))
         for rows in zip(*blocks, strict=True)
         for level, name, _ in rows[:1]
     ]
+
+
+def _of_all_tasks(figures: Float[np.ndarray, "figure column"]) -> Float[np.ndarray, "figure column"]:
+    """The figures; nan and no items for a column with fewer tasks than another."""
+    none = np.array([[np.nan]] * 5 + [[0.0]] * 5)
+    return np.where(figures[-1] < figures[-1].max(), none, figures)
 
 
 def _task(category: str, name: str, scores: Sequence[Score], conditions: Sequence[str]) -> _Task:
@@ -217,7 +225,8 @@ def _estimated(task: _Task, places: Sequence[tuple[int, int | None]], draws: int
     )
     there = ~np.isnan(every)
     documents = [len(np.unique(task.documents.of[column])) for column in there.T]
-    counts = np.array([there.sum(axis=0), documents, (every > 0).sum(axis=0), (every < 0).sum(axis=0)], dtype=float)
+    changed = ((every > 0).sum(axis=0), (every < 0).sum(axis=0))
+    counts = np.array([there.sum(axis=0), documents, *changed, there.any(axis=0)], dtype=float)
     seed = int.from_bytes(hashlib.sha256(task.name.encode()).digest()[:8])  # tasks are drawn independently
     return _Part("task", task.name, estimate(every, task.documents, draws, seed), counts)
 
@@ -236,7 +245,7 @@ def _row(part: _Part) -> _Row:
 def _means(rows: Sequence[_Row], columns: Sequence[_Column]) -> list[Mean]:
     means = []
     for row in rows:
-        for column, (mean, low, high, _, _, items, documents, _, _) in zip(columns, row.figures.T, strict=True):
+        for column, (mean, low, high, _, _, items, documents, *_) in zip(columns, row.figures.T, strict=True):
             if not column.against and items:
                 range_of = (0, 1) if 0 <= mean <= 1 else (-np.inf, np.inf)  # a share, but for log-probability
                 least, most = map(_rounded, np.clip((low, high), *range_of))
@@ -252,7 +261,7 @@ def _differences(rows: Sequence[_Row], columns: Sequence[_Column]) -> Iterator[D
     adjusted[family] = np.apply_along_axis(holm, 0, every[family])
     for row, corrected in zip(rows, adjusted, strict=True):
         for column, figures, p_corrected in zip(columns, row.figures.T, corrected, strict=True):
-            items, documents, better, worse = map(int, figures[5:])
+            items, documents, better, worse = map(int, figures[5:9])
             if column.against and items:
                 mean, low, high, p = map(_rounded, figures[:4])
                 smallest = _rounded(SMALLEST * figures[4]) or None

@@ -69,9 +69,10 @@ def make(suite: Suite, chat: Chat, seed: int) -> Iterator[Item]:
             yield from pack(task, chat, tokens, _count(suite, task), seed)
 
 
-def size(suite: Suite) -> tuple[int, int]:
-    """How many items a suite asks of every condition, and how many tokens their windows have in all."""
-    asked = [(_count(suite, TASKS[name]), _lengths(suite, TASKS[name])) for name in suite.tasks or TASKS]
+def size(suite: Suite, served: bool = False) -> tuple[int, int]:
+    """How many items a suite asks of every condition, or of a server, and how many tokens their windows have in all."""
+    tasks = [TASKS[name] for name in suite.tasks or TASKS if TASKS[name].answers or not served]
+    asked = [(_count(suite, task), _lengths(suite, task)) for task in tasks]
     return sum(n * len(lengths) for n, lengths in asked), sum(n * sum(lengths) for n, lengths in asked)
 
 

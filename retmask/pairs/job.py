@@ -5,7 +5,7 @@ out in shards, make the same pairs as one that runs through.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,16 +148,25 @@ def contacted(run: Run) -> tuple[str, ...]:
 
 def sends(run: Run) -> str:
     """What a run with servers sends, and where to, for a person to judge: its folder may come from anybody."""
-    config = run.config
-    what = f"the prompts in {config['prompts']}" if config.get("prompts") else "prompts that are made here"
-    return printable(f"{run.id} sends {what} to {' and '.join(dict.fromkeys(contacted(run)))}")
+    return sent(run, contacted(run), run.config.get("prompts"))
+
+
+def sent(run: Run, servers: Iterable[str], file: Any) -> str:
+    """The same of a run that sends what a file holds, or what is made here, to these servers."""
+    what = f"the prompts in {file}" if file else "prompts that are made here"
+    return printable(f"{run.id} sends {what} to {' and '.join(dict.fromkeys(servers))}")
+
+
+def check_named(work: Work[Any], servers: Iterable[str], says: str) -> None:
+    """ValueError, after what the run sends, for a server that nobody has named just now."""
+    if set(servers) - work.servers:
+        how = f"name these servers again (retmask runs resume {work.run.reference} --server ...)"
+        raise ValueError(f"{says}: {how}")
 
 
 def _ready(work: Work[PairsSettings]) -> list[PairPrompt]:
     """The prompts. ValueError where they are gone, or for a server that nobody named."""
-    run = work.run
-    if set(contacted(run)) - work.servers:
-        raise ValueError(f"{sends(run)}: name these servers again (retmask runs resume {run.reference} --server ...)")
+    check_named(work, contacted(work.run), sends(work.run))
     return work.settings.items()
 
 

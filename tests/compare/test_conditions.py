@@ -76,6 +76,8 @@ MEANT = [  # text, what it is called, what it is measured as
     ("model=/checkpoints/step=200", "model=step=200", "treatment"),
     ("model=/m+tuned=/a+random=3:seed1", "model=m+tuned=a+random=3:seed1", "control"),
     ("server=http://gpu:8000/v1", "server=gpu:8000", "treatment"),
+    ("server=https://gpu/v1+served=org/some:7b", "server=gpu+served=org/some:7b", "treatment"),
+    ("control: server=http://gpu:8000/v1", "control", "control"),
 ]
 
 
@@ -111,6 +113,10 @@ MISTAKES = [
     ("masked=a+random=3", "says in two ways which heads are masked"),
     ("unmasked+tuned=a", "is unmasked and something else"),
     ("server=http://a+masked=b", "asks a server, which can neither mask heads nor take an adapter"),
+    ("server=http://a+served=b+tuned=c", "asks a server, which can neither mask heads nor take an adapter"),
+    ("model=a+served=b", "names a model of no server: write server=http://HOST:PORT/v1+served=NAME"),
+    ("server=http://me:secret@a", "this is no server's address: write server=http://HOST:PORT/v1"),
+    ("server=http://a/v1?key=secret+masked=b", "this is no server's address"),
     ("server=gpu:8000", "'gpu:8000' is no server's address: write server=http://HOST:PORT/v1"),
     (": masked=a", "the label of ': masked=a' is empty"),
     ("a\tb: masked=a", "no single line"),

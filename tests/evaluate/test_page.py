@@ -9,6 +9,7 @@ import page
 import pytest
 from browser import wait_for
 from evaluations import items, masking_hurts, run_of
+from openai_server import OpenAIServer
 from page import codes, drawn, errors, keys, press, query, words
 from streamlit.testing.v1 import AppTest
 from tiny import tiny_adapter, tiny_folder
@@ -17,6 +18,7 @@ from app.evaluate.evaluation import results
 from retmask.compare.conditions import parse
 from retmask.evaluate.job import EvaluateSettings
 from retmask.heads.rules import MaskRule
+from retmask.runs import processes
 from retmask.runs.run import Run
 from retmask.runs.settings import record as record_of
 
@@ -104,7 +106,8 @@ def test_selected_heads_are_the_first_rows_until_somebody_changes_them() -> None
         ("maskd=top:5%", "is no part of a condition"),
         ("masked=L99H1", "L99"),
         ("tuned=/nowhere", "is no adapter and no model"),
-        ("server=http://x/v1", "whose heads cannot be seen"),
+        ("server=http://x/v1+masked=top:5%", "can neither mask heads nor take an adapter"),
+        ("server=http://x:99999/v1", "is not a server's address"),
         ("masked=top:5%:0.5", "gives a scale"),
         ("random=top:5%:seed0: masked=top:14", "does not say which heads"),
     ],
@@ -138,6 +141,32 @@ def test_what_is_added_is_a_row_in_the_grammar(kind: str, values: dict[str, Any]
     assert rows(at) == [*DEFAULTS, text]
     assert parse(text)
     assert bool(at.error) == (kind == "a checkpoint"), "there is no such model"
+
+
+def test_a_server_is_added_where_one_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent to when it is added and when the evaluation starts, never by looking at the page."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(processes, "start", lambda path, servers: started.append([*servers]) or 0)
+    monkeypatch.setenv("RETMASK_SERVER_KEYS", "other.example:8000=sk-secret")
+    with OpenAIServer("a", "b") as server, OpenAIServer() as gone:
+        gone.stop()
+        at = add(opened(), "a server", server=gone.url)
+        assert "does not answer" in errors(at)
+        at = add(at, "a server", server=server.url)
+        assert "serves 2 models and none is named: choose a, b" in errors(at)
+        assert rows(at) == DEFAULTS
+        at = add(at, "a server", server=server.url, served="b")
+        assert rows(at) == [*DEFAULTS, f"server={server.url}+served=b"]
+        assert not at.error
+        assert "4 conditions and 1 floor" in words(at)
+        assert "here, and what the servers take" in words(at)
+        before = len(server.requests)
+        drawn(at.run())
+        assert len(server.requests) == before
+        press(at, "evaluate_start")
+        assert started == [[server.url]], "its worker may ask it"
+        assert Run.all("evaluate")[0].config["condition"] == [*DEFAULTS, f"server={server.url}+served=b"]
+        assert "sk-secret" not in str(server.requests)
 
 
 def test_what_a_training_made_is_added_with_or_without_a_mask(tmp_path: Path) -> None:
