@@ -77,6 +77,7 @@ def _form(heads_page: StreamlitPage) -> None:
         _ = settings.asked
     except (ValueError, OSError) as error:
         st.error(sentence(error))
+        settings = None  # also where it is what is asked that cannot be read
     if settings is None or conditions is None:
         st.button("Start", type="primary", disabled=True, key="evaluate_start")
         return

@@ -22,8 +22,8 @@ def _evaluate(settings: EvaluateSettings, trust_remote_code: TrustRemoteCode = F
 evaluate = takes(EvaluateSettings, _evaluate)
 
 
-def _words(condition: str = "making the items", **_: Any) -> str:
-    return condition
+def _words(condition: str = "", task: str = "", **_: Any) -> str:
+    return condition or f"making the items of {task}"
 
 
 def _report_evaluation(run: Run) -> None:

@@ -236,7 +236,7 @@ def _stored(
             left = pace.left(item.tokens, ahead)
             if number <= total and time.monotonic() > counted + _OFTEN:
                 counted = time.monotonic()
-                yield Progress(number, total, left, {"stage": "items"})
+                yield Progress(number, total, left, {"stage": "items", "task": item.task})
         run.pin(items_sha256=digest.hexdigest(), **(chat.facts if chat else {}))
     return read_items_of(run.path)
 

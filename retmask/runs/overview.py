@@ -20,7 +20,12 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
     "stopping": "Finishing the step and saving it…",
     "waiting": "Starting…",
 }
-FOUND = {"trials": "{found} found the needle", "pairs": "{kept} pairs kept", "steps": "loss {loss:.3f}"}
+FOUND = {
+    "trials": "{found} found the needle",
+    "items": "made for {task}",
+    "pairs": "{kept} pairs kept",
+    "steps": "loss {loss:.3f}",
+}
 _TIMES = ("created", "started", "ended", "spawned")
 OF_THE_MOMENT = ("pid", "place", "log_start", "error", "command", "parents", "status", *_TIMES)
 RESULTS = ("held_out", "results")  # of a record: figures by name

@@ -120,6 +120,15 @@ def test_a_mistake_is_a_sentence_at_its_row_and_nothing_starts(text: str, senten
     assert not write(at, 0, "masked=top:14").error
 
 
+def test_a_file_of_items_with_a_mistake_is_one_sentence_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"question": "Who?", "gold": "Kim"}\n{"question": "Who?"}\n')
+    at = opened(session={"evaluate_suite": str(tmp_path / "items.jsonl")})
+    assert len(at.error) == 1
+    assert "items.jsonl, line 2: gold is missing or empty." in errors(at)
+    assert at.button(key="evaluate_start").disabled
+    assert "No evaluation yet" in words(at), "the page goes on below it"
+
+
 def test_two_rows_of_one_name_are_told_at_the_second() -> None:
     at = write(write(opened(), 0, "a: masked=top:5%"), 1, "a: masked=top:14")
     assert "a row above is named a too" in errors(at)
