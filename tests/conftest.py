@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import os
 import shutil
 import time
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 # the files that take longest, in this order; `--no-loadscope-reorder` leaves it so
 LONGEST = """
 test_method heads/test_browser test_journeys train/test_browser cli/test_broken train/test_outcome cli/test_main
-compare/test_page families/test_browser train/test_page heads/test_page train/test_job runs/test_run
+compare/test_page evaluate/test_answers families/test_browser train/test_page heads/test_page train/test_job
+runs/test_run
 """
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -35,6 +37,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return longest.index(name) if name in longest else len(longest)
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nothing that is imported here goes again: to look through it for garbage took a third of the time, and later a
+    part of a second whenever a model was let go."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

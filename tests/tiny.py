@@ -87,9 +87,12 @@ def from_config(config: Any, seed: int = 0, **settings: Any) -> Any:
     return model.eval()
 
 
-def tiny_folder(path: Path, family: str = "llama") -> Path:
-    """A folder with such a model and its tokenizer, as `load` takes it."""
-    tiny_hf(family).save_pretrained(path / "model")
+def tiny_folder(path: Path, family: str = "llama", terse: bool = False) -> Path:
+    """A folder with such a model and its tokenizer, as `load` takes it. A terse one ends at every sixteenth token."""
+    model = tiny_hf(family)
+    if terse:
+        model.generation_config.eos_token_id = list(range(7, 128, 16))
+    model.save_pretrained(path / "model")
     tiny_tokenizer().save_pretrained(path / "model")
     return path / "model"
 

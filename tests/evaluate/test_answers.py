@@ -37,7 +37,7 @@ def _file(folder: Path, *rows: object) -> str:
 
 def _settings(folder: Path, items: int = 6) -> EvaluateSettings:
     """Three conditions, one of them with an adapter, on so many items."""
-    model = tiny_folder(folder)
+    model = tiny_folder(folder, terse=True)
     adapter = get_peft_model(tiny_hf("llama"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     adapter.save_pretrained(folder / "adapter")
     rows = [
