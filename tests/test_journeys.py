@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import App, settled, wait_for
+from browser import App, hurry, settled, wait_for
 from tiny import tiny_adapter, tiny_folder
 
 from retmask.files import read_lines
@@ -47,6 +47,7 @@ def the_run(kind: str) -> Run:
     """The one run of that kind, when it has come to its end."""
     wait_for(lambda: bool(Run.all(kind)))
     (run,) = Run.all(kind)
+    hurry(run)
     wait_for(lambda: run.status not in ("queued", "started"), seconds=600)  # a busy machine loads for minutes
     assert run.status == "success", run.record.get("error")
     return run
@@ -70,6 +71,8 @@ def test_a_dose_curve(tab: Any, fresh_app: App) -> None:
     fill(tab, "dose_ks", 1)
     for key, value in (("dose_random_seeds", 0), ("dose_trials", 1), ("dose_context_tokens", 256)):
         fill(tab, key, value)
+    tab.locator(".st-key-dose_expert summary").click()
+    fill(tab, "dose_prose_tokens", 64)
     press(tab, "dose_start")
     run = the_run("dose")
     assert [point["k"] for point in read_lines(run.path / "points.jsonl")] == [0, 1]
