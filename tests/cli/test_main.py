@@ -174,7 +174,7 @@ def test_command_says_what_differs() -> None:
     assert custom.command[3:] == ["--lengths", "300", "--depths", "0.5,1"]
 
 
-def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, score_file: Path) -> None:
+def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, score_file: Path, here: Here) -> None:
     """What the commands print and write; the exported folder says unmasked what the mask says on the original."""
     model, out = tiny_folder(tmp_path), tmp_path / "out"
     HeadScores("tiny", np.arange(12.0).reshape(1, 3, 4) / 20).save(score_file)
@@ -182,12 +182,12 @@ def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, 
     asked = json.loads(retmask("compare", model, "--prompt", "abcabc", *best, "--max-new-tokens", "9", "--json").stdout)
     assert [column["name"] for column in asked["columns"]] == ["unmasked", "masked", "random control"]
     assert asked["columns"][1]["mask"] == "L2H2,L2H3"
-    done = retmask("ablate", model, *best, "--out", out)
+    done = here("ablate", model, *best, "--out", out)
     assert "2 heads masked (L2H2,L2H3), float32" in done.stdout, done.stderr
-    again = retmask("compare", out, "--prompt", "abcabc", "--max-new-tokens", "9")
+    again = here("compare", out, "--prompt", "abcabc", "--max-new-tokens", "9")
     assert again.stdout.splitlines()[1].strip() == asked["columns"][1]["text"].splitlines()[0].strip()
     sizes = ["--ks", "1", "--random-seeds", "1", "--trials", "1", "--context-tokens", "500", "--prose-tokens", "60"]
-    curve = retmask("dose", model, "--scores", score_file, *sizes, "--out", tmp_path / "curve")
+    curve = here("dose", model, "--scores", score_file, *sizes, "--out", tmp_path / "curve")
     assert "random, seed 0" in curve.stdout, curve.stderr
     assert (tmp_path / "curve" / "dose.csv").is_file()
 
@@ -195,7 +195,7 @@ def test_compare_dose_and_ablate_on_one_model(fresh_home: Path, tmp_path: Path, 
 GRID = ["--lengths", "256", "--depths", "0,0.5,1", "--n-needles", "2", "--keep-prompts"]
 
 
-def test_detect_is_killed_and_continues(fresh_home: Path, tmp_path: Path) -> None:
+def test_detect_is_killed_and_continues(fresh_home: Path, tmp_path: Path, here: Here) -> None:
     """After SIGKILL the same command does what is left, counts nothing twice, and ends in the scores of all trials."""
     folder = tmp_path / "out"
     words = [*COMMAND, "detect", "smollm2-135m", *GRID, "--out", str(folder)]
@@ -219,22 +219,22 @@ def test_detect_is_killed_and_continues(fresh_home: Path, tmp_path: Path) -> Non
     assert record["status"] == "success"
     assert {"sha256", "grid", "needles_sha256", "haystack", "template", "dtype", "versions", "seed"} <= set(record)
 
-    again = retmask("detect", "smollm2-135m", *GRID, "--out", folder)  # finished: nothing to do, at once
+    again = here("detect", "smollm2-135m", *GRID, "--out", folder)  # finished: nothing to do, at once
     assert again.returncode == 0
-    other = retmask("detect", "smollm2-135m", "--preset", "quick", "--out", folder)
+    other = here("detect", "smollm2-135m", "--preset", "quick", "--out", folder)
     assert (other.returncode, len(read_trials(folder))) == (2, 6)
     assert "holds a run with other settings" in other.stderr
 
 
-def test_no_needle_found_is_said_and_makes_no_map(fresh_home: Path, tmp_path: Path) -> None:
+def test_no_needle_found_is_said_and_makes_no_map(fresh_home: Path, tmp_path: Path, here: Here) -> None:
     needles = tmp_path / "needles.json"
     needles.write_text(json.dumps([{"needle": "Nothing.", "question": "Who?", "answer": "zyx wvu tsr"}]))
-    done = retmask("detect", "--needles", needles, "--lengths", "200", "--depths", "0.5", "--out", tmp_path / "out")
+    done = here("detect", "--needles", needles, "--lengths", "200", "--depths", "0.5", "--out", tmp_path / "out")
     assert done.returncode == 1, done.stderr
     assert "None of 1 trials found its needle" in done.stdout
     assert "200 tokens, depth 0.5" in done.stdout
     assert not (tmp_path / "out" / "scores.json").exists()
-    assert "None of 1 trials found its needle" in retmask("heads", tmp_path / "out").stderr
+    assert "None of 1 trials found its needle" in here("heads", tmp_path / "out").stderr
 
 
 def test_until_stable_stops_early_and_stays_ended(
