@@ -22,7 +22,10 @@ _UNLIMITED = 2**60  # what version 1 of cgroups says where there is no limit is 
 
 
 class Estimate(NamedTuple):
-    """What a model needs at a context length, in bytes, and what is free: known before anything is loaded."""
+    """What a model needs at a context length, in bytes, and what is free: known before anything is loaded.
+
+    `longest` is the context that it was made for, in tokens: no more is ever advised.
+    """
 
     name: str
     context_tokens: int
@@ -32,6 +35,7 @@ class Estimate(NamedTuple):
     dtype: str
     place: str
     scores_bytes: int = 0
+    longest: int = 2**31
 
     @property
     def needed_bytes(self) -> int:
@@ -57,7 +61,7 @@ class Estimate(NamedTuple):
         left = self.free_bytes / WORKING_ROOM - self.weights_bytes
         tokens = int(left * self.context_tokens / (2 * self.cache_bytes + self.scores_bytes)) // 128 * 128
         if tokens >= 128:
-            return f"{says}: choose at most {tokens:,} tokens."
+            return f"{says}: choose at most {min(tokens, self.longest):,} tokens."
         return f"{says}: choose {'bfloat16, ' if self.dtype == 'float32' else ''}a smaller model or another device."
 
     def check(self) -> None:
@@ -97,6 +101,7 @@ def estimate_for(
         dtype=str(dtype).removeprefix("torch."),
         place=f"this machine's {device.type}",
         scores_bytes=scores_bytes(config, min(context_tokens, LEAST_CHUNK), context_tokens, dtype) if eager else 0,
+        longest=longest_context(config),
     )
 
 

@@ -26,6 +26,8 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     wanted = Estimate("m", 1000, weights_bytes=6_000, cache_bytes=5_000, free_bytes=12_000, dtype="f", place="here")
     with pytest.raises(ValueError, match="choose at most 384 tokens"):  # (12000 / 1.2 - 6000) / (2 * 5) = 400
         wanted.check()
+    with pytest.raises(ValueError, match="choose at most 256 tokens"):
+        wanted._replace(longest=256).check()
     with pytest.raises(ValueError, match="a smaller model"):
         wanted._replace(weights_bytes=60_000).check()
 
