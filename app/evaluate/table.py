@@ -58,7 +58,7 @@ def by_condition(rows: Sequence[Mapping[str, Any]], marks: Mapping[tuple[str, st
     """A condition a row, a category a column."""
     columns, cells = _columns(rows, "name"), _cells(rows)
     lines = []
-    for condition in _columns(rows, "condition"):
+    for condition in sorted(_columns(rows, "condition"), key=floors.__contains__):  # some have no overall mean
         of_row = [_cell(cells.get((condition, name)), marks.get((condition, name), "")) for name in columns]
         kind = ' class="floor"' if condition in floors else ""
         lines.append(f"<tr{kind}>{_head(condition)}{''.join(of_row)}</tr>")

@@ -107,7 +107,7 @@ def shown(row: Mapping[str, Any], external: Mapping[str, str]) -> bool:
 def not_served(tasks: Sequence[str]) -> str:
     """What is to be said of the tasks that a server was not asked."""
     which = " and ".join(tasks)
-    return f"a server gives no log-probabilities: it was not asked {which}, and has no mean where these count"
+    return f"A server gives no log-probabilities: it was not asked {which}, and has no mean where these count"
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

@@ -12,13 +12,14 @@ from openai_server import OpenAIServer
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
+from app.evaluate.table import by_condition, rows_of
 from retmask.cli.main import app
 from retmask.compare.conditions import Condition, named, parse
 from retmask.evaluate import backends
 from retmask.evaluate.answers import _stored, read_answers
 from retmask.evaluate.engine import Asked, ask
 from retmask.evaluate.job import EVALUATE, EvaluateSettings, contacted, sends
-from retmask.evaluate.results import results_of
+from retmask.evaluate.results import FLOORS, results_of
 from retmask.heads.masks import HeadMask
 from retmask.items.item import Item
 from retmask.runs.run import Run
@@ -219,6 +220,10 @@ def test_a_mean_is_not_held_against_one_of_other_tasks() -> None:
         "recall": -0.5,
     }
     assert (gaps["overall", "masked=L0H1"], gaps["rerank", "masked=L0H1"]) == (-0.75, -0.5)
+    floor = {"level": "overall", "name": "overall", "condition": "no context", "mean": 0.1, "low": None}
+    rows = rows_of(made | {"floors": [floor | {"items": 1, "clusters": 1}]}, "means")
+    shown = by_condition(rows, {}, FLOORS)
+    assert shown.index(base) < shown.index(server) < shown.index("no context"), "also where it has no overall mean"
     says = {(row["name"], row["condition"]): row for row in made["verdicts"]}
     assert {name for name, condition in says if condition == server} == {"recall"}
     alone = results_of(items, [line for line in lines if line["condition"] != "masked=L0H1"], conditions, {}, 200)
