@@ -36,9 +36,8 @@ def page(heads_page: StreamlitPage, compare_page: StreamlitPage, ask: Callable[.
     jobs.status_block(run, NAMES, buttons=_buttons)
     beside = _beside(run, runs)
     st.fragment(guarded(result.show), run_every=LIVE if run.is_active else None)(run, beside)
-    st.fragment(guarded(items.show))(
-        run, compare_page, ask, beside
-    )  # who steps through items need not wait for the rest
+    browser = st.fragment(guarded(items.show))  # who steps through items need not wait for the rest
+    browser(run, compare_page, ask, beside)
     with st.expander("How this evaluation was started", key="evaluate_origin"):
         st.code(run.command, language="bash", wrap_lines=True)
         st.code(str(run.path), language=None, wrap_lines=True)

@@ -14,11 +14,11 @@ _BEFORE = (
 
 
 def plant(rng: Random, tokens: int) -> Document:
-    """Passages of prose, a fact of one relation in six of them; two of the facts are asked for."""
-    hidden = facts(rng, rng.choice(relations()), 6)
+    """Passages of prose, a fact of one relation in four of them; two of the facts are asked for."""
+    hidden = facts(rng, rng.choice(relations()), 4)
     prose = [" ".join(sentence.replace('"', "").split()) for sentence in stretch(rng, 24 * (tokens + 100))]
     texts = [sentence for sentence in prose if 60 < len(sentence) < 240]
-    texts[:6] = [f"{text} {fact.sentence}" for text, fact in zip(texts, hidden, strict=False)]
+    texts[:4] = [f"{text} {fact.sentence}" for text, fact in zip(texts, hidden, strict=False)]
     passages = numbered(rng, texts)
     values = [fact.value for fact in hidden]
     questions = (
@@ -32,7 +32,7 @@ def plant(rng: Random, tokens: int) -> Document:
         )
         for n, fact in enumerate(hidden[:2])
     )
-    planted, filler = passages[:6], passages[6:]
+    planted, filler = passages[:4], passages[4:]
     return Document(
         _BEFORE,
         tuple(Planted(text) for _, text in planted),

@@ -23,7 +23,7 @@ rag cbdb326b05133df5
 hops_two 75b82086546fac8a
 hops_three c8f2d718bb13c49d
 hops_variables 80e0768da691463b
-cite 032fe8b6fd0b5681
+cite 394efefe21f13cc3
 rerank_text 4efa5ca65ff38572
 rerank_scored 7dd3575a61dd90f4
 icl 73d3ba31a7368f41
