@@ -26,7 +26,7 @@ from retmask.text.haystack import load_haystack
 from retmask.text.needle import NeedleTask, known_needle, load_needles
 
 # of each model the contexts and how many needles; 640 tokens are past Gemma's sliding window of 512
-ASKED = {"smollm": ((256,), 2), "gemma": ((256, 640), 1)}
+ASKED = {"smollm": ((256,), 2), "gemma": ((640,), 1)}
 
 
 @pytest.mark.parametrize("name", ["smollm", "gemma"])
@@ -39,7 +39,7 @@ def test_scores_equal_the_plain_loop(name: str, request: pytest.FixtureRequest) 
     hf = AutoModelForCausalLM.from_pretrained(resolve(model.name).folder, dtype=torch.float32)  # nothing of ours in it
     trials = [trial for batch in run_trials(model, tasks, haystack, batch_size=4) for trial in batch]
     assert len(trials) == len(tasks)
-    assert sum(trial.success for trial in trials) >= 2
+    assert sum(trial.success for trial in trials) >= len(tasks) / 2
     for trial in trials:
         prompt = next(task for task in tasks if task.key == trial.key).render(model.tokenizer, haystack)
         plain = plain_answer(hf, prompt.token_ids, 50, model.stop_ids)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import App, settled, wait_for
+from browser import App, hurry, settled, wait_for
 
 from retmask.files import append_line
 from retmask.model.weights import resolve
@@ -58,9 +58,12 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, fresh_
     tab.locator(".st-key-train_start").wait_for(timeout=60_000)
     fill(tab, "Batch", 2)
     fill(tab, "Max steps", 14)
+    tab.get_by_text("--max-steps 14").first.wait_for(timeout=60_000)  # all of the page is of these settings then
+    settled(tab)
     tab.get_by_role("button", name="Start", exact=True).click()
     wait_for(lambda: bool(Run.all("train")))
     (run,) = Run.all("train")
+    hurry(run)
     wait_for(lambda: points(tab) >= 2)
 
     tab.reload()
@@ -81,6 +84,8 @@ def test_a_training_outlives_browser_and_server_and_is_compared(tab: Any, fresh_
     assert result(run) == run.path / "adapter"
 
     tab.get_by_role("button", name=f"Resume from step {stopped}").click()
+    wait_for(lambda: run.is_active)
+    hurry(run)
     wait_for(lambda: run.status == "success")
     assert [line["done"] for line in steps(run)] == list(range(1, 15))
     tab.get_by_text("Finished after 14 steps").wait_for(timeout=60_000)

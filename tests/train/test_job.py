@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from browser import wait_for
+from browser import hurry, wait_for
 from safetensors.torch import load_file
 from tiny import tiny_hf
 from trainings import SETTINGS, command_line, of, plain
@@ -107,6 +107,7 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
 
     broken = TRAIN.new(of(folder, pairs, settings), tmp_path / "broken")
     spawn(broken)
+    hurry(broken)
     wait_for(lambda: last_step(broken) >= 11)
     group = os.getpgid(broken.record["pid"])
     os.killpg(group, signal.SIGKILL)  # in the middle of a step
@@ -114,6 +115,7 @@ def test_a_training_that_is_killed_ends_as_one_that_is_not(folder: Path, pairs: 
     assert newest(broken.path / "checkpoints") == broken.path / "checkpoints" / "checkpoint-10"
     wait_for(lambda: not [p for p in psutil.process_iter() if str(broken.path) in command_line(p)])
     spawn(broken)
+    hurry(broken)
     wait_for(lambda: broken.status == "success")
     assert [line["done"] for line in steps(broken)] == list(range(1, 25))
     assert [line["loss"] for line in steps(broken)] == [line["loss"] for line in steps(whole)]

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from browser import wait_for
+from browser import hurry, wait_for
 from trainings import SETTINGS, command_line, of
 
 from retmask.runs.engine import cancel, spawn
@@ -209,6 +209,7 @@ def test_a_training_elsewhere_that_goes_on_loses_nothing(fresh_home: Path, monke
 def test_cancel_ends_every_process(folder: Path, pairs: Path, tmp_path: Path) -> None:
     run = TRAIN.new(of(folder, pairs, SETTINGS, max_steps=2000, save_steps=2000), tmp_path / "out")
     spawn(run)
+    hurry(run)
     wait_for(lambda: last_step(run) >= 1)
     cancel(run)
     assert run.status == "cancelled"
