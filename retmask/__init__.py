@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = ["Comparison", "Grid", "HeadId", "HeadMask", "HeadScores", "LensModel", "NeedleTask", "__version__"]
 __all__ += ["compare", "detect", "known_needle", "load", "read_scores"]
 _MODULES = {
