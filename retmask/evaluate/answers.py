@@ -18,7 +18,7 @@ from retmask.heads.masks import HeadMask
 from retmask.items.floors import shuffled_context, without_context
 from retmask.items.item import EXTERNAL, Item
 from retmask.items.packing import prompt
-from retmask.items.published import is_read, read_published
+from retmask.items.published import read_published
 from retmask.runs.job import Pace, Progress, Work
 from retmask.runs.run import Run
 from retmask.text.chat import Chat
@@ -55,21 +55,24 @@ def suite_answers(work: "Work[EvaluateSettings]") -> Iterator[Progress]:
             servers[names[0]] = server_of(named[names[0]])
             pin_server(run, names, servers[names[0]])
     here = Pace()
+    paces = {name: pace for names in groups for pace in [Pace() if names[0] in servers else here] for name in names}
     for names in groups:
         if items and not missing(names):
             continue
         if names[0] in servers:
-            pace, batches = Pace(), served_lines(run, servers[names[0]], names, items, answers)
+            batches = served_lines(run, servers[names[0]], names, items, missing(names))
         else:
-            pace = here
             items, batches = yield from _loaded(work, names, items, read, answers)
         left = missing(list(named))
         total = len(answers) + len(left)
+        pace = paces[names[0]]
         pace.go_on()
         for answered in batches:
             new = _add(run, answers, answered)
             done = sum(left.pop((line["condition"], line["item"])) for line in new)
-            yield Progress(len(answers), total, pace.left(done, sum(left.values())), {"condition": names[0]})
+            pace.left(done, 0)
+            seconds = sum(paces.get(name, here).each * ahead for (name, _), ahead in left.items())  # 0: not known yet
+            yield Progress(len(answers), total, seconds, {"condition": names[0]})
     _finish(run, items, answers, named)
     if here.each:
         run.update(pace=here.each)  # seconds a token of an answer's window
@@ -266,7 +269,7 @@ def _missing(
             *(name for name, condition in named.items() if is_asked(condition, item)),
             *(floors if item.context and item.category != EXTERNAL else ()),
         ]
-        if (name, item.id) not in answers and not is_read(item)
+        if (name, item.id) not in answers
     }
 
 

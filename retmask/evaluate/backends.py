@@ -2,8 +2,8 @@
 
 All are pinned: a run that goes on has those that it began with. A server is asked in chats, greedily, `AT_ONCE` items
 at a time. It gives no log-probabilities, so tasks that are scored by these alone are not asked there. Nor can the
-beginning of an answer be given: the item is asked without it, there are `SLACK` tokens more for the answer, and where a
-reply begins so by itself, what comes after is its answer, as it is of a model here.
+beginning of an answer be given: the message asks for it, there are `SLACK` tokens more for the answer where the window
+has room for them, and where a reply begins so, what comes after is its answer, as it is of a model here.
 """
 
 import re
@@ -18,6 +18,7 @@ from retmask.heads.grid import Grid
 from retmask.heads.masks import HeadMask
 from retmask.heads.rules import MASKED, UNMASKED
 from retmask.items.item import Item
+from retmask.items.published import is_read
 from retmask.pairs.remote import AT_ONCE, LEFT
 from retmask.runs.job import Work
 from retmask.runs.run import Run
@@ -78,20 +79,20 @@ def pin_server(run: Run, names: Sequence[str], server: "Server") -> None:
 
 
 def is_asked(condition: Condition, item: Item) -> bool:
-    """Whether a condition is asked an item: a server is not where log-probabilities alone count."""
-    return not condition.server or task_of(item).answers
+    """Whether a condition is asked an item: none that was read; a server none where log-probabilities alone count."""
+    return not is_read(item) and (not condition.server or task_of(item).answers)
 
 
 def served_lines(
-    run: Run, server: "Server", names: Sequence[str], items: Sequence[Item], answers: Collection[tuple[str, str]]
+    run: Run, server: "Server", names: Sequence[str], items: Sequence[Item], missing: Collection[tuple[str, str]]
 ) -> Iterator[list[dict[str, Any]]]:
-    """The lines of a server's conditions that are not among `answers` yet, as answers.jsonl has them.
+    """The lines of a server's conditions that are `missing`, by condition and item, as answers.jsonl has them.
 
     ValueError where the server is lost or refuses an item, after the lines of those that were asked with it; and where
     it thinks and did not when the run began, or the other way round.
     """
     asked = [(name, item) for document in documents(items) for name in names for item in document]
-    asked = [(name, item) for name, item in asked if task_of(item).answers and (name, item.id) not in answers]
+    asked = [(name, item) for name, item in asked if (name, item.id) in missing]
     with ThreadPool(AT_ONCE) as pool:
         for at in range(0, len(asked), AT_ONCE):
             given = pool.map(partial(_line, server), asked[at : at + AT_ONCE], chunksize=1)
@@ -107,8 +108,7 @@ def _line(server: "Server", asked: tuple[str, Item]) -> dict[str, Any] | ValueEr
     """The line of a condition and an item; what is wrong where there is none."""
     (name, item), task = asked, task_of(asked[1])
     try:
-        room = task.answer_tokens + (SLACK if item.prefix else 0)
-        reply = server.answer([("user", item.message)], room, Sampling()).text
+        reply = _reply(server, item, task.answer_tokens)
     except ValueError as error:
         return error
     response = _after(item.prefix, reply).strip()
@@ -116,7 +116,22 @@ def _line(server: "Server", asked: tuple[str, Item]) -> dict[str, Any] | ValueEr
     return {"item": item.id, "condition": name, "response": response, "score": score}
 
 
+def _reply(server: "Server", item: Item, tokens: int) -> str:
+    """What the server answers, in so many tokens and those of the beginning. ValueError where it refuses the item."""
+    from retmask.pairs.server import Refused
+
+    beginning = f"\n\nBegin your answer with: {item.prefix}" if item.prefix else ""
+    refused: Refused | None = None
+    for room in (tokens + SLACK, tokens) if item.prefix else (tokens,):
+        try:
+            return server.answer([("user", item.message + beginning)], room, Sampling()).text
+        except Refused as error:
+            refused = error
+    length = f"{item.tokens:,} tokens with its answer" if item.tokens else f"{len(item.message):,} characters"
+    raise ValueError(f"{refused}: {item.id} has {length}: serve it with a longer window, or leave it out")
+
+
 def _after(prefix: str, reply: str) -> str:
     """What comes after the beginning of an answer, in a reply that begins so; else the reply."""
-    beginning = re.match(r"\s*" + r"\s+".join(map(re.escape, prefix.split())), reply, re.IGNORECASE)
+    beginning = re.match(r"\s*" + r"\s+".join(map(re.escape, prefix.split())) + r"(?!\B\w)", reply, re.IGNORECASE)
     return reply[beginning.end() :] if prefix and beginning else reply

@@ -160,7 +160,7 @@ def _check(settings: EvaluateSettings, *_: Any) -> Start[EvaluateSettings]:
 
 
 def _ready(work: Work[EvaluateSettings]) -> object:
-    check_named(work, contacted(work.run), sends(work.run))
+    check_named(work, filter(None, map(address_of, work.settings.conditions().values())), sends(work.run))
     return _prepared(work.settings)
 
 

@@ -21,7 +21,7 @@ from retmask.text.template import Turn
 TIMEOUT = 600.0  # seconds for one answer: a long one from a busy server takes minutes
 RETRIES = 3  # after half a second, one and two, or when the server says, if that is within two minutes
 LARGEST = 16 * 2**20  # bytes of one response
-_QUICK = 30.0  # seconds for a list of models
+_QUICK = 30.0  # seconds for what is not tried again: a look whether it is there
 _NAMED = 8  # models that an error lists
 _ENDINGS: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 _SENT = {"host", "accept", "connection", "content-type", "content-length", "user-agent"}  # headers of the client's
@@ -121,7 +121,7 @@ class Server:
 
     def _asked(self, body: Mapping[str, Any] | None, retries: int) -> Any:
         """The JSON that the server answers to a chat, or for None to what its models are. ValueError as `answer`."""
-        patience = TIMEOUT if body else min(TIMEOUT, _QUICK)
+        patience = TIMEOUT if retries else min(TIMEOUT, _QUICK)
         timeout = Timeout(patience, connect=min(patience, 10.0), pool=None)
         client = self._client.with_options(max_retries=retries, timeout=timeout)
         try:

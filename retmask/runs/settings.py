@@ -167,13 +167,21 @@ def from_record(cls: type[S], config: Mapping[str, Any]) -> S:
         if inside := inner(each):
             values[each.name] = from_record(inside, config[each.name])
         elif each.name in config:
-            value = config[each.name]
-            values[each.name] = tuple(value) if get_origin(each.type) is tuple else value
+            values[each.name] = _recorded(each, config[each.name])
         elif "before" in each.metadata:
             values[each.name] = each.metadata["before"]
         elif each.default is MISSING:
             raise ValueError(f"the settings do not say the {each.name.replace('_', ' ')}: start a new run")
     return cls(**values)
+
+
+def _recorded(each: "Field[Any]", value: Any) -> Any:
+    """The value of a setting that a record has. ValueError for what is no list where one is due."""
+    if get_origin(each.type) is not tuple:
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"the settings have no list under {each.name.replace('_', ' ')}: start a new run")
+    return tuple(value)
 
 
 def _nested(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import pytest
-from openai_server import OpenAIServer
+from openai_server import Canned, OpenAIServer, Recorded
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
@@ -18,11 +19,15 @@ from retmask.compare.conditions import Condition, named, parse
 from retmask.evaluate import backends
 from retmask.evaluate.answers import _stored, read_answers
 from retmask.evaluate.engine import Asked, ask
-from retmask.evaluate.job import EVALUATE, EvaluateSettings, contacted, sends
+from retmask.evaluate.job import EVALUATE, EvaluateSettings, _ready, contacted, sends
 from retmask.evaluate.results import FLOORS, results_of
 from retmask.heads.masks import HeadMask
 from retmask.items.item import Item
+from retmask.items.published import read_published
+from retmask.pairs.server import Server
+from retmask.runs.job import Work
 from retmask.runs.run import Run
+from retmask.runs.settings import record
 from retmask.text.chat import Chat
 
 ROOM = 48  # tokens of an answer to one's own items
@@ -103,8 +108,8 @@ def test_a_model_on_a_server_scores_as_it_does_here(tmp_path: Path, fresh_home: 
 
 
 def test_the_beginning_of_an_answer_cannot_be_given_and_may_be_repeated(tmp_path: Path, fresh_home: Path) -> None:
-    """There is room for it, and what comes after it is the answer, as it is of a model here."""
-    replies = ["The one is\n Ann, not Kim", "the one is Kim", "Kim", "No: the one is Kim", "", "The one is"]
+    """It is asked for, there is room for it, and what comes after it is the answer, as it is of a model here."""
+    replies = ["The one is\n Ann, not Kim", "the one is Kim", "Kim", "No: the one is Kim", "", "The one island"]
 
     def answer(prompt: str, _: int) -> str:
         return replies[prompt.count("x")]
@@ -114,10 +119,52 @@ def test_the_beginning_of_an_answer_cannot_be_given_and_may_be_repeated(tmp_path
         lines = [line for (name, _), line in read_answers(run.path).items() if name != "unmasked"]
         lines = [line for line in lines if line["condition"].startswith("server=")]
         given = {line["response"] for line in lines}
-        assert given == {"Ann, not Kim", "Kim", "No: the one is Kim", ""}
+        assert given == {"Ann, not Kim", "Kim", "No: the one is Kim", "", "The one island"}
         bodies = [request.body for request in server.requests if request.body]
     assert {body["max_tokens"] for body in bodies} == {ROOM + backends.SLACK}
-    assert not any("The one is" in body["messages"][0]["content"] for body in bodies)
+    asked = [body["messages"][0]["content"] for body in bodies]
+    assert all(text.endswith("\n\nBegin your answer with: The one is") for text in asked)
+    assert [text.count("The one is") for text in asked] == [1] * 6
+
+
+def test_a_server_that_does_as_it_is_asked_scores_as_it_does_here() -> None:
+    """The label counts at the beginning of an answer: asked to begin so, it is right; without a beginning as it is."""
+    item = Item.of(an_item(0, "icl", "icl").record | {"gold": ["lima"], "distractors": ["oslo"]})
+
+    def answer(prompt: str, _: int) -> str:
+        _, asked, beginning = prompt.partition("Begin your answer with: ")
+        return f"{beginning} lima" if asked else "lima"
+
+    with OpenAIServer(answers=answer) as there:
+        server = Server.connect(there.url)
+        for prefix in ("The label is", ""):
+            line = backends._line(server, ("served", replace(item, prefix=prefix)))
+            assert line == {"item": item.id, "condition": "served", "response": "lima", "score": 1.0}
+
+
+def test_an_item_that_a_server_has_no_room_for_is_asked_again_with_less_and_then_named(
+    tmp_path: Path, fresh_home: Path
+) -> None:
+    """A window of the suite's length has no room for the beginning of an answer; a longer one lets the run go on."""
+    window = ROOM
+
+    class Narrow(OpenAIServer):
+        def response(self, request: Recorded) -> Canned:
+            too_long = request.body.get("max_tokens", 0) > window
+            return Canned(400, b'{"error": {"message": "too long"}}') if too_long else super().response(request)
+
+    with Narrow() as server:
+        run = finished(settings_of(tmp_path, f"server={server.url}", prefix="The one is"), tmp_path / "out")
+        assert run.status == "success"
+        assert {request.body["max_tokens"] for request in server.requests if request.body} == {ROOM + 32, ROOM}
+        window = ROOM - 1
+        run = EVALUATE.new(settings_of(tmp_path, f"server={server.url}", prefix="The one is"), tmp_path / "less")
+        says = r"\(400: too long\): own-\d has \d+ characters: serve it with a longer window, or leave it out$"
+        with pytest.raises(ValueError, match=says):
+            list(EVALUATE.work(run, servers=[server.url]))
+        window = ROOM
+        list(EVALUATE.work(run, servers=[server.url]))
+        assert run.status == "success"
 
 
 def test_lost_in_the_middle_it_goes_on_and_ends_the_same(
@@ -172,13 +219,15 @@ def test_another_model_behind_the_address_is_not_mixed_in(
 def test_a_server_is_not_asked_where_log_probabilities_alone_count(
     tmp_path: Path, fresh_home: Path, there: OpenAIServer
 ) -> None:
-    """The work that is left and the steps count only what it is asked."""
-    settings = settings_of(tmp_path, f"server={there.url}")
+    """Nor what was read. The work that is left and the steps count only what it is asked."""
+    (tmp_path / "read.json").write_text(json.dumps(READ))
+    settings = settings_of(tmp_path, f"server={there.url}", read=(str(tmp_path / "read.json"),))
     run = EVALUATE.new(settings, tmp_path / "out")
     own = [an_item(i, "own", "recall") for i in range(3)]
-    list(_stored(run, [*own, *(an_item(i, "rerank_scored", "rerank") for i in range(3))]))
+    scored = [an_item(i, "rerank_scored", "rerank") for i in range(3)]
+    list(_stored(run, [*own, *scored, *read_published(tmp_path / "read.json").items]))
     *_, last = EVALUATE.work(run, servers=[there.url])
-    assert (last.done, last.total) == (6 + 3, 9), "unmasked and the server"
+    assert (last.done, last.total) == (6 + 3 + 1, 10), "unmasked, the server, and what was read"
     assert sum(bool(request.body) for request in there.requests) == 3
     made = results(run)
     assert made["not_served"] == ["rerank_scored"]
@@ -187,6 +236,14 @@ def test_a_server_is_not_asked_where_log_probabilities_alone_count(
         ("task", "own"),
         ("category", "recall"),
     }
+
+
+READ = {
+    "args": {"model_name_or_path": "model", "datasets": "json_kv"},
+    "data": [{"question": "k1", "answer": "v1", "output": "v1"}],
+    "metrics": {"substring_exact_match": [True]},
+    "averaged_metrics": {},
+}
 
 
 def an_item(number: int, task: str, category: Any) -> Item:
@@ -251,6 +308,16 @@ def test_what_cannot_be_asked_is_one_sentence_and_no_run(tmp_path: Path, fresh_h
         assert "secret" not in str(caught.value)
 
 
+def test_no_time_left_is_made_up_of_another_pace(tmp_path: Path, fresh_home: Path, there: OpenAIServer) -> None:
+    """What a server takes is not known by what a model takes here: nothing is left here, then nothing at all."""
+    run = EVALUATE.new(settings_of(tmp_path, f"server={there.url}", rows=12), tmp_path / "out")
+    steps = [step for step in EVALUATE.work(run, servers=[there.url]) if "condition" in step.facts]
+    here = [step for step in steps if step.facts["condition"] == "unmasked"]
+    assert here[0].eta
+    assert (here[-1].eta, here[-1].done, here[-1].total) == (0, 12, 24)
+    assert steps[-1].eta == 0
+
+
 def test_a_server_that_nobody_has_named_is_not_contacted(tmp_path: Path, fresh_home: Path, there: OpenAIServer) -> None:
     """A run's folder may come from anybody."""
     settings = settings_of(tmp_path, f"server={there.url.removesuffix('/v1')}")
@@ -263,6 +330,14 @@ def test_a_server_that_nobody_has_named_is_not_contacted(tmp_path: Path, fresh_h
     assert str(caught.value).startswith(says)
     refused = CliRunner().invoke(app, ["runs", "resume", str(run.path)])
     assert f"name them: --server {there.url}" in str(refused.exception)
+    work = Work(run, settings, False, frozenset())  # whatever the record says: its own settings count
+    run.update(config=run.config | {"condition": dict.fromkeys(run.config["condition"], 1)})
+    assert not contacted(run)
+    with pytest.raises(ValueError, match="name these servers again"):
+        _ready(work)
+    with pytest.raises(ValueError, match="no list under condition"):
+        list(EVALUATE.work(run))
+    run.update(config=record(settings))
     assert not there.requests
     assert run.recorded == "queued"
     asked = CliRunner().invoke(app, [*settings.command[1:], "--out", str(run.path)])

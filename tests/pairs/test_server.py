@@ -103,6 +103,17 @@ def test_a_server_that_hangs_is_lost_after_all_tries(
     assert len(there.requests) == 4
 
 
+def test_a_look_at_a_server_that_hangs_takes_no_longer_than_a_list(
+    there: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the look is an answer of a named model."""
+    monkeypatch.setattr(servers, "_QUICK", 0.05)
+    there.fail("hang", for_good=True)
+    for model in ("", "tiny"):
+        with pytest.raises(ValueError, match=r"does not answer \(no answer within 0.05 s\): start the server"):
+            Server.connect(there.url, model)
+
+
 def test_a_server_that_died_is_lost_and_says_how_to_go_on(there: OpenAIServer, asked: Server) -> None:
     there.fail("die")
     with pytest.raises(ValueError, match="does not answer") as lost:

@@ -124,6 +124,13 @@ def test_every_setting_of_a_training_survives_its_command(data: some.DataObject)
     assert from_record(TrainSettings, record(told)) == told
 
 
+def test_a_record_with_no_list_where_one_is_due_is_refused_in_a_sentence() -> None:
+    """The keys of an object would be taken for what nobody has looked at."""
+    for value in ({"server=http://evil/v1": 1}, "server=http://evil/v1", 3, None):
+        with pytest.raises(ValueError, match="the settings have no list under condition: start a new run"):
+            from_record(EvaluateSettings, {"model": "m", "condition": value})
+
+
 def test_settings_outside_their_range_or_choices_are_refused_in_a_sentence() -> None:
     for changes, says in (
         ({"rank": 0}, "rank 0 is outside 1 to 1,024: change it"),
