@@ -42,10 +42,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def hurry(run: Run) -> None:
-    """Give a run that was spawned its share of the processors: by itself it lets all others go first, as tests that
-    wait for it do not want."""
+    """Let a run that was spawned, and that a test waits for, have its share of the processors.
+
+    By itself it lets all others go first. Only root may change that (CAP_SYS_NICE): for others nothing happens.
+    """
     wait_for(lambda: run.status != "queued")
-    with suppress(OSError):  # where there are no such groups, or no more process
+    with suppress(OSError):  # where one may not, there are no such groups, or no more process
         Path(f"/proc/{run.record['pid']}/autogroup").write_text("0")
 
 

@@ -17,7 +17,7 @@ from retmask.heads.scores import TOP_SHARE
 
 SELECTED, BEST, NONE = "the selected heads", "the best of the map", "no mask"
 PLACE = "evaluate_add"  # where sentences are said
-SERVED = "an OpenAI-compatible server, whose model answers in chats; a key for it: RETMASK_SERVER_KEYS=host:port=KEY"
+SERVED = "an OpenAI-compatible server (chat completions); its key: RETMASK_SERVER_KEYS=host:port=KEY"
 WHICH = "of the map in the sidebar, which is of this model"
 
 
@@ -108,7 +108,7 @@ def _server() -> str:
 
 
 def _add_server(text: str) -> None:
-    """Add a server that answers; where none does, it is said. It is sent to at no other time before Start."""
+    """Add a server that answers; where none does, it is said. It is contacted at no other time before Start."""
     with jobs.telling(PLACE):
         for condition in parse(text):
             server_of(condition)

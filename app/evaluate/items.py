@@ -124,11 +124,12 @@ def _step(run: Run, names: Sequence[str], at: int, by: int) -> None:
     """Look at the item before or after the one that the address names; at first that is the one `at` a place.
 
     Not of the one that is drawn: who presses a key quickly is further on by then. The address names its run from now
-    on: a newer one must not take its place.
+    on, with those beside it: a newer one must not take its place.
     """
-    name = address.place("item")
+    name, looked_at = address.place("item"), address.place("evaluate")
     at = names.index(name) if name in names else at
-    address.go_to(evaluate=run.reference, item=names[max(0, min(at + by, len(names) - 1))])
+    whole = looked_at if looked_at.partition(",")[0] == run.reference else run.reference
+    address.go_to(evaluate=whole, item=names[max(0, min(at + by, len(names) - 1))])
 
 
 def _compare(run: Run, item: Item, page: StreamlitPage, ask: Callable[..., None]) -> None:

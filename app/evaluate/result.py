@@ -106,7 +106,7 @@ def _lengths(run: Run, made: Mapping[str, Any]) -> None:
         return
     names.sort(key=lambda name: name != "overall")
     with st.expander("By length", key="result_lengths"):
-        name = st.selectbox("Of", names, key=f"result_length_of-{run.id}-{len(names)}", width=260)
+        name = st.selectbox("Task or category", names, key=f"result_length_of-{run.id}-{len(names)}", width=260)
         rows = at_lengths(made, str(name))
         st.html(table.by_condition(rows, {}, FLOORS))
         st.caption(INTERVALS_SAY)

@@ -80,7 +80,9 @@ def _row(number: int, heads: Heads, names: dict[str, Condition]) -> bool:
     text = str(session.value(_key(number), "")).strip()
     try:
         place, asked = f"evaluate_row-{number}", (text, heads._replace(selected=HeadMask()))
-        conditions = session.remembered(place, asked, lambda: _read(text, heads))
+        conditions = session.remembered(place, asked, lambda: _tried(text, heads))
+        if isinstance(conditions, Exception):
+            raise conditions
         for condition in conditions:
             if names.setdefault(condition.name, condition) != condition:
                 raise ValueError(f'a row above is named {condition.name} too: write another name before it, "name: "')
@@ -90,6 +92,19 @@ def _row(number: int, heads: Heads, names: dict[str, Condition]) -> bool:
     if len(conditions) > 1:
         st.caption(f"{len(conditions)} conditions, a draw each.")
     return True
+
+
+def _tried(text: str, heads: Heads) -> list[Condition] | Exception:
+    """As `_read`; what is wrong is given back, to be remembered, where the model is not on this machine.
+
+    The Hub, which is asked then, may take seconds to answer.
+    """
+    try:
+        return _read(text, heads)
+    except (ValueError, OSError) as error:
+        if heads.grid:
+            raise
+        return error
 
 
 def _read(text: str, heads: Heads) -> list[Condition]:

@@ -41,7 +41,7 @@ FIGURES = {
         "Rank", "Share of the wrong answers in the context that the gold answer is likelier than: 0.5 by chance."
     ),
     "logprobs": Figure("Log-probability", "Mean log-probability of the gold answer, a token, in nats."),
-    "perplexity": Figure("Perplexity", "Perplexity of held-out prose, and how many times that of base it is."),
+    "perplexity": Figure("Perplexity", "Perplexity of held-out prose, and its ratio to unmasked."),
 }
 
 

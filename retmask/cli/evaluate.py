@@ -23,7 +23,7 @@ evaluate = takes(EvaluateSettings, _evaluate)
 
 
 def _words(condition: str = "", task: str = "", **_: Any) -> str:
-    return condition or f"making the items of {task}"
+    return condition or f"making items ({task})"
 
 
 def _report_evaluation(run: Run) -> None:

@@ -107,12 +107,12 @@ class Condition:
     def check(self, grid: Grid | None, base: str = "", revision: str = "") -> None:
         """ValueError where its heads are not in a model of that grid, or its folder holds no adapter and no model.
 
-        Where `base`, the model that is asked, is named, also for an adapter of another. And for a server: whoever can
-        ask one does not call this for it.
+        Where `base`, the model that is asked, is named, also for an adapter of another. And for any server: who asks
+        servers too calls this for the other conditions alone.
         """
         if self.server:
             how = "give the model's folder, or ask it with `retmask evaluate`"
-            raise ValueError(f"{self.server} answers as a server, whose heads cannot be seen: {how}")
+            raise ValueError(f"{self.server} is on a server, where heads cannot be masked: {how}")
         if self.tuned and not self.is_adapter and not _is_model(self.tuned):
             raise ValueError(
                 f"{self.tuned} is no adapter and no model: give the folder that `retmask train` has written"

@@ -226,7 +226,7 @@ def _stored(
 ) -> Generator[Progress, None, list[Item]]:
     """The items, kept with the run, which says by which day's clock and with which text they are asked.
 
-    Of a suite so many are `expected`, with so many tokens in all: they are counted, as long ones take minutes.
+    Those of a suite are counted, as long ones take minutes: so many are `expected`, with so many tokens in all.
     """
     digest, pace, counted = sha256(), Pace(), 0.0
     total, ahead = expected

@@ -6,7 +6,7 @@ from math import exp
 from typing import Any
 
 from retmask.compare.conditions import Condition, Role
-from retmask.evaluate.statistics import DRAWS, Difference, Mean, Score, means_of, tables
+from retmask.evaluate.statistics import DRAWS, WATCHED, Difference, Mean, Score, means_of, tables
 from retmask.evaluate.suite import task_of
 from retmask.files import mapping
 from retmask.heads.intervals import span
@@ -17,7 +17,7 @@ from retmask.items.item import CATEGORIES, EXTERNAL, Item
 
 NO_CONTEXT, SHUFFLED, MAJORITY, DRAWN = "no context", "shuffled context", "majority answer", "one of the candidates"
 FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY, DRAWN)
-PROSE = "guard_perplexity"  # the task that foresees prose
+PROSE = "guard_perplexity"  # the task that predicts prose
 _DIGITS = 6
 
 
@@ -33,20 +33,21 @@ def results_of(
     `means`, `differences` and `verdicts` are those of `retmask.evaluate.statistics` over scores. `ranks` are the same
     means of the share of distractors (0-1, 0.5 by chance) that the gold answer is likelier than, `floors` those of what
     needs no context, `logprobs` the mean log-probability of the gold answer. `by_length` are the means of scores at
-    each window, where there is more than one, and `perplexity` that of the guard's prose, which as a score is but a
-    small part of it. `external` names the suites of tasks that are not ours, `not_served` the tasks that no server is
-    asked, where one is. Fewer `draws` are quicker and make intervals less sure.
+    each window, where there is more than one, of the tasks that are asked at all of them, and `perplexity` that of the
+    guard's prose, which as a score is but a small part of it. `external` names the suites of tasks that are not ours,
+    `not_served` the tasks that no server is asked, where one is. Fewer `draws` are quicker and make intervals less
+    sure.
     """
     lines = list(answers)
     roles: dict[str, Role] = {name: condition.role for name, condition in named.items()}
-    floors = [score for scores in _floors(items, lines).values() for score in scores]
+    scores = list(_scores(items, lines, "score"))
     figures = {f"{name}s": means_of(_scores(items, lines, name), roles, draws) for name in ("rank", "logprob")}
     return {
         "conditions": [_facts(name, condition, record) for name, condition in named.items()],
-        **tables(_scores(items, lines, "score"), roles, draws).record,
+        **tables(scores, roles, draws).record,
         **{name: [row._asdict() for row in rows] for name, rows in figures.items()},
-        "floors": [row._asdict() for name in FLOORS for row in means_of(floors, [name], draws)],
-        "by_length": _by_length(items, _scores(items, lines, "score"), roles, draws),
+        "floors": [row._asdict() for row in _floor_means(_floors(items, lines), scores, draws)],
+        "by_length": _by_length(items, scores, roles, draws),
         "perplexity": _perplexity(_scores(items, lines, "logprob"), roles, draws),
         "external": {item.task: item.data.get("suite", "") for item in items if item.category == EXTERNAL},
         **({"not_served": _not_served(items)} if any(condition.server for condition in named.values()) else {}),
@@ -72,14 +73,17 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def at_lengths(results: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The means of a task, a category or overall at each length, which is their `name`; none where there is but one."""
-    rows = (row for row in results.get("by_length", ()) if row.get("name") == name)
-    return [row | {"name": f"{row['tokens']:,} tokens"} for row in rows]
+    """The means of a task, a category or overall at each length, which is their `name`; none where there is but one.
+
+    Of a task and a category of one name those of the category, which come last.
+    """
+    rows = [row for row in results.get("by_length", ()) if row.get("name") == name]
+    return [row | {"name": f"{row['tokens']:,} tokens"} for row in rows if row["level"] == rows[-1]["level"]]
 
 
 def perplexities(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The perplexity of prose under each condition, and how many times base's it is, as rows like those of means."""
-    figures = {"perplexity": ("perplexity", "low", "high"), "times that of base": ("ratio", "ratio_low", "ratio_high")}
+    """The perplexity of prose under each condition, and its ratio to base's, as rows like those of means."""
+    figures = {"perplexity": ("perplexity", "low", "high"), "ratio to unmasked": ("ratio", "ratio_low", "ratio_high")}
     return [
         {"level": "task", "name": name, "condition": row["condition"]}
         | dict(zip(("mean", "low", "high"), (row[key] for key in keys), strict=True))
@@ -106,8 +110,8 @@ def shown(row: Mapping[str, Any], external: Mapping[str, str]) -> bool:
 
 def not_served(tasks: Sequence[str]) -> str:
     """What is to be said of the tasks that a server was not asked."""
-    which = " and ".join(tasks)
-    return f"A server gives no log-probabilities: it was not asked {which}, and has no mean where these count"
+    which = ", ".join(tasks)
+    return f"A server gives no log-probabilities: it was not asked {which}, so it has no mean in their categories"
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -130,19 +134,31 @@ def _facts(name: str, condition: Condition, record: Mapping[str, Any]) -> dict[s
 def _by_length(
     items: Sequence[Item], scores: Iterable[Score], conditions: Iterable[str], draws: int
 ) -> list[dict[str, Any]]:
-    """The means at each window (tokens), the shortest first; none where there is but one, or items have none."""
-    tokens, windows = {item.id: item.tokens for item in items}, defaultdict[int, list[Score]](list)
+    """The means at each window (tokens), the shortest first; none where there is but one, or items have none.
+
+    A task that is not asked at every window would make a difference of windows out of one of tasks: it is left out.
+    Other suites have windows of their own.
+    """
+    tokens = {item.id: item.tokens for item in items if item.tokens}
+    of_task, of_suite = defaultdict[str, set[int]](set), defaultdict[bool, set[int]](set)
+    for item in items:
+        if item.tokens:
+            of_task[item.task].add(item.tokens)
+            of_suite[item.category == EXTERNAL].add(item.tokens)
+    windows = defaultdict[int, list[Score]](list)
     for score in scores:
-        windows[tokens[score.item]].append(score)
+        every = of_suite[score.category == EXTERNAL]
+        if score.item in tokens and len(every) > 1 and of_task[score.task] == every:
+            windows[tokens[score.item]].append(score)
     return [
         {"tokens": window} | row._asdict()
-        for window in (sorted(windows) if len(windows) > 1 else ())
+        for window in sorted(windows)
         for row in means_of(windows[window], conditions, draws)
     ]
 
 
 def _perplexity(logprobs: Iterable[Score], roles: Mapping[str, Role], draws: int) -> list[dict[str, Any]]:
-    """The perplexity of the guard's prose, and how many times base's it is (`ratio`), with their 95 % intervals."""
+    """The perplexity of the guard's prose, and its ratio to base's (`ratio`), with their 95 % intervals."""
     rows = tables([score for score in logprobs if score.task == PROSE], roles, draws)
     of_task = [row for row in rows.differences if row.level == "task"]
     ratios = {row.condition: row for row in reversed(of_task)}  # that to base comes first
@@ -188,6 +204,17 @@ def _floors(items: Sequence[Item], lines: Iterable[Mapping[str, Any]]) -> dict[s
             drawn = ((item, candidate_score(item, score)) for item in of_task)
             out[DRAWN] += [_score(item, DRAWN, value) for item, value in drawn if value is not None]
     return {name: scores for name, scores in out.items() if scores}
+
+
+def _floor_means(floors: Mapping[str, Sequence[Score]], scores: Sequence[Score], draws: int) -> Iterator[Mean]:
+    """The means of the floors; none of a category, nor overall, where a floor lacks tasks that conditions have."""
+    asked = {(score.category, score.task) for score in scores}
+    for name, of_floor in floors.items():
+        lacking = {category for category, _ in asked - {(score.category, score.task) for score in of_floor}}
+        for row in means_of(of_floor, [name], draws):
+            without = {"task": set(), "category": lacking & {row.name}, "overall": lacking.difference(WATCHED)}
+            if not without[row.level]:
+                yield row
 
 
 def _score(item: Item, condition: str, value: float) -> Score:

@@ -2,9 +2,9 @@
 
 Items of one document are alike, so documents are drawn (the bootstrap's clusters), in each task by themselves. A
 category is the mean of its tasks, and overall that of the categories, but for what other suites ask, and for the guard,
-which only watches what must not be lost. Differences are of the items that both conditions have answered. Who has not
-answered all tasks of a category that others have, as a server has not, has no mean and no difference there: that of
-fewer tasks is not to be held against it; and so overall.
+which only watches what must not be lost. Differences are of the items that both conditions have answered. A condition
+that has not answered all tasks of a category that others have, as a server has not, has no mean and no difference
+there: that of fewer tasks is not to be held against it; and so overall.
 
 **A gain is called one only against the best control.** Which control is the best is not chosen by the numbers that then
 speak of it: a condition must differ from base, and in the same direction from *every* control (the intersection-union
@@ -26,7 +26,8 @@ from retmask.compare.conditions import Role
 from retmask.heads.intervals import LEVEL, Clusters, Estimate, average, clusters, estimate, holm
 from retmask.items.item import EXTERNAL
 
-GUARD = "guard"  # the category that is not part of overall
+GUARD = "guard"
+WATCHED = (GUARD, EXTERNAL)  # the categories that are not part of overall
 DRAWS = 10_000
 SMALLEST = 2.8  # standard errors: the effect that is found in 80 of 100 evaluations, two-sided at 5 %
 Level = Literal["task", "category", "overall"]
@@ -214,7 +215,7 @@ def _parts(tasks: Sequence[_Task], places: Sequence[tuple[int, int | None]], dra
     for name in dict.fromkeys(name for name, _ in parts):
         categories[name] = _joined("category", name, [part for category, part in parts if category == name])
     yield from categories.values()
-    if rest := [part for name, part in categories.items() if name not in (GUARD, EXTERNAL)]:
+    if rest := [part for name, part in categories.items() if name not in WATCHED]:
         yield _joined("overall", "overall", rest)
 
 

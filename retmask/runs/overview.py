@@ -22,7 +22,6 @@ STAGES = {  # of a run before it counts; any other stage is named after what it 
 }
 FOUND = {
     "trials": "{found} found the needle",
-    "items": "made for {task}",
     "pairs": "{kept} pairs kept",
     "steps": "loss {loss:.3f}",
 }
@@ -177,7 +176,10 @@ def _since(line: Mapping[str, Any]) -> str:
 
 def _counted(line: Mapping[str, Any], status: Status) -> tuple[float, str]:
     done, total, unit = int(number(line.get("done"))), int(number(line.get("total"), 1.0)), str(line.get("stage", ""))
-    words = [f"{done:,} of {total:,} {'prompts' if unit == 'pairs' else unit}"]
+    count = f"{done:,} of {total:,}"
+    words = [f"{count} {'prompts' if unit == 'pairs' else unit}"]
+    if unit == "items":
+        words = [f"making items: {count} ({line.get('task')})"]
     with suppress(KeyError, ValueError, TypeError):  # not counted for such a unit, or not in this line
         words += [FOUND[unit].format(**line)]
     eta, rate = number(line.get("eta")), number(line.get("rate"))

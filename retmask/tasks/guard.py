@@ -1,7 +1,7 @@
 """Guard: what masking heads that copy, or training on the contrast, should leave as it is.
 
 Arithmetic, short instructions whose form can be checked, common knowledge after a long text and without one, and how
-well prose is foreseen. The scores are 0 to 1; that of the prose is the likelihood of a token, 1 / perplexity.
+well prose is predicted. The scores are 0 to 1; that of the prose is the likelihood of a token, 1 / perplexity.
 """
 
 import json
@@ -19,7 +19,7 @@ from retmask.items.metrics import first_answer
 from retmask.text.recall import words
 
 _TOPICS = "rivers music bread winter horses gardens trains bridges"
-_GOLD = 600  # characters of prose to foresee
+_GOLD = 600  # characters of prose to predict
 
 
 def arithmetic(rng: Random, tokens: int) -> Document:
@@ -73,7 +73,7 @@ def begins(item: Item, response: str) -> float:
 
 
 def likelihood(item: Item, logprobs: Sequence[float]) -> float:
-    """The geometric mean of the probabilities of the tokens to foresee: 1 / perplexity."""
+    """The geometric mean of the probabilities of the tokens to predict: 1 / perplexity."""
     return exp(logprobs[0])
 
 

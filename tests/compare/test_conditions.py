@@ -222,7 +222,7 @@ def test_what_a_condition_masks(score_file: str, fresh_home: Path) -> None:
         ("random=13:seed0", "13 random heads asked for, 12 are left"),
         ("tuned=/nowhere", "/nowhere is no adapter and no model"),
         ("model=/nowhere", "/nowhere is no model: give a folder with its config.json"),
-        ("server=http://gpu/v1", "http://gpu/v1 answers as a server, whose heads cannot be seen"),
+        ("server=http://gpu/v1", "http://gpu/v1 is on a server, where heads cannot be masked"),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_loads(text: str, says: str, fresh_home: Path) -> None:

@@ -94,6 +94,30 @@ def test_an_item_has_an_address_and_neighbours(run: Run) -> None:
     assert "There is no item nowhere" in words(opened("evaluate", evaluate=run.id, item="nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("looked_at", "then"),
+    [
+        ("", "evaluate-tiny"),
+        ("evaluate-tiny,evaluate-beside", "evaluate-tiny,evaluate-beside"),
+        ("others", "evaluate-tiny"),
+    ],
+)
+def test_a_step_keeps_those_beside_it_in_the_address(run: Run, looked_at: str, then: str) -> None:
+    """The callback alone, as in a fragment: a drawing of the whole page puts them back."""
+
+    def step() -> None:
+        from app.evaluate.items import _step
+        from retmask.runs.run import Run
+
+        _step(Run.find("evaluate-tiny"), ["a", "b"], 0, 1)
+
+    at = AppTest.from_function(step)
+    at.query_params["evaluate"] = looked_at
+    at.run()
+    assert not at.exception
+    assert (query(at, "evaluate"), query(at, "item")) == (then, "b")
+
+
 def test_every_answer_is_drawn_with_its_score_and_rank(run: Run) -> None:
     html = item_of(opened("evaluate", evaluate=run.id, item="codes-512-1-0"))
     assert [html.count(f"<h4>{name}</h4>") for name in ("unmasked", *CONDITIONS, "no context")] == [1, 1, 1, 1]

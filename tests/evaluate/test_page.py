@@ -129,6 +129,20 @@ def test_a_file_of_items_with_a_mistake_is_one_sentence_with_its_line(tmp_path: 
     assert "No evaluation yet" in words(at), "the page goes on below it"
 
 
+def test_the_hub_is_asked_once_for_a_model_that_it_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def check(name: str, revision: str | None) -> None:
+        asked.append(name)
+        raise ValueError(f"there is no model {name} on the Hub")
+
+    monkeypatch.setattr("retmask.model.weights._check_hub", check)
+    row = {"evaluate_rows": [0], "evaluate_rows_made": 1, "evaluate_row-0": f"tuned={tiny_adapter(tmp_path)}"}
+    at = drawn(opened(session={"evaluate_map": SHIPPED, "evaluate_model": "acme/none"} | row).run())
+    assert "there is no model acme/none on the Hub" in errors(at)
+    assert asked == ["acme/none"]
+
+
 def test_two_rows_of_one_name_are_told_at_the_second() -> None:
     at = write(write(opened(), 0, "a: masked=top:5%"), 1, "a: masked=top:14")
     assert "a row above is named a too" in errors(at)

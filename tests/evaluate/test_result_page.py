@@ -102,7 +102,7 @@ def test_perplexity_of_prose_is_a_table_of_its_own() -> None:
     prose = [replace(item, task="guard_perplexity", category="guard") for item in items(8)]
     run = run_of(prose, lambda condition, place: not condition.startswith("masked"))
     table = tables(opened("evaluate", {"result_figure": "perplexity"}, evaluate=run.id))[0]
-    assert [table.count(f'title="{name}"') for name in ("perplexity", "times that of base")] == [1, 1]
+    assert [table.count(f'title="{name}"') for name in ("perplexity", "ratio to unmasked")] == [1, 1]
     assert [table.count(f">{value}<") for value in ("1.65", "33.12", "20.09")] == [2, 1, 1]
     (run.path / "results.json").write_text(
         json.dumps(json.loads((run.path / "results.json").read_text()) | {"perplexity": []})

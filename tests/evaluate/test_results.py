@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retmask.compare.conditions import Condition, named, parse
-from retmask.evaluate.results import markdown, results_of
+from retmask.evaluate.results import at_lengths, markdown, results_of
 from retmask.items.item import Item
 
 NAMED = named([Condition(), *parse("masked=L0H1")])
@@ -67,5 +67,51 @@ def test_perplexity_is_of_the_mean_log_probability_and_not_the_mean_of_scores() 
     assert base["low"] < 4 < base["high"]
     assert [masked[name] for name in ("ratio", "ratio_low", "ratio_high")] == pytest.approx([2, 2, 2], abs=1e-4)
     assert (masked["perplexity"], masked["items"]) == (pytest.approx(8, abs=1e-4), 3)
-    assert markdown(results).split("\n\n")[1].splitlines()[0] == "| condition | perplexity | times that of base |"
+    assert markdown(results).split("\n\n")[1].splitlines()[0] == "| condition | perplexity | ratio to unmasked |"
     assert markdown(results).splitlines()[-1].startswith(f"| {MASKED} | 8.00 (")
+
+
+def test_by_length_holds_the_same_tasks_at_every_length() -> None:
+    """`single` is asked at one length, external items have none: neither makes a length differ, or a length of 0."""
+    items = [an_item(i, tokens=tokens) for tokens in (512, 1024) for i in range(3)]
+    items += [an_item(i, "single", tokens=512) for i in range(3)]
+    items += [an_item(i, "hops", "hops", tokens) for tokens in (512, 1024) for i in range(3)]
+    items += [an_item(i, "helmet", "external", 0) for i in range(3)]
+    lines = [an_answer(item, "unmasked", float(item.task not in ("single", "helmet"))) for item in items]
+    results = results_of(items, lines, NAMED, {}, 200)
+    assert {(row["name"], row["tokens"]) for row in results["by_length"]} == {
+        (name, tokens) for name in ("codes", "recall", "hops", "overall") for tokens in (512, 1024)
+    }
+    assert {row["mean"] for row in results["by_length"]} == {1}
+    assert [(row["level"], row["name"]) for row in at_lengths(results, "hops")] == [
+        ("category", "512 tokens"),
+        ("category", "1,024 tokens"),
+    ], "of a task and a category of one name, one"
+    short = [item for item in items if item.tokens != 1024]
+    assert results_of(short, lines, NAMED, {}, 200)["by_length"] == [], "0 tokens are no length"
+
+
+def test_a_floor_of_fewer_tasks_has_no_mean_beside_conditions() -> None:
+    """It has no answers to rerank_scored: no mean in rerank, nor overall; the guard is not part of overall."""
+    items = [an_item(i, task, category) for task, category in TASKS_OF.items() for i in range(3)]
+    lines = [an_answer(item, name, 1) for item in items for name in ("unmasked", "no context")]
+
+    def floors(without: tuple[str, ...]) -> set[str]:
+        asked = [item for item in items if item.task not in without]
+        of = [line for line in lines if line["item"].partition("-")[0] not in without]
+        rows = results_of(asked, of, NAMED, {}, 200)["floors"]
+        assert {"overall", "rerank"} <= {row["name"] for row in rows if row["condition"] == "no context"}
+        return {row["name"] for row in rows if row["condition"] == "majority answer"}
+
+    assert floors(()) == {"codes", "recall", "texts", "facts"}
+    assert floors(("rerank_scored",)) >= {"rerank", "overall"}
+    assert "guard" not in floors(("rerank_scored",))
+
+
+TASKS_OF = {
+    "codes": "recall",
+    "texts": "rerank",
+    "rerank_scored": "rerank",
+    "facts": "guard",
+    "guard_perplexity": "guard",
+}

@@ -40,7 +40,7 @@ def test_common_knowledge_is_asked_with_a_text_and_without() -> None:
             assert begins(item, f"not {item.gold[0]}") == 0
 
 
-def test_the_prose_to_foresee_is_in_no_context() -> None:
+def test_the_prose_to_predict_is_in_no_context() -> None:
     contexts = "".join(prose.sentences())
     for item in pack(TASKS["guard_perplexity"], CHAT, 1500, 10):
         assert item.question + item.gold[0] in "\n\n".join(prose.held_out())
