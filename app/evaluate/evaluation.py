@@ -151,9 +151,11 @@ def _together(run: Run, beside: Sequence[Run]) -> dict[str, Any]:
 def _gathered(run: Run, beside: Sequence[Run]) -> tuple[dict[str, Condition], Answers, dict[str, Any]]:
     """The conditions of several evaluations by name, each once, what they answered, and what they pinned.
 
-    One that has the name of another is called by its run too. Floors are the first evaluation's.
+    One that has the name of another is called by its run too, as is a server that had another model. Floors are the
+    first evaluation's.
     """
     named: dict[str, Condition] = {}
+    gathered: list[tuple[Condition, Any]] = []
     answers: Answers = {}
     record: dict[str, Any] = {}
     base = str(run.config.get("model"))
@@ -163,15 +165,17 @@ def _gathered(run: Run, beside: Sequence[Run]) -> tuple[dict[str, Condition], An
         for name, condition in from_record(EvaluateSettings, each.config).conditions().items():
             is_named = condition.model or condition.server or model == base
             whose = condition if is_named else replace(condition, model=model)
-            if whose not in named.values():
+            if (asked := (whose, each.record.get(f"server of {name}"))) not in gathered:
+                gathered.append(asked)
                 names[name] = f"{name} ({each.id})" if name in named else name
                 named[names[name]] = replace(whose, label=names[name]) if name in named else whose
         weights = each.record.get(f"weights of {UNMASKED}")
         for name, new in names.items():
+            pinned = {f"{what} of {new}": each.record.get(f"{what} of {name}") for what in ("server", "thinking")}
+            pinned[f"weights of {new}"] = each.record.get(f"weights of {name}") or weights
             mask = each.record.get("mask" if name == MASKED else f"mask of {name}")
-            record |= {f"{what} of {new}": each.record.get(f"{what} of {name}") for what in ("server", "thinking")}
-            record[f"weights of {new}"] = each.record.get(f"weights of {name}") or weights
-            record |= {"mask" if new == MASKED else f"mask of {new}": mask} if mask else {}
+            pinned["mask" if new == MASKED else f"mask of {new}"] = mask
+            record |= {key: value for key, value in pinned.items() if value}
         for (name, item), line in readers.cached(read_answers, each.path, "answers.jsonl").items():
             if name in names:
                 answers[names[name], item] = line | {"condition": names[name]}

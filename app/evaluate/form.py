@@ -105,7 +105,7 @@ def _size(settings: EvaluateSettings) -> tuple[int, str]:
     seconds = jobs.seconds_for(tokens * each, settings.model, settings.device)
     seconds = seconds or MEASURED.get(settings.model, 0.0) * tokens * each
     takes = f"about {duration(seconds)}" if seconds else "how long they take is known once some have been given"
-    takes += " here, and what the servers take" * bool(servers)
+    takes += (" here, and what the servers take" if seconds else ", the servers' aside") if servers else ""
     n = len(settings.floors_asked)
     floors = f" and {n} floor{'s' * (n != 1)}" if n else ""
     answers = items * each + served * servers

@@ -79,8 +79,8 @@ def _table(run: Run, made: Mapping[str, Any]) -> None:
     st.html(table.by_condition(rows, signs, FLOORS))
     says = (table.FIGURES[figure].says, INTERVALS_SAY, *((MARKS_SAY, FLOORS_SAY) if figure == "means" else ()))
     st.caption(" ".join(says))
-    if made.get("not_served"):
-        st.caption(sentence(not_served(made["not_served"])))
+    if served := not_served(made):
+        st.caption(sentence(served))
     own = [row for row in rows if row["condition"] not in FLOORS]
     with st.container(horizontal=True, vertical_alignment="center"):
         picture = means_map(own, {place: table.SIGNS[word] for place, word in signs.items()})

@@ -69,8 +69,8 @@ def _report_suite(results: Mapping[str, Any]) -> None:
     gaps = [row for row in results["differences"] if shown(row, tasks) and row["against"] == base]
     columns = ("difference", "of", "mean", "95 % interval", "p (Holm)", "")
     print_table(columns, (_gap(row, says.get((row["condition"], row["name"]), "control")) for row in gaps))
-    if results.get("not_served"):
-        out.print(not_served(results["not_served"]))
+    if served := not_served(results):
+        out.print(served)
 
 
 def _gap(row: Mapping[str, Any], says: str) -> Iterator[str]:

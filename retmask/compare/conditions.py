@@ -44,6 +44,7 @@ _MASKS: tuple[Word, ...] = ("masked", "scaled", "random")
 _WHOSE = ("model", "tuned", "server", "served")  # the fields that say whose weights answer
 _WORDS = (*_MASKS, *_WHOSE)
 _ADDRESS = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")  # no user, password, query: it is written down
+_SECRET = re.compile(r"(://|server\s*=).*[@?#]", re.IGNORECASE | re.DOTALL)  # a user, a password or a key, maybe
 _PLUS = re.compile(rf"\s*\+\s*(?=(?:{'|'.join(_WORDS)})\s*=|{UNMASKED}\s*(?:\+|$))")
 _DRAWN = re.compile(r"(.*?)(?::seed(\d{1,9})(?:-(\d{1,9}))?)?(:matched)?", re.DOTALL)
 _MOST_DRAWS = 1000
@@ -204,11 +205,11 @@ def parse(text: str, scores: str = "", exclude: str = "") -> list[Condition]:
     for part in _PLUS.split(body):
         word, equals, value = (piece.strip() for piece in part.partition("="))
         if word not in (_WORDS if equals else (UNMASKED,)):
-            raise ValueError(f"{part.strip()[:60]!r} is no part of a condition: write {PARTS}")
+            raise ValueError(f"{_quoted(part)} is no part of a condition: write {PARTS}")
         if word in parts:
-            raise ValueError(f"{text.strip()[:60]!r} says {word} twice: write a condition for each")
+            raise ValueError(f"{_quoted(text)} says {word} twice: write a condition for each")
         if equals and not value:
-            raise ValueError(f"there is nothing after {word}= in {text.strip()[:60]!r}: write {PARTS}")
+            raise ValueError(f"there is nothing after {word}= in {_quoted(text)}: write {PARTS}")
         parts[word] = value
     _check_together(text, parts)
     whose: dict[str, Any] = {word: parts[word] for word in _WHOSE if word in parts}
@@ -275,18 +276,17 @@ def _labelled(text: str) -> tuple[str, str]:
     head, equals, tail = text.strip().partition("=")
     label, colon, word = (part.strip() for part in head.rpartition(":"))
     if (colon and not label) or not label.isprintable() or len(label) > _LONGEST:
-        raise ValueError(f"the label of {text.strip()[:60]!r} is empty, too long or no single line: write a short one")
+        raise ValueError(f"the label of {_quoted(text)} is empty, too long or no single line: write a short one")
     if label == UNMASKED and word + equals != UNMASKED:
-        raise ValueError(f"{text.strip()[:60]!r} calls unmasked what is not: choose another label")
+        raise ValueError(f"{_quoted(text)} calls unmasked what is not: choose another label")
     return label, word + equals + tail
 
 
 def _check_together(text: str, parts: Mapping[str, str]) -> None:
     """ValueError for parts that cannot be one condition."""
-    shown, server = repr(text.strip()[:60]), parts.get("server")
+    shown, server = _quoted(text), parts.get("server")
     if server and not _ADDRESS.fullmatch(server):
-        what = "this" if set("@?#") & set(server) else repr(server[:60])  # it may hold a password
-        raise ValueError(f"{what} is no server's address: write server=http://HOST:PORT/v1")
+        raise ValueError(f"{_quoted(f'server={server}')} is no server's address: write server=http://HOST:PORT/v1")
     if UNMASKED in parts and len(parts) > 1:
         raise ValueError(f"{shown} is unmasked and something else: leave unmasked out")
     if sum(word in parts for word in _MASKS) > 1:
@@ -296,6 +296,11 @@ def _check_together(text: str, parts: Mapping[str, str]) -> None:
     if server and parts.keys() - {"server", "served"}:
         how = "serve what `retmask ablate` or `retmask merge` writes, and give its address alone"
         raise ValueError(f"{shown} asks a server, which can neither mask heads nor take an adapter: {how}")
+
+
+def _quoted(text: str) -> str:
+    """A condition's text as an error shows it: cut, and hidden where it may hold a password."""
+    return "this" if _SECRET.search(text) else repr(text.strip()[:60])
 
 
 def _rule(word: Word, value: str) -> MaskRule:

@@ -14,6 +14,7 @@ from retmask.heads.masks import HeadMask
 from retmask.heads.rules import ANY_GRID, MASKED, UNMASKED
 from retmask.items.floors import candidate_score, majority_answer
 from retmask.items.item import CATEGORIES, EXTERNAL, Item
+from retmask.pairs.remote import LEFT
 
 NO_CONTEXT, SHUFFLED, MAJORITY, DRAWN = "no context", "shuffled context", "majority answer", "one of the candidates"
 FLOORS = (NO_CONTEXT, SHUFFLED, MAJORITY, DRAWN)
@@ -62,14 +63,16 @@ def _not_served(items: Iterable[Item]) -> list[str]:
 def markdown(results: Mapping[str, Any]) -> str:
     """The means of conditions by category as a Markdown table, with their 95 % intervals.
 
-    Below it, where there are such, the means at each length, and the perplexity of prose, as tables of their own.
+    Below it, where there are such, the means at each length, and the perplexity of prose, as tables of their own, and
+    what is to be said of servers.
     """
     tasks = results.get("external", {})
     names = ("overall", *CATEGORIES, EXTERNAL, *tasks)
     tables = [[row for name in names for row in results["means"] if row["name"] == name and shown(row, tasks)]]
     tables += [at_lengths(results, "overall"), perplexities(results)]
     conditions = [facts["condition"] for facts in results["conditions"]]
-    return "\n".join(_markdown(conditions, rows) for rows in tables if rows)
+    says = not_served(results)
+    return "\n".join([*(_markdown(conditions, rows) for rows in tables if rows), *([f"{says}.\n"] if says else [])])
 
 
 def at_lengths(results: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -108,10 +111,17 @@ def shown(row: Mapping[str, Any], external: Mapping[str, str]) -> bool:
     return bool(row["level"] != "task" or row["name"] in external)
 
 
-def not_served(tasks: Sequence[str]) -> str:
-    """What is to be said of the tasks that a server was not asked."""
-    which = ", ".join(tasks)
-    return f"A server gives no log-probabilities: it was not asked {which}, so it has no mean in their categories"
+def not_served(results: Mapping[str, Any]) -> str:
+    """What is to be said of conditions on servers, in a sentence without its full stop; empty where there are none."""
+    if "not_served" not in results:
+        return ""
+    says = "A server cannot be given the beginning of an answer, so a gap to a model here may come of that"
+    if tasks := ", ".join(results["not_served"]):
+        says += f"; it gives no log-probabilities: it was not asked {tasks}, so it has no mean in their categories"
+    servers = {facts["condition"]: mapping(facts.get("server")) for facts in results["conditions"]}
+    if thinking := ", ".join(name for name, server in servers.items() if server.get("thinking") == LEFT):
+        says += f"; {thinking} may think first, which takes of the few tokens of an answer and may leave none for it"
+    return says
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

@@ -117,7 +117,13 @@ MISTAKES = [
     ("model=a+served=b", "names a model of no server: write server=http://HOST:PORT/v1+served=NAME"),
     ("server=http://me:secret@a", "this is no server's address: write server=http://HOST:PORT/v1"),
     ("server=http://a/v1?key=secret+masked=b", "this is no server's address"),
-    ("server=gpu:8000", "'gpu:8000' is no server's address: write server=http://HOST:PORT/v1"),
+    ("Server=http://me:secret@h/v1", "this is no part of a condition"),
+    ("server=http://me:secret@h+server=x", "this says server twice"),
+    ("server=me:secret@h+tuned=", "there is nothing after tuned= in this"),
+    (": server=http://h?key=secret", "the label of this is empty"),
+    ("unmasked: server=http://me:secret@h", "this calls unmasked what is not"),
+    ("server=http://h+masked=a+tuned=http://me:secret@h", "this asks a server"),
+    ("server=gpu:8000", "'server=gpu:8000' is no server's address: write server=http://HOST:PORT/v1"),
     (": masked=a", "the label of ': masked=a' is empty"),
     ("a\tb: masked=a", "no single line"),
     ("unmasked: masked=a", "calls unmasked what is not"),
@@ -129,6 +135,7 @@ def test_a_mistake_is_told_in_one_sentence(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)) as error:
         parse(text)
     assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
 
 
 NUMBERS = st.integers(1, 999_999).map(str)

@@ -14,6 +14,7 @@ from page import codes, drawn, errors, keys, press, query, words
 from streamlit.testing.v1 import AppTest
 from tiny import tiny_adapter, tiny_folder
 
+from app.evaluate import form
 from app.evaluate.evaluation import results
 from retmask.compare.conditions import parse
 from retmask.evaluate.job import EvaluateSettings
@@ -192,6 +193,13 @@ def test_a_server_is_added_where_one_answers(monkeypatch: pytest.MonkeyPatch) ->
         assert "sk-secret" not in str(server.requests)
 
 
+def test_how_long_servers_take_is_not_foreseen() -> None:
+    settings = EvaluateSettings(model="m", suite="rag", condition=("server=http://h/v1",))
+    assert form._size(settings)[1].endswith(
+        "how long they take is known once some have been given, the servers' aside."
+    )
+
+
 def test_what_a_training_made_is_added_with_or_without_a_mask(tmp_path: Path) -> None:
     run = a_training(tmp_path)
     at = opened(session={"evaluate_map": SHIPPED, "evaluate_model": run.config["model"]})
@@ -272,6 +280,21 @@ def test_evaluations_of_the_same_items_are_looked_at_beside_each_other() -> None
     assert means == {"unmasked": 0.875, "a": 0.875, "b": 0.0, f"a ({second.id})": 1.0}
     drawn(beside.set_value([]).run())
     assert query(at, "evaluate") == first.reference
+
+
+def test_an_address_with_another_model_behind_it_stands_for_itself() -> None:
+    """The base was served there, then a masked checkpoint: whose answers are whose is as the runs have pinned it."""
+    asked, address = items(2), ("s: server=http://h/v1",)
+    runs = []
+    for model, right in (("base", True), ("masked", False), ("base", True)):
+        runs.append(run_of(asked, lambda condition, _, r=right: r, address, f"evaluate-{model}-{len(runs)}"))  # type: ignore[misc]
+        runs[-1].update(**{"server of s": {"url": "http://h/v1", "model": model}})
+    first, second, third = runs
+    together = results(first, [second, third])
+    assert [facts["condition"] for facts in together["conditions"]] == ["unmasked", "s", f"s ({second.id})"]
+    assert [facts["server"]["model"] for facts in together["conditions"][1:]] == ["base", "masked"]
+    means = {row["condition"]: row["mean"] for row in together["means"] if row["level"] == "overall"}
+    assert means == {"unmasked": 1.0, "s": 1.0, f"s ({second.id})": 0.0}
 
 
 def test_an_address_of_nothing_is_a_sentence(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from retmask.evaluate import backends
 from retmask.evaluate.answers import _stored, read_answers
 from retmask.evaluate.engine import Asked, ask
 from retmask.evaluate.job import EVALUATE, EvaluateSettings, _ready, contacted, sends
-from retmask.evaluate.results import FLOORS, results_of
+from retmask.evaluate.results import FLOORS, not_served, results_of
 from retmask.heads.masks import HeadMask
 from retmask.items.item import Item
 from retmask.items.published import read_published
@@ -203,6 +203,18 @@ def test_lost_in_the_middle_it_goes_on_and_ends_the_same(
     assert (run.path / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
 
 
+def test_what_a_server_was_not_given_is_said_below_the_table(tmp_path: Path, fresh_home: Path) -> None:
+    """Also that it may have thought, where it did not take the switch."""
+    with OpenAIServer(answers=lambda *_: "") as server:
+        server.refuses = "chat_template_kwargs"
+        run = finished(settings_of(tmp_path, f"s: server={server.url}"), tmp_path / "out")
+    says = not_served(results(run))
+    assert says.startswith("A server cannot be given the beginning of an answer, so a gap to a model here may come")
+    assert says.endswith("; s may think first, which takes of the few tokens of an answer and may leave none for it")
+    assert (run.path / "results.md").read_text().endswith(f" |\n\n{says}.\n")
+    assert not not_served({"conditions": [{"condition": "unmasked"}]})
+
+
 def test_another_model_behind_the_address_is_not_mixed_in(
     tmp_path: Path, fresh_home: Path, there: OpenAIServer
 ) -> None:
@@ -231,6 +243,7 @@ def test_a_server_is_not_asked_where_log_probabilities_alone_count(
     assert sum(bool(request.body) for request in there.requests) == 3
     made = results(run)
     assert made["not_served"] == ["rerank_scored"]
+    assert "not asked rerank_scored, so it has no mean in their categories.\n" in (run.path / "results.md").read_text()
     server = list(settings.conditions())[1]
     assert {(row["level"], row["name"]) for row in made["means"] if row["condition"] == server} == {
         ("task", "own"),
