@@ -284,4 +284,4 @@ def test_a_comparison_of_written_conditions(tmp_path: Path, fresh_home: Path) ->
     assert [column["mask"] for column in columns][:3] == ["", "", "L1H0"]
     assert len({tuple(column["logprobs"][column["name"]]) for column in columns}) == 4
     refused = CliRunner().invoke(app, [*words, "--condition", "server=http://gpu/v1"])
-    assert "whose heads cannot be seen" in str(refused.exception)
+    assert "where heads cannot be masked" in str(refused.exception)
