@@ -34,7 +34,7 @@ TOKENS, PROMPTS, LAST = 512, 6, 32
 
 @torch.no_grad()
 def logprobs(model: torch.nn.Module, prompts: list[list[int]]) -> Float[Tensor, "value"]:
-    """Of all next tokens, after each of the last tokens of every prompt."""
+    """Those of all next tokens (nats), after each of the last tokens of every prompt."""
     logits = [model(torch.tensor([ids]), logits_to_keep=LAST).logits for ids in prompts]
     return torch.cat([each.double().log_softmax(-1).flatten() for each in logits])
 
@@ -61,12 +61,12 @@ def main() -> None:
     prompts = [prompt(item, chat) for item in pack(TASKS["rag"], chat, TOKENS, PROMPTS, seed=7)]
     rows = []
     for strength in STRENGTHS:
-        true = effect(folder, options.adapter, "float32", "beside", strength, prompts)
+        truth = effect(folder, options.adapter, "float32", "beside", strength, prompts)
         for dtype, way in product(DTYPES, WAYS):
-            there = effect(folder, options.adapter, dtype, way, strength, prompts)
-            arrives, alike = there @ true / (true @ true), torch.corrcoef(torch.stack([there, true]))[0, 1]
-            row = {"strength": strength, "true effect (rms, nats)": float(true.square().mean().sqrt())}
-            rows.append(row | {"type": dtype, "way": way, "arrives": float(arrives), "correlation": float(alike)})
+            got = effect(folder, options.adapter, dtype, way, strength, prompts)
+            slope, correlation = got @ truth / (truth @ truth), torch.corrcoef(torch.stack([got, truth]))[0, 1]
+            row = {"strength": strength, "true effect (rms, nats)": float(truth.square().mean().sqrt())}
+            rows.append(row | {"type": dtype, "way": way, "arrives": float(slope), "correlation": float(correlation)})
             print({name: round(x, 4) if isinstance(x, float) else x for name, x in rows[-1].items()}, flush=True)
     with (RESULTS / "merged.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
