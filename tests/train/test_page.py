@@ -23,6 +23,7 @@ from app.shared import models, readers
 from app.train.pairs import FORM
 from retmask.cli.main import app
 from retmask.detect.job import DetectSettings
+from retmask.model.gguf import BUILT_IN
 from retmask.runs.run import Run
 from retmask.runs.settings import from_preset, from_record
 from retmask.runs.settings import record as record_of
@@ -121,7 +122,9 @@ def with_adapter(run: Run, steps: int = 3, card: str = EVIL) -> Run:
     folder = run.path / ADAPTER
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
-    (folder / "retmask.json").write_text(json.dumps({"base": "smollm2-135m", "run": run.id, "steps": steps}))
+    (folder / "adapter_model.safetensors").touch()
+    made_from = {"base": "smollm2-135m", "base_sha256": BUILT_IN["smollm2-135m"].sha256}
+    (folder / "retmask.json").write_text(json.dumps(made_from | {"run": run.id, "steps": steps}))
     (folder / "README.md").write_text(card)
     return run
 
