@@ -33,7 +33,7 @@ app: $(SMOLLM2_READY)
 	@$(VENV)/bin/retmask app --port $(PORT)
 
 test: $(SMOLLM2_READY) $(GEMMA_READY)
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(READY)
 	$(VENV)/bin/ruff format --check .

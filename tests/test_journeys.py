@@ -154,6 +154,7 @@ def test_back_leads_to_the_page_before_and_a_second_tab_has_a_selection_of_its_o
     look(tab, f"{fresh_app.address}?heads=L18H6", MAP)
     tab.get_by_role("link", name="Runs").click()
     tab.get_by_role("heading", name="Runs", exact=True).wait_for(timeout=60_000)
+    settled(tab)
     tab.go_back()
     tab.locator(MAP).first.wait_for(state="attached", timeout=60_000)
     assert tab.locator(CHIPS).all_inner_texts() == ["L18H6"]
