@@ -65,7 +65,7 @@ PICTURES: dict[str, tuple[Callable[[Page], None], int]] = {  # and how many pixe
     "compare": (compare, 1330),
     "families": (families, 1480),
     "train": (train, 1000),
-    "evaluate": (evaluate, 1400),
+    "evaluate": (evaluate, 1560),
 }
 
 
