@@ -29,7 +29,7 @@ from retmask.text.chat import Chat
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WAYS = ("beside", "merged")
 STRENGTHS = (1.0, 0.25, 0.0625)
-TOKENS, PROMPTS, LAST = 512, 6, 32
+TOKENS, PROMPTS, LAST = 512, 4, 32
 
 
 @torch.no_grad()
