@@ -59,7 +59,7 @@ def _signed(row: Mapping[str, Any]) -> str:
 
 def _smallest(row: Mapping[str, Any]) -> str:
     documents = f"{row['clusters']:,} document{'s' * (row['clusters'] != 1)}"
-    items = f"{row['items']:,} items from {documents}"
+    items = f"{row['items']:,} item{'s' * (row['items'] != 1)} from {documents}"
     if row["low"] is None:
         return f"There are {items}: some task has too few for an interval, which takes 3."
     if row["smallest"] is None:

@@ -236,7 +236,7 @@ def named(conditions: Iterable[Condition]) -> dict[str, Condition]:
     out: dict[str, Condition] = {}
     for condition in conditions:
         if out.setdefault(condition.name, condition) != condition:
-            how = "give each a name, as in name=folder or 'name: masked=top:5%'"
+            how = "give each its own name, as in name=folder or 'name: masked=top:5%'"
             raise ValueError(f"there are two conditions named {condition.name}: {how}")
     return out
 

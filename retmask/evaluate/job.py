@@ -75,7 +75,8 @@ class EvaluateSettings:
             own = (self.trials, self.context_tokens, self.needles, self.haystack)
             object.__setattr__(self, "suite", "quick" if own == (_TRIALS, _TOKENS, "", _HAYSTACK) else NEEDLES)
         if self.suite in (NEEDLES, NONE) and (self.suite == NONE) != bool(self.harness or self.read):
-            raise ValueError(f"--suite {self.suite} and --harness or --read do not go together: choose another suite")
+            how = "asks nothing: add --harness or --read" if self.suite == NONE else "takes no --harness or --read"
+            raise ValueError(f"--suite {self.suite} {how}, or choose another suite")
         if self.suite not in (NEEDLES, NONE) and not items_file(self.suite):
             chosen(self.suite)
         if any(each.server for each in self.conditions().values()) and (self.harness or self.suite == NEEDLES):
@@ -169,7 +170,7 @@ def _prepared(settings: EvaluateSettings) -> object:
     if settings.suite == NEEDLES:
         return texts(settings)
     if settings.harness and find_spec("lm_eval") is None:
-        raise ValueError('--harness needs lm-eval, which is not installed: pip install "retmask[eval]"')
+        raise ValueError("--harness needs lm-eval, which is not installed: pip install -e '.[eval]'")
     if settings.harness:
         from retmask.evaluate.benchmarks import check_tasks
 

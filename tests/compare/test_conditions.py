@@ -33,7 +33,7 @@ from retmask.heads.rules import MaskRule, control
         ({"also": ("masked=L0H0",)}, "masked is what another condition is called"),
         ({"also": (" tuned 2 =L0H0",)}, "tuned 2 is what another condition is called"),
         ({"also": ("bad=notahead",)}, "'notahead' is not a head"),
-        ({"condition": ("a: masked=L0H0", "a: masked=L0H1")}, "two conditions named a: give each a name"),
+        ({"condition": ("a: masked=L0H0", "a: masked=L0H1")}, "two conditions named a: give each its own name"),
         ({"tuned": ("a=x",), "condition": ("a: masked=L0H1",)}, "two conditions named a"),
     ],
 )

@@ -11,7 +11,7 @@ from retmask.heads.masks import HeadMask
 from retmask.model.bridge import wrap
 from retmask.text.chat import Chat
 
-pytest.importorskip("lm_eval", reason='pip install "retmask[eval]"')
+pytest.importorskip("lm_eval", reason="pip install -e '.[eval]'")
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
