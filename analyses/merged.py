@@ -6,11 +6,10 @@ is true to it by the correlation. Beside: PEFT computes the adapter next to the 
 is added to the weights once, and what is smaller than their last bit is rounded. The adapter is also made weaker, as
 is one of few steps or a low learning rate.
 
-`python -m analyses.merged ADAPTER` takes a minute for SmolLM2 on two CPU cores, and writes analyses/results/merged.csv.
+`python -m analyses.merged ADAPTER` takes some minutes for SmolLM2 on two CPU cores, and writes results/merged.csv.
 """
 
 import argparse
-import csv
 from itertools import product
 from typing import Any
 
@@ -20,7 +19,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from analyses.long_context import RESULTS
+from analyses.figures import RESULTS
+from retmask.figures.rows import to_csv
+from retmask.files import write_atomic
 from retmask.items.packing import pack, prompt
 from retmask.model.weights import resolve
 from retmask.tasks import TASKS
@@ -65,13 +66,11 @@ def main() -> None:
         for dtype, way in product(DTYPES, WAYS):
             got = effect(folder, options.adapter, dtype, way, strength, prompts)
             slope, correlation = got @ truth / (truth @ truth), torch.corrcoef(torch.stack([got, truth]))[0, 1]
-            row = {"strength": strength, "true effect (rms, nats)": float(truth.square().mean().sqrt())}
-            rows.append(row | {"type": dtype, "way": way, "arrives": float(slope), "correlation": float(correlation)})
-            print({name: round(x, 4) if isinstance(x, float) else x for name, x in rows[-1].items()}, flush=True)
-    with (RESULTS / "merged.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()} for row in rows)
+            row = {"strength": strength, "true effect (rms, nats)": round(float(truth.square().mean().sqrt()), 4)}
+            rows.append(row | {"type": dtype, "way": way, "arrives": round(float(slope), 4)})
+            rows[-1]["correlation"] = round(float(correlation), 4)
+            print(rows[-1], flush=True)
+    write_atomic(RESULTS / "merged.csv", to_csv(rows))
 
 
 if __name__ == "__main__":
