@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 
+import pytest
+
 WORDS = ("the", "needle", "lies", "under", "an", "old", "oak", "near", "a", "quiet", "river")
 
 
@@ -172,3 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: tests read `requests`."""
+
+
+def without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key of the environment's, and next to no time before a retry."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RETMASK_SERVER_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)

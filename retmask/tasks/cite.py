@@ -2,10 +2,11 @@
 
 from random import Random
 
-from retmask.items.item import Document, Item, Planted, Question, Task
+from retmask.items.item import Document, Item, Planted, Task
 from retmask.items.metrics import cited, first_line, picked, sets
 from retmask.items.prose import stretch
 from retmask.items.world import facts, numbered, relations
+from retmask.tasks.rag import asked
 
 _BEFORE = (
     "Each passage below ends in its number. Answer the question, and cite the passage that says so by its number in "
@@ -20,23 +21,12 @@ def plant(rng: Random, tokens: int) -> Document:
     texts = [sentence for sentence in prose if 60 < len(sentence) < 240]
     texts[:4] = [f"{text} {fact.sentence}" for text, fact in zip(texts, hidden, strict=False)]
     passages = numbered(rng, texts)
-    values = [fact.value for fact in hidden]
-    questions = (
-        Question(
-            fact.question,
-            (fact.value,),
-            (*values[:n], *values[n + 1 :]),
-            (n,),
-            prefix=f"Answer: {fact.stem}",
-            data={"passages": [passages[n][0]]},
-        )
-        for n, fact in enumerate(hidden[:2])
-    )
+    questions = tuple(asked(hidden, n, passages=[passages[n][0]]) for n in range(2))
     planted, filler = passages[:4], passages[4:]
     return Document(
         _BEFORE,
         tuple(Planted(text) for _, text in planted),
-        tuple(questions),
+        questions,
         tuple(text for _, text in filler),
         "\n",
     )

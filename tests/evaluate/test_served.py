@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from openai_server import Canned, OpenAIServer, Recorded
+from openai_server import Canned, OpenAIServer, Recorded, without_keys
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
@@ -35,10 +35,7 @@ ROOM = 48  # tokens of an answer to one's own items
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key of the environment's, and next to no time before a retry."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RETMASK_SERVER_KEYS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    without_keys(monkeypatch)
 
 
 @pytest.fixture

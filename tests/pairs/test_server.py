@@ -7,7 +7,7 @@ from itertools import count
 
 import httpx
 import pytest
-from openai_server import MALFORMED, Canned, Fault, OpenAIServer, made_up
+from openai_server import MALFORMED, Canned, Fault, OpenAIServer, made_up, without_keys
 
 from retmask.pairs import server as servers
 from retmask.pairs.addresses import address, key_for
@@ -23,10 +23,7 @@ DRAWN = Sampling(0.7, 0.9, 5)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key of the environment's, and next to no time before a retry."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RETMASK_SERVER_KEYS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    without_keys(monkeypatch)
 
 
 @pytest.fixture
